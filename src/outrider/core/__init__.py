@@ -1,0 +1,1 @@
+"""Plain data: config, requests, plans, outputs, errors. No torch."""

@@ -1,0 +1,206 @@
+"""The options of an engine, checked where they are made. Resolving "auto" returns a new config.
+
+The model's own config.json is `core/model_config.py`; nothing here reads a file.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from outrider.core.errors import ConfigError, UnsupportedError
+
+MAX_DRAFTS = 16
+"""Most drafts in one step."""
+
+_SPECULATIVE_KEYS = (
+    "method",
+    "model",
+    "num_speculative_tokens",
+    "prompt_lookup_min",
+    "prompt_lookup_max",
+    "max_model_len",
+    "aux_hidden_state_layer_ids",
+    "options",
+)
+
+_LATER = {
+    "draft_model": "an independent draft model",
+    "eagle": "EAGLE-1/2 heads",
+    "mtp": "multi-token-prediction heads",
+}
+
+
+def _check_range(name: str, value: Any, low: int, high: int, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name}={value!r} is out of range: it takes an integer from {low} to {high}. {remedy}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeculativeConfig:
+    """Which drafter runs and how far it looks ahead. It can change speed only."""
+
+    method: str
+    """File name of the drafter in `outrider/speculation/drafters`."""
+    model: str | None = None
+    """Directory of the drafter's weights, where it has any."""
+    num_speculative_tokens: int = 3
+    """k: drafts per step."""
+    prompt_lookup_min: int = 2
+    """n-gram: shortest suffix that is looked up."""
+    prompt_lookup_max: int = 4
+    """n-gram: longest suffix that is looked up."""
+    max_model_len: int | None = None
+    """Positions from here on are not drafted; the request goes on without drafts."""
+    aux_hidden_state_layer_ids: tuple[int, ...] | None = None
+    """EAGLE-3: override of the head's own list; id k is the residual stream after k layers."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options that only this drafter knows; it refuses those it does not."""
+
+    def __post_init__(self) -> None:
+        _check_range("num_speculative_tokens", self.num_speculative_tokens, 1, MAX_DRAFTS, "3 is a good start.")
+        _check_range("prompt_lookup_min", self.prompt_lookup_min, 1, 64, "2 is the default.")
+        _check_range("prompt_lookup_max", self.prompt_lookup_max, 1, 64, "4 is the default.")
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ConfigError(
+                f"prompt_lookup_min={self.prompt_lookup_min} is above prompt_lookup_max={self.prompt_lookup_max}."
+                " Lower prompt_lookup_min."
+            )
+        if self.max_model_len is not None:
+            _check_range("speculative max_model_len", self.max_model_len, 1, 2**31 - 1, "Leave it unset.")
+        if self.method in _LATER:
+            raise UnsupportedError(
+                f"method={self.method!r} ({_LATER[self.method]}) is not built yet. Use 'eagle3' or 'ngram'."
+            )
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "SpeculativeConfig":
+        """From the `speculative_config` argument; an unknown key is an error that names it."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"speculative_config={values!r} is not a dict. Example: {{'method': 'ngram'}}.")
+        for key in values:
+            if key in (
+                "rejection_sample_method",
+                "synthetic_acceptance_rates",
+                "synthetic_acceptance_length",
+            ):
+                raise UnsupportedError(f"speculative_config[{key!r}] is not built yet. Remove it.")
+            if key not in _SPECULATIVE_KEYS:
+                raise ConfigError(
+                    f"speculative_config[{key!r}] is not known. Known: {', '.join(_SPECULATIVE_KEYS)}."
+                )
+        if "method" not in values:
+            raise ConfigError("speculative_config has no 'method'. Use 'eagle3' or 'ngram'.")
+        values = dict(values)
+        if values.get("aux_hidden_state_layer_ids") is not None:
+            values["aux_hidden_state_layer_ids"] = tuple(values["aux_hidden_state_layer_ids"])
+        return SpeculativeConfig(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything that shapes an engine, model directory included."""
+
+    model: str
+    device: str = "auto"
+    """"auto", "cpu"; the platform's file name."""
+    dtype: str = "auto"
+    """"auto", "float32", "bfloat16": compute and KV dtype. A CPU computes in float32."""
+    seed: int = 0
+    """Seed of dummy weights, and of the seeds drawn for requests that have none."""
+    max_model_len: int | None = None
+    """Most tokens of one request; None takes the model's own limit."""
+    max_num_seqs: int = 64
+    """Most requests that run at once: rows of the device table."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens in one step; longer prompts are cut into chunks. None: 512, or more where the drafts of
+    max_num_seqs requests need it."""
+    block_size: int = 16
+    """Tokens in one KV block."""
+    num_gpu_blocks_override: int | None = None
+    """KV blocks, in place of what memory sizing gives (on every platform; the name is vLLM's)."""
+    gpu_memory_utilization: float = 0.9
+    """Share of the device's memory to use; on a CPU a share of a fixed 1 GiB of KV cache."""
+    enforce_eager: bool = False
+    """Never capture graphs. A CPU has none."""
+    enable_prefix_caching: bool = True
+    """Reuse confirmed KV blocks of equal prefixes."""
+    attention_backend: str = "auto"
+    """File name of a backend in `outrider/attention/backends`; "auto" picks the first that fits."""
+    load_format: str = "auto"
+    """"auto" reads safetensors; "dummy" makes random weights of the config."""
+    speculative: SpeculativeConfig | None = None
+    overlap_depth: int = 1
+    """Steps in flight while the next one is planned: 0 or 1."""
+    logits_digest: bool = False
+    """Hash the fp32 logits of every emitted token; equality of runs is then checked on more than tokens."""
+
+    def __post_init__(self) -> None:
+        top = 2**31 - 1
+        if self.max_model_len is not None:
+            _check_range("max_model_len", self.max_model_len, 2, top, "Leave it unset for the model's limit.")
+        _check_range("max_num_seqs", self.max_num_seqs, 1, 4096, "64 is the default.")
+        if self.max_num_batched_tokens is not None:
+            low = 1 + self.num_speculative_tokens
+            _check_range(
+                "max_num_batched_tokens",
+                self.max_num_batched_tokens,
+                low,
+                2**20,
+                f"One request takes {low} tokens a step: itself and its drafts.",
+            )
+        _check_range("overlap_depth", self.overlap_depth, 0, 1, "1 is the default.")
+        if self.block_size not in (16, 32, 64):
+            raise ConfigError(f"block_size={self.block_size!r} is not supported; it takes 16, 32 or 64.")
+        if self.num_gpu_blocks_override is not None:
+            _check_range(
+                "num_gpu_blocks_override",
+                self.num_gpu_blocks_override,
+                2,
+                top,
+                "Leave it unset to let memory decide.",
+            )
+        if not 0.0 < self.gpu_memory_utilization <= 1.0:
+            raise ConfigError(
+                f"gpu_memory_utilization={self.gpu_memory_utilization!r} is out of range: above 0, at most 1."
+            )
+        if self.load_format not in ("auto", "dummy"):
+            raise ConfigError(f"load_format={self.load_format!r} is not known; it takes 'auto' or 'dummy'.")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"dtype={self.dtype!r} is not known; it takes 'auto', 'float32' or 'bfloat16'.")
+
+    @property
+    def num_speculative_tokens(self) -> int:
+        """k, or 0 without a drafter."""
+        return self.speculative.num_speculative_tokens if self.speculative else 0
+
+    @property
+    def step_token_budget(self) -> int:
+        """`max_num_batched_tokens`, resolved."""
+        if self.max_num_batched_tokens is not None:
+            return self.max_num_batched_tokens
+        return max(512, self.max_num_seqs * (1 + self.num_speculative_tokens))
+
+
+_NOT_BUILT = {
+    "tensor_parallel_size": 1,
+    "data_parallel_size": 1,
+    "enable_expert_parallel": False,
+    "limit_mm_per_prompt": None,
+}
+
+
+def engine_config(model: str, **options: Any) -> EngineConfig:
+    """`EngineConfig` from the arguments of `LLM`; unknown and unbuilt options are errors that name them."""
+    for name, neutral in _NOT_BUILT.items():
+        value = options.pop(name, neutral)
+        if value != neutral:
+            raise UnsupportedError(f"{name}={value!r} is not built yet; leave it at {neutral!r}.")
+    speculative = options.pop("speculative_config", None)
+    known = EngineConfig.__dataclass_fields__.keys() - {"model", "speculative"}
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"option {name!r} is not known. Known: {', '.join(sorted(known))}.")
+    return EngineConfig(
+        model=model,
+        speculative=SpeculativeConfig.from_dict(speculative) if speculative is not None else None,
+        **options,
+    )

@@ -1,0 +1,107 @@
+"""What a caller gets back: plain data, no tensors."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class FinishReason(StrEnum):
+    """Why an output ended."""
+
+    STOP = "stop"
+    """eos, a stop token id or a stop string."""
+    LENGTH = "length"
+    """max_tokens or max_model_len."""
+    ABORT = "abort"
+    """The caller took the request back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprob:
+    """Log-probability of one token under the model, before penalties, temperature and truncation."""
+
+    logprob: float
+    rank: int
+    """1 for the most likely token; ties count the lower id first."""
+    decoded_token: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class SpeculationStats:
+    """What the drafter did; counts emitted tokens and real drafts only."""
+
+    max_drafts: int = 0
+    """k: the most drafts one step can have."""
+    num_steps: int = 0
+    """Steps that emitted at least one token of the output."""
+    num_drafts: int = 0
+    """Steps in which at least one draft token was verified."""
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """1 + accepted / drafts: tokens a step with drafts gives on average."""
+        return 1.0 + self.num_accepted_tokens / self.num_drafts if self.num_drafts else 1.0
+
+    @property
+    def acceptance_rate_per_pos(self) -> list[float]:
+        """Unconditional: accepted at position i, over all steps with drafts."""
+        return [count / self.num_drafts if self.num_drafts else 0.0 for count in self.num_accepted_tokens_per_pos]
+
+    def record(self, *, num_drafts: int, num_accepted: int) -> None:
+        """Count one step of one request."""
+        self.num_steps += 1
+        if num_drafts == 0:
+            return
+        self.num_drafts += 1
+        self.num_draft_tokens += num_drafts
+        self.num_accepted_tokens += num_accepted
+        for position in range(num_accepted):
+            self.num_accepted_tokens_per_pos[position] += 1
+
+    def add(self, other: "SpeculationStats") -> None:
+        """Add another request's counts to these."""
+        self.max_drafts = max(self.max_drafts, other.max_drafts)
+        self.num_steps += other.num_steps
+        self.num_drafts += other.num_drafts
+        self.num_draft_tokens += other.num_draft_tokens
+        self.num_accepted_tokens += other.num_accepted_tokens
+        missing = len(other.num_accepted_tokens_per_pos) - len(self.num_accepted_tokens_per_pos)
+        self.num_accepted_tokens_per_pos.extend([0] * missing)
+        for position, count in enumerate(other.num_accepted_tokens_per_pos):
+            self.num_accepted_tokens_per_pos[position] += count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionOutput:
+    """One completion of one prompt."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None
+    """"stop", "length" or "abort"; None while it runs."""
+    stop_reason: int | str | None = None
+    """The token id or the string that ended it; None for eos, length and abort."""
+    logprobs: list[dict[int, Logprob]] | None = None
+    is_draft: list[bool] = field(default_factory=list)
+    """Per token: True where it was an accepted draft, False where the target produced it."""
+    logits_digest: str | None = None
+    """Rolling 64-bit hash, in hex, of the fp32 logits of every emitted token (`logits_digest=True`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOutput:
+    """A finished request: prompt, completion and what speculation did."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    seed: int
+    """The seed that was used; passing it again gives the same tokens."""
+    num_cached_tokens: int
+    """Prompt tokens taken from the prefix cache at the first admission."""
+    num_preemptions: int
+    speculation: SpeculationStats

@@ -1,0 +1,111 @@
+"""What the host asks of one step, and what it reads back: plain data, no tensors.
+
+A row takes `num_tokens` tokens in a step: a prompt chunk, or 1 + num_drafts. For prompt chunks the count is
+exact. For decode rows it is a bound: the device knows how many drafts are real.
+"""
+
+from dataclasses import dataclass
+
+from outrider.core.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A request gets a row of the device table: at its start, or again after preemption."""
+
+    row: int
+    request_id: str
+    token_ids: tuple[int, ...]
+    """Every known token: the prompt, and after preemption the confirmed output."""
+    num_prompt_tokens: int
+    num_computed_tokens: int
+    """Tokens covered by prefix-cache blocks."""
+    last_cached_block: int
+    """The last of those blocks, or -1: its boundary feature belongs to the first token to compute."""
+    max_total_tokens: int
+    params: SamplingParams
+    seed: int
+    stop_token_ids: tuple[int, ...]
+    """eos and stop ids: forbidden before min_tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBlocks:
+    """Blocks appended to a row's block table."""
+
+    row: int
+    first_index: int
+    block_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """One request's share of a step."""
+
+    request_id: str
+    epoch: int
+    row: int
+    num_tokens: int
+    """Chunk length, or 1 + num_drafts."""
+    num_drafts: int
+    """Most drafts among num_tokens; 0 in a prompt chunk."""
+    does_sample: bool
+    """False for a prompt chunk that is not the last."""
+    length_bound: int
+    """No token of this row stands at or after this position in this step."""
+    params: SamplingParams
+    num_prompt_tokens: int
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of logits that this request needs."""
+        return 1 + self.num_drafts if self.does_sample else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """One step: first the admissions and new blocks are written to the table, then the rows run."""
+
+    step_id: int
+    admissions: tuple[Admission, ...]
+    new_blocks: tuple[NewBlocks, ...]
+    rows: tuple[RowPlan, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(row.num_tokens for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprobs:
+    """Log-probabilities at one emitted token, as read back."""
+
+    logprob: float
+    rank: int
+    top_ids: tuple[int, ...]
+    top_logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """What a step gave one request."""
+
+    request_id: str
+    epoch: int
+    token_ids: tuple[int, ...]
+    """Emitted tokens: accepted drafts, then the target's own token. Empty for a chunk that is not the last."""
+    num_drafts: int
+    """Real drafts that were verified."""
+    num_accepted: int
+    logits_hashes: tuple[int, ...] = ()
+    """Per emitted token, with `logits_digest`."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Per emitted token, where the request asked for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What the host reads one step late; rows in the order of the plan."""
+
+    step_id: int
+    rows: tuple[RowResult, ...]

@@ -1,0 +1,96 @@
+"""A request as the host knows it, from admission to its last token.
+
+Holds counts, tokens and block ids. The device has its own row for it (`device/table.py`), which is the only
+place where accepted counts, lengths and drafts of steps in flight stand; this object learns of them in settle.
+
+    tokens:  | prompt ........ | confirmed output ... | in flight ... |
+             0                 num_prompt_tokens      num_tokens      bound
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from outrider.core.outputs import FinishReason, Logprob, SpeculationStats
+from outrider.core.sampling_params import SamplingParams
+
+
+class RequestStatus(Enum):
+    """Where a request stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Request:
+    """One request; changed by the scheduler only."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    seed: int
+    """params.seed, or the one drawn at admission."""
+    eos_token_ids: tuple[int, ...]
+    """Empty with ignore_eos."""
+    max_total_tokens: int
+    """Prompt and output never exceed this: min(prompt + max_tokens, max_model_len)."""
+    prompt: str | None = None
+
+    status: RequestStatus = RequestStatus.WAITING
+    token_ids: list[int] = field(default_factory=list)
+    """Prompt and confirmed output."""
+    num_computed_tokens: int = 0
+    """Tokens whose KV is written and confirmed."""
+    num_scheduled_tokens: int = 0
+    """Known tokens whose KV is written once the steps in flight end (grows chunk by chunk in a prompt)."""
+    num_steps_in_flight: int = 0
+    """Sampling steps launched and not settled: each will emit at least one token."""
+    num_tokens_in_flight: int = 0
+    """The most tokens those steps may emit."""
+    last_step: int = -1
+    """The last step this request was planned into."""
+    row: int = -1
+    """Row of the device table; -1 while waiting."""
+    epoch: int = 0
+    """Grows at each preemption, finish and abort; results of an earlier epoch are dropped."""
+    block_ids: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    """Chain hashes of the leading full blocks of token_ids, as far as they were needed."""
+    num_cached_blocks: int = 0
+    """Leading blocks that this request published or took from the prefix cache."""
+
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    num_cached_tokens: int = -1
+    num_preemptions: int = 0
+    speculation: SpeculationStats = field(default_factory=SpeculationStats)
+    is_draft: list[bool] = field(default_factory=list)
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    logits_digest: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            self.token_ids = list(self.prompt_token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and confirmed output."""
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - len(self.prompt_token_ids)
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[len(self.prompt_token_ids) :]
+
+    @property
+    def is_prefilling(self) -> bool:
+        """True while known tokens remain that no launched step covers."""
+        return self.num_scheduled_tokens < self.num_tokens

@@ -1,0 +1,61 @@
+"""Which leading blocks of a request are already computed.
+
+A block is named by the hash of its tokens and of all before it. Only blocks of confirmed tokens are published,
+target and drafter together: the drafter's KV at index j holds (feature of j - 1, token j), so a block's drafter
+KV depends on no token behind the block, and the same name serves both.
+"""
+
+from array import array
+from hashlib import sha256
+
+from outrider.core.request import Request
+from outrider.scheduler.blocks import BlockPool
+
+
+class PrefixCache:
+    """Finds and publishes blocks of `pool`."""
+
+    def __init__(self, pool: BlockPool, block_size: int, *, enabled: bool) -> None:
+        self._pool = pool
+        self._block_size = block_size
+        self._enabled = enabled
+        self.num_queried_tokens = 0
+        self.num_hit_tokens = 0
+
+    def _extend_hashes(self, request: Request, count: int) -> None:
+        """Make sure the first `count` blocks of `request` are named."""
+        hashes, size = request.block_hashes, self._block_size
+        while len(hashes) < count:
+            start = len(hashes) * size
+            digest = sha256(hashes[-1] if hashes else b"")
+            digest.update(array("q", request.token_ids[start : start + size]).tobytes())
+            hashes.append(digest.digest())
+
+    def match(self, request: Request) -> list[int]:
+        """The published blocks that start `request`, always short of its last known token."""
+        if not self._enabled:
+            return []
+        most = (request.num_tokens - 1) // self._block_size
+        self._extend_hashes(request, most)
+        found: list[int] = []
+        for block_hash in request.block_hashes[:most]:
+            block_id = self._pool.find(block_hash)
+            if block_id is None:
+                break
+            found.append(block_id)
+        return found
+
+    def count_lookup(self, request: Request, num_hit_blocks: int) -> None:
+        """Count an admission's lookup for the statistics."""
+        self.num_queried_tokens += request.num_tokens
+        self.num_hit_tokens += num_hit_blocks * self._block_size
+
+    def publish(self, request: Request) -> None:
+        """Publish the full blocks of confirmed, computed tokens."""
+        if not self._enabled:
+            return
+        count = min(request.num_computed_tokens, request.num_tokens) // self._block_size
+        self._extend_hashes(request, count)
+        for index in range(request.num_cached_blocks, count):
+            self._pool.publish(request.block_ids[index], request.block_hashes[index])
+        request.num_cached_blocks = max(request.num_cached_blocks, count)

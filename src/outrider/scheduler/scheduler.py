@@ -1,0 +1,310 @@
+"""plan() and settle(): continuous batching with chunked prompts, preemption and steps in flight.
+
+The host plans with bounds: a decode row in flight may emit 1 … k + 1 tokens, so blocks are reserved for the most
+it can reach, and only confirmed tokens are published. Knows no text (a `StopChecker` does) and no device.
+
+    request:  | computed ....... | confirmed | in flight (1 … k+1 a step) | this step's 1 + k | lookahead |
+              0                              num_tokens                                        reserved
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from outrider.core.digest import fold
+from outrider.core.errors import RequestError
+from outrider.core.outputs import FinishReason, Logprob
+from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult
+from outrider.core.request import Request, RequestStatus
+from outrider.scheduler.blocks import BlockPool
+from outrider.scheduler.prefix import PrefixCache
+
+
+class StopChecker(Protocol):
+    """Decides where an output ends; implemented where text is known."""
+
+    def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
+        """How many of the newly emitted `token_ids` belong to the output, and why it ends if it does."""
+        ...
+
+
+@dataclass(slots=True)
+class _Step:
+    """The step being planned: rows so far, and the token budget that is left."""
+
+    left: int
+    rows: dict[str, RowPlan] = field(default_factory=dict)
+
+    def put(self, row: RowPlan) -> None:
+        self.rows[row.request_id] = row
+        self.left -= row.num_tokens
+
+    def drop(self, request_id: str) -> None:
+        if request_id in self.rows:
+            self.left += self.rows.pop(request_id).num_tokens
+
+
+class Scheduler:
+    """All requests of one engine, waiting and running."""
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        num_drafts: int,
+        num_lookahead: int,
+        enable_prefix_caching: bool,
+        stop_checker: StopChecker,
+    ) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching)
+        self.running: list[Request] = []  # in order of admission: the last is preempted first
+        self.waiting: deque[Request] = deque()
+        self._requests: dict[str, Request] = {}
+        self._block_size = block_size
+        self._budget = max_num_batched_tokens
+        self._num_drafts = num_drafts
+        self._num_lookahead = num_lookahead
+        self._stop_checker = stop_checker
+        self._free_rows = list(range(max_num_seqs - 1, -1, -1))
+        self._num_steps = 0
+        self.num_preemptions = 0
+
+    def add(self, request: Request) -> None:
+        """Queue a request; refuse one that could never hold its blocks."""
+        assert request.request_id not in self._requests, f"request {request.request_id} exists"
+        needed = self._num_blocks(request.max_total_tokens)
+        if needed > self.pool.num_usable:
+            raise RequestError(
+                f"request {request.request_id}: {request.max_total_tokens} tokens (prompt and max_tokens) need "
+                f"{needed} KV blocks of {self._block_size}, and there are {self.pool.num_usable}. "
+                "Lower max_tokens, shorten the prompt, or give the engine more blocks."
+            )
+        self._requests[request.request_id] = request
+        self.waiting.append(request)
+
+    def abort(self, request_id: str) -> Request | None:
+        """Take a request back, wherever it stands; results still in flight for it are dropped."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            if request.status is RequestStatus.WAITING:
+                self.waiting.remove(request)
+            self._finish(request, FinishReason.ABORT)
+        return request
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def plan(self) -> StepPlan | None:
+        """The next step, or None where nothing can run before a step in flight is settled."""
+        step = _Step(left=self._budget)
+        held = {request.request_id: len(request.block_ids) for request in self.running}
+        num_preemptions = self.num_preemptions
+        self._plan_decodes(step)
+        self._plan_prompts(step)
+        admissions = self._admit(step) if num_preemptions == self.num_preemptions else []
+        if not step.rows:
+            return None
+        self._num_steps += 1
+        return StepPlan(
+            step_id=self._num_steps,
+            admissions=tuple(admissions),
+            new_blocks=tuple(self._new_blocks(held)),
+            rows=tuple(step.rows.values()),
+        )
+
+    def _plan_decodes(self, step: _Step) -> None:
+        count = 1 + self._num_drafts
+        for request in sorted(self.running, key=lambda request: request.last_step):
+            if request.status is not RequestStatus.RUNNING or request.is_prefilling:
+                continue
+            if request.num_tokens + request.num_steps_in_flight >= request.max_total_tokens:
+                continue  # the steps in flight reach the end
+            if count > step.left:
+                break
+            bound = request.num_tokens + request.num_tokens_in_flight
+            if self._reserve(request, bound + count + self._num_lookahead, step):
+                self._put_row(
+                    request, step, num_tokens=count, num_drafts=self._num_drafts, length=bound + count - 1
+                )
+
+    def _plan_prompts(self, step: _Step) -> None:
+        for request in list(self.running):
+            if request.is_prefilling and step.left > 0:
+                self._put_chunk(request, step)
+
+    def _put_chunk(self, request: Request, step: _Step) -> None:
+        count = min(request.num_tokens - request.num_scheduled_tokens, step.left)
+        request.num_scheduled_tokens += count
+        self._put_row(request, step, num_tokens=count, num_drafts=0, length=request.num_scheduled_tokens)
+
+    def _put_row(self, request: Request, step: _Step, *, num_tokens: int, num_drafts: int, length: int) -> None:
+        does_sample = not request.is_prefilling
+        if does_sample:
+            request.num_steps_in_flight += 1
+            request.num_tokens_in_flight += 1 + num_drafts
+        request.last_step = self._num_steps + 1
+        step.put(
+            RowPlan(
+                request_id=request.request_id,
+                epoch=request.epoch,
+                row=request.row,
+                num_tokens=num_tokens,
+                num_drafts=num_drafts,
+                does_sample=does_sample,
+                length_bound=min(length, request.max_total_tokens),
+                params=request.params,
+                num_prompt_tokens=request.num_prompt_tokens,
+            )
+        )
+
+    def _new_blocks(self, held: dict[str, int]) -> list[NewBlocks]:
+        """What `running` holds beyond `held` (block counts before this plan); new requests bring all theirs."""
+        added = []
+        for request in self.running:
+            first = held.get(request.request_id, 0)
+            if len(request.block_ids) > first:
+                added.append(
+                    NewBlocks(row=request.row, first_index=first, block_ids=tuple(request.block_ids[first:]))
+                )
+        return added
+
+    def _admit(self, step: _Step) -> list[Admission]:
+        admissions: list[Admission] = []
+        while self.waiting and self._free_rows and step.left > 0:
+            request = self.waiting[0]
+            cached = self.prefix.match(request)
+            reserved = min(request.num_tokens + 1 + self._num_lookahead, request.max_total_tokens)
+            fresh = self._num_blocks(reserved) - len(cached)
+            if fresh > self.pool.num_free - sum(self.pool.is_free(block_id) for block_id in cached):
+                break
+            self.waiting.popleft()
+            for block_id in cached:
+                self.pool.share(block_id)
+            request.block_ids = cached + self.pool.allocate(fresh)
+            request.num_cached_blocks = len(cached)
+            request.num_computed_tokens = len(cached) * self._block_size
+            request.num_scheduled_tokens = request.num_computed_tokens
+            if request.num_cached_tokens < 0:
+                request.num_cached_tokens = request.num_computed_tokens
+            self.prefix.count_lookup(request, len(cached))
+            request.row = self._free_rows.pop()
+            request.status = RequestStatus.RUNNING
+            self.running.append(request)
+            admissions.append(self._admission(request, cached))
+            self._put_chunk(request, step)
+        return admissions
+
+    def _admission(self, request: Request, cached: list[int]) -> Admission:
+        return Admission(
+            row=request.row,
+            request_id=request.request_id,
+            token_ids=tuple(request.token_ids),
+            num_prompt_tokens=request.num_prompt_tokens,
+            num_computed_tokens=request.num_computed_tokens,
+            last_cached_block=cached[-1] if cached else -1,
+            max_total_tokens=request.max_total_tokens,
+            params=request.params,
+            seed=request.seed,
+            stop_token_ids=(*request.eos_token_ids, *(request.params.stop_token_ids or ())),
+        )
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._block_size)
+
+    def _reserve(self, request: Request, num_tokens: int, step: _Step) -> bool:
+        """Blocks up to `num_tokens`; preempts the latest admitted until they fit. False: itself was preempted."""
+        fresh = self._num_blocks(min(num_tokens, request.max_total_tokens)) - len(request.block_ids)
+        while fresh > self.pool.num_free:
+            victim = self.running[-1]
+            step.drop(victim.request_id)
+            self._preempt(victim)
+            if victim is request:
+                return False
+        if fresh > 0:
+            request.block_ids.extend(self.pool.allocate(fresh))
+        return True
+
+    def _preempt(self, request: Request) -> None:
+        self._leave(request)
+        request.status = RequestStatus.WAITING
+        request.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.appendleft(request)
+
+    def _leave(self, request: Request) -> None:
+        """Give back row and blocks; results in flight belong to the past."""
+        request.epoch += 1
+        if request.row >= 0:
+            self.running.remove(request)
+            self._free_rows.append(request.row)
+            request.row = -1
+        self.pool.release(reversed(request.block_ids))
+        request.block_ids = []
+        request.num_cached_blocks = 0
+        request.num_computed_tokens = 0
+        request.num_scheduled_tokens = 0
+        request.num_steps_in_flight = 0
+        request.num_tokens_in_flight = 0
+
+    def settle(self, plan: StepPlan, result: StepResult) -> list[Request]:
+        """Take in what a step gave; the requests that changed, in the order of the plan."""
+        assert plan.step_id == result.step_id, f"step {plan.step_id} settled with result {result.step_id}"
+        changed = []
+        for row_plan, row_result in zip(plan.rows, result.rows, strict=True):
+            request = self._requests.get(row_result.request_id)
+            if request is None or request.epoch != row_result.epoch:
+                continue
+            self._settle_row(request, row_plan, row_result)
+            changed.append(request)
+        return changed
+
+    def _settle_row(self, request: Request, plan: RowPlan, result: RowResult) -> None:
+        num_known = plan.num_tokens - plan.num_drafts
+        num_computed = request.num_computed_tokens + num_known + result.num_accepted
+        reason = None
+        if plan.does_sample:
+            request.num_steps_in_flight -= 1
+            request.num_tokens_in_flight -= 1 + plan.num_drafts
+            assert result.token_ids, f"the step emitted nothing for request {request.request_id}"
+            kept, reason = self._stop_checker.check(request, result.token_ids)
+            assert 1 <= kept <= len(result.token_ids), f"stop checker kept {kept} of {len(result.token_ids)}"
+            _append(request, result, kept)
+            request.num_scheduled_tokens = request.num_tokens
+            if reason is None and request.num_tokens >= request.max_total_tokens:
+                reason = FinishReason.LENGTH
+        request.num_computed_tokens = min(num_computed, request.num_tokens)
+        self.prefix.publish(request)
+        if reason is not None:
+            self._finish(request, reason)
+
+    def _finish(self, request: Request, reason: FinishReason) -> None:
+        self._leave(request)
+        request.status = RequestStatus.FINISHED
+        request.finish_reason = reason
+        del self._requests[request.request_id]
+
+    def requests(self) -> Iterable[Request]:
+        """Every request that is not finished."""
+        return self._requests.values()
+
+
+def _append(request: Request, result: RowResult, kept: int) -> None:
+    """Confirm the first `kept` emitted tokens, with all that is known of them."""
+    token_ids = result.token_ids[:kept]
+    num_accepted = min(result.num_accepted, kept)
+    request.token_ids.extend(token_ids)
+    request.is_draft.extend(index < num_accepted for index in range(kept))
+    request.speculation.record(num_drafts=result.num_drafts, num_accepted=num_accepted)
+    for row_hash in result.logits_hashes[:kept]:
+        request.logits_digest = fold(request.logits_digest, row_hash)
+    for token_id, entry in zip(token_ids, result.logprobs, strict=False):
+        ranked = enumerate(zip(entry.top_ids, entry.top_logprobs, strict=True), start=1)
+        logprobs = {top_id: Logprob(logprob=value, rank=rank) for rank, (top_id, value) in ranked}
+        logprobs[token_id] = Logprob(logprob=entry.logprob, rank=entry.rank)
+        request.logprobs.append(logprobs)
