@@ -1,0 +1,1 @@
+"""Attention over the paged KV cache: the batch, the cache, and one file per backend."""

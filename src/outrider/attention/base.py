@@ -1,0 +1,50 @@
+"""What a model asks of an attention backend: once per step to look at the batch, once per layer to attend."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import KVSpec, LayerKV
+from outrider.kernels import Kernels
+from outrider.platforms.base import BasePlatform
+
+
+class AttentionBackend(ABC):
+    """One way to compute attention. It holds no state of a step: that is the metadata which `begin` returns."""
+
+    name: str
+    """File name, and the value of the option `attention_backend`."""
+    is_exact: bool
+    """True where a token's result has the same bits in every batch and for every chunking."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+
+    @classmethod
+    @abstractmethod
+    def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
+        """Why it cannot run this cache here, or None where it can."""
+
+    @abstractmethod
+    def begin(self, batch: ForwardBatch) -> Any:
+        """Metadata of one step, shared by all layers; no wait for the device."""
+
+    @abstractmethod
+    def attend(
+        self,
+        q: Tensor,
+        cache: LayerKV,
+        batch: ForwardBatch,
+        metadata: Any,
+        *,
+        scale: float,
+        kv_start: int = 0,
+        window: int | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """q [num_tokens, num_heads, head_dim] -> the same shape; K and V of the batch are already written.
+
+        Token t sees KV indices [max(kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
+        """

@@ -1,0 +1,34 @@
+"""The flat batch of one forward pass: what model layers and attention backends see of a step.
+
+Tokens of all rows lie end to end. Everything on the device is a tensor; what the host knows exactly (how many
+tokens each row was given) is a tuple. Padding tokens have id 0, position 0, a slot in the null block and
+`kv_length` 0: they read nothing, write where nobody reads, and their outputs are never used.
+
+    token_ids: | row 0: chunk of 5 | row 1: 1 + k | row 2: 1 + k | ...
+    row_starts: 0                   5              5+(1+k)
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardBatch:
+    """Inputs of one forward pass over `num_tokens` tokens of `num_rows` requests."""
+
+    token_ids: Tensor  # [num_tokens] int64, always in [0, vocab_size)
+    positions: Tensor  # [num_tokens] int64, rotary position
+    slots: Tensor  # [num_tokens] int64, block_id * block_size + offset: where this token's K and V are written
+    kv_lengths: Tensor  # [num_tokens] int64, this token sees KV indices [kv_start, kv_length); 0 for padding
+    block_tables: Tensor  # [num_rows, max_blocks] int32, null block 0 where unset
+    row_counts: tuple[int, ...]  # tokens of each row, padding included
+    kv_length_bound: int  # host's bound on kv_lengths
+
+    @property
+    def num_tokens(self) -> int:
+        return self.token_ids.shape[0]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.row_counts)

@@ -1,0 +1,180 @@
+"""The command line: `outrider generate | info | demo`. Parses, calls `LLM`, prints; no logic of the engine."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from outrider import show
+from outrider.core.errors import OutriderError
+from outrider.core.outputs import RequestOutput
+from outrider.core.sampling_params import SamplingParams
+from outrider.llm import LLM
+
+app = typer.Typer(
+    help="Exact speculative decoding for large language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+
+ZOO = Path(__file__).resolve().parents[2] / "zoo"
+"""The small models shipped beside the source."""
+
+Model = Annotated[str, typer.Option(help="Model directory in Hugging Face form.")]
+SpeculativeConfig = Annotated[
+    str | None,
+    typer.Option(help='JSON, e.g. \'{"method": "ngram"}\'. Unset: the zoo\'s EAGLE-3 for the zoo\'s target, else none.'),
+]
+Device = Annotated[str, typer.Option(help="auto or cpu.")]
+AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+
+
+def _speculative(model: str, given: str | None) -> dict[str, Any] | None:
+    if given is not None:
+        try:
+            return json.loads(given)
+        except json.JSONDecodeError as error:
+            raise typer.BadParameter(f"--speculative-config is not JSON: {error}. Example: '{{\"method\": \"ngram\"}}'")
+    if Path(model).resolve() == (ZOO / "tiny").resolve():
+        return {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
+    return None
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; read from standard input if none.")] = None,
+    model: Model = str(ZOO / "tiny"),
+    speculative_config: SpeculativeConfig = None,
+    compare: Annotated[bool, typer.Option(help="With and without speculation, side by side, and check equality.")] = False,
+    chat: Annotated[bool, typer.Option(help="Each prompt is a user message under the chat template.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Most output tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Mass to keep.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Tokens to keep; 0 keeps all.")] = 0,
+    min_p: Annotated[float, typer.Option(help="Share of the best token's probability to keep.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the output; may be repeated.")] = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+) -> None:
+    """Complete prompts; tokens are coloured by where they came from."""
+    texts = prompts or [sys.stdin.read()]
+    params = SamplingParams(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed, stop=stop
+    )
+    options: dict[str, Any] = {
+        "device": device,
+        "attention_backend": attention_backend,
+        "max_model_len": max_model_len,
+        "logits_digest": compare,
+    }
+    speculative = _speculative(model, speculative_config)
+    if compare and speculative is None:
+        raise typer.BadParameter("--compare needs --speculative-config for this model.")
+    llm = LLM(model, speculative_config=speculative, **options)
+    outputs = _complete(llm, texts, params, chat=chat)
+    tokenizer = llm.engine.tokenizer
+    assert tokenizer is not None
+    if not compare:
+        for index, output in enumerate(outputs):
+            console.print(show.panel(output, tokenizer, title=str(index)))
+        if speculative is not None:
+            console.print(show.legend())
+            console.print(show.speculation_table(outputs, title="Speculation"))
+        return
+    plain = _complete(LLM(model, **options), texts, _with_seeds(params, outputs), chat=chat)
+    show.side_by_side(console, list(zip(outputs, plain, strict=True)), tokenizer)
+    console.print(show.legend())
+    console.print(show.speculation_table(outputs, title="Speculation"))
+    _print_verdict(outputs, plain)
+
+
+def _complete(
+    llm: LLM, texts: list[str], params: SamplingParams | list[SamplingParams], *, chat: bool
+) -> list[RequestOutput]:
+    if chat:
+        return llm.chat([[{"role": "user", "content": text}] for text in texts], params, use_tqdm=True)
+    return llm.generate(texts, params, use_tqdm=True)
+
+
+def _with_seeds(params: SamplingParams, outputs: list[RequestOutput]) -> list[SamplingParams]:
+    """The same parameters with the seeds that the first run reported."""
+    fields = {name: getattr(params, name) for name in SamplingParams.__dataclass_fields__}
+    return [SamplingParams(**{**fields, "seed": output.seed}) for output in outputs]
+
+
+def _print_verdict(outputs: list[RequestOutput], plain: list[RequestOutput]) -> None:
+    console.print(show.verdict(outputs, plain))
+    if show.differences(outputs, plain):
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    model: Model = str(ZOO / "tiny"),
+    speculative_config: SpeculativeConfig = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+) -> None:
+    """What would run here, and why: platform, kernels, attention backend, drafter, and whether all is exact."""
+    llm = LLM(
+        model,
+        speculative_config=_speculative(model, speculative_config),
+        device=device,
+        attention_backend=attention_backend,
+        max_model_len=max_model_len,
+        skip_tokenizer_init=True,
+    )
+    table = Table(show_header=False)
+    for name, value in llm.engine.worker.describe():
+        table.add_row(name, value)
+    console.print(table)
+
+
+DEMO_PROMPTS = (
+    "def is_even(number):\n    ",
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
+    "import os\n\ndef read_lines(path):\n    ",
+    "Question: Anna has 14 apples and buys 9 more. She gives 5 to a friend. How many apples does she have?\nAnswer:",
+)
+
+
+@app.command()
+def demo() -> None:
+    """Complete a few prompts with the shipped models and show what speculation did."""
+    started = time.monotonic()
+    speculative = _speculative(str(ZOO / "tiny"), None)
+    params = [SamplingParams(temperature=0.0, max_tokens=96)] * len(DEMO_PROMPTS)
+    prompts = [*DEMO_PROMPTS, DEMO_PROMPTS[0]]
+    params.append(SamplingParams(temperature=0.8, seed=7, max_tokens=96))
+    llm = LLM(str(ZOO / "tiny"), speculative_config=speculative, logits_digest=True)
+    outputs = llm.generate(prompts, params, use_tqdm=True)
+    tokenizer = llm.engine.tokenizer
+    assert tokenizer is not None
+    for output, entry in zip(outputs, params, strict=True):
+        title = "greedy" if entry.is_greedy else f"temperature {entry.temperature}, seed {output.seed}"
+        console.print(show.panel(output, tokenizer, title=title))
+    console.print(show.legend())
+    console.print(show.speculation_table(outputs, title="What speculation did (EAGLE-3, 3 drafts a step)"))
+    plain = LLM(str(ZOO / "tiny"), logits_digest=True).generate(prompts, params, use_tqdm=True)
+    _print_verdict(outputs, plain)
+    console.print(f"{time.monotonic() - started:.1f} s in all, both runs and loading included.", style="dim")
+
+
+def main() -> None:
+    """Entry point: an error of the user's is one line, not a traceback."""
+    try:
+        app()
+    except OutriderError as error:
+        Console(stderr=True, highlight=False).print(f"outrider: {error}", style="red", markup=False)
+        raise SystemExit(2) from None

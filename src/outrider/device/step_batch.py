@@ -1,0 +1,31 @@
+"""One step as the device sees it: what the assembler makes, and verifier, table and drafter read."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.sampling.sampler import SampleBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBatch:
+    """One step on the device. R rows, S samples: the flat rows of logits, 1 + drafts for each row that samples."""
+
+    forward: ForwardBatch
+    rows: Tensor  # [R] int64, table rows
+    token_row: Tensor  # [T] int64, row of the step of each token of the flat batch
+    row_starts: Tensor  # [R] int64, first token of each row in the flat batch
+    num_known: Tensor  # [R] int64, tokens that are not drafts
+    num_drafts: Tensor  # [R] int64, real drafts
+    room: Tensor  # [R] int64, tokens the request may still emit
+    drafts: Tensor  # [R, K] int64
+    sample_index: Tensor  # [S] int64, place of each sample in the flat batch
+    sample_starts: Tensor  # [R] int64, first sample of each row
+    num_samples: Tensor  # [R] int64, 1 + real drafts; 0 for a chunk that is not the last, or without room
+    sample: SampleBatch
+    length_bound: int  # host's bound on the tokens known of any row after this step
+
+    @property
+    def num_rows(self) -> int:
+        return self.forward.num_rows

@@ -1,0 +1,110 @@
+"""The request table: one row per request for its life, the only place on the device where its state stands.
+
+Batch order is an index list made for each step (`rows`); nothing is keyed by the place in a batch. State moves in
+`admit`, `commit` and `put_drafts` only. Does not know what a model or a drafter is.
+"""
+
+import torch
+
+from outrider.core.plan import Admission, NewBlocks
+from outrider.device.staging import Staging
+from outrider.device.step_batch import StepBatch
+from outrider.kernels import Kernels
+from outrider.sampling.params import SamplingTable
+from outrider.sampling.verifier import Choice
+
+
+class RequestTable:
+    """State of up to `max_rows` requests of up to `max_model_len` tokens, `num_drafts` drafts each."""
+
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        max_model_len: int,
+        num_drafts: int,
+        block_size: int,
+        vocab_size: int,
+        kernels: Kernels,
+        device: torch.device,
+    ) -> None:
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.max_model_len = max_model_len
+        self.num_drafts_max = num_drafts
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.token_ids = zeros(max_rows, max_model_len + num_drafts + 1, dtype=torch.int32)
+        self.num_tokens = zeros(max_rows)  # known: prompt and emitted
+        self.num_computed = zeros(max_rows)  # tokens whose KV is written and accepted
+        self.max_total = zeros(max_rows)
+        self.drafts = zeros(max_rows, max(num_drafts, 1))
+        self.num_drafts = zeros(max_rows)
+        self.block_tables = zeros(max_rows, -(-max_model_len // block_size), dtype=torch.int32)
+        self.sampling = SamplingTable(max_rows, vocab_size, device)
+        self._kernels = kernels
+
+    def admit(self, admissions: tuple[Admission, ...], staging: Staging) -> None:
+        """Fill the rows of requests that start or resume; everything of the row's former owner is overwritten."""
+        if not admissions:
+            return
+        tokens = staging.put({str(index): entry.token_ids for index, entry in enumerate(admissions)})
+        scalars = staging.put(
+            {
+                "rows": [entry.row for entry in admissions],
+                "num_tokens": [len(entry.token_ids) for entry in admissions],
+                "num_computed": [entry.num_computed_tokens for entry in admissions],
+                "max_total": [entry.max_total_tokens for entry in admissions],
+            }
+        )
+        rows = scalars["rows"]
+        self.num_tokens[rows] = scalars["num_tokens"]
+        self.num_computed[rows] = scalars["num_computed"]
+        self.max_total[rows] = scalars["max_total"]
+        self.num_drafts[rows] = 0
+        self.block_tables[rows] = 0
+        for index, entry in enumerate(admissions):
+            self.token_ids[entry.row, : len(entry.token_ids)] = tokens[str(index)].to(torch.int32)
+            self.sampling.write(entry)
+
+    def add_blocks(self, new_blocks: tuple[NewBlocks, ...], staging: Staging) -> None:
+        """Append blocks to block tables."""
+        if not new_blocks:
+            return
+        put = staging.put(
+            {
+                "rows": [entry.row for entry in new_blocks for _ in entry.block_ids],
+                "columns": [entry.first_index + i for entry in new_blocks for i in range(len(entry.block_ids))],
+                "blocks": [block_id for entry in new_blocks for block_id in entry.block_ids],
+            }
+        )
+        self.block_tables[put["rows"], put["columns"]] = put["blocks"].to(torch.int32)
+
+    def commit(self, batch: StepBatch, choice: Choice) -> None:
+        """Advance every row of the step by what was accepted."""
+        self._kernels.commit(
+            self.token_ids,
+            self.num_tokens,
+            self.num_computed,
+            rows=batch.rows,
+            num_known=batch.num_known,
+            room=batch.room,
+            emitted=choice.token_ids,
+            num_emitted=choice.num_tokens,
+            num_accepted=choice.num_accepted,
+        )
+        self.sampling.count(batch.rows, choice.token_ids, choice.num_tokens)
+
+    def put_drafts(self, batch: StepBatch, proposed: torch.Tensor, *, position_limit: int) -> None:
+        """Keep drafts `proposed` [R, K] for the next step, up to the first that is not a token id."""
+        self._kernels.put_drafts(
+            self.drafts,
+            self.num_drafts,
+            rows=batch.rows,
+            proposed=proposed,
+            has_sampled=batch.num_samples > 0,
+            num_tokens=self.num_tokens,
+            vocab_size=self.vocab_size,
+            position_limit=position_limit,
+        )

@@ -1,0 +1,1 @@
+"""The loop around scheduler and worker, and everything that knows text."""

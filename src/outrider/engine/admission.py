@@ -1,0 +1,94 @@
+"""From what a caller gave to a `Request`: every refusal happens here, before anything else is disturbed."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from outrider.core.errors import RequestError
+from outrider.core.outputs import SpeculationStats
+from outrider.core.request import Request
+from outrider.core.sampling_params import MAX_STOP_TOKEN_IDS, SamplingParams
+from outrider.engine.tokenizer import Tokenizer
+
+Prompt = str | dict[str, Any]
+"""Text, or {"prompt_token_ids": [...]}."""
+
+
+class Admission:
+    """Checks prompts and parameters against one model, and draws seeds for requests that have none."""
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer | None,
+        vocab_size: int,
+        max_model_len: int,
+        eos_token_ids: tuple[int, ...],
+        num_drafts: int,
+        seed: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._max_model_len = max_model_len
+        self._eos_token_ids = eos_token_ids
+        self._num_drafts = num_drafts
+        self._seeds = random.Random(seed)
+
+    def request(self, prompt: Prompt, params: SamplingParams, *, request_id: str) -> Request:
+        """A checked request; raises RequestError with the value, the reason and the remedy."""
+        text, token_ids = self._prompt(prompt)
+        num_tokens = len(token_ids)
+        if num_tokens >= self._max_model_len:
+            raise RequestError(
+                f"the prompt has {num_tokens} tokens and max_model_len={self._max_model_len} leaves no room for an "
+                "output. Shorten the prompt or raise max_model_len."
+            )
+        self._check_ids("prompt_token_ids", token_ids)
+        self._check_ids("stop_token_ids", params.stop_token_ids or ())
+        self._check_ids("logit_bias", list(params.logit_bias or {}))
+        if params.stop_strings and self._tokenizer is None:
+            raise RequestError(f"stop={params.stop!r} needs text, and the engine has no tokenizer. Use stop_token_ids.")
+        eos_token_ids = () if params.ignore_eos else self._eos_token_ids
+        num_stops = len(eos_token_ids) + len(params.stop_token_ids or ())
+        if num_stops > MAX_STOP_TOKEN_IDS:
+            raise RequestError(f"{num_stops} stop ids (eos included) are too many: at most {MAX_STOP_TOKEN_IDS} fit.")
+        room = self._max_model_len - num_tokens
+        if params.max_tokens is not None:
+            room = min(room, params.max_tokens)
+        seed = params.seed if params.seed is not None else self._seeds.getrandbits(63)
+        return Request(
+            request_id=request_id,
+            prompt=text,
+            prompt_token_ids=token_ids,
+            params=params,
+            seed=seed,
+            eos_token_ids=eos_token_ids,
+            max_total_tokens=num_tokens + room,
+            speculation=SpeculationStats(
+                max_drafts=self._num_drafts, num_accepted_tokens_per_pos=[0] * self._num_drafts
+            ),
+        )
+
+    def _prompt(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, str):
+            if self._tokenizer is None:
+                raise RequestError("the engine has no tokenizer: pass {'prompt_token_ids': [...]} instead of text.")
+            token_ids = self._tokenizer.encode(prompt)
+            if not token_ids:
+                raise RequestError(f"prompt={prompt!r} is empty. Give at least one token.")
+            return prompt, token_ids
+        if isinstance(prompt, dict) and set(prompt) <= {"prompt_token_ids", "prompt"} and "prompt_token_ids" in prompt:
+            token_ids = list(prompt["prompt_token_ids"])
+            if not token_ids:
+                raise RequestError("prompt_token_ids=[] is empty. Give at least one token.")
+            return prompt.get("prompt"), token_ids
+        raise RequestError(
+            f"prompt {prompt!r} is not understood. It is text or {{'prompt_token_ids': [...]}}; use chat() for messages."
+        )
+
+    def _check_ids(self, name: str, token_ids: Sequence[int]) -> None:
+        for token_id in token_ids:
+            if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < self._vocab_size:
+                raise RequestError(
+                    f"{name} holds {token_id!r}, which is no token id: the model has ids 0 to {self._vocab_size - 1}."
+                )

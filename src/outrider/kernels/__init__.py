@@ -1,0 +1,138 @@
+"""The arithmetic of a model: one name and signature per kernel, several implementations.
+
+`kernels/reference/` is plain PyTorch: what a CPU runs, and the oracle of every other implementation. All are
+row-invariant: the result of a token has the same bits whatever else is in the call.
+"""
+
+import importlib
+import types
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from torch import Tensor
+
+from outrider.core.errors import ConfigError
+
+
+class Kernels(Protocol):
+    """The kernels that layers call. Shapes: M tokens, K input width, N output width, D head dim."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x [..., K], weight [K] -> [..., K], Llama's flavour."""
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """x, residual [M, K] -> (norm of their sum, their sum)."""
+
+    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
+        """gate_up [M, 2I], gate first -> [M, I] = silu(gate) × up."""
+
+    def rotary(self, x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:
+        """x [M, H, D], positions [M] int64, cos_sin [P, R] with R <= D -> [M, H, D], halves rotated."""
+
+    def embedding(self, ids: Tensor, weight: Tensor) -> Tensor:
+        """ids [M] int64, weight [V, K] -> [M, K]."""
+
+    def write_kv(self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
+        """k, v [M, Hk, D] into caches [num_blocks, block_size, Hk, D] at slots [M] int64."""
+
+    def plan_attention(
+        self, block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
+    ) -> Any:
+        """What `paged_attention` needs to know of a step, made once for all layers."""
+
+    def paged_attention(
+        self,
+        q: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        plan: Any,
+        *,
+        scale: float,
+        kv_start: int = 0,
+        window: int | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """q [M, Hq, D] -> [M, Hq, D]; token t sees KV [max(kv_start, length - window), length) of its row."""
+
+    def assemble(
+        self,
+        token_ids: Tensor,
+        num_tokens: Tensor,
+        num_computed: Tensor,
+        max_total: Tensor,
+        drafts: Tensor,
+        num_drafts: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        num_known: Tensor,
+        draft_bound: Tensor,
+        token_row: Tensor,
+        token_offset: Tensor,
+        block_size: int,
+    ) -> Any:
+        """Ids, positions and slots of a step from the request table: `kernels/reference/index.py`."""
+
+    def commit(
+        self,
+        token_ids: Tensor,
+        num_tokens: Tensor,
+        num_computed: Tensor,
+        *,
+        rows: Tensor,
+        num_known: Tensor,
+        room: Tensor,
+        emitted: Tensor,
+        num_emitted: Tensor,
+        num_accepted: Tensor,
+    ) -> None:
+        """Append emitted tokens to the request table and advance its lengths."""
+
+    def put_drafts(
+        self,
+        drafts: Tensor,
+        num_drafts: Tensor,
+        *,
+        rows: Tensor,
+        proposed: Tensor,
+        has_sampled: Tensor,
+        num_tokens: Tensor,
+        vocab_size: int,
+        position_limit: int,
+    ) -> None:
+        """Store drafts up to the first that is no token id."""
+
+    def slot_of(self, block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
+        """block_tables [T, max_blocks], index [T] -> KV slot [T] int64; 0 where not valid."""
+
+
+FILES = {
+    "linear": "linear",
+    "rms_norm": "norm",
+    "add_rms_norm": "norm",
+    "silu_and_mul": "activation",
+    "rotary": "rope",
+    "embedding": "embedding",
+    "write_kv": "kv",
+    "plan_attention": "attention",
+    "paged_attention": "attention",
+    "assemble": "index",
+    "commit": "index",
+    "put_drafts": "index",
+    "slot_of": "index",
+}
+"""The file that holds each kernel, in every implementation."""
+
+
+def load_kernels(name: str) -> Kernels:
+    """The implementation called `name`: a sub-package of this one with the files of `FILES`."""
+    if name != "reference":
+        raise ConfigError(f"kernels {name!r} are not known. Known: reference.")
+    functions: dict[str, Callable[..., Any]] = {
+        function: getattr(importlib.import_module(f"{__name__}.{name}.{file}"), function)
+        for function, file in FILES.items()
+    }
+    return cast(Kernels, types.SimpleNamespace(**functions))

@@ -1,0 +1,15 @@
+"""The gate of the gated MLP."""
+
+from torch import Tensor
+
+
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """gate_up [M, 2I], gate columns first -> [M, I] = gate / (1 + exp(-gate)) × up.
+
+    torch's silu and sigmoid differ between strided and contiguous input and between places in it; exp of
+    contiguous memory does not.
+    """
+    width = gate_up.shape[1] // 2
+    gate, up = gate_up[:, :width], gate_up[:, width:]
+    denominator = gate.neg().contiguous().exp_().add_(1.0)
+    return (gate / denominator).mul_(up)

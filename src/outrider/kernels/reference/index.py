@@ -1,0 +1,100 @@
+"""Index arithmetic of a step in plain PyTorch: which token stands where, and how a row moves on.
+
+Integers only, so every result is exact on any device. Nothing here waits for the device: there is no read of a
+value by the host, no data-dependent shape.
+
+Legend: R rows of the step, T tokens of the step, K drafts at most, N rows of the table.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Assembled(NamedTuple):
+    """Inputs of the target's forward pass; padding tokens are id 0 at position 0 in the null block."""
+
+    token_ids: Tensor  # [T] int64
+    positions: Tensor  # [T] int64
+    slots: Tensor  # [T] int64
+    kv_lengths: Tensor  # [T] int64, 0 for padding
+    num_drafts: Tensor  # [R] int64, real drafts of this step
+    room: Tensor  # [R] int64, tokens the request may still emit
+
+
+def slot_of(block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
+    """KV slot of each index through its own row of `block_tables` [T, max_blocks]; the null slot 0 if not valid."""
+    column = (index // block_size).clamp(0, block_tables.shape[1] - 1)
+    block = block_tables.gather(1, column.unsqueeze(1)).squeeze(1).long()
+    return torch.where(is_valid, block * block_size + index % block_size, 0)
+
+
+def assemble(
+    token_ids: Tensor,  # [N, width] int32
+    num_tokens: Tensor,  # [N] int64
+    num_computed: Tensor,  # [N] int64
+    max_total: Tensor,  # [N] int64
+    drafts: Tensor,  # [N, K] int64
+    num_drafts: Tensor,  # [N] int64
+    block_tables: Tensor,  # [N, max_blocks] int32
+    *,
+    rows: Tensor,  # [R] int64, table row of each row of the step
+    num_known: Tensor,  # [R] int64, chunk length, or 1
+    draft_bound: Tensor,  # [R] int64, most drafts the plan allows
+    token_row: Tensor,  # [T] int64, row of the step of each token
+    token_offset: Tensor,  # [T] int64, place of each token in its row
+    block_size: int,
+) -> Assembled:
+    """Tokens of the step: known ones from the table, then drafts, as many as are real and still have room."""
+    room = (max_total - num_tokens)[rows].clamp(min=0)
+    used = torch.minimum(torch.minimum(num_drafts[rows], draft_bound), room - 1).clamp(min=0)
+    num_valid = torch.where(room > 0, num_known + used, 0)
+    table_row = rows[token_row]
+    is_valid = token_offset < num_valid[token_row]
+    position = torch.where(is_valid, num_computed[table_row] + token_offset, 0)
+    known = token_ids[table_row, position].long()
+    ahead = position - num_tokens[table_row]
+    guessed = drafts[table_row, ahead.clamp(0, drafts.shape[1] - 1)]
+    ids = torch.where(is_valid, torch.where(ahead < 0, known, guessed), 0)
+    slots = slot_of(block_tables[table_row], position, is_valid, block_size=block_size)
+    return Assembled(ids, position, slots, torch.where(is_valid, position + 1, 0), used, room)
+
+
+def commit(
+    token_ids: Tensor,  # [N, width] int32, changed
+    num_tokens: Tensor,  # [N] int64, changed
+    num_computed: Tensor,  # [N] int64, changed
+    *,
+    rows: Tensor,  # [R] int64
+    num_known: Tensor,  # [R] int64
+    room: Tensor,  # [R] int64, before this step
+    emitted: Tensor,  # [R, K + 1] int64
+    num_emitted: Tensor,  # [R] int64
+    num_accepted: Tensor,  # [R] int64
+) -> None:
+    """Append emitted tokens and advance the lengths. What is written past num_emitted is never read."""
+    start = num_tokens[rows]
+    column = start.unsqueeze(1) + torch.arange(emitted.shape[1], device=emitted.device)
+    token_ids[rows.unsqueeze(1), column] = emitted.to(token_ids.dtype)
+    num_tokens[rows] = start + num_emitted
+    num_computed[rows] += torch.where(room > 0, num_known + num_accepted, 0)
+
+
+def put_drafts(
+    drafts: Tensor,  # [N, K] int64, changed
+    num_drafts: Tensor,  # [N] int64, changed
+    *,
+    rows: Tensor,  # [R] int64
+    proposed: Tensor,  # [R, K] int64, anything
+    has_sampled: Tensor,  # [R] bool, False for a chunk that is not the last
+    num_tokens: Tensor,  # [N] int64, after commit
+    vocab_size: int,
+    position_limit: int,
+) -> None:
+    """Store drafts up to the first that is no token id, or stands at `position_limit` or behind it."""
+    is_token = (proposed >= 0) & (proposed < vocab_size)
+    num_real = is_token.long().cumprod(dim=1).sum(dim=1)
+    num_real = torch.minimum(num_real, (position_limit - num_tokens[rows]).clamp(min=0))
+    drafts[rows] = torch.where(is_token, proposed, 0)
+    num_drafts[rows] = torch.where(has_sampled, num_real, 0)

@@ -1,0 +1,77 @@
+"""Counter-based Gumbel noise in plain PyTorch: Philox-4x32-10 in int64 arithmetic, then two logarithms.
+
+Knows nothing of requests. `sampling/noise.py` is its only caller and says what the key means.
+
+The words are those of Random123 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011) and of Triton: `tl.philox(seed, token_id >> 2, position, choice, 0)` returns the same four words, of
+which `token_id & 3` is the one of this token.
+"""
+
+import torch
+from torch import Tensor
+
+NUM_ROUNDS = 10
+_WORD = 0xFFFFFFFF
+_ROUND_A = 0xD2511F53
+_ROUND_B = 0xCD9E8D57
+_KEY_A = 0x9E3779B9
+_KEY_B = 0xBB67AE85
+
+_BELOW_ONE = 1.0 - 2.0**-24
+"""The largest fp32 under 1."""
+
+
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox-4x32-10: four random words for each counter and key.
+
+    All tensors are int64 with values in [0, 2^32); their shapes broadcast, and so do the four results.
+    A product of two words is read from the 64 bits of an int64 product, which wraps.
+    """
+    word_0, word_1, word_2, word_3 = counter
+    key_0, key_1 = key
+    for _ in range(NUM_ROUNDS):
+        product_a = word_0 * _ROUND_A
+        product_b = word_2 * _ROUND_B
+        word_0 = ((product_b >> 32) & _WORD) ^ word_1 ^ key_0
+        word_1 = product_b & _WORD
+        word_2 = ((product_a >> 32) & _WORD) ^ word_3 ^ key_1
+        word_3 = product_a & _WORD
+        key_0 = (key_0 + _KEY_A) & _WORD
+        key_1 = (key_1 + _KEY_B) & _WORD
+    return word_0, word_1, word_2, word_3
+
+
+def gumbel_of_bits(bits: Tensor) -> Tensor:
+    """Standard Gumbel numbers, fp32, of random words (int64 in [0, 2^32)), any shape.
+
+    g = -log(-log1p(-v)) with v = (bits + 1/2) 2^-32, clamped below 1. Large g comes from v near 0, where fp32 is
+    fine-grained: the largest number is 22.9, the smallest -2.9.
+    """
+    uniform = ((bits.to(torch.float32) + 0.5) * 2.0**-32).clamp(max=_BELOW_ONE)
+    return -torch.log(-torch.log1p(-uniform))
+
+
+def gumbel(seeds: Tensor, choices: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
+    """[num_rows, vocab_size] fp32 for int64 [num_rows] seeds, choices and positions."""
+    groups = torch.arange((vocab_size + 3) // 4, device=seeds.device).unsqueeze(0)
+    words = _words(seeds, choices, positions, groups)
+    return gumbel_of_bits(torch.stack(words, dim=-1).flatten(1))[:, :vocab_size]
+
+
+def gumbel_at(seeds: Tensor, choices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
+    """[num_rows, num_ids] fp32: the numbers `gumbel` gives at `token_ids` (int64 [num_ids])."""
+    token_ids = token_ids.unsqueeze(0)
+    words = torch.stack(_words(seeds, choices, positions, token_ids >> 2), dim=-1)
+    lanes = (token_ids & 3).unsqueeze(-1).expand(words.shape[0], -1, 1)
+    return gumbel_of_bits(words.gather(-1, lanes).squeeze(-1))
+
+
+def _words(
+    seeds: Tensor, choices: Tensor, positions: Tensor, groups: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four words, each [num_rows, num_groups] int64, for groups [1, num_groups] of four token ids."""
+    seeds, choices, positions = seeds.unsqueeze(1), choices.unsqueeze(1), positions.unsqueeze(1)
+    counter = (groups, positions & _WORD, choices & _WORD, torch.zeros_like(choices))
+    return philox(counter, (seeds & _WORD, (seeds >> 32) & _WORD))

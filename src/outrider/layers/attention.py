@@ -1,0 +1,62 @@
+"""Self-attention over the paged cache: projections, head norms, rope, and a call of the backend."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import LayerKV
+from outrider.core.model_config import ModelConfig
+from outrider.layers.context import LayerContext
+from outrider.layers.linear import Linear
+from outrider.layers.norm import RMSNorm
+from outrider.layers.rope import Rope
+
+
+class Attention(nn.Module):
+    """Grouped-query attention of one layer."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        context: LayerContext,
+        *,
+        rope: Rope,
+        input_size: int | None = None,
+        qk_norm: bool = False,
+        kv_start: int = 0,
+    ) -> None:
+        """`input_size`: width of the input, where not hidden_size. `kv_start`: first KV index that is seen."""
+        super().__init__()
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim = config.head_dim
+        self.kv_start = kv_start
+        q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        self.qkv_proj = Linear(
+            input_size or config.hidden_size,
+            q_size + 2 * kv_size,
+            context,
+            bias=config.attention_bias,
+            pieces=(("q_proj", q_size), ("k_proj", kv_size), ("v_proj", kv_size)),
+        )
+        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
+        self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
+        self._write_kv = context.kernels.write_kv
+        self._backend = context.backend
+
+    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+        """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
+        num_tokens = x.shape[0]
+        heads = self.qkv_proj(x).view(num_tokens, -1, self.head_dim)
+        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        (rope,) = self._rope
+        q, k = rope(q, batch.positions), rope(k, batch.positions)
+        self._write_kv(k, v, cache.k, cache.v, batch.slots)
+        attended = self._backend.attend(
+            q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start
+        )
+        return self.o_proj(attended.reshape(num_tokens, -1))

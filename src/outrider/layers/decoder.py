@@ -1,0 +1,110 @@
+"""The decoder loop that every text model shares; a model file states only what differs.
+
+A tap is the residual stream after that many layers: tap 0 is the embedding, tap n the input of the final norm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import KVSpec, LayerKV
+from outrider.core.errors import ConfigError
+from outrider.core.model_config import ModelConfig
+from outrider.layers.attention import Attention
+from outrider.layers.context import LayerContext
+from outrider.layers.embedding import Embedding, LMHead
+from outrider.layers.mlp import GatedMLP
+from outrider.layers.norm import RMSNorm
+from outrider.layers.rope import Rope
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What a forward pass gives for every token of the batch."""
+
+    last: Tensor  # [num_tokens, hidden_size], after the final norm
+    taps: Tensor | None  # [num_tokens, len(taps) × hidden_size], in the order asked for; None without taps
+
+
+class DecoderLayer(nn.Module):
+    """h += attention(norm(h)); h += mlp(norm(h))."""
+
+    def __init__(self, config: ModelConfig, context: LayerContext, *, attention: nn.Module, mlp: nn.Module):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps, context)
+        self.self_attn = attention
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps, context)
+        self.mlp = mlp
+
+    def forward(self, h: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+        """h [M, H] -> [M, H], both residual adds done."""
+        attended = self.self_attn(self.input_layernorm(h), batch, cache, metadata)
+        normed, h = self.post_attention_layernorm.add(attended, h)
+        return h + self.mlp(normed)
+
+
+class CausalLM(nn.Module):
+    """Embedding, layers, final norm and head."""
+
+    renames: Mapping[str, str] = {}
+    """Leading parts of checkpoint names that differ from the names of the modules here."""
+
+    def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
+        """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
+        super().__init__()
+        self.config = config
+        self.context = context
+        self.taps: tuple[int, ...] = ()
+        self.rope = Rope(config.rope, config.head_dim, max_positions, context)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, context)
+        self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, context)
+        tied_to = self.embed_tokens if config.tie_word_embeddings else None
+        self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
+
+    def build_layer(self, index: int) -> nn.Module:
+        """The layer at `index`; the seam for models that differ."""
+        attention = Attention(self.config, self.context, rope=self.rope)
+        mlp = GatedMLP(self.config, self.context)
+        return DecoderLayer(self.config, self.context, attention=attention, mlp=mlp)
+
+    def set_taps(self, taps: Sequence[int]) -> None:
+        """From now on `forward` also returns the residual stream after these numbers of layers (0 to all)."""
+        for tap in taps:
+            if not 0 <= tap <= self.config.num_layers:
+                raise ConfigError(
+                    f"tap {tap} is out of range: the target has {self.config.num_layers} layers, and a tap is the"
+                    " number of layers before it."
+                )
+        self.taps = tuple(taps)
+
+    def forward(self, batch: ForwardBatch, caches: Sequence[LayerKV]) -> Hidden:
+        """Runs all layers, writing K and V of every token into `caches` (one per layer)."""
+        metadata = self.context.backend.begin(batch)
+        h = self.embed_tokens(batch.token_ids)
+        tapped = {0: h}
+        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True), start=1):
+            h = layer(h, batch, cache, metadata)
+            if index in self.taps:
+                tapped[index] = h
+        taps = torch.cat([tapped[tap] for tap in self.taps], dim=1) if self.taps else None
+        return Hidden(self.norm(h), taps)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [S, H], rows of `Hidden.last` -> [S, vocab_size] fp32."""
+        return self.lm_head(hidden)
+
+
+def kv_spec(config: ModelConfig, *, dtype: torch.dtype, block_size: int) -> KVSpec:
+    """Shape of the KV cache of a model with this config."""
+    return KVSpec(
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        dtype=dtype,
+        block_size=block_size,
+    )

@@ -1,0 +1,34 @@
+"""Token embedding and the head that turns hidden states into logits."""
+
+from torch import Tensor, nn
+
+from outrider.layers.context import LayerContext
+from outrider.layers.linear import empty_parameter
+
+
+class Embedding(nn.Module):
+    """The table of token embeddings."""
+
+    def __init__(self, vocab_size: int, size: int, context: LayerContext) -> None:
+        super().__init__()
+        self._embedding = context.kernels.embedding
+        self.weight = empty_parameter(vocab_size, size, context=context)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """token_ids [M] int64 -> [M, size]."""
+        return self._embedding(token_ids, self.weight)
+
+
+class LMHead(nn.Module):
+    """Logits in fp32. Tied, its weight is the embedding's own tensor."""
+
+    def __init__(
+        self, hidden_size: int, vocab_size: int, context: LayerContext, *, tied_to: Embedding | None = None
+    ) -> None:
+        super().__init__()
+        self._linear = context.kernels.linear
+        self.weight = tied_to.weight if tied_to else empty_parameter(vocab_size, hidden_size, context=context)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [S, hidden_size] -> [S, vocab_size] fp32."""
+        return self._linear(x, self.weight).float()

@@ -1,0 +1,28 @@
+"""The gated MLP: down(silu(gate x) × up x)."""
+
+from torch import Tensor, nn
+
+from outrider.core.model_config import ModelConfig
+from outrider.layers.context import LayerContext
+from outrider.layers.linear import Linear
+
+
+class GatedMLP(nn.Module):
+    """gate and up in one product."""
+
+    def __init__(self, config: ModelConfig, context: LayerContext) -> None:
+        super().__init__()
+        width = config.intermediate_size
+        self.gate_up_proj = Linear(
+            config.hidden_size,
+            2 * width,
+            context,
+            bias=config.mlp_bias,
+            pieces=(("gate_proj", width), ("up_proj", width)),
+        )
+        self.down_proj = Linear(width, config.hidden_size, context, bias=config.mlp_bias)
+        self._silu_and_mul = context.kernels.silu_and_mul
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [M, H] -> [M, H]."""
+        return self.down_proj(self._silu_and_mul(self.gate_up_proj(x)))

@@ -1,0 +1,118 @@
+"""`LLM`: the offline face of the engine. Prompts in, finished outputs out, in the order they were given."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from outrider.core.config import engine_config
+from outrider.core.errors import RequestError
+from outrider.core.outputs import RequestOutput
+from outrider.core.sampling_params import SamplingParams
+from outrider.engine.admission import Prompt
+from outrider.engine.engine import Engine
+
+_PROGRESS_AFTER = 2.0
+"""Seconds of work before a progress bar appears."""
+
+
+class LLM:
+    """A model with an optional drafter, ready to generate.
+
+    `model` is a Hugging Face directory. Options are the fields of `outrider.core.config.EngineConfig` and
+    `speculative_config`, a dict (`outrider.core.config.SpeculativeConfig`). Raises ConfigError, UnsupportedError or
+    CheckpointError, each naming the value and the remedy.
+    """
+
+    def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
+        self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+    ) -> list[RequestOutput]:
+        """Complete every prompt (text, or {"prompt_token_ids": [...]}); outputs in the order of the prompts.
+
+        One `SamplingParams` serves all prompts, or there is one for each. A prompt or parameter that cannot be
+        served raises RequestError before any request runs. `use_tqdm` shows progress if it takes over two seconds.
+        """
+        listed: list[Prompt] = [prompts] if isinstance(prompts, (str, dict)) else list(prompts)
+        if sampling_params is None or isinstance(sampling_params, SamplingParams):
+            params = [sampling_params or SamplingParams()] * len(listed)
+        else:
+            params = list(sampling_params)
+        if len(params) != len(listed):
+            raise RequestError(f"{len(params)} sampling_params for {len(listed)} prompts. Give one, or one for each.")
+        requests = [self.engine.new_request(prompt, entry) for prompt, entry in zip(listed, params, strict=True)]
+        queued: list[str] = []
+        try:
+            for request in requests:
+                self.engine.add(request)
+                queued.append(request.request_id)
+            finished = self._run(len(requests), show=use_tqdm)
+        except BaseException:
+            for request_id in queued:
+                self.engine.abort(request_id)
+            raise
+        return [finished[request.request_id] for request in requests]
+
+    def chat(
+        self,
+        messages: Sequence[dict[str, Any]] | Sequence[Sequence[dict[str, Any]]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = False,
+    ) -> list[RequestOutput]:
+        """Answer one conversation (a list of {"role", "content"}) or several, with the model's chat template."""
+        if not messages:
+            raise RequestError("messages=[] is empty. Give at least one message.")
+        tokenizer = self.engine.tokenizer
+        if tokenizer is None:
+            raise RequestError("chat() needs a tokenizer: leave skip_tokenizer_init unset.")
+        conversations = [messages] if isinstance(messages[0], dict) else messages
+        prompts: list[Prompt] = [
+            {"prompt_token_ids": tokenizer.encode_chat(conversation)}  # type: ignore[arg-type]
+            for conversation in conversations
+        ]
+        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
+
+    def _run(self, num_requests: int, *, show: bool) -> dict[str, RequestOutput]:
+        finished: dict[str, RequestOutput] = {}
+        with _Bar(num_requests, show=show) as advance:
+            while self.engine.has_work:
+                for output in self.engine.step():
+                    finished[output.request_id] = output
+                advance(len(finished))
+        return finished
+
+
+class _Bar:
+    """A progress bar that appears once two seconds have passed."""
+
+    def __init__(self, total: int, *, show: bool) -> None:
+        self._total = total
+        self._show = show
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._start = time.monotonic()
+        return self._advance
+
+    def _advance(self, count: int) -> None:
+        if not self._show:
+            return
+        if self._progress is None and time.monotonic() - self._start > _PROGRESS_AFTER:
+            columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("generating", total=self._total)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=count)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()

@@ -1,0 +1,88 @@
+"""The tensors of a directory of safetensors, read one at a time. What they mean is not known here."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from outrider.core.errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class Checkpoint:
+    """Names and files are checked when it is made; data is read by `tensors`."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        if not self.directory.is_dir():
+            raise CheckpointError(f"{directory} is not a directory. Give a local directory that holds {SINGLE}.")
+        index = self.directory / INDEX
+        self._names_of_file = _read_index(index) if index.exists() else self._read_single()
+        for file, names in self._names_of_file.items():
+            self._check(file, names)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every tensor, by the name it has in the files."""
+        return frozenset(name for names in self._names_of_file.values() for name in names)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor on the host in its stored dtype), file by file, one at a time."""
+        for file, names in self._names_of_file.items():
+            with _opened(self.directory / file) as opened:
+                for name in names:
+                    yield name, opened.get_tensor(name)
+
+    def _read_single(self) -> dict[str, list[str]]:
+        path = self.directory / SINGLE
+        if not path.exists():
+            others = sorted(entry.name for entry in self.directory.glob("*") if entry.suffix in (".bin", ".pt"))
+            found = f" It holds {', '.join(others)}: save it again as safetensors." if others else ""
+            raise CheckpointError(f"{self.directory} holds neither {SINGLE} nor {INDEX}.{found}")
+        with _opened(path) as opened:
+            return {SINGLE: list(opened.keys())}
+
+    def _check(self, file: str, names: list[str]) -> None:
+        path = self.directory / file
+        if not path.exists():
+            raise CheckpointError(
+                f"{INDEX} names {file}, which is not in {self.directory}. Download the missing file."
+            )
+        with _opened(path) as opened:
+            missing = sorted(set(names) - set(opened.keys()))
+        if missing:
+            raise CheckpointError(
+                f"{INDEX} says that {path} holds {missing[0]!r}, and it does not ({len(missing)} such tensors)."
+                " Download index and files of one revision."
+            )
+
+
+def _read_index(path: Path) -> dict[str, list[str]]:
+    """File name -> names of its tensors, in the order of the index."""
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not an index of safetensors ({error!r}). Download it again.") from error
+    files: dict[str, list[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise CheckpointError(f"{path} names {file!r} for {name!r}: files must lie in the directory itself.")
+        files.setdefault(file, []).append(name)
+    return files
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            yield opened
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({error}). Download it again."
+        ) from error

@@ -1,0 +1,137 @@
+"""Filling a module from named tensors, with the check that nothing was left over on either side."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from outrider.core.errors import CheckpointError
+from outrider.loading.names import is_ignored, module_name
+
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+_LISTED = 8
+"""Names shown in an error; the rest are counted."""
+
+
+@dataclass(slots=True)
+class Targets:
+    """Where each tensor goes, by its name inside the module."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters, persistent buffers, and the row slices of fused ones."""
+    tied: dict[str, str] = field(default_factory=dict)
+    """A second name of a tensor -> its first; it need not be in the checkpoint."""
+
+
+def targets_of(module: nn.Module) -> Targets:
+    """What a checkpoint has to fill. A child with `pieces` is filled by its pieces, which stand beside it."""
+    targets = Targets()
+    first_names: dict[int, str] = {}
+    for prefix, child in module.named_modules():
+        parent = prefix.rpartition(".")[0]
+        for name, tensor in child.state_dict(keep_vars=True).items():
+            if "." in name:
+                continue  # a grandchild's, which comes by itself
+            full = _join(prefix, name)
+            if id(tensor) in first_names:
+                targets.tied[full] = first_names[id(tensor)]
+                continue
+            first_names[id(tensor)] = full
+            first_row = 0
+            for piece, rows in getattr(child, "pieces", ()):
+                targets.tensors[_join(parent, piece, name)] = tensor.data[first_row : first_row + rows]
+                first_row += rows
+            if first_row == 0:
+                targets.tensors[full] = tensor.data
+    return targets
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    where: str,
+    renames: Mapping[str, str] | None = None,
+    optional: Iterable[str] = (),
+) -> frozenset[str]:
+    """Copies `tensors` into `module`, cast to its dtype and device; gives the names that were filled.
+
+    where: the directory, for errors. renames: leading parts of names that differ from the module's. optional:
+    names inside the module that may be absent, because the caller fills or shares them. `CheckpointError` names
+    every tensor that is missing, unused, of another shape or of a dtype that is not built.
+    """
+    targets = targets_of(module)
+    filled: dict[str, str] = {}
+    unused: list[str] = []
+    copies: list[tuple[str, Tensor]] = []
+    for name, tensor in tensors:
+        if is_ignored(name):
+            continue
+        target_name = module_name(name, renames or {})
+        if target_name in filled:
+            raise CheckpointError(f"{where}: {filled[target_name]!r} and {name!r} both fill {target_name!r}.")
+        if target_name in targets.tied:
+            copies.append((name, tensor))
+        elif target_name in targets.tensors:
+            _copy(name, tensor, targets.tensors[target_name], where=where)
+        else:
+            unused.append(name)
+            continue
+        filled[target_name] = name
+    missing = [name for name in targets.tensors if name not in filled and name not in frozenset(optional)]
+    if missing:
+        raise CheckpointError(
+            f"{where}: {_listed(missing, 'weight')} of the model not in the files."
+            " config.json belongs to another model, or files are missing."
+        )
+    if unused:
+        raise CheckpointError(
+            f"{where}: {_listed(unused, 'tensor')} in the files not used by the model."
+            " config.json belongs to another model, or asks for something that is not built."
+        )
+    for name, tensor in copies:
+        _check_copy(name, tensor, targets, renames or {}, where=where)
+    return frozenset(filled)
+
+
+def _copy(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:
+    _check_shape(name, tensor, target, where=where)
+    fits = tensor.dtype in _FLOATS if target.is_floating_point() else tensor.dtype == target.dtype
+    if not fits:
+        raise CheckpointError(
+            f"{where}: {name!r} is stored as {tensor.dtype}, which cannot fill {target.dtype};"
+            " quantised weights are not built yet. Use a float32, bfloat16 or float16 checkpoint."
+        )
+    target.copy_(tensor)
+
+
+def _check_shape(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:
+    if tensor.shape != target.shape:
+        raise CheckpointError(
+            f"{where}: {name!r} has shape {list(tensor.shape)} in the file, and config.json asks for"
+            f" {list(target.shape)}. Use the config.json that came with the weights."
+        )
+
+
+def _check_copy(name: str, tensor: Tensor, targets: Targets, renames: Mapping[str, str], *, where: str) -> None:
+    """A stored copy of a tied tensor must be a copy."""
+    first = targets.tied[module_name(name, renames)]
+    target = targets.tensors[first]
+    _check_shape(name, tensor, target, where=where)
+    if not torch.equal(tensor.to(target), target):
+        raise CheckpointError(
+            f"{where}: config.json ties {name!r} to {first!r}, and the files hold two different tensors."
+            " Set tie_word_embeddings to false in config.json if the model is untied."
+        )
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _listed(names: list[str], noun: str) -> str:
+    """The number of names, the noun, and the first of the names."""
+    shown = ", ".join(names[:_LISTED]) + (f", and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return f"{len(names)} {noun}{'s are' if len(names) > 1 else ' is'} ({shown})"

@@ -1,0 +1,28 @@
+"""From the names that checkpoints use to the names of modules.
+
+Pieces of fused layers are not named here: a layer that is stacked from several tensors says so itself (`pieces`).
+"""
+
+import re
+from collections.abc import Mapping
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""Prefixes that say who saved a checkpoint, not what a tensor is."""
+
+_IGNORED = re.compile(r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+"""Buffers of older releases that follow from the config."""
+
+
+def is_ignored(name: str) -> bool:
+    """True for tensors that hold nothing to load."""
+    return _IGNORED.search(name) is not None
+
+
+def module_name(name: str, renames: Mapping[str, str]) -> str:
+    """The name inside the module: wrappers stripped, then leading parts replaced by `renames`."""
+    while wrapper := next((prefix for prefix in _WRAPPERS if name.startswith(prefix)), None):
+        name = name[len(wrapper) :]
+    for old, new in renames.items():
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name

@@ -1,0 +1,38 @@
+"""The CPU: float32 throughout, on the plain PyTorch kernels."""
+
+import platform
+
+import torch
+
+from outrider.core.errors import ConfigError
+from outrider.platforms.base import BasePlatform
+
+
+class Platform(BasePlatform):
+    """The host's processor. Bits depend on its capability and on the number of threads."""
+
+    name = "cpu"
+    kernels = "reference"
+    attention_backends = ("oracle",)
+    excluded_backends: dict[str, str] = {}  # noqa: RUF012 - a constant, read only
+    is_exact = True
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def resolve_dtype(self, name: str) -> torch.dtype:
+        if name in ("auto", "float32"):
+            return torch.float32
+        raise ConfigError(f"dtype={name!r} cannot be used: a CPU computes in float32. Leave dtype at 'auto'.")
+
+    def key(self, dtype: torch.dtype) -> dict[str, str]:
+        return {
+            "device": self.name,
+            "machine": platform.machine(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+            "dtype": str(dtype).removeprefix("torch."),
+            "kernels": self.kernels,
+        }

@@ -1,0 +1,33 @@
+"""Log-probabilities of the raw distribution: before bias, penalties, temperature and truncation."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from outrider.kernels.reference import sampling as kernels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprobs:
+    """What the model thought of the chosen token and of the most likely ones, one row per sample."""
+
+    chosen: Tensor  # [num_samples] fp32
+    ranks: Tensor  # [num_samples] int64, 1 for the most likely token; ties count the lower id first
+    top_ids: Tensor  # [num_samples, num_logprobs] int64, in order
+    top_logprobs: Tensor  # [num_samples, num_logprobs] fp32
+
+
+def compute_logprobs(logits: Tensor, token_ids: Tensor, *, num_logprobs: int) -> Logprobs:
+    """Log-probabilities of `token_ids` ([num_samples] int64) and of the `num_logprobs` most likely tokens.
+
+    logits: [num_samples, vocab_size] fp32 without NaN. At most vocab_size top tokens are returned. The first n of
+    the top tokens are the same for every num_logprobs >= n, so a request reads the part that it asked for.
+    """
+    logprobs = kernels.log_softmax(logits)
+    top_ids = kernels.top(logits, min(num_logprobs, logits.shape[1]))
+    return Logprobs(
+        chosen=logprobs.gather(1, token_ids.unsqueeze(1)).squeeze(1),
+        ranks=kernels.ranks(logits, token_ids),
+        top_ids=top_ids,
+        top_logprobs=logprobs.gather(1, top_ids),
+    )

@@ -1,0 +1,106 @@
+"""Sampling parameters on the device: one row per running request, written at admission and read by every step.
+
+Beside the parameters it holds what penalties need: which tokens the prompt has, and how often the output has each.
+Lengths, drafts and last tokens are in the request table; nothing here is keyed by a batch's order.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from outrider.core.plan import Admission
+from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS
+
+_LARGEST = torch.finfo(torch.float32).max
+
+
+class SamplingTable:
+    """Parameters of up to `max_rows` requests; allocated once, at a fixed address.
+
+    `vocab_size` is the target's. Unwritten rows hold neutral values and may be sampled (padding).
+    """
+
+    def __init__(self, max_rows: int, vocab_size: int, device: torch.device | str) -> None:
+        device = torch.device(device)
+
+        def column(value: float, dtype: torch.dtype) -> Tensor:
+            return torch.full((max_rows,), value, dtype=dtype, device=device)
+
+        self.device = device
+        self.vocab_size = vocab_size
+        self.temperature = column(0.0, torch.float32)  # [max_rows]; 0 is greedy
+        self.top_p = column(1.0, torch.float32)  # [max_rows]
+        self.min_p = column(0.0, torch.float32)  # [max_rows]
+        self.repetition_penalty = column(1.0, torch.float32)  # [max_rows]
+        self.presence_penalty = column(0.0, torch.float32)  # [max_rows]
+        self.frequency_penalty = column(0.0, torch.float32)  # [max_rows]
+        self.top_k = column(0, torch.int64)  # [max_rows]; 0 keeps all
+        self.seed = column(0, torch.int64)  # [max_rows]
+        self.choice = column(0, torch.int64)  # [max_rows], index of the completion
+        self.min_length = column(0, torch.int64)  # [max_rows], no stop id at a position below it
+
+        self.num_stop_token_ids = column(0, torch.int64)  # [max_rows]
+        self.stop_token_ids = torch.zeros(max_rows, MAX_STOP_TOKEN_IDS, dtype=torch.int64, device=device)
+        self.num_logit_bias = column(0, torch.int64)  # [max_rows]
+        self.logit_bias_ids = torch.zeros(max_rows, MAX_LOGIT_BIAS, dtype=torch.int64, device=device)
+        self.logit_bias = torch.zeros(max_rows, MAX_LOGIT_BIAS, dtype=torch.float32, device=device)
+
+        self.output_counts = torch.zeros(max_rows, vocab_size, dtype=torch.int32, device=device)
+        self.prompt_mask = torch.zeros(max_rows, vocab_size, dtype=torch.bool, device=device)
+
+    def write(self, admission: Admission) -> None:
+        """Fill the row of a request that starts, or starts again: nothing of the row's last owner stays.
+
+        The counts are rebuilt from the tokens, so that replay after preemption goes on as before: the first
+        `num_prompt_tokens` are prompt, the rest is output. Raises nothing; ids were checked at admission.
+        """
+        params, row = admission.params, admission.row
+        for table, value in (
+            (self.temperature, 0.0 if params.is_greedy else params.temperature),
+            (self.top_p, params.top_p),
+            (self.min_p, params.min_p),
+            (self.repetition_penalty, params.repetition_penalty),
+            (self.presence_penalty, params.presence_penalty),
+            (self.frequency_penalty, params.frequency_penalty),
+            (self.top_k, params.top_k),
+            (self.seed, admission.seed),
+            (self.choice, 0),
+            (self.min_length, admission.num_prompt_tokens + params.min_tokens),
+        ):
+            table[row].fill_(value)
+
+        self._write_list(self.stop_token_ids[row], self.num_stop_token_ids[row], admission.stop_token_ids)
+        bias = params.logit_bias or {}
+        values = [min(max(value, -_LARGEST), _LARGEST) for value in bias.values()]
+        self._write_list(self.logit_bias_ids[row], self.num_logit_bias[row], list(bias))
+        self._write_list(self.logit_bias[row], self.num_logit_bias[row], values)
+
+        token_ids = self._to_device(admission.token_ids, torch.int64)
+        output_ids = token_ids[admission.num_prompt_tokens :]
+        self.prompt_mask[row].zero_().index_fill_(0, token_ids[: admission.num_prompt_tokens], True)
+        ones = torch.ones_like(output_ids, dtype=torch.int32)
+        self.output_counts[row].zero_().scatter_add_(0, output_ids, ones)
+
+    def count(self, rows: Tensor, token_ids: Tensor, num_tokens: Tensor) -> None:
+        """Add emitted tokens to the output counts, on the device.
+
+        rows [num_rows] int64; token_ids [num_rows, k + 1] int64, all in [0, vocab_size), of which the first
+        num_tokens ([num_rows] int64) were emitted.
+        """
+        is_emitted = torch.arange(token_ids.shape[1], device=self.device) < num_tokens.unsqueeze(1)
+        slots = rows.unsqueeze(1) * self.vocab_size + token_ids
+        self.output_counts.view(-1).scatter_add_(0, slots.view(-1), is_emitted.to(torch.int32).view(-1))
+
+    def _write_list(self, target: Tensor, count: Tensor, values: Sequence[float]) -> None:
+        """The head of `target` ([max_values]) and its `count` (scalar); what lies behind is not read."""
+        assert len(values) <= target.shape[0], f"{len(values)} values for {target.shape[0]} places"
+        target[: len(values)].copy_(self._to_device(values, target.dtype))
+        count.fill_(len(values))
+
+    def _to_device(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        """Through pinned memory where there is a copy to overlap."""
+        host = torch.tensor(values, dtype=dtype)
+        if self.device.type == "cuda":
+            host = host.pin_memory()
+        return host.to(self.device, non_blocking=True)

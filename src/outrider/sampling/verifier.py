@@ -1,0 +1,56 @@
+"""Verify is sampling: drafts are kept while they equal the tokens that the sampler chose in their place.
+
+Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant speculative decoding", arXiv
+2408.07978. The emitted tokens are the sampler's own, so a drafter changes only how many there are.
+
+    drafts:   d0  d1  d2            samples of the request start at sample_starts, one more than real drafts
+    sampled:  t0  t1  t2  t3        d0 = t0, d1 = t1, d2 != t2: t0 t1 t2 are emitted, 2 drafts accepted
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a step emits for each request."""
+
+    token_ids: Tensor  # [num_rows, k + 1] int64, the first num_tokens hold, the others are 0
+    num_tokens: Tensor  # [num_rows] int64, emitted: accepted drafts + 1, at most the room; 0 without samples
+    num_accepted: Tensor  # [num_rows] int64, drafts among the emitted tokens
+    num_drafts: Tensor  # [num_rows] int64, real drafts that were verified
+
+
+def verify(
+    sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor
+) -> Choice:
+    """Accept drafts of `num_rows` requests, all on the device.
+
+    sampled_ids    [total samples] int64, tokens of the flat samples
+    sample_starts  [num_rows] int64, first sample of each request
+    num_samples    [num_rows] int64, 1 + real drafts; 0 for a chunk that is not the last. May be fewer than the
+                   samples laid out for the request
+    drafts         [num_rows, k] int64, the first num_samples - 1 are real; k = 0 is plain decoding
+    room           [num_rows] int64, tokens that may still be emitted
+
+    Emitted token i of a request belongs to sample sample_starts + i.
+    """
+    num_places = drafts.shape[1] + 1
+    places = torch.arange(num_places, device=drafts.device)
+    samples = (sample_starts.unsqueeze(1) + places).clamp(max=sampled_ids.shape[0])
+    sampled = pad(sampled_ids, (0, 1))[samples]  # [num_rows, k + 1]
+
+    num_drafts = (num_samples - 1).clamp(min=0)
+    is_kept = (drafts == sampled[:, :-1]) & (places[:-1] < num_drafts.unsqueeze(1))
+    num_equal = is_kept.to(torch.int64).cumprod(dim=1).sum(dim=1)
+
+    num_tokens = torch.minimum(num_equal + 1, room.clamp(min=0)) * (num_samples > 0)
+    return Choice(
+        token_ids=torch.where(places < num_tokens.unsqueeze(1), sampled, 0),
+        num_tokens=num_tokens,
+        num_accepted=torch.minimum(num_equal, num_tokens),
+        num_drafts=num_drafts,
+    )

@@ -1,0 +1,122 @@
+"""What a person sees in a terminal: tokens coloured by origin, what the drafter did, and the proof of equality.
+
+Knows outputs and a tokenizer; runs nothing.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from outrider.core.outputs import RequestOutput, SpeculationStats
+from outrider.engine.tokenizer import Tokenizer
+
+DRAFT_STYLE = "bold green"
+TARGET_STYLE = "yellow"
+
+
+def legend() -> Text:
+    """What the colours mean."""
+    return Text.assemble(
+        ("accepted draft", DRAFT_STYLE), "   ", ("the target's own token", TARGET_STYLE), "   ", ("prompt", "dim")
+    )
+
+
+def coloured(output: RequestOutput, tokenizer: Tokenizer) -> Text:
+    """Prompt and completion, each token in the colour of where it came from."""
+    text = Text()
+    text.append(output.prompt if output.prompt is not None else tokenizer.decode(output.prompt_token_ids), "dim")
+    completion = output.outputs[0]
+    stream = tokenizer.stream()
+    left = len(completion.text)
+    for token_id, is_draft in zip(completion.token_ids, completion.is_draft, strict=True):
+        piece = stream.push(token_id)[:left]
+        left -= len(piece)
+        text.append(piece, DRAFT_STYLE if is_draft else TARGET_STYLE)
+    text.append(completion.text[len(completion.text) - left :] if left else "", TARGET_STYLE)
+    return text
+
+
+def panel(output: RequestOutput, tokenizer: Tokenizer, *, title: str) -> Panel:
+    """One completion in a frame, with its figures below."""
+    return Panel(
+        coloured(output, tokenizer), title=title, title_align="left", subtitle=_figures(output), subtitle_align="right"
+    )
+
+
+def _figures(output: RequestOutput) -> str:
+    stats, count = output.speculation, len(output.outputs[0].token_ids)
+    figures = f"{count} tokens in {stats.num_steps} steps"
+    if stats.num_drafts:
+        figures += f", acceptance length {stats.mean_acceptance_length:.2f}"
+    return f"{figures}, {output.outputs[0].finish_reason}"
+
+
+def total(outputs: Sequence[RequestOutput]) -> SpeculationStats:
+    """Counts of all outputs together."""
+    stats = SpeculationStats()
+    for output in outputs:
+        stats.add(output.speculation)
+    return stats
+
+
+def speculation_table(outputs: Sequence[RequestOutput], *, title: str) -> Table:
+    """Acceptance length, rate per position and steps saved over all outputs."""
+    stats = total(outputs)
+    num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_row("mean acceptance length", f"{stats.mean_acceptance_length:.2f} of at most {1 + stats.max_drafts}")
+    for position, rate in enumerate(stats.acceptance_rate_per_pos, start=1):
+        table.add_row(f"draft {position} accepted", f"{rate:6.1%}  {'█' * round(rate * 30)}")
+    saved = num_tokens - stats.num_steps
+    share = saved / num_tokens if num_tokens else 0.0
+    table.add_row("target steps", f"{stats.num_steps} for {num_tokens} tokens: {saved} saved ({share:.0%})")
+    return table
+
+
+def differences(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> list[str]:
+    """Where two runs of the same prompts differ, in tokens, text, stop or logits digest."""
+    found = []
+    for index, (left, right) in enumerate(zip(ours, plain, strict=True)):
+        a, b = left.outputs[0], right.outputs[0]
+        if a.token_ids != b.token_ids:
+            place = next(
+                (i for i, (x, y) in enumerate(zip(a.token_ids, b.token_ids, strict=False)) if x != y),
+                min(len(a.token_ids), len(b.token_ids)),
+            )
+            found.append(f"prompt {index}: tokens differ from output token {place} on")
+        elif a.logits_digest != b.logits_digest:
+            found.append(f"prompt {index}: same tokens, logits digests {a.logits_digest} and {b.logits_digest}")
+        elif (a.text, a.finish_reason, a.stop_reason) != (b.text, b.finish_reason, b.stop_reason):
+            found.append(f"prompt {index}: same tokens, but text or finish reason differ")
+    return found
+
+
+def verdict(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> Text:
+    """The line that says whether speculation changed anything."""
+    wrong = differences(ours, plain)
+    if wrong:
+        return Text("NOT EXACT: " + "; ".join(wrong), "bold red")
+    num_tokens = sum(len(output.outputs[0].token_ids) for output in ours)
+    return Text(
+        f"Exact: run again without speculation, the {len(ours)} prompts gave the same {num_tokens} tokens and the same "
+        "logits digests, bit for bit.",
+        "bold green",
+    )
+
+
+def side_by_side(
+    console: Console, pairs: Sequence[tuple[RequestOutput, RequestOutput]], tokenizer: Tokenizer
+) -> None:
+    """Each prompt twice: with speculation left, without right."""
+    for index, (ours, plain) in enumerate(pairs):
+        table = Table.grid(expand=True)
+        table.add_column(ratio=1)
+        table.add_column(ratio=1)
+        table.add_row(
+            panel(ours, tokenizer, title=f"{index} with speculation"),
+            panel(plain, tokenizer, title=f"{index} without"),
+        )
+        console.print(Group(table))

@@ -1,0 +1,1 @@
+"""Drafters: they guess the next tokens. A wrong guess costs time, never a token."""

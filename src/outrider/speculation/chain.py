@@ -1,0 +1,171 @@
+"""Drafting with a KV cache of one's own: the part every feature drafter shares (EAGLE-3 now, EAGLE and MTP later).
+
+A row of the drafter joins the target's feature at position j - 1 with the token at j, and its KV stands at index j:
+
+    token     x0   x1   x2   x3          index j holds K, V of (feature h[j-1], token x[j]);
+    feature   h0   h1   h2               index 0 stays empty and is masked (kv_start = 1);
+    index          1    2    3           row j predicts token j + 1.
+
+So the drafter's KV of a block depends on no token behind it, and target and drafter blocks are published together
+under one name. Only the feature of a block's last token is needed by the next index, so it is kept with the block
+(`boundary`) and used when a request resumes behind a prefix-cache hit. Rotary positions are j - 1.
+
+After each step the rows of all accepted tokens are written with true features, over whatever the draft loop left
+there; the loop's own rows are provisional, and stand only behind the last known token.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import KVCache, KVSpec
+from outrider.core.errors import ConfigError
+from outrider.core.plan import Admission
+from outrider.core.sampling_params import GREEDY_BELOW
+from outrider.device.step_batch import StepBatch
+from outrider.layers.decoder import Hidden
+from outrider.sampling.noise import gumbel_at
+from outrider.sampling.verifier import Choice
+from outrider.speculation.drafter import BaseDrafter, DrafterContext
+
+
+class ChainRows(NamedTuple):
+    """Rows of one drafter pass: indices are KV indices; invalid rows are padding."""
+
+    token_ids: Tensor  # [T] int64
+    index: Tensor  # [T] int64
+    is_valid: Tensor  # [T] bool
+    table_rows: Tensor  # [T] int64
+
+
+class ChainDrafter(BaseDrafter):
+    """k drafts from k passes of a small model over its own paged KV, on the engine's blocks."""
+
+    def __init__(self, context: DrafterContext, spec: KVSpec) -> None:
+        """`spec`: shape of the drafter's own KV cache; its features are as wide as its hidden state."""
+        super().__init__(context)
+        refusal = context.layers.backend.refuses(spec, context.platform)
+        if refusal is not None:
+            raise ConfigError(f"attention backend {context.layers.backend.name!r} cannot run the drafter: {refusal}.")
+        self.backend = context.layers.backend
+        self.num_lookahead = self.num_drafts - 1
+        self._spec = spec
+        self._kernels = context.layers.kernels
+        self._device = context.device
+
+    @property
+    def bytes_per_block(self) -> int:
+        return self._spec.bytes_per_block + self.feature_size * self._spec.dtype.itemsize
+
+    @property
+    @abstractmethod
+    def feature_size(self) -> int:
+        """Width of features and states."""
+
+    @abstractmethod
+    def features(self, hidden: Hidden) -> Tensor:
+        """The input feature [T, feature_size] of every target token of a step."""
+
+    @abstractmethod
+    def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
+        """One pass; writes KV. Returns the state [T, feature_size]: of it come logits and the next feature."""
+
+    @abstractmethod
+    def draft_logits(self, state: Tensor) -> Tensor:
+        """Draft logits [R, draft_vocab] fp32 of states [R, feature_size]."""
+
+    def fed_back(self, state: Tensor) -> Tensor:
+        """The feature that the next pass gets from this one's state."""
+        return state
+
+    @property
+    @abstractmethod
+    def draft_token_ids(self) -> Tensor:
+        """Target id of each draft id, [draft_vocab] int64."""
+
+    def allocate(self, num_blocks: int, block_size: int) -> None:
+        self.caches = KVCache(self._spec, num_blocks, device=self._device)
+        self.boundary = torch.zeros(num_blocks, self.feature_size, dtype=self._spec.dtype, device=self._device)
+        self._block_size = block_size
+
+    def admit(self, admissions: tuple[Admission, ...]) -> None:
+        """Behind a prefix-cache hit: write the one index whose feature lies in the cached block."""
+        hits = [entry for entry in admissions if entry.last_cached_block >= 0]
+        if not hits:
+            return
+        put = self.staging.put(
+            {
+                "rows": [entry.row for entry in hits],
+                "index": [entry.num_computed_tokens for entry in hits],
+                "block": [entry.last_cached_block for entry in hits],
+            }
+        )
+        rows = self._known_rows(put["rows"], put["index"], put["index"] > 0)
+        bound = max(entry.num_computed_tokens for entry in hits) + 1
+        self.forward(self.boundary[put["block"]], self._batch(rows, (1,) * len(hits), put["rows"], bound))
+
+    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+        features = self.features(hidden)
+        last = batch.row_starts + batch.num_known + choice.num_accepted - 1
+        state = self._write_true_rows(batch, features)[last]
+        length = self.table.num_tokens[batch.rows]
+        drafts = [self._pick(self.draft_logits(state), batch, length)]
+        counts = (1,) * batch.num_rows
+        for step in range(1, self.num_drafts):
+            index = length - 1 + step
+            is_valid = (index < self.table.max_total[batch.rows]) & (choice.num_tokens > 0)
+            rows = ChainRows(drafts[-1], index, is_valid, batch.rows)
+            state = self.forward(self.fed_back(state), self._batch(rows, counts, batch.rows, batch.length_bound + step))
+            drafts.append(self._pick(self.draft_logits(state), batch, index + 1))
+        return torch.stack(drafts, dim=1)
+
+    def _write_true_rows(self, batch: StepBatch, features: Tensor) -> Tensor:
+        """KV of every token that is now known and whose feature this step computed; states of all rows."""
+        target = batch.forward
+        index = target.positions + 1
+        table_rows = batch.rows[batch.token_row]
+        is_valid = (target.kv_lengths > 0) & (index < self.table.num_tokens[table_rows])
+        self._keep_boundary(target, features)
+        rows = self._known_rows(table_rows, index, is_valid)
+        return self.forward(features, self._batch(rows, target.row_counts, batch.rows, target.kv_length_bound + 1))
+
+    def _keep_boundary(self, target: ForwardBatch, features: Tensor) -> None:
+        """Keep the feature of every token that ends a block; others go to the null block's place."""
+        ends_block = (target.slots + 1) % self._block_size == 0
+        self.boundary[torch.where(ends_block, target.slots // self._block_size, 0)] = features
+
+    def _known_rows(self, table_rows: Tensor, index: Tensor, is_valid: Tensor) -> ChainRows:
+        column = index.clamp(max=self.table.token_ids.shape[1] - 1)
+        token_ids = torch.where(is_valid, self.table.token_ids[table_rows, column].long(), 0)
+        return ChainRows(token_ids, index, is_valid, table_rows)
+
+    def _batch(self, rows: ChainRows, counts: tuple[int, ...], batch_rows: Tensor, bound: int) -> ForwardBatch:
+        block_tables = self.table.block_tables
+        is_token = (rows.token_ids >= 0) & (rows.token_ids < self.table.vocab_size)
+        return ForwardBatch(
+            token_ids=torch.where(is_token & rows.is_valid, rows.token_ids, 0),
+            positions=torch.where(rows.is_valid, rows.index - 1, 0),
+            slots=self._kernels.slot_of(
+                block_tables[rows.table_rows], rows.index, rows.is_valid, block_size=self._block_size
+            ),
+            kv_lengths=torch.where(rows.is_valid, rows.index + 1, 0),
+            block_tables=block_tables[batch_rows],
+            row_counts=counts,
+            kv_length_bound=min(bound, block_tables.shape[1] * self._block_size),
+        )
+
+    def _pick(self, logits: Tensor, batch: StepBatch, position: Tensor) -> Tensor:
+        """Target ids [R] of the drafts for `position`: argmax, under the target's own noise where it will use it."""
+        if batch.sample.random_index is not None:
+            sampling, rows = self.table.sampling, batch.rows
+            temperature = sampling.temperature[rows].unsqueeze(1)
+            is_greedy = temperature < GREEDY_BELOW
+            noise = gumbel_at(sampling.seed[rows], sampling.choice[rows], position, self.draft_token_ids)
+            logits = torch.where(is_greedy, logits, logits / torch.where(is_greedy, 1.0, temperature) + noise)
+        best = logits.amax(dim=1, keepdim=True)
+        last = logits.shape[1] - 1
+        first = torch.where(logits == best, torch.arange(last + 1, device=logits.device), last).amin(dim=1)
+        return self.draft_token_ids[first]

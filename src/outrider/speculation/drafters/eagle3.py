@@ -1,0 +1,199 @@
+"""EAGLE-3: one transformer layer that reads three residual streams of the target and drafts token by token.
+
+    f_j = taps of the target at j            g = fc(f_j)           only for target features; a fed-back state is g
+    x   = (input_layernorm(E[x_j+1]) ‖ hidden_norm(g))             attention input, twice as wide
+    r   = g + o_proj(Attn(x))                y = r + MLP(post_attention_layernorm(r))
+    logits = lm_head(norm(y)) over the draft vocabulary            next pass: g <- y
+
+Source: Li, Wei, Zhang, Zhang, "EAGLE-3", arXiv 2503.01840; checkpoint formats of the original release and of the
+speculators library. Everything about indices, KV and blocks is `speculation/chain.py`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import LayerKV
+from outrider.core.errors import CheckpointError, ConfigError
+from outrider.layers.attention import Attention
+from outrider.layers.context import LayerContext
+from outrider.layers.decoder import Hidden, kv_spec
+from outrider.layers.embedding import Embedding, LMHead
+from outrider.layers.linear import Linear
+from outrider.layers.mlp import GatedMLP
+from outrider.layers.norm import RMSNorm
+from outrider.layers.rope import Rope
+from outrider.loading.checkpoint import Checkpoint
+from outrider.loading.dummy import fill_randomly
+from outrider.loading.hf import read_json
+from outrider.loading.load import load_into
+from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.drafter import DrafterContext
+from outrider.speculation.eagle3_config import Eagle3Config, parse_eagle3_config
+
+_RENAMES = {"midlayer.": "layers.0."}
+"""The original format's name of the one layer."""
+
+
+class HeadLayer(nn.Module):
+    """The layer of the head; its attention reads embedding and feature side by side."""
+
+    def __init__(self, config: Eagle3Config, context: LayerContext, *, rope: Rope) -> None:
+        super().__init__()
+        layer = config.layer
+        size, eps = layer.hidden_size, layer.norm_eps
+        self.hidden_norm = RMSNorm(size, eps, context)
+        self.input_layernorm = RMSNorm(size, eps, context)
+        self.self_attn = Attention(
+            layer, context, rope=rope, input_size=2 * size, qk_norm=config.qk_norm, kv_start=1
+        )
+        self.post_attention_layernorm = RMSNorm(size, eps, context)
+        self.mlp = GatedMLP(layer, context)
+        self._norm_before_residual = config.norm_before_residual
+
+    def forward(self, embedded: Tensor, feature: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+        """embedded, feature [T, H] -> [T, H], before the final norm."""
+        normed = self.hidden_norm(feature)
+        x = torch.cat([self.input_layernorm(embedded), normed], dim=1)
+        attended = self.self_attn(x, batch, cache, metadata)
+        residual = normed if self._norm_before_residual else feature
+        x, residual = self.post_attention_layernorm.add(attended, residual)
+        return residual + self.mlp(x)
+
+
+class Head(nn.Module):
+    """The weights of a head, named as in the checkpoint."""
+
+    d2t: Tensor | None  # [draft_vocab] int64, target id minus draft id
+    t2d: Tensor | None  # [vocab] bool, target ids that have a draft id
+
+    def __init__(
+        self,
+        config: Eagle3Config,
+        context: LayerContext,
+        *,
+        max_positions: int,
+        shared: Embedding | None,
+        has_map: bool,
+    ) -> None:
+        super().__init__()
+        layer, num_taps = config.layer, len(config.tap_layers)
+        size, eps = layer.hidden_size, layer.norm_eps
+        width = num_taps * config.target_hidden_size
+        self.input_norm = RMSNorm(width, eps, context) if config.norm_before_fc else None
+        self.fc_norm = None
+        if config.fc_norm:
+            self.fc_norm = nn.ModuleList(RMSNorm(config.target_hidden_size, eps, context) for _ in range(num_taps))
+        self.fc = Linear(width, size, context)
+        rope = Rope(layer.rope, layer.head_dim, max_positions, context)
+        self.layers = nn.ModuleList([HeadLayer(config, context, rope=rope)])
+        self.norm = RMSNorm(size, eps, context)
+        self.lm_head = LMHead(size, config.draft_vocab_size, context)
+        if shared is None:
+            self.embed_tokens = Embedding(layer.vocab_size, size, context)
+        for name, count, dtype in (
+            ("d2t", config.draft_vocab_size, torch.int64),
+            ("t2d", layer.vocab_size, torch.bool),
+        ):
+            table = torch.zeros(count, dtype=dtype, device=context.device) if has_map else None
+            self.register_buffer(name, table)
+        self._shared = (shared,)  # in a tuple, so that the target's table is not this module's weight
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        shared = self._shared[0]
+        return self.embed_tokens(token_ids) if shared is None else shared(token_ids)
+
+    def features(self, taps: Tensor) -> Tensor:
+        """taps [T, num_taps × target width] -> [T, H]."""
+        if self.input_norm is not None:
+            taps = self.input_norm(taps)
+        if self.fc_norm is not None:
+            parts = taps.chunk(len(self.fc_norm), dim=1)
+            taps = torch.cat([norm(part.contiguous()) for norm, part in zip(self.fc_norm, parts, strict=True)], dim=1)
+        return self.fc(taps)
+
+
+class Drafter(ChainDrafter):
+    """`method: "eagle3"`; `model` is the head's directory."""
+
+    def __init__(self, context: DrafterContext) -> None:
+        self.refuse_options(context.config)
+        if context.config.model is None:
+            raise ConfigError("speculative_config: method 'eagle3' needs 'model', the directory of the head.")
+        self.config = parse_eagle3_config(
+            read_json(context.config.model, "config.json"),
+            target=context.target_config,
+            tap_layers=context.config.aux_hidden_state_layer_ids,
+        )
+        super().__init__(context, kv_spec(self.config.layer, dtype=context.layers.dtype, block_size=context.block_size))
+        self.tap_layers = self.config.tap_layers
+        self._head = _load_head(self.config, context)
+        self._draft_token_ids = _draft_token_ids(self._head, where=context.config.model)
+
+    @property
+    def feature_size(self) -> int:
+        return self.config.layer.hidden_size
+
+    @property
+    def draft_token_ids(self) -> Tensor:
+        return self._draft_token_ids
+
+    def features(self, hidden: Hidden) -> Tensor:
+        assert hidden.taps is not None, "the target was not asked for taps"
+        return self._head.features(hidden.taps)
+
+    def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
+        metadata = self.backend.begin(batch)
+        (layer,) = self._head.layers
+        return layer(self._head.embed(batch.token_ids), features, batch, self.caches[0], metadata)
+
+    def fed_back(self, state: Tensor) -> Tensor:
+        return self._head.norm(state) if self.config.feeds_back_normed else state
+
+    def draft_logits(self, state: Tensor) -> Tensor:
+        return self._head.lm_head(self._head.norm(state))
+
+
+def _load_head(config: Eagle3Config, context: DrafterContext) -> Head:
+    """Weights from the head's directory; without an embedding of its own it shares the target's."""
+    directory = context.config.model
+    assert directory is not None
+    is_dummy = context.engine.load_format == "dummy"
+    checkpoint = None if is_dummy else Checkpoint(directory)
+    names = {name.rpartition("embed_tokens")[1] or name for name in checkpoint.names} if checkpoint else set()
+    has_embedding = "embed_tokens" in names
+    if not has_embedding and config.layer.hidden_size != context.target_config.hidden_size:
+        raise CheckpointError(
+            f"{directory}: the head's width {config.layer.hidden_size} is not the target's "
+            f"{context.target_config.hidden_size}, and it has no embed_tokens.weight of its own."
+        )
+    head = Head(
+        config,
+        context.layers,
+        max_positions=context.max_model_len,
+        shared=None if has_embedding else context.target.embed_tokens,
+        has_map="d2t" in names or config.draft_vocab_size < config.layer.vocab_size,
+    )
+    if checkpoint is None:
+        fill_randomly(head, context.engine.seed)
+    else:
+        load_into(head, checkpoint.tensors(), where=directory, renames=_RENAMES)
+    return head
+
+
+def _draft_token_ids(head: Head, *, where: str | None) -> Tensor:
+    """Target id of each draft id. `d2t` holds offsets; some tools write the ids themselves, which `t2d` tells."""
+    if head.d2t is None or head.t2d is None:
+        return torch.arange(head.lm_head.weight.shape[0], device=head.norm.weight.device)
+    d2t, t2d = head.d2t.cpu(), head.t2d.cpu()
+    draft_ids = torch.arange(d2t.shape[0])
+    marked = t2d.nonzero().squeeze(1)
+    for ids in (draft_ids + d2t, d2t):
+        if torch.equal(ids, marked):
+            return ids.to(head.d2t.device)
+    ids = draft_ids + d2t
+    if not t2d.any() and bool(((ids >= 0) & (ids < t2d.shape[0])).all()):
+        return ids.to(head.d2t.device)
+    raise CheckpointError(f"{where}: d2t and t2d contradict each other. Export the head's vocabulary map again.")

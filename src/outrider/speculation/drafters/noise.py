@@ -1,0 +1,33 @@
+"""A standing test drafter: noise. Ids in and out of range, and the argmax of NaN, from step to step different.
+
+It exists to prove that a drafter can change speed only. It is not row-invariant on purpose.
+"""
+
+import torch
+from torch import Tensor
+
+from outrider.device.step_batch import StepBatch
+from outrider.layers.decoder import Hidden
+from outrider.sampling.verifier import Choice
+from outrider.speculation.drafter import BaseDrafter, DrafterContext
+
+
+class Drafter(BaseDrafter):
+    """Proposes garbage; one row in four gets the argmax of NaN logits."""
+
+    is_row_invariant = False
+
+    def __init__(self, context: DrafterContext) -> None:
+        super().__init__(context)
+        self.refuse_options(context.config)
+        self._vocab_size = context.target_config.vocab_size
+        self._generator = torch.Generator(device=context.device).manual_seed(context.engine.seed)
+
+    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+        shape = (batch.num_rows, self.num_drafts)
+        low, high = -3, self._vocab_size + self._vocab_size // 4 + 3
+        device = batch.rows.device
+        ids = torch.randint(low, high, shape, generator=self._generator, device=device)
+        from_nan = torch.full((*shape, 8), float("nan"), device=device).argmax(dim=-1)
+        is_nan = torch.randint(0, 4, (batch.num_rows, 1), generator=self._generator, device=device) == 0
+        return torch.where(is_nan, from_nan, ids)

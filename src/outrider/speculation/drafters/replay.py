@@ -1,0 +1,57 @@
+"""A standing test drafter: it was told the answers, and says the right token with a given probability.
+
+options: `answers`, a list of token-id lists (prompt and output together); `probability`, default 0.7. Which drafts
+are right is a hash of position and request, so acceptance is reproducible to the integer. For tests and benchmarks:
+real verification at a chosen acceptance.
+"""
+
+import torch
+from torch import Tensor
+
+from outrider.core.errors import ConfigError
+from outrider.core.plan import Admission
+from outrider.device.staging import Staging
+from outrider.device.step_batch import StepBatch
+from outrider.device.table import RequestTable
+from outrider.layers.decoder import Hidden
+from outrider.sampling.verifier import Choice
+from outrider.speculation.drafter import BaseDrafter, DrafterContext
+
+_MULTIPLIER = 2654435761  # Knuth's multiplicative hash
+
+
+class Drafter(BaseDrafter):
+    """Drafts from known answers; a request that none of them starts with gets no drafts."""
+
+    def __init__(self, context: DrafterContext) -> None:
+        super().__init__(context)
+        self.refuse_options(context.config, ("answers", "probability"))
+        options = context.config.options
+        if not isinstance(options.get("answers"), list):
+            raise ConfigError("drafter 'replay' needs options={'answers': [[token ids of prompt and output], …]}.")
+        self._answers = [tuple(answer) for answer in options["answers"]]
+        self._threshold = int(options.get("probability", 0.7) * 1024)
+        self._vocab_size = context.target_config.vocab_size
+
+    def attach(self, table: RequestTable, staging: Staging) -> None:
+        super().attach(table, staging)
+        self._tokens = torch.full_like(table.token_ids, -1)
+
+    def admit(self, admissions: tuple[Admission, ...]) -> None:
+        for entry in admissions:
+            prompt = entry.token_ids[: entry.num_prompt_tokens]
+            answer = next((a for a in self._answers if a[: len(prompt)] == prompt), ())
+            answer = answer[: self._tokens.shape[1]]
+            self._tokens[entry.row] = -1
+            if answer:
+                self._tokens[entry.row, : len(answer)] = self.staging.put({"answer": answer})["answer"].to(torch.int32)
+
+    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+        length = self.table.num_tokens[batch.rows].unsqueeze(1)
+        index = length + torch.arange(self.num_drafts, device=length.device)
+        width = self._tokens.shape[1]
+        answer = self._tokens[batch.rows.unsqueeze(1), index.clamp(max=width - 1)].long()
+        key = index * 31 + length  # a draft's luck depends on where drafting began, too
+        is_right = ((key * _MULTIPLIER) % (1 << 32) >> 12) % 1024 < self._threshold
+        wrong = (answer + 1) % self._vocab_size
+        return torch.where((answer >= 0) & (index < width), torch.where(is_right, answer, wrong), -1)

@@ -1,0 +1,87 @@
+"""Training and held-out problems, and the forms in which a model reads them. Knows nothing of tokens.
+
+A tuple of numbers belongs to the held-out side if its hash says so: no training problem, of whatever
+family, uses such a tuple, and no training answer states a held-out fact.
+"""
+
+from __future__ import annotations
+
+import re
+from random import Random
+
+from .chains import draw_chain
+from .facts import Fact, bucket, is_held_out, is_in_scope, spell
+from .families import Family, Problem, draw, parse
+from .stories_change import STORIES as CHANGE
+from .stories_groups import STORIES as GROUPS
+from .stories_heldout import STORIES as HELD_OUT
+from .stories_mixed import STORIES as MIXED
+from .stories_money import STORIES as MONEY
+
+TRAINING_FAMILIES: list[Family] = [family for text in (CHANGE, GROUPS, MONEY, MIXED) for family in parse(text)]
+HELD_OUT_FAMILIES: list[Family] = parse(HELD_OUT)
+CHAIN_SHARE = 0.25
+DRILL_SHARE = 0.15
+QUESTION_FORMS = ("What is {}?", "Compute {}.", "{} = ?", "How much is {}?", "Calculate {}.")
+
+
+def is_held_out_tuple(numbers: tuple[int, ...]) -> bool:
+    return bucket(" ".join(map(str, sorted(numbers)))) == 0
+
+
+def is_trainable(problem: Problem) -> bool:
+    return not is_held_out_tuple(problem.numbers) and not any(map(is_held_out, problem.facts))
+
+
+def draw_training(random: Random) -> Problem:
+    """A story of a training family, or a chain, with no held-out tuple and no held-out fact."""
+    while True:
+        if random.random() < CHAIN_SHARE:
+            problem = draw_chain(random)
+        else:
+            problem = draw(random.choice(TRAINING_FAMILIES), random)
+        if is_trainable(problem):
+            return problem
+
+
+def draw_held_out(random: Random, family: Family) -> Problem:
+    """A story of `family` (normally one of HELD_OUT_FAMILIES) over a held-out tuple of numbers."""
+    while True:
+        problem = draw(family, random)
+        if is_held_out_tuple(problem.numbers):
+            return problem
+
+
+def draw_drill(random: Random) -> Problem:
+    """A bare computation, for practice only."""
+    while True:
+        operator = random.choice("+-*/")
+        if operator in "+-":
+            limit = random.choice((20, 100, 400, 999))
+            left, right = random.randrange(1, limit), random.randrange(1, limit)
+        else:
+            left, right = random.randrange(2, 13), random.randrange(2, 100)
+            left, right = (left * right, left) if operator == "/" else (right, left)
+        fact = Fact(left, operator, right)
+        if not is_in_scope(fact):
+            continue
+        text, stated = spell(fact)
+        form = random.choice(QUESTION_FORMS).format(fact)
+        problem = Problem("drill", form, f"{text}.\n#### {fact.value}", fact.value, (left, right), tuple(stated))
+        if is_trainable(problem):
+            return problem
+
+
+def plain_prompt(problem: Problem) -> str:
+    return f"Question: {problem.question}\nAnswer:"
+
+
+def plain_text(problem: Problem) -> str:
+    """The problem as running text; the caller ends the document."""
+    return f"{plain_prompt(problem)} {problem.answer}"
+
+
+def final_answer(text: str) -> int | None:
+    """The number after the first `####`, or None where there is none."""
+    match = re.search(r"#### (-?\d+)", text)
+    return int(match[1]) if match else None

@@ -1,0 +1,74 @@
+"""Trains an EAGLE-3 head on the target's own distributions, by unrolling several draft steps.
+
+The loss of step i is the cross-entropy between what the target says of a token and what draft step i says,
+over target ids that can be drafted. Knows nothing of how the texts were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .eagle import Eagle3Head, HeadShape
+from .fit import Budget, Curve, fit
+from .network import Target
+from .tokens import Share, draw_batch
+
+NUM_STEPS = 5  # draft steps unrolled in training; more than are usually drafted
+STEP_WEIGHT = 0.85  # of each draft step against the one before
+
+
+def draft_losses(head: Eagle3Head, features: Tensor, ids: Tensor, wanted: Tensor, embedding: Tensor) -> Tensor:
+    """Weighted loss of each step, [NUM_STEPS].
+
+    wanted [rows, length, draft_vocab_size]: row j is the target's distribution of token j + 1.
+    """
+    length = ids.shape[1]
+    losses = []
+    for step, logits in enumerate(head.unroll(features, ids, embedding, num_steps=NUM_STEPS)):
+        valid = length - 1 - step  # rows whose draft stands for a token that the target has judged
+        labels = wanted[:, 1 + step : 1 + step + valid].float()
+        log_drafted = logits[:, :valid].float().log_softmax(dim=-1)
+        losses.append(-(labels * log_drafted).sum(dim=-1).mean() * STEP_WEIGHT**step)
+    return torch.stack(losses)
+
+
+def judge(target: Target, ids: Tensor, draft_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """features, and the target's distribution over draftable ids [rows, length, draft_vocab_size]."""
+    hidden, features = target(ids)
+    logits = target.logits(hidden).float()
+    return features, logits.softmax(dim=-1)[..., draft_ids].to(features.dtype)
+
+
+def train_head(
+    shape: HeadShape,
+    target: Target,
+    shares: Sequence[Share],
+    *,
+    draft_ids: Tensor,
+    length: int,
+    budget: Budget,
+    seed: int,
+    compiled: bool,
+    say: Callable[[str], None],
+) -> tuple[Eagle3Head, Curve]:
+    embedding = target.model.embed_tokens.weight.detach()
+    device = embedding.device
+    head = Eagle3Head(shape, draft_ids=draft_ids.cpu())
+    head.initialise(embedding.cpu(), seed)
+    head.to(device)
+    look = torch.compile(judge, dynamic=False) if compiled else judge
+    loss = torch.compile(draft_losses, dynamic=False) if compiled else draft_losses
+    random = torch.Generator(device=device).manual_seed(seed)
+
+    def losses_at(step: int) -> Tensor:
+        ids = draw_batch(shares, length=length, random=random)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.no_grad():
+                features, wanted = look(target, ids, head.draft_ids)
+            return loss(head, features, ids, wanted, embedding)
+
+    curve = fit(list(head.named_parameters()), losses_at, budget=budget, say=say)
+    return head, curve

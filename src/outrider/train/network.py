@@ -1,0 +1,202 @@
+"""The target as a trainable module: Qwen3 dense, parameters named as in its checkpoints.
+
+Three ways to run it: `forward` over whole windows with taps for EAGLE-3, and `prefill` / `step` over a
+key-value cache for sampling. It is for training and measuring; the engine serves with its own layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    vocab_size: int = 3072
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_layers: int = 10
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 64
+    rope_theta: float = 100_000.0
+    norm_eps: float = 1e-6
+    max_length: int = 2048
+
+    @property
+    def taps(self) -> tuple[int, int, int]:
+        """The EAGLE-3 default: hidden states after this many layers."""
+        return (2, self.num_layers // 2, self.num_layers - 3)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class GatedMLP(nn.Module):
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = functional.linear(x, torch.cat((self.gate_proj.weight, self.up_proj.weight))).chunk(2, dim=-1)
+        return self.down_proj(functional.silu(gate) * up)
+
+
+def rope_table(positions: Tensor, *, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, [*positions.shape, head_dim / 2], fp32."""
+    steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
+    angles = positions.float()[..., None] * theta ** (-steps / head_dim)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """NeoX halves; cos and sin broadcast over x [..., head_dim]. Computed in fp32."""
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+@dataclass(slots=True)
+class Cache:
+    keys: list[Tensor]  # per layer [num_rows, num_kv_heads, capacity, head_dim]
+    values: list[Tensor]
+
+    @classmethod
+    def empty(cls, shape: Shape, num_rows: int, *, capacity: int, like: Tensor) -> Cache:
+        size = (num_rows, shape.num_kv_heads, capacity, shape.head_dim)
+        return cls(
+            [like.new_zeros(size) for _ in range(shape.num_layers)],
+            [like.new_zeros(size) for _ in range(shape.num_layers)],
+        )
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+        self.q_proj = nn.Linear(shape.hidden_size, width, bias=False)
+        self.k_proj = nn.Linear(shape.hidden_size, kv_width, bias=False)
+        self.v_proj = nn.Linear(shape.hidden_size, kv_width, bias=False)
+        self.o_proj = nn.Linear(width, shape.hidden_size, bias=False)
+        self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps)
+        self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q [rows, num_heads, length, head_dim]; k and v [rows, num_kv_heads, length, head_dim]."""
+        shape = self.shape
+        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        heads = functional.linear(x, weight).unflatten(-1, (-1, shape.head_dim)).transpose(1, 2)
+        q, k, v = heads.split((shape.num_heads, shape.num_kv_heads, shape.num_kv_heads), dim=1)
+        return rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin), v
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Causal over the whole window; also returns k and v for a cache."""
+        q, k, v = self.project(x, cos, sin)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2)), k, v
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+        """One token per row at position `lengths` [rows]; writes it to the cache and attends up to it."""
+        q, k, v = self.project(x, cos, sin)
+        rows = torch.arange(x.shape[0], device=x.device)
+        keys[rows, :, lengths] = k[:, :, 0].to(keys.dtype)
+        values[rows, :, lengths] = v[:, :, 0].to(values.dtype)
+        visible = torch.arange(keys.shape[2], device=x.device) <= lengths[:, None]  # [rows, capacity]
+        grouped = q.to(keys.dtype).view(x.shape[0], self.shape.num_kv_heads, -1, self.shape.head_dim)
+        mixed = functional.scaled_dot_product_attention(grouped, keys, values, attn_mask=visible[:, None, None])
+        return self.o_proj(mixed.reshape(x.shape[0], 1, -1).to(x.dtype))
+
+
+class Layer(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.self_attn = Attention(shape)
+        self.mlp = GatedMLP(shape.hidden_size, shape.intermediate_size)
+        self.input_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, k, v = self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x + mixed
+        return x + self.mlp(self.post_attention_layernorm(x)), k, v
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
+        normed = self.input_layernorm(x)
+        x = x + self.self_attn.step(normed, cos, sin, keys=keys, values=values, lengths=lengths)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Backbone(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+
+
+class Target(nn.Module):
+    """`state_dict()` has the names of a Qwen3 checkpoint with tied embeddings."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Backbone(shape)
+
+    def initialise(self, seed: int) -> None:
+        """Normal weights, outputs of residual branches scaled down with depth."""
+        random = torch.Generator().manual_seed(seed)
+        depth = (2 * self.shape.num_layers) ** -0.5
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                scale = 0.02 if "embed" in name else weight.shape[1] ** -0.5 * 0.6
+                scale *= depth if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+                with torch.no_grad():
+                    weight.copy_(torch.randn(weight.shape, generator=random) * scale)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden after the final norm [..., hidden_size] -> [..., vocab_size]."""
+        return functional.linear(hidden, self.model.embed_tokens.weight)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [rows, length] -> final-normed hidden, and the taps side by side [rows, length, 3 * hidden_size]."""
+        cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device))
+        x, taps = self.model.embed_tokens(ids), []
+        for count, layer in enumerate(self.model.layers, start=1):
+            x, _, _ = layer(x, cos, sin)
+            if count in self.shape.taps:
+                taps.append(x)
+        return self.model.norm(x), torch.cat(taps, dim=-1)
+
+    def prefill(self, ids: Tensor, cache: Cache) -> Tensor:
+        """Right-padded ids [rows, length] from position 0 -> final-normed hidden of every position."""
+        cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device))
+        x = self.model.embed_tokens(ids)
+        for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
+            x, k, v = layer(x, cos, sin)
+            keys[:, :, : ids.shape[1]] = k
+            values[:, :, : ids.shape[1]] = v
+        return self.model.norm(x)
+
+    def step(self, ids: Tensor, cache: Cache, *, lengths: Tensor) -> Tensor:
+        """One more token ids [rows] at positions `lengths` [rows] -> final-normed hidden [rows, hidden_size]."""
+        cos, sin = self._rope(lengths[:, None, None])
+        x = self.model.embed_tokens(ids[:, None])
+        for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
+            assert isinstance(layer, Layer)
+            x = layer.step(x, cos, sin, keys=keys, values=values, lengths=lengths)
+        return self.model.norm(x)[:, 0]
+
+    def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return rope_table(positions, head_dim=self.shape.head_dim, theta=self.shape.rope_theta)

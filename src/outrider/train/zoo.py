@@ -1,0 +1,212 @@
+"""`python -m outrider.train.zoo STAGES`: makes the shipped models, stage by stage. Holds no training code.
+
+Stages: collect, tokenizer, encode, target, measure-target, policy, eagle3, measure-eagle3; `all` for all.
+A stage whose result is in the work or zoo folder is skipped, so a broken run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from . import checkpoints, measure, policy, prepare, vocabulary
+from .distill import train_head
+from .eagle import HeadShape
+from .fit import Budget
+from .network import Shape
+from .prepare import Recipe
+from .pretrain import mean_loss, round_to_bf16, train_target
+from .tokens import Share, TokenRow
+
+STAGES = ("collect", "tokenizer", "encode", "target", "measure-target", "policy", "eagle3", "measure-eagle3")
+RECIPE, SHAPE, HEAD_SHAPE = Recipe(), Shape(), HeadShape()
+STARTED = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m outrider.train.zoo", description=__doc__)
+    parser.add_argument("stages", nargs="+", choices=(*STAGES, "all"))
+    parser.add_argument("--work", type=Path, required=True, help="data and figures")
+    parser.add_argument("--zoo", type=Path, required=True, help="the model folders")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--package-limit", type=int, default=RECIPE.package_limit)
+    parser.add_argument("--num-packages", type=int, default=RECIPE.num_packages)
+    parser.add_argument("--num-problems", type=int, default=RECIPE.num_problems)
+    parser.add_argument("--target-steps", type=int, default=30_000)
+    parser.add_argument("--target-seconds", type=float, default=420)
+    parser.add_argument("--target-lr", type=float, default=4e-3)
+    parser.add_argument("--rows", type=int, nargs=3, default=(18, 3, 11), help="windows of code, chat, arithmetic")
+    parser.add_argument("--length", type=int, default=2048, help="tokens of a training window")
+    parser.add_argument("--layers", type=int, default=SHAPE.num_layers)
+    parser.add_argument("--policy-seconds", type=float, default=50)
+    parser.add_argument("--policy-rows", type=int, default=2048)
+    parser.add_argument("--draft-vocab-size", type=int, default=HEAD_SHAPE.draft_vocab_size)
+    parser.add_argument("--head-steps", type=int, default=30_000)
+    parser.add_argument("--head-seconds", type=float, default=240)
+    parser.add_argument("--head-lr", type=float, default=3e-3)
+    parser.add_argument(
+        "--head-rows",
+        type=int,
+        nargs=5,
+        default=(8, 3, 3, 12, 6),
+        help="windows of code, chat, arithmetic, sampled code, sampled arithmetic",
+    )
+    parser.add_argument("--head-length", type=int, default=1024)
+    parser.add_argument("--eager", action="store_true", help="do not compile")
+    return parser.parse_args()
+
+
+class Run:
+    """One method per stage; each finds what it needs on disk."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.work: Path = options.work
+        self.tiny: Path = options.zoo / "tiny"
+        self.head: Path = options.zoo / "tiny-eagle3"
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.recipe = Recipe(
+            package_limit=options.package_limit,
+            num_packages=options.num_packages,
+            num_problems=options.num_problems,
+            seed=options.seed,
+        )
+        self.shape = Shape(num_layers=options.layers, vocab_size=self.recipe.vocab_size)
+
+    def collect(self) -> None:
+        prepare.collect(self.work, recipe=self.recipe, workers=self.options.workers, say=say)
+
+    def tokenizer(self) -> None:
+        prepare.train_tokenizer(
+            self.work,
+            self.tiny,
+            recipe=self.recipe,
+            max_length=self.shape.max_length,
+            workers=self.options.workers,
+        )
+
+    def encode(self) -> None:
+        tokenizer = vocabulary.load(self.tiny)
+        prepare.encode(self.work, tokenizer, recipe=self.recipe, workers=self.options.workers, say=say)
+
+    def target(self) -> None:
+        if (self.tiny / "model.safetensors").exists():
+            return
+        options, tokenizer = self.options, vocabulary.load(self.tiny)
+        code, chat, arithmetic = (self._row(name) for name in ("code", "chat", "arithmetic"))
+        shares = [
+            Share(code, options.rows[0], 0.3),
+            Share(chat, options.rows[1], 1.0),
+            Share(arithmetic, options.rows[2], 1.0),
+        ]
+        budget = Budget(steps=options.target_steps, seconds=options.target_seconds, lr=options.target_lr)
+        target, curve = train_target(
+            self.shape,
+            shares,
+            length=options.length,
+            budget=budget,
+            seed=options.seed,
+            device=self.device,
+            compiled=not options.eager,
+            say=say,
+        )
+        windows = torch.tensor(
+            prepare.held_out_windows(self.work, tokenizer, length=1025, most=64), device=self.device
+        )
+        before = mean_loss(target, windows)
+        round_to_bf16(target)
+        after = mean_loss(target, windows)
+        say(f"held-out code {before:.4f} nats a token, {after:.4f} after rounding to bf16")
+        checkpoints.save_target(target, self.tiny, end_ids=vocabulary.stop_ids(tokenizer))
+        self._record("target-curve", asdict(curve) | {"budget": asdict(budget), "rows": options.rows})
+
+    def measure_target(self) -> None:
+        target = checkpoints.load_target(self.tiny, self.device)
+        figures = measure.measure_target(target, vocabulary.load(self.tiny), self.work)
+        self._record("target-figures", figures)
+        for name, value in figures.items():
+            if not name.endswith("errors"):
+                say(f"{name}: {json.dumps(value)[:1200]}")
+
+    def policy(self) -> None:
+        policy.sample_policy(
+            checkpoints.load_target(self.tiny, self.device),
+            vocabulary.load(self.tiny),
+            self.work,
+            seconds=self.options.policy_seconds,
+            num_rows=self.options.policy_rows,
+            seed=self.options.seed,
+            say=say,
+        )
+
+    def eagle3(self) -> None:
+        if (self.head / "model.safetensors").exists():
+            return
+        options = self.options
+        draft_ids, covered = policy.draftable_ids(
+            self.work, vocab_size=self.shape.vocab_size, draft_vocab_size=options.draft_vocab_size
+        )
+        say(f"{options.draft_vocab_size} draftable ids cover {covered:.4f} of the tokens")
+        names = ("code", "chat", "arithmetic", "policy_code", "policy_arithmetic")
+        rows = zip(names, options.head_rows, strict=True)
+        shares = [Share(self._row(name), count, 0.3 if name == "code" else 1.0) for name, count in rows]
+        target = checkpoints.load_target(self.tiny, self.device)
+        budget = Budget(steps=options.head_steps, seconds=options.head_seconds, lr=options.head_lr)
+        head, curve = train_head(
+            HeadShape.beside(
+                target.shape,
+                draft_vocab_size=options.draft_vocab_size,
+                intermediate_size=HEAD_SHAPE.intermediate_size,
+            ),
+            target,
+            shares,
+            draft_ids=draft_ids,
+            length=options.head_length,
+            budget=budget,
+            seed=options.seed,
+            compiled=not options.eager,
+            say=say,
+        )
+        checkpoints.save_head(head, self.head)
+        extra = {"budget": asdict(budget), "rows": options.head_rows, "covered": covered}
+        self._record("eagle3-curve", asdict(curve) | extra)
+
+    def measure_eagle3(self) -> None:
+        target = checkpoints.load_target(self.tiny, self.device)
+        head = checkpoints.load_head(self.head, self.device)
+        figures = measure.measure_acceptance(target, head, vocabulary.load(self.tiny), self.work)
+        self._record("eagle3-figures", figures)
+        for name, value in figures.items():
+            say(f"{name}: {json.dumps(value)}")
+
+    def _row(self, name: str) -> TokenRow:
+        return TokenRow.load(self.work / "tokens" / name, self.device)
+
+    def _record(self, name: str, content: dict[str, object]) -> None:
+        (self.work / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    options = parse_arguments()
+    torch.manual_seed(options.seed)
+    stages = STAGES if "all" in options.stages else options.stages
+    run = Run(options)
+    for stage in stages:
+        say(f"stage {stage}")
+        getattr(run, stage.replace("-", "_"))()
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
