@@ -66,6 +66,10 @@ class SpeculativeConfig:
             )
         if self.max_model_len is not None:
             _check_range("speculative max_model_len", self.max_model_len, 1, 2**31 - 1, "Leave it unset.")
+        if not isinstance(self.method, str):
+            raise ConfigError(f"speculative_config['method']={self.method!r} is no name. Use 'eagle3' or 'ngram'.")
+        if not isinstance(self.options, dict):
+            raise ConfigError(f"speculative_config['options']={self.options!r} is not a dict. Leave it unset.")
         if self.method in _LATER:
             raise UnsupportedError(
                 f"method={self.method!r} ({_LATER[self.method]}) is not built yet. Use 'eagle3' or 'ngram'."
@@ -90,8 +94,15 @@ class SpeculativeConfig:
         if "method" not in values:
             raise ConfigError("speculative_config has no 'method'. Use 'eagle3' or 'ngram'.")
         values = dict(values)
-        if values.get("aux_hidden_state_layer_ids") is not None:
-            values["aux_hidden_state_layer_ids"] = tuple(values["aux_hidden_state_layer_ids"])
+        layers = values.get("aux_hidden_state_layer_ids")
+        if layers is not None:
+            is_list = isinstance(layers, (list, tuple))
+            if not is_list or not all(type(layer) is int and layer >= 0 for layer in layers):
+                raise ConfigError(
+                    f"speculative_config['aux_hidden_state_layer_ids']={layers!r} is not a list of layer numbers. "
+                    "Leave it unset for the head's own."
+                )
+            values["aux_hidden_state_layer_ids"] = tuple(layers)
         return SpeculativeConfig(**values)
 
 
@@ -148,6 +159,11 @@ class EngineConfig:
                 f"One request takes {low} tokens a step: itself and its drafts.",
             )
         _check_range("overlap_depth", self.overlap_depth, 0, 1, "1 is the default.")
+        _check_range("seed", self.seed, -(2**63), 2**63 - 1, "0 is the default.")
+        for name in ("enforce_eager", "enable_prefix_caching", "logits_digest"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not a choice; it takes True or False.")
+        _check_range("block_size", self.block_size, 16, 64, "16 is the default.")
         if self.block_size not in (16, 32, 64):
             raise ConfigError(f"block_size={self.block_size!r} is not supported; it takes 16, 32 or 64.")
         if self.num_gpu_blocks_override is not None:
@@ -158,10 +174,9 @@ class EngineConfig:
                 top,
                 "Leave it unset to let memory decide.",
             )
-        if not 0.0 < self.gpu_memory_utilization <= 1.0:
-            raise ConfigError(
-                f"gpu_memory_utilization={self.gpu_memory_utilization!r} is out of range: above 0, at most 1."
-            )
+        share: Any = self.gpu_memory_utilization
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
+            raise ConfigError(f"gpu_memory_utilization={share!r} is out of range: a number above 0, at most 1.")
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format={self.load_format!r} is not known; it takes 'auto' or 'dummy'.")
         if self.dtype not in ("auto", "float32", "bfloat16"):

@@ -53,7 +53,7 @@ class Request:
     row: int = -1
     """Row of the device table; -1 while waiting."""
     epoch: int = 0
-    """Grows at each preemption, finish and abort; results of an earlier epoch are dropped."""
+    """New at each queueing, preemption, finish and abort, never given twice; other epochs' results are dropped."""
     block_ids: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
     """Chain hashes of the leading full blocks of token_ids, as far as they were needed."""

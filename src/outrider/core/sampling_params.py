@@ -19,6 +19,13 @@ MAX_STOP_TOKEN_IDS = 32
 """Most stop ids (eos included) that one request may carry."""
 
 
+_CONTAINERS = {
+    "stop": "one text or a list of texts",
+    "stop_token_ids": "a list of token ids",
+    "logit_bias": "a dict of token id to number",
+}
+
+
 def _check_number(name: str, value: Any, low: float, high: float, *, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise RequestError(f"{name}={value!r} is out of range: it takes a number from {low} to {high}. {remedy}")
@@ -90,6 +97,12 @@ class SamplingParams:
             _check_int("seed", self.seed, -(2**63), 2**63 - 1, remedy="None draws one.")
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS, remedy="None returns none.")
+        for name, kinds in (("stop", (str, list, tuple)), ("stop_token_ids", (list, tuple)), ("logit_bias", dict)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                raise RequestError(f"{name}={value!r} is a {type(value).__name__}. Use {_CONTAINERS[name]}.")
+        if not isinstance(self.ignore_eos, bool):
+            raise RequestError(f"ignore_eos={self.ignore_eos!r} is not a choice; it takes True or False.")
         for text in self.stop_strings:
             if not isinstance(text, str) or not text:
                 raise RequestError(f"stop={self.stop!r} holds {text!r}: stop strings are non-empty text.")

@@ -13,6 +13,8 @@ from outrider.engine.tokenizer import Tokenizer
 Prompt = str | dict[str, Any]
 """Text, or {"prompt_token_ids": [...]}."""
 
+_PROMPT_KEYS = {"prompt_token_ids", "prompt"}
+
 
 class Admission:
     """Checks prompts and parameters against one model, and draws seeds for requests that have none."""
@@ -40,18 +42,21 @@ class Admission:
         num_tokens = len(token_ids)
         if num_tokens >= self._max_model_len:
             raise RequestError(
-                f"the prompt has {num_tokens} tokens and max_model_len={self._max_model_len} leaves no room for an "
-                "output. Shorten the prompt or raise max_model_len."
+                f"the prompt has {num_tokens} tokens and max_model_len={self._max_model_len} leaves no room for "
+                "an output. Shorten the prompt or raise max_model_len."
             )
         self._check_ids("prompt_token_ids", token_ids)
         self._check_ids("stop_token_ids", params.stop_token_ids or ())
         self._check_ids("logit_bias", list(params.logit_bias or {}))
         if params.stop_strings and self._tokenizer is None:
-            raise RequestError(f"stop={params.stop!r} needs text, and the engine has no tokenizer. Use stop_token_ids.")
+            raise RequestError(f"stop={params.stop!r} needs text, and there is no tokenizer. Use stop_token_ids.")
         eos_token_ids = () if params.ignore_eos else self._eos_token_ids
         num_stops = len(eos_token_ids) + len(params.stop_token_ids or ())
         if num_stops > MAX_STOP_TOKEN_IDS:
-            raise RequestError(f"{num_stops} stop ids (eos included) are too many: at most {MAX_STOP_TOKEN_IDS} fit.")
+            raise RequestError(
+                f"{num_stops} stop ids (eos included) are too many: at most {MAX_STOP_TOKEN_IDS} fit. "
+                "Shorten stop_token_ids."
+            )
         room = self._max_model_len - num_tokens
         if params.max_tokens is not None:
             room = min(room, params.max_tokens)
@@ -72,23 +77,28 @@ class Admission:
     def _prompt(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, str):
             if self._tokenizer is None:
-                raise RequestError("the engine has no tokenizer: pass {'prompt_token_ids': [...]} instead of text.")
+                raise RequestError(
+                    f"prompt={prompt!r} is text, and there is no tokenizer. Pass {{'prompt_token_ids': [...]}}."
+                )
             token_ids = self._tokenizer.encode(prompt)
             if not token_ids:
                 raise RequestError(f"prompt={prompt!r} is empty. Give at least one token.")
             return prompt, token_ids
-        if isinstance(prompt, dict) and set(prompt) <= {"prompt_token_ids", "prompt"} and "prompt_token_ids" in prompt:
-            token_ids = list(prompt["prompt_token_ids"])
-            if not token_ids:
+        if isinstance(prompt, dict) and "prompt_token_ids" in prompt and not set(prompt) - _PROMPT_KEYS:
+            given = prompt["prompt_token_ids"]
+            if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
+                raise RequestError(f"prompt_token_ids={given!r} is a {type(given).__name__}. Give a list of ids.")
+            if not given:
                 raise RequestError("prompt_token_ids=[] is empty. Give at least one token.")
-            return prompt.get("prompt"), token_ids
+            return prompt.get("prompt"), list(given)
         raise RequestError(
-            f"prompt {prompt!r} is not understood. It is text or {{'prompt_token_ids': [...]}}; use chat() for messages."
+            f"prompt {prompt!r} is not understood. It is text or {{'prompt_token_ids': [...]}}; "
+            "use chat() for messages."
         )
 
     def _check_ids(self, name: str, token_ids: Sequence[int]) -> None:
         for token_id in token_ids:
             if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < self._vocab_size:
                 raise RequestError(
-                    f"{name} holds {token_id!r}, which is no token id: the model has ids 0 to {self._vocab_size - 1}."
+                    f"{name} holds {token_id!r}, which is no token id. Use 0 to {self._vocab_size - 1}."
                 )

@@ -1,7 +1,7 @@
 """Text of running requests, and where an output ends: eos, stop ids, stop strings, token by token.
 
-`token_ids` ends with the token that completed the stop; the stop's own text is not returned. Whatever the same step
-or a later one produced behind it is dropped by the scheduler.
+`token_ids` ends with the token that completed the stop; the stop's own text is not returned. Whatever the same
+step or a later one produced behind it is dropped by the scheduler.
 """
 
 from outrider.core.outputs import FinishReason
@@ -24,14 +24,14 @@ class OutputText:
         self._num_tokens += 1
         if self._stream is None:
             return None
-        piece = self._stream.push(token_id)
+        return self._append(self._stream.push(token_id))
+
+    def _append(self, piece: str) -> str | None:
+        """The earliest stop string that ends in `piece`, the longest where several start there."""
         self.text += piece
         if not piece or self._num_tokens < self._min_tokens:
             return None
-        return self._cut_at_stop(len(piece))
-
-    def _cut_at_stop(self, num_new: int) -> str | None:
-        """The earliest stop string that ends in the newest `num_new` characters; the longest where several start."""
+        num_new = len(piece)
         found: tuple[int, int, str] | None = None
         for stop in self._stops:
             place = self.text.find(stop, max(0, len(self.text) - num_new - len(stop) + 1))
@@ -45,7 +45,7 @@ class OutputText:
     def finish(self) -> str:
         """The whole text, held-back bytes included."""
         if self._stream is not None:
-            self.text += self._stream.flush()
+            self._append(self._stream.flush())
         return self.text
 
 

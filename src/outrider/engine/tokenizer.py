@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
 from transformers import AutoTokenizer
 
 from outrider.core.errors import CheckpointError, RequestError
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""What decoders put in place of bytes that are no character, or not yet one."""
 
 
 class Tokenizer:
@@ -21,14 +23,15 @@ class Tokenizer:
     def __init__(self, directory: Path) -> None:
         if not any((directory / name).is_file() for name in _FILES):
             raise CheckpointError(
-                f"{directory} has no tokenizer ({' or '.join(_FILES)}). Add one, or pass skip_tokenizer_init=True and "
-                "prompts as token ids."
+                f"{directory} has no tokenizer ({' or '.join(_FILES)}). Add one, or pass skip_tokenizer_init=True "
+                "and prompts as token ids."
             )
         self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         if not self._tokenizer.is_fast:
             raise CheckpointError(f"{directory} has no tokenizer.json. Convert the tokenizer to that form.")
         self._backend = self._tokenizer.backend_tokenizer
-        self._num_ids = len(self._tokenizer)
+        added = self._backend.get_added_tokens_decoder()
+        self._special_ids = {token_id for token_id, token in added.items() if token.special}
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of a prompt."""
@@ -41,45 +44,64 @@ class Tokenizer:
         text = self._tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True, **options
         )
+        assert isinstance(text, str)
         return self.encode(text, add_special_tokens=False)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out; ids that the tokenizer does not have give nothing."""
-        known = [token_id for token_id in token_ids if token_id < self._num_ids]
-        return self._tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+    def has_text(self, token_id: int) -> bool:
+        """False for special tokens and for ids that the tokenizer does not have."""
+        return token_id not in self._special_ids and self._backend.id_to_token(token_id) is not None
 
     def stream(self) -> "TextStream":
         """A decoder for the tokens of one output."""
         return TextStream(self)
 
-    def new_decoder(self) -> DecodeStream:
-        return DecodeStream(skip_special_tokens=True)
-
-    def step(self, decoder: DecodeStream, token_id: int) -> str:
-        """Text that `token_id` completes; empty while bytes of a character are missing."""
-        if token_id >= self._num_ids:
-            return ""
-        return decoder.step(self._backend, token_id) or ""
-
 
 class TextStream:
-    """Incremental text of one output: bytes of an unfinished character are held back until it is whole."""
+    """Incremental text of one output. Bytes of an unfinished character are held back, what precedes them is not.
+
+        ids:  | ........ | context: the tokens settled last | fresh: their text may end inside a character |
+
+    What was given is never taken back. So after invalid bytes the pieces together may differ from `decode` of all
+    ids where a decoder looks back (byte fallback: an invalid byte spoils its valid neighbours).
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._decoder = tokenizer.new_decoder()
-        self._pending: list[int] = []
+        self._context: list[int] = []
+        self._context_text = ""
+        self._fresh: list[int] = []
+        self._num_given = 0  # characters of the fresh text that were given
 
     def push(self, token_id: int) -> str:
         """Text completed by one more token."""
-        self._pending.append(token_id)
-        text = self._tokenizer.step(self._decoder, token_id)
-        if text:
-            self._pending.clear()
-        return text
+        if not self._tokenizer.has_text(token_id):
+            return ""
+        self._fresh.append(token_id)
+        text = self._fresh_text()
+        whole = text.rstrip(_UNFINISHED)
+        piece = whole[self._num_given :]
+        self._num_given += len(piece)
+        if whole and whole == text:
+            self._settle()
+        return piece
 
     def flush(self) -> str:
         """What was held back, as the tokenizer renders it when nothing more comes."""
-        text = self._tokenizer.decode(self._pending)
-        self._pending.clear()
-        return text
+        piece = self._fresh_text()[self._num_given :]
+        self._settle()
+        return piece
+
+    def _settle(self) -> None:
+        self._context, self._fresh, self._num_given = self._fresh, [], 0
+        self._context_text = self._tokenizer.decode(self._context)
+
+    def _fresh_text(self) -> str:
+        text = self._tokenizer.decode(self._context + self._fresh)
+        if text.startswith(self._context_text):  # the context shows whether a space belongs in front
+            return text[len(self._context_text) :]
+        return self._tokenizer.decode(self._fresh)

@@ -1,8 +1,8 @@
 """A 64-bit hash of the bits of each row of logits, so that two runs can be compared on more than their tokens.
 
-The host folds the hashes of the emitted rows into one digest per request (`core/digest.py`). The mixing function is
-splitmix64's (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), a bijection of
-64-bit words. Products wrap.
+The host folds the hashes of the emitted rows into one digest per request (`core/digest.py`). The mixing function
+is that of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), a
+bijection of 64-bit words. Products wrap.
 """
 
 import torch

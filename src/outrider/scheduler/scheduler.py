@@ -7,6 +7,7 @@ it can reach, and only confirmed tokens are published. Knows no text (a `StopChe
               0                              num_tokens                                        reserved
 """
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -72,11 +73,13 @@ class Scheduler:
         self._stop_checker = stop_checker
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._num_steps = 0
+        self._epochs = itertools.count(1)  # one for all: an id may return while old results are in flight
         self.num_preemptions = 0
 
     def add(self, request: Request) -> None:
         """Queue a request; refuse one that could never hold its blocks."""
-        assert request.request_id not in self._requests, f"request {request.request_id} exists"
+        if request.request_id in self._requests:
+            raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
         needed = self._num_blocks(request.max_total_tokens)
         if needed > self.pool.num_usable:
             raise RequestError(
@@ -84,6 +87,7 @@ class Scheduler:
                 f"{needed} KV blocks of {self._block_size}, and there are {self.pool.num_usable}. "
                 "Lower max_tokens, shorten the prompt, or give the engine more blocks."
             )
+        request.epoch = next(self._epochs)
         self._requests[request.request_id] = request
         self.waiting.append(request)
 
@@ -239,7 +243,7 @@ class Scheduler:
 
     def _leave(self, request: Request) -> None:
         """Give back row and blocks; results in flight belong to the past."""
-        request.epoch += 1
+        request.epoch = next(self._epochs)
         if request.row >= 0:
             self.running.remove(request)
             self._free_rows.append(request.row)

@@ -1,0 +1,9 @@
+"""What every test may use: helper modules of this folder, and one fixed number of threads."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)

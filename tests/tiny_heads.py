@@ -1,0 +1,123 @@
+"""Random EAGLE-3 heads, made and saved by the `speculators` library, and the same in the original format."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, Qwen3Config
+
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
+from speculators import SpeculatorsConfig, VerifierConfig  # noqa: E402 - reads the variable at import
+from speculators.models.eagle3 import Eagle3DraftModel, Eagle3SpeculatorConfig  # noqa: E402
+from speculators.proposals.greedy import GreedyTokenProposalConfig  # noqa: E402
+
+
+def random_head(
+    *,
+    vocab_size: int,
+    draft_vocab_size: int,
+    hidden_size: int = 64,
+    tap_layers: tuple[int, ...] = (1, 2, 4),
+    layer: str = "llama",
+    seed: int = 0,
+    **variant: bool,
+) -> Eagle3DraftModel:
+    """A head for a target of this width and vocabulary. `variant`: norm_before_residual, norm_before_fc, …"""
+    torch.manual_seed(seed)
+    config_class = {"llama": LlamaConfig, "qwen3": Qwen3Config}[layer]
+    layer_config = config_class(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    layer_config._attn_implementation = "eager"
+    config = Eagle3SpeculatorConfig(
+        transformer_layer_config=layer_config,
+        draft_vocab_size=draft_vocab_size,
+        eagle_aux_hidden_state_layer_ids=list(tap_layers),
+        speculators_config=SpeculatorsConfig(
+            algorithm="eagle3",
+            proposal_methods=[GreedyTokenProposalConfig(speculative_tokens=3)],
+            default_proposal_method="greedy",
+            verifier=VerifierConfig(name_or_path=None, architectures=["Qwen3ForCausalLM"]),
+        ),
+        **variant,
+    )
+    model = Eagle3DraftModel(config).eval()
+    chosen = torch.randperm(vocab_size)[:draft_vocab_size].sort().values
+    t2d = torch.zeros(vocab_size, dtype=torch.bool)
+    t2d[chosen] = True
+    model.load_vocab_mappings(t2d, chosen - torch.arange(draft_vocab_size))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0, 0.3) if parameter.ndim == 1 else parameter.normal_(0.0, 0.2)
+            assert torch.isfinite(parameter).all(), name
+    return model
+
+
+def save_speculators(model: Eagle3DraftModel, directory: Path) -> Path:
+    """As the library saves it."""
+    model.save_pretrained(directory)
+    return directory
+
+
+def save_original(model: Eagle3DraftModel, directory: Path, *, with_embedding: bool = True) -> Path:
+    """The original release's names and config."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("verifier_") or (name.startswith("embed_tokens") and not with_embedding):
+            continue
+        tensors[name.replace("layers.0.", "midlayer.")] = tensor.contiguous().clone()
+    save_file(tensors, directory / "model.safetensors")
+    layer: dict[str, Any] = model.config.transformer_layer_config.to_dict()
+    config = {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        **{
+            key: layer[key]
+            for key in (
+                "vocab_size",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "head_dim",
+                "max_position_embeddings",
+                "rms_norm_eps",
+            )
+        },
+        "rope_theta": 10000.0,
+        "draft_vocab_size": model.config.draft_vocab_size,
+        "eagle_aux_hidden_state_layer_ids": list(model.config.eagle_aux_hidden_state_layer_ids),
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def oracle_logits(
+    model: Eagle3DraftModel, taps: torch.Tensor, token_ids: list[int], *, num_steps: int
+) -> list[torch.Tensor]:
+    """Draft logits [S, draft_vocab] of each step, all anchors, fed the true tokens.
+
+    taps [S, 3 × H] of tokens 0 … S - 1; token_ids has S + 1 tokens: row j joins taps[j] with token j + 1.
+    """
+    seen: list[torch.Tensor] = []
+    hook = model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output[0].detach()))
+    ids = torch.tensor([token_ids[1:]])
+    with torch.no_grad():
+        model(taps[None], ids, torch.zeros_like(ids), ttt_steps=num_steps)
+    hook.remove()
+    return seen

@@ -1,0 +1,46 @@
+"""Tiny random checkpoints in the Hugging Face layout, written by transformers, the oracle of the model tests.
+
+Weights are spread widely and norms and biases are random, or a test could not see a wrong formula.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+_FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 503,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "use_cache": True,
+}
+"""What a tiny model is made of where the caller says nothing else."""
+
+
+def write_tiny_model(
+    directory: str | Path, family: str = "llama", *, seed: int = 0, max_shard_size: str = "1GB", **overrides: Any
+) -> PreTrainedModel:
+    """Saves a random model in float32 and returns it, in eval mode. `overrides`: fields of its config."""
+    config_class, model_class = _FAMILIES[family]
+    torch.manual_seed(seed)
+    model = model_class(config_class(**(SIZES | overrides))).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(1.0 if "norm" in name else 0.0, 0.3)
+    model.generation_config.do_sample = False
+    model.save_pretrained(directory, max_shard_size=max_shard_size)
+    return model
