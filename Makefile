@@ -26,7 +26,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -m 'not gpu and not matrix'
+	$(BIN)/python -m pytest
 
 matrix: setup
 	$(BIN)/python -m pytest -m matrix tests/identity

@@ -26,6 +26,7 @@ from outrider.core.errors import ConfigError
 from outrider.core.plan import Admission
 from outrider.core.sampling_params import GREEDY_BELOW
 from outrider.device.step_batch import StepBatch
+from outrider.kernels.reference.sampling import argmax
 from outrider.layers.decoder import Hidden
 from outrider.sampling.noise import gumbel_at
 from outrider.sampling.verifier import Choice
@@ -165,7 +166,4 @@ class ChainDrafter(BaseDrafter):
             is_greedy = temperature < GREEDY_BELOW
             noise = gumbel_at(sampling.seed[rows], sampling.choice[rows], position, self.draft_token_ids)
             logits = torch.where(is_greedy, logits, logits / torch.where(is_greedy, 1.0, temperature) + noise)
-        best = logits.amax(dim=1, keepdim=True)
-        last = logits.shape[1] - 1
-        first = torch.where(logits == best, torch.arange(last + 1, device=logits.device), last).amin(dim=1)
-        return self.draft_token_ids[first]
+        return self.draft_token_ids[argmax(logits)]

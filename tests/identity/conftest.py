@@ -1,0 +1,62 @@
+"""The tiny random target and heads of the identity suite, and the truth about its crowd; made once a session."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import crowd as crowds  # noqa: E402 - found beside this file
+from tiny_heads import random_head, save_original, save_speculators  # noqa: E402
+from tiny_models import write_tiny_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory):
+    """A random Qwen3 whose text is not degenerate."""
+    directory = tmp_path_factory.mktemp("identity-target")
+    write_tiny_model(
+        directory, "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=4, max_position_embeddings=512,
+        eos_token_id=crowds.EOS, seed=3,
+    )  # fmt: skip
+    return directory
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory):
+    """EAGLE-3 heads by form: original with a reduced vocabulary and the target's embedding, and speculators."""
+    directory = tmp_path_factory.mktemp("heads")
+    original = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40, tap_layers=(0, 2, 4))
+    other = random_head(
+        vocab_size=crowds.VOCAB, draft_vocab_size=crowds.VOCAB, layer="qwen3", norm_before_residual=True
+    )
+    return {
+        "original": str(save_original(original, directory / "original", with_embedding=False)),
+        "speculators": str(save_speculators(other, directory / "speculators")),
+    }
+
+
+@pytest.fixture(scope="session")
+def cases():
+    return crowds.crowd()
+
+
+@pytest.fixture(scope="session")
+def truth(target, cases):
+    return crowds.truth(target, cases)
+
+
+@pytest.fixture(scope="session")
+def speculative(heads, cases, truth):
+    """speculative_config of each standing member, by name."""
+    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
+    return {
+        "none": None,
+        "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
+        "eagle3": {"method": "eagle3", "model": heads["original"]},
+        "eagle3 speculators": {"method": "eagle3", "model": heads["speculators"]},
+        "eagle3 to position 60": {"method": "eagle3", "model": heads["original"], "max_model_len": 60},
+        "noise": {"method": "noise"},
+        "replay": {"method": "replay", "options": {"answers": answers}},
+    }

@@ -1,0 +1,114 @@
+"""Requests that use every sampling parameter, and what running them gives: the unit of comparison of this folder.
+
+The truth is each request alone, without speculation, depth 0, no prefix cache, its prompt in one piece.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outrider import LLM, RequestOutput, SamplingParams
+
+VOCAB = 61
+EOS = 2
+MAX_MODEL_LEN = 320
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request."""
+
+    name: str
+    prompt: tuple[int, ...]
+    params: SamplingParams
+
+
+def _tokens(count: int, seed: int) -> tuple[int, ...]:
+    return tuple(random.Random(seed).randrange(3, VOCAB) for _ in range(count))
+
+
+def crowd() -> list[Case]:
+    """Prompts of mixed lengths, some with a shared beginning; parameters ride together."""
+    shared = _tokens(37, 1)
+
+    def case(name: str, prompt: tuple[int, ...], **params: Any) -> Case:
+        params = {"max_tokens": 40, "ignore_eos": True, "seed": 11} | params
+        return Case(name, prompt, SamplingParams(**params))
+
+    return [
+        case("greedy, long", _tokens(5, 2), temperature=0.0, max_tokens=150),
+        case("greedy, shared prefix", shared, temperature=0.0),
+        case("temperature 1, shared prefix", shared + _tokens(9, 3), temperature=1.0),
+        case("same prompt, other seed", shared + _tokens(9, 3), temperature=1.0, seed=-5),
+        case("top-k and top-p", _tokens(20, 4), temperature=0.8, top_k=12, top_p=0.9),
+        case("min-p", _tokens(16, 5), temperature=1.3, min_p=0.1),
+        case(
+            "penalties, greedy", _tokens(33, 6), temperature=0.0,
+            repetition_penalty=1.3, presence_penalty=0.5, frequency_penalty=0.4,
+        ),
+        case(
+            "penalties, random", _tokens(12, 7), temperature=0.9,
+            repetition_penalty=0.8, presence_penalty=-0.5, frequency_penalty=-0.3, logit_bias={7: 3.0, 9: -50.0},
+        ),
+        case("logprobs", shared[:18], temperature=0.7, logprobs=5),
+        case("logprobs, greedy", _tokens(1, 8), temperature=0.0, logprobs=0, frequency_penalty=1.5),
+        case("eos", _tokens(8, 9), temperature=1.0, ignore_eos=False, logit_bias={EOS: 2.0}),
+        case("min_tokens", _tokens(8, 10), temperature=1.0, ignore_eos=False, min_tokens=17, logit_bias={EOS: 6.0}),
+        case("stop ids", _tokens(48, 11), temperature=1.2, stop_token_ids=[5, 6], logit_bias={5: 1.0, 6: 1.0}),
+        case("one token", _tokens(70, 12), temperature=0.0, max_tokens=1),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that must be equal."""
+
+    token_ids: tuple[int, ...]
+    logits_digest: str | None
+    finish_reason: str | None
+    stop_reason: int | str | None
+    logprobs: str
+
+
+def outcome(output: RequestOutput) -> Outcome:
+    completion = output.outputs[0]
+    assert completion.logits_digest is not None
+    return Outcome(
+        tuple(completion.token_ids),
+        completion.logits_digest,
+        completion.finish_reason,
+        completion.stop_reason,
+        repr(completion.logprobs),
+    )
+
+
+def make(target: Path, **options: Any) -> LLM:
+    """An engine on the tiny target, digests on."""
+    options = {"max_model_len": MAX_MODEL_LEN, "skip_tokenizer_init": True, "logits_digest": True} | options
+    return LLM(str(target), **options)
+
+
+def run(llm: LLM, cases: Sequence[Case]) -> list[RequestOutput]:
+    """All cases at once."""
+    prompts = [{"prompt_token_ids": list(case.prompt)} for case in cases]
+    return llm.generate(prompts, [case.params for case in cases])
+
+
+def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
+    """Each case alone, in the plainest way there is."""
+    llm = make(target, max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False, max_num_batched_tokens=512)
+    return [outcome(run(llm, [case])[0]) for case in cases]
+
+
+def mismatches(cases: Sequence[Case], outputs: Sequence[RequestOutput], expected: Sequence[Outcome]) -> list[str]:
+    """Names of the cases that came out differently, and in what."""
+    found = []
+    for case, output, want in zip(cases, outputs, expected, strict=True):
+        got = outcome(output)
+        for field in Outcome.__dataclass_fields__:
+            if getattr(got, field) != getattr(want, field):
+                found.append(f"{case.name}: {field} {getattr(got, field)!r} is not {getattr(want, field)!r}")
+                break
+    return found

@@ -1,0 +1,136 @@
+"""Leaks put in on purpose, one at a time: each must turn the identity suite red. A suite that cannot fail proves nothing.
+
+The truth is made before the leak is put in, from the plain engine.
+"""
+
+import pytest
+import torch
+
+import crowd as crowds
+from outrider import SamplingParams
+from outrider.attention.backends.oracle import Backend
+from outrider.device.assemble import Assembler
+from outrider.device.table import RequestTable
+from outrider.kernels.reference import sampling as sampling_kernels
+from outrider.layers.linear import Linear
+from outrider.sampling import sampler
+from outrider.scheduler.prefix import PrefixCache
+
+
+def found(target, speculative, cases, truth, *, warm: bool = False, **options) -> list[str]:
+    """What differs in a crowd with real acceptance, in chunks, overlapped."""
+    config = speculative["replay"] | {"num_speculative_tokens": 3}
+    llm = crowds.make(target, speculative_config=config, **{"max_num_batched_tokens": 41, "max_num_seqs": 16} | options)
+    outputs = crowds.run(llm, cases)
+    if warm:
+        outputs = crowds.run(llm, cases)
+    return crowds.mismatches(cases, outputs, truth)
+
+
+def test_without_a_leak_nothing_differs(target, speculative, cases, truth):
+    assert found(target, speculative, cases, truth, warm=True) == []
+
+
+def test_a_stock_gemm(target, speculative, cases, monkeypatch):
+    """Alone it sees one row at a time, in a crowd many: the library sums them in another order."""
+    monkeypatch.setattr(Linear, "forward", lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias))
+    some = cases[1:5]
+    answers = crowds.truth(target, some)
+    assert found(target, speculative, some, answers)
+
+
+def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
+    original = sampler.gumbel
+
+    def gumbel(seeds, choices, positions, vocab_size):
+        return original(torch.arange(len(seeds)), choices, positions, vocab_size)
+
+    monkeypatch.setattr(sampler, "gumbel", gumbel)
+    wrong = found(target, speculative, cases, truth)
+    assert any("temperature 1" in line for line in wrong)
+    assert not any(line.startswith("greedy") for line in wrong)
+
+
+def test_an_unconfirmed_block_is_published(target, monkeypatch):
+    """A block is published with its last token known but not computed; the request ends there, another goes on."""
+    params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
+    first = crowds.Case("ends on a block", tuple(range(3, 27)), params)  # 24 + 40 = four blocks
+    (answer,) = crowds.truth(target, [first])
+    second = crowds.Case("goes on behind it", first.prompt + answer.token_ids + (9,), params)
+    expected = crowds.truth(target, [second])
+
+    def outcome_of_second() -> list[str]:
+        llm = crowds.make(target)
+        crowds.run(llm, [first])
+        return crowds.mismatches([second], crowds.run(llm, [second]), expected)
+
+    assert outcome_of_second() == []
+    original = PrefixCache.publish
+
+    def publish(self, request):
+        computed, request.num_computed_tokens = request.num_computed_tokens, request.num_tokens
+        original(self, request)
+        request.num_computed_tokens = computed
+
+    monkeypatch.setattr(PrefixCache, "publish", publish)
+    assert outcome_of_second() != []
+
+
+def test_penalties_blind_to_drafts(target, speculative, cases, truth, monkeypatch):
+    monkeypatch.setattr(sampling_kernels, "count_drafts", lambda counts, drafts, offsets: counts)
+    wrong = found(target, speculative, cases, truth)
+    assert any("penalties" in line for line in wrong)
+    assert not any("top-k" in line for line in wrong)
+
+
+def test_attention_that_depends_on_the_chunk(target, speculative, cases, truth, monkeypatch):
+    """Rows of several tokens add their tiles in another order, as a split by query length would."""
+    original = Backend.attend
+
+    def attend(self, q, cache, batch, metadata, **kwargs):
+        out = original(self, q, cache, batch, metadata, **kwargs)
+        many = torch.tensor([count > 4 for count in batch.row_counts])
+        rows = torch.repeat_interleave(many, torch.tensor(batch.row_counts))
+        return torch.where(rows[:, None, None], torch.nextafter(out, out + 1), out)
+
+    monkeypatch.setattr(Backend, "attend", attend)
+    assert found(target, speculative, cases, truth)
+
+
+def test_padding_that_writes_into_a_block(target, speculative, cases, truth, monkeypatch):
+    original = Assembler.assemble
+
+    def assemble(self, plan, table):
+        batch = original(self, plan, table)
+        slots = torch.where(batch.forward.slots == 0, 16 + torch.arange(len(batch.forward.slots)) % 16, batch.forward.slots)
+        object.__setattr__(batch.forward, "slots", slots)
+        return batch
+
+    monkeypatch.setattr(Assembler, "assemble", assemble)
+    assert found(target, speculative, cases, truth)
+
+
+def test_drafts_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
+    """Lengths read by place in the batch instead of by request: right only until the batch changes."""
+    original = RequestTable.commit
+
+    def commit(self, batch, choice):
+        original(self, batch, choice)
+        rows = torch.arange(batch.num_rows)
+        self.num_tokens[rows] = torch.where(batch.num_samples > 0, self.num_tokens[batch.rows], self.num_tokens[rows])
+
+    monkeypatch.setattr(RequestTable, "commit", commit)
+    with pytest.raises((AssertionError, IndexError, RuntimeError)):
+        assert found(target, speculative, cases, truth) == []
+
+
+def test_top_p_mass_in_floating_point_of_the_batch(target, speculative, cases, truth, monkeypatch):
+    """Log-probabilities normalised over the whole batch: only `logprobs` shows it."""
+    original = sampling_kernels.row_sum
+
+    def row_sum(values):
+        return original(values) * (1 + 1e-6 * (values.shape[0] > 4))
+
+    monkeypatch.setattr(sampling_kernels, "row_sum", row_sum)
+    wrong = found(target, speculative, cases, truth)
+    assert wrong and all(line.startswith("logprobs") for line in wrong)

@@ -1,0 +1,123 @@
+"""The identity matrix: whatever the engine does, every request comes out as it does alone and without speculation.
+
+Equality of tokens, logits digests, log-probabilities and stop, never a percentage. `make test` runs a pairwise cover,
+`make matrix` everything.
+"""
+
+import itertools
+import random
+
+import pytest
+
+import crowd as crowds
+from cover import pairs_of, pairwise
+
+DIMENSIONS = {
+    "drafter": ("none", "ngram", "eagle3", "eagle3 speculators", "eagle3 to position 60", "noise", "replay"),
+    "k": (1, 3, 5),
+    "budget": (512, 41, 13),
+    "crowd": ("all", "three", "one"),
+    "blocks": ("ample", "tight"),
+    "prefix": ("off", "cold", "warm"),
+    "depth": (0, 1),
+}
+COVER = pairwise(DIMENSIONS, seed=5)
+FULL = [dict(zip(DIMENSIONS, values, strict=True)) for values in itertools.product(*DIMENSIONS.values())]
+TIGHT = 14  # usable blocks: one long request fits, two do not
+
+_counts_seen: dict[int, set[int]] = {}
+
+
+def _name(run) -> str:
+    return "-".join(str(value).replace(" ", "_") for value in run.values())
+
+
+def _pick(cases, expected, how: str, *, seed: int):
+    """The cases of one run, in an order of its own."""
+    order = list(range(len(cases)))
+    random.Random(seed).shuffle(order)
+    order = order[: {"all": len(order), "three": 3, "one": 1}[how]]
+    return [cases[i] for i in order], [expected[i] for i in order]
+
+
+def _check(run, *, target, speculative, cases, truth, seed):
+    options = {
+        "max_num_batched_tokens": run["budget"],
+        "enable_prefix_caching": run["prefix"] != "off",
+        "overlap_depth": run["depth"],
+        "max_num_seqs": 16,
+    }
+    if run["blocks"] == "tight":
+        options["num_gpu_blocks_override"] = TIGHT + 1
+    config = speculative[run["drafter"]]
+    if config is not None:
+        options["speculative_config"] = config | {"num_speculative_tokens": run["k"]}
+    chosen, expected = _pick(cases, truth, run["crowd"], seed=seed)
+    llm = crowds.make(target, **options)
+    if run["prefix"] == "warm":
+        crowds.run(llm, chosen)
+    outputs = crowds.run(llm, chosen)
+    assert crowds.mismatches(chosen, outputs, expected) == []
+    pool = llm.engine.scheduler.pool
+    assert pool.num_free == pool.num_usable, "blocks were lost"
+    if run["blocks"] == "tight" and run["crowd"] == "all" and run["prefix"] == "off":
+        assert llm.engine.scheduler.num_preemptions > 0
+    if run["prefix"] == "warm" and run["blocks"] == "ample":
+        assert all(out.num_cached_tokens == (len(out.prompt_token_ids) - 1) // 16 * 16 for out in outputs)
+    return outputs
+
+
+def test_cover_has_every_pair():
+    covered = set().union(*(pairs_of(run) for run in COVER))
+    wanted = set().union(*(pairs_of(run) for run in FULL))
+    assert covered == wanted
+    assert len(COVER) <= 50
+
+
+@pytest.mark.parametrize("run", COVER, ids=_name)
+def test_every_request_comes_out_as_alone(run, target, speculative, cases, truth):
+    _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=COVER.index(run))
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("run", FULL, ids=_name)
+def test_every_combination(run, target, speculative, cases, truth):
+    _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=FULL.index(run))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_replay_is_accepted_at_every_count(k, target, speculative, cases, truth):
+    config = speculative["replay"] | {"num_speculative_tokens": k}
+    llm = crowds.make(target, speculative_config=config)
+    results = []
+    settle = llm.engine.scheduler.settle
+
+    def spy(plan, result):
+        results.extend(row for row in result.rows if row.num_drafts == k)
+        return settle(plan, result)
+
+    llm.engine.scheduler.settle = spy
+    outputs = crowds.run(llm, cases)
+    assert crowds.mismatches(cases, outputs, truth) == []
+    assert {row.num_accepted for row in results} == set(range(k + 1))
+
+
+def test_acceptance_counts_do_not_depend_on_the_crowd(target, speculative, cases):
+    config = speculative["eagle3"] | {"num_speculative_tokens": 3}
+    together = crowds.run(crowds.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
+    alone = crowds.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
+    for case, output in zip(cases, together, strict=True):
+        assert crowds.run(alone, [case])[0].speculation == output.speculation, case.name
+
+
+def test_speculation_stats_add_up(target, speculative, cases, truth):
+    for name in ("replay", "eagle3"):
+        config = speculative[name] | {"num_speculative_tokens": 3}
+        for output in crowds.run(crowds.make(target, speculative_config=config), cases):
+            stats = output.speculation
+            tokens = output.outputs[0]
+            assert stats.num_accepted_tokens == sum(stats.num_accepted_tokens_per_pos) == sum(tokens.is_draft)
+            assert len(tokens.is_draft) == len(tokens.token_ids)
+            assert stats.num_accepted_tokens <= stats.num_draft_tokens <= 3 * stats.num_drafts
+            assert stats.num_steps >= len(tokens.token_ids) - stats.num_accepted_tokens
+            assert sorted(stats.num_accepted_tokens_per_pos, reverse=True) == stats.num_accepted_tokens_per_pos
