@@ -1,15 +1,10 @@
 """The tiny random target and heads of the identity suite, and the truth about its crowd; made once a session."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import crowd as crowds  # noqa: E402 - found beside this file
-from tiny_heads import random_head, save_original, save_speculators  # noqa: E402
-from tiny_models import write_tiny_model  # noqa: E402
+import crowd as crowds
+from tiny_heads import random_head, save_original, save_speculators
+from tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,133 @@
+"""Every drafter of the folder keeps the contract; a test adds one by adding one file."""
+
+import pytest
+
+import crowd as crowds
+from outrider import ConfigError
+from outrider.core import plugins
+from outrider.core.errors import CheckpointError, UnsupportedError
+from outrider.speculation import drafters
+from tiny_heads import random_head, save_original, save_speculators
+from tiny_models import write_tiny_model
+
+CONSTANT = '''"""A drafter in one file: always says 7."""
+
+import torch
+
+from outrider.speculation.drafter import BaseDrafter
+
+
+class Drafter(BaseDrafter):
+    def propose(self, batch, *, hidden, choice):
+        return torch.full((batch.num_rows, self.num_drafts), 7)
+'''
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("conformance")
+    write_tiny_model(
+        directory, "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=4, eos_token_id=crowds.EOS, seed=3,
+        max_position_embeddings=512,
+    )  # fmt: skip
+    return directory
+
+
+@pytest.fixture(scope="module")
+def some():
+    return crowds.crowd()[1:9]
+
+
+@pytest.fixture(scope="module")
+def expected(target, some):
+    return crowds.truth(target, some)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    return str(save_speculators(model, tmp_path_factory.mktemp("head")))
+
+
+@pytest.mark.parametrize("name", plugins.names(drafters))
+def test_a_drafter_changes_speed_only(name, target, some, expected, head):
+    config = {"method": name, "num_speculative_tokens": 2}
+    if name == "eagle3":
+        config["model"] = head
+    if name == "replay":
+        answers = [[*case.prompt, *want.token_ids] for case, want in zip(some, expected, strict=True)]
+        config["options"] = {"answers": answers}
+    llm = crowds.make(target, speculative_config=config, max_num_batched_tokens=19)
+    outputs = crowds.run(llm, some)
+    assert crowds.mismatches(some, outputs, expected) == []
+    if llm.engine.worker.drafter.is_row_invariant:
+        again = crowds.run(crowds.make(target, speculative_config=config, max_num_seqs=2), some)
+        assert [output.speculation for output in outputs] == [output.speculation for output in again]
+
+
+def test_one_file_adds_a_drafter(target, some, expected, tmp_path, monkeypatch):
+    (tmp_path / "always_seven.py").write_text(CONSTANT)
+    monkeypatch.setattr(drafters, "__path__", [*drafters.__path__, str(tmp_path)])
+    llm = crowds.make(target, speculative_config={"method": "always_seven"})
+    outputs = crowds.run(llm, some)
+    assert crowds.mismatches(some, outputs, expected) == []
+    assert sum(output.speculation.num_draft_tokens for output in outputs) > 0
+
+
+def test_an_unknown_drafter_is_refused_by_name(target):
+    with pytest.raises(ConfigError, match=r"'medusa' is not known. Known: eagle3, ngram"):
+        crowds.make(target, speculative_config={"method": "medusa"})
+
+
+@pytest.mark.parametrize("method", ["draft_model", "mtp", "eagle"])
+def test_a_later_drafter_is_refused_by_name(target, method):
+    with pytest.raises(UnsupportedError, match="not built yet"):
+        crowds.make(target, speculative_config={"method": method})
+
+
+def test_an_option_of_another_drafter_is_refused(target):
+    with pytest.raises(ConfigError, match="no option 'answers'"):
+        crowds.make(target, speculative_config={"method": "ngram", "options": {"answers": []}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 60}, "vocab_size=60 is not the target's 61"),
+        ({"hidden_size": 48}, "width 48 and the target has 64"),
+        ({"tap_layers": (1, 2, 9)}, "tap 9 is out of range"),
+    ],
+)
+def test_a_head_of_another_target_is_refused(target, tmp_path, changes, message):
+    model = random_head(**({"vocab_size": crowds.VOCAB, "draft_vocab_size": 40} | changes))
+    config = {"method": "eagle3", "model": str(save_speculators(model, tmp_path))}
+    with pytest.raises(ConfigError, match=message):
+        crowds.make(target, speculative_config=config)
+
+
+def test_a_head_without_a_model_is_refused(target):
+    with pytest.raises(ConfigError, match="needs 'model'"):
+        crowds.make(target, speculative_config={"method": "eagle3"})
+
+
+def test_contradicting_vocabulary_maps_are_refused(target, tmp_path):
+    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model.d2t[5] += 1
+    with pytest.raises(CheckpointError, match="d2t and t2d contradict"):
+        crowds.make(target, speculative_config={"method": "eagle3", "model": str(save_speculators(model, tmp_path))})
+
+
+def test_absolute_ids_in_d2t_are_understood(target, some, expected, tmp_path, head):
+    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model.d2t += __import__("torch").arange(40)
+    config = {"method": "eagle3", "model": str(save_original(model, tmp_path))}
+    absolute = crowds.run(crowds.make(target, speculative_config=config), some)
+    offsets = crowds.run(crowds.make(target, speculative_config={"method": "eagle3", "model": head}), some)
+    assert [output.speculation for output in absolute] == [output.speculation for output in offsets]
+
+
+def test_a_missing_weight_of_the_head_is_named(target, tmp_path):
+    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model.fc = None
+    with pytest.raises(CheckpointError, match=r"fc\.weight"):
+        crowds.make(target, speculative_config={"method": "eagle3", "model": str(save_original(model, tmp_path))})

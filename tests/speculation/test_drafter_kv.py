@@ -1,0 +1,132 @@
+"""The drafter's KV at every known index equals, bit for bit, what a clean prefill of the same tokens gives.
+
+Whatever happened before: drafts rejected after 0 … k, prompts in chunks, a prefix-cache hit, preemption.
+"""
+
+import pytest
+import torch
+
+from outrider import LLM, SamplingParams
+from outrider.core.request import Request
+from outrider.speculation.chain import ChainDrafter
+from tiny_heads import random_head, save_speculators
+from tiny_models import write_tiny_model
+
+VOCAB, K = 61, 3
+GREEDY = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    target = tmp_path_factory.mktemp("target")
+    write_tiny_model(target, "qwen3", vocab_size=VOCAB, num_hidden_layers=5)
+    head = random_head(vocab_size=VOCAB, draft_vocab_size=40)
+    return str(target), str(save_speculators(head, tmp_path_factory.mktemp("head")))
+
+
+def _make(directories, **options) -> LLM:
+    target, head = directories
+    config = {"method": "eagle3", "model": head, "num_speculative_tokens": K}
+    options = {"overlap_depth": 0, "max_num_seqs": 4} | options
+    return LLM(target, skip_tokenizer_init=True, speculative_config=config, **options)
+
+
+def _prompt(count: int, seed: int) -> list[int]:
+    return torch.randint(3, VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@pytest.fixture
+def half_right(directories, monkeypatch):
+    """Makes drafts right or wrong by position, so that every accepted count occurs; returns the answers' setter."""
+    answers: list[list[int]] = []
+    original = ChainDrafter._pick
+
+    def pick(drafter, logits, batch, position):
+        picked = original(drafter, logits, batch, position).clone()
+        for i, (row, place) in enumerate(zip(batch.rows.tolist(), position.tolist(), strict=True)):
+            prompt = drafter.table.token_ids[row, :8].tolist()
+            for answer in answers:
+                if answer[:8] == prompt and place < len(answer) and place % 11 not in (0, 2, 5, 10):
+                    picked[i] = answer[place]
+        return picked
+
+    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    plain = LLM(directories[0], skip_tokenizer_init=True)
+
+    def know(*prompts: list[int]) -> None:
+        for prompt in prompts:
+            output = plain.generate({"prompt_token_ids": prompt}, GREEDY)[0]
+            answers.append(prompt + output.outputs[0].token_ids)
+
+    return know
+
+
+def _start(llm: LLM, prompt: list[int]) -> Request:
+    request = llm.engine.new_request({"prompt_token_ids": prompt}, GREEDY)
+    llm.engine.add(request)
+    return request
+
+
+def _run_until(llm: LLM, request: Request, num_output: int) -> None:
+    while request.num_output_tokens < num_output:
+        llm.engine.step()
+
+
+def _drafter_kv(llm: LLM, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    """K and V at the indices 1 … num_tokens - 1 of a running request."""
+    drafter = llm.engine.worker.drafter
+    index = torch.arange(1, request.num_tokens)
+    slots = torch.tensor(request.block_ids)[index // 16] * 16 + index % 16
+    (cache,) = drafter.caches
+    return cache.k.flatten(0, 1)[slots], cache.v.flatten(0, 1)[slots]
+
+
+def _check_clean(directories, llm: LLM, request: Request) -> None:
+    clean = _make(directories, enable_prefix_caching=False)
+    fresh = _start(clean, list(request.token_ids))
+    _run_until(clean, fresh, 1)
+    for ours, wanted in zip(_drafter_kv(llm, request), _drafter_kv(clean, fresh), strict=True):
+        assert torch.equal(ours, wanted[: len(ours)])
+
+
+@pytest.mark.parametrize("budget", [512, 7])
+def test_after_partial_acceptance(directories, half_right, budget):
+    prompt = _prompt(41, 1)
+    half_right(prompt)
+    llm = _make(directories, max_num_batched_tokens=budget)
+    request = _start(llm, prompt)
+    accepted = set()
+    for num_output in range(1, 70):
+        before = request.speculation.num_accepted_tokens
+        _run_until(llm, request, num_output)
+        accepted.add(request.speculation.num_accepted_tokens - before)
+    assert accepted == set(range(K + 1))
+    _check_clean(directories, llm, request)
+
+
+@pytest.mark.parametrize("num_shared", [16, 30, 48])
+def test_behind_a_prefix_hit(directories, half_right, num_shared):
+    """The block's last token is followed by another token than the one it was first computed with."""
+    first = _prompt(60, 2)
+    second = first[:num_shared] + _prompt(20, 3)
+    half_right(first, second)
+    llm = _make(directories)
+    running = _start(llm, first)
+    _run_until(llm, running, 20)
+    hit = _start(llm, second)
+    _run_until(llm, hit, 20)
+    assert hit.num_cached_tokens == num_shared // 16 * 16
+    _check_clean(directories, llm, hit)
+    _check_clean(directories, llm, running)
+
+
+def test_after_preemption(directories, half_right):
+    prompts = [_prompt(30, seed) for seed in (4, 5, 6)]
+    half_right(*prompts)
+    llm = _make(directories, num_gpu_blocks_override=14)
+    requests = [_start(llm, prompt) for prompt in prompts]
+    _run_until(llm, requests[0], 85)
+    while llm.engine.scheduler.num_preemptions == 0 or requests[2].num_output_tokens < 70:
+        llm.engine.step()
+    _check_clean(directories, llm, requests[2])
+    assert requests[2].num_preemptions > 0
