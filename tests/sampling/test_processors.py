@@ -1,0 +1,297 @@
+"""Each processor, and the sampler as a whole, against slow Python that looks at one row at a time.
+
+The slow side works on lists with loops, sets, `sorted` and `math`; it rounds to fp32 where the definition does.
+"""
+
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from outrider.core.sampling_params import SamplingParams
+from outrider.kernels.reference import sampling as kernels
+from outrider.sampling.noise import gumbel
+from outrider.sampling.sampler import Sampler
+
+INFINITY = math.inf
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def f32(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def slow_finite(row: list[float]) -> list[float]:
+    return [-INFINITY if math.isnan(value) else min(value, LARGEST) for value in row]
+
+
+def slow_order(row: list[float]) -> list[int]:
+    return sorted(range(len(row)), key=lambda token_id: (-row[token_id], token_id))
+
+
+def slow_bias(row: list[float], bias: dict[int, float]) -> list[float]:
+    row = list(row)
+    for token_id, value in bias.items():
+        row[token_id] = min(f32(row[token_id] + f32(value)), LARGEST)
+    return row
+
+
+def slow_forbid(row: list[float], token_ids: tuple[int, ...]) -> list[float]:
+    return [-INFINITY if token_id in set(token_ids) else value for token_id, value in enumerate(row)]
+
+
+def slow_penalize(
+    row: list[float], prompt: tuple[int, ...], output: tuple[int, ...], params: SamplingParams
+) -> list[float]:
+    repetition, presence, frequency = (
+        f32(value) for value in (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+    )
+    counts = Counter(output)
+    result = []
+    for token_id, value in enumerate(row):
+        if token_id in counts or token_id in set(prompt):
+            value = f32(value / repetition) if value > 0 else f32(value * repetition)
+        if token_id in counts:
+            value = f32(value - f32(frequency * counts[token_id]))
+            value = f32(value - presence)
+        result.append(min(value, LARGEST))
+    return result
+
+
+def slow_scale(row: list[float], temperature: float) -> list[float]:
+    largest = max(row)
+    if largest == -INFINITY:
+        return list(row)
+    return [f32(f32(value - largest) / f32(temperature)) for value in row]
+
+
+def slow_kept(row: list[float], scaled: list[float], *, top_k: int, top_p: float, min_p: float) -> set[int]:
+    """Ids that min_p, top_k and top_p leave, in this order."""
+    least = f32(math.log(f32(min_p))) if min_p > 0 else -INFINITY
+    kept = [token_id for token_id in slow_order(row) if scaled[token_id] >= least]
+    if top_k > 0:
+        kept = kept[:top_k]
+    if top_p < 1.0 and kept:
+        masses = [math.exp(scaled[token_id]) for token_id in kept]
+        needed = f32(top_p) * math.fsum(masses)
+        before = [0.0, *itertools.accumulate(masses)][:-1]
+        kept = [token_id for token_id, mass in zip(kept, before, strict=True) if mass < needed][: len(kept)]
+    return set(kept or slow_order(row)[:1])
+
+
+def slow_logprob(row: list[float], token_id: int) -> float:
+    largest = max(row)
+    if row[token_id] == -INFINITY:
+        return -INFINITY
+    return row[token_id] - largest - math.log(math.fsum(math.exp(value - largest) for value in row))
+
+
+def slow_sample(case, offset: int) -> int:
+    """The token of one row, as plain decoding after `offset` accepted drafts would choose it."""
+    params = case.params
+    output = case.output + case.drafts[:offset]
+    row = slow_finite(case.logits[offset].tolist())
+    row = slow_bias(row, params.logit_bias or {})
+    if len(output) < params.min_tokens:
+        row = slow_forbid(row, case.stop_token_ids)
+    row = slow_penalize(row, case.prompt, output, params)
+    if params.temperature < 1e-5:
+        return slow_order(row)[0]
+    scaled = slow_scale(row, params.temperature)
+    kept = slow_kept(row, scaled, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
+    key = (torch.tensor([number]) for number in (case.seed, 0, len(case.prompt) + len(output)))
+    noise = gumbel(*key, len(row))[0].tolist()
+    noisy = [
+        f32(value + noise[token_id]) if token_id in kept else -INFINITY for token_id, value in enumerate(scaled)
+    ]
+    return slow_order(noisy)[0]
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 37, 128])
+def test_sampler_equals_slow_python(vocab_size: int, make_crowd, make_batch, make_table) -> None:
+    num_drafts, num_top = 3, 5
+    cases = make_crowd(64, vocab_size=vocab_size, num_drafts=num_drafts, seed=vocab_size)
+    samples = list(itertools.product(range(len(cases)), range(num_drafts + 1)))
+    logits, batch = make_batch(cases, samples, num_logprobs=num_top)
+    kept = logits.clone()
+    sampled = Sampler()(logits, batch, make_table(cases, vocab_size=vocab_size))
+    assert torch.equal(logits.view(torch.int32), kept.view(torch.int32)), "logits are not changed"
+
+    expected = [slow_sample(cases[case], offset) for case, offset in samples]
+    assert sampled.token_ids.tolist() == expected
+    for place, token_id in enumerate(expected):
+        row = slow_finite(logits[place].tolist())
+        order = slow_order(row)
+        top = order[: min(num_top, vocab_size)]
+        assert int(sampled.ranks[place]) == order.index(token_id) + 1
+        assert sampled.top_ids[place].tolist() == top
+        logprobs = [float(sampled.logprobs[place]), *sampled.top_logprobs[place].tolist()]
+        assert logprobs == pytest.approx([slow_logprob(row, i) for i in (token_id, *top)], rel=1e-5, abs=1e-5)
+
+
+def ids_kept(
+    logits: Tensor, *, top_k: list[int], top_p: list[float], min_p: list[float], temperature: float = 1.0
+) -> list[set[int]]:
+    scaled = kernels.below_max(logits) / temperature
+    result = kernels.truncate(
+        logits, scaled, top_k=torch.tensor(top_k), top_p=torch.tensor(top_p), min_p=torch.tensor(min_p)
+    )
+    assert torch.equal(result[result > -INFINITY], scaled[result > -INFINITY]), "what is kept keeps its bits"
+    return [set(row.nonzero().flatten().tolist()) for row in result > -INFINITY]
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+def test_truncation_keeps_what_slow_python_keeps(temperature: float) -> None:
+    rng = random.Random(5)
+    logits = torch.randn(400, 61, generator=torch.Generator().manual_seed(6)) * 3
+    logits[::2] = (logits[::2] * 2).round() / 2
+    top_k = [rng.choice((-1, 0, 1, 2, 5, 60, 61, 62, 2**31 - 1)) for _ in logits]
+    top_p = [rng.choice((1e-9, 0.1, 0.5, 0.9, 0.99, 1.0, 1.0)) for _ in logits]
+    min_p = [rng.choice((0.0, 0.0, 1e-4, 0.1, 0.999, 1.0)) for _ in logits]
+    kept = ids_kept(logits, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
+    for place, row in enumerate(logits.tolist()):
+        scaled = slow_scale(row, temperature)
+        expected = slow_kept(row, scaled, top_k=top_k[place], top_p=top_p[place], min_p=min_p[place])
+        assert kept[place] == expected, (top_k[place], top_p[place], min_p[place])
+
+
+def test_ties_at_every_cut_go_to_the_lower_id() -> None:
+    row = torch.tensor([1.0, 3.0, 3.0, 0.0, 3.0, -0.0, 1.0, 3.0])
+    order = [1, 2, 4, 7, 0, 6, 3, 5]
+    for count in range(1, 9):
+        assert ids_kept(row[None], top_k=[count], top_p=[1.0], min_p=[0.0]) == [set(order[:count])]
+    equal = torch.zeros(1, 16)
+    for count in range(1, 17):
+        assert ids_kept(equal, top_k=[0], top_p=[count / 16], min_p=[0.0]) == [set(range(count))]
+        assert ids_kept(equal, top_k=[count], top_p=[0.5], min_p=[0.0]) == [set(range((count + 1) // 2))]
+    assert ids_kept(row[None], top_k=[0], top_p=[1.0], min_p=[1.0]) == [{1, 2, 4, 7}]
+
+
+def test_at_least_one_token_is_kept() -> None:
+    row = torch.tensor([[0.0, 5.0, 5.0, -INFINITY]])
+    assert ids_kept(row, top_k=[0], top_p=[1e-30], min_p=[0.0]) == [{1}]
+    assert ids_kept(row, top_k=[1], top_p=[1e-30], min_p=[1.0]) == [{1}]
+
+
+def test_neutral_truncation_keeps_tokens_without_mass() -> None:
+    row = torch.tensor([[0.0, -1000.0, -90.0]])
+    assert ids_kept(row, top_k=[0], top_p=[1.0], min_p=[0.0]) == [{0, 1, 2}]
+    assert ids_kept(row, top_k=[2], top_p=[1.0], min_p=[0.0]) == [{0, 2}]
+
+
+def test_top_p_is_a_share_of_what_top_k_and_min_p_leave() -> None:
+    row = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.1]]))
+    assert ids_kept(row, top_k=[0], top_p=[0.65], min_p=[0.0]) == [{0, 1}]
+    assert ids_kept(row, top_k=[2], top_p=[0.55], min_p=[0.0]) == [{0}]  # 4/7 reaches it
+    assert ids_kept(row, top_k=[0], top_p=[0.55], min_p=[0.6]) == [{0}]
+
+
+def test_argmax_gives_the_lowest_id_among_ties() -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randint(0, 3, (300, 129), generator=generator).float()
+    values[0], values[1] = 0.0, -INFINITY
+    values[2, ::2] = -0.0
+    expected = [row.index(max(row)) for row in values.tolist()]
+    assert kernels.argmax(values).tolist() == expected
+
+
+def test_order_keys_sort_like_floats_and_are_unique() -> None:
+    values = torch.tensor([[0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, -INFINITY, 1.0, -1.0, 1.0, -INFINITY]])
+    keys = kernels.order_keys(values)
+    assert keys.unique().numel() == values.numel()
+    assert keys[0].argsort(descending=True).tolist() == slow_order(values[0].tolist())
+
+
+def test_bias_and_forbidden_ids_touch_only_what_the_count_covers() -> None:
+    logits = torch.tensor([[0.5, -1.0, 2.0], [-INFINITY, LARGEST, 0.0]])
+    ids = torch.tensor([[2, 0, 1], [1, 0, 0]])
+    values = torch.tensor([[1.5, 9.0, 9.0], [3e38, 5.0, 9.0]])
+    counts = torch.tensor([1, 2])
+    assert kernels.add_bias(logits, ids, values, counts).tolist() == [
+        [0.5, -1.0, 3.5],
+        [-INFINITY, LARGEST, 0.0],
+    ]
+    assert kernels.forbid(logits, ids, counts).tolist() == [[0.5, -1.0, -INFINITY], [-INFINITY, -INFINITY, 0.0]]
+    nothing = torch.zeros(2, dtype=torch.int64)
+    assert torch.equal(kernels.add_bias(logits, ids, values, nothing), logits)
+    assert torch.equal(kernels.forbid(logits, ids, nothing), logits)
+
+
+def test_penalties_equal_slow_python_bit_for_bit(make_crowd, make_table) -> None:
+    cases = make_crowd(64, vocab_size=41, num_drafts=4, seed=12)
+    table = make_table(cases, vocab_size=41)
+    logits = kernels.finite(torch.stack([case.logits[0] for case in cases]))
+    drafts = torch.tensor([case.drafts for case in cases])
+    for offset in range(5):
+        counts = kernels.count_drafts(table.output_counts, drafts, torch.full((64,), offset))
+        result = kernels.penalize(
+            logits,
+            counts,
+            table.prompt_mask,
+            repetition=table.repetition_penalty,
+            presence=table.presence_penalty,
+            frequency=table.frequency_penalty,
+        )
+        expected = [
+            slow_penalize(row, case.prompt, case.output + case.drafts[:offset], case.params)
+            for row, case in zip(logits.tolist(), cases, strict=True)
+        ]
+        assert torch.equal(result, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 64, 65, 1000])
+def test_row_sum_is_close_to_the_exact_sum(width: int) -> None:
+    values = torch.rand(5, width, generator=torch.Generator().manual_seed(width))
+    exact = [math.fsum(row) for row in values.tolist()]
+    result = kernels.row_sum(values)
+    assert result.shape == (5, 1) and result.flatten().tolist() == pytest.approx(exact, rel=1e-6)
+
+
+def test_no_samples_give_empty_results(make_crowd, make_batch, make_table) -> None:
+    cases = make_crowd(1, vocab_size=9, num_drafts=2, seed=1)
+    logits, batch = make_batch(cases, [(0, 0)])
+    fields = {name: getattr(batch, name)[:0] for name in ("rows", "offsets", "lengths", "drafts")}
+    lists = dict.fromkeys(("random_index", "penalty_index", "bias_index", "min_tokens_index", "truncation_index"))
+    empty = type(batch)(**fields, **lists, num_logprobs=3, wants_digest=True)
+    sampled = Sampler()(logits[:0], empty, make_table(cases, vocab_size=9))
+    assert sampled.token_ids.shape == (0,) and sampled.logits_hashes.shape == (0,)
+    assert sampled.top_ids.shape == (0, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_where_nothing_is_left_the_choice_is_token_0(
+    temperature: float, make_crowd, make_batch, make_table
+) -> None:
+    case = make_crowd(1, vocab_size=7, num_drafts=0, seed=1)[0]
+    params = SamplingParams(temperature=temperature, top_p=0.5, top_k=3, min_p=0.1)
+    for value in (math.nan, -INFINITY):
+        hopeless = type(case)(
+            params=params,
+            seed=3,
+            prompt=(1,),
+            output=(),
+            drafts=(),
+            stop_token_ids=(),
+            logits=torch.full((1, 7), value),
+        )
+        logits, batch = make_batch([hopeless], [(0, 0)])
+        sampled = Sampler()(logits, batch, make_table([hopeless], vocab_size=7))
+        assert sampled.token_ids.tolist() == [0]
+        assert sampled.logprobs.tolist() == [-INFINITY] and sampled.ranks.tolist() == [1]
+
+
+def test_without_wishes_there_are_no_logprobs_and_no_digest(make_crowd, make_batch, make_table) -> None:
+    cases = make_crowd(3, vocab_size=9, num_drafts=0, seed=1)
+    make: Callable = Sampler()
+    table = make_table(cases, vocab_size=9)
+    plain = make(*make_batch(cases, [(0, 0), (1, 0)], num_logprobs=None, wants_digest=False), table)
+    assert plain.logprobs is plain.ranks is plain.top_ids is plain.top_logprobs is plain.logits_hashes is None
+    chosen_only = make(*make_batch(cases, [(0, 0), (1, 0)], num_logprobs=0), table)
+    assert chosen_only.logprobs.shape == (2,) and chosen_only.top_ids.shape == (2, 0)

@@ -1,0 +1,111 @@
+"""Accept while equal: against a loop over requests, with gaps in the layout, no drafts and little room."""
+
+import random
+
+import pytest
+import torch
+
+from outrider.sampling.verifier import Choice, verify
+
+
+def slow_verify(
+    sampled: list[int], starts: list[int], counts: list[int], drafts: list[list[int]], room: list[int]
+) -> list[tuple[list[int], int, int]]:
+    """Per request: emitted tokens, accepted drafts among them, real drafts."""
+    results = []
+    for start, count, row, space in zip(starts, counts, drafts, room, strict=True):
+        emitted: list[int] = []
+        num_accepted = 0
+        for index in range(count):
+            if len(emitted) == space:
+                break
+            token_id = sampled[start + index]
+            emitted.append(token_id)
+            if index == count - 1 or row[index] != token_id:
+                break
+            num_accepted += 1
+        results.append((emitted, num_accepted, max(count - 1, 0)))
+    return results
+
+
+def rows_of(choice: Choice) -> list[tuple[list[int], int, int]]:
+    counts = choice.num_tokens.tolist()
+    for row, count in zip(choice.token_ids.tolist(), counts, strict=True):
+        assert not any(row[count:]), "places that were not emitted hold 0"
+    return [
+        (row[:count], accepted, drafts)
+        for row, count, accepted, drafts in zip(
+            choice.token_ids.tolist(),
+            counts,
+            choice.num_accepted.tolist(),
+            choice.num_drafts.tolist(),
+            strict=True,
+        )
+    ]
+
+
+@pytest.mark.parametrize("num_drafts", [0, 1, 3, 8])
+def test_verify_equals_a_loop_over_requests(num_drafts: int) -> None:
+    rng = random.Random(num_drafts)
+    seen: set[int] = set()
+    for _ in range(200):
+        sampled: list[int] = []
+        starts, counts, drafts, room = [], [], [], []
+        for _ in range(rng.randrange(1, 9)):
+            laid_out = rng.choice((0, 1, num_drafts + 1, rng.randrange(num_drafts + 2)))
+            starts.append(len(sampled))
+            counts.append(rng.randrange(laid_out + 1) if rng.random() < 0.3 else laid_out)
+            tokens = [rng.randrange(5) for _ in range(laid_out)]
+            sampled += tokens
+            row = [*tokens, *[rng.randrange(5) for _ in range(num_drafts)]][:num_drafts]
+            drafts.append([token if rng.random() < 0.8 else rng.randrange(5) for token in row])
+            room.append(rng.choice((0, 1, 2, rng.randrange(num_drafts + 2), 1000)))
+        choice = verify(
+            torch.tensor(sampled, dtype=torch.int64),
+            sample_starts=torch.tensor(starts),
+            num_samples=torch.tensor(counts),
+            drafts=torch.tensor(drafts, dtype=torch.int64).view(len(drafts), num_drafts),
+            room=torch.tensor(room),
+        )
+        assert choice.token_ids.shape == (len(starts), num_drafts + 1)
+        assert rows_of(choice) == slow_verify(sampled, starts, counts, drafts, room)
+        seen.update(choice.num_accepted.tolist())
+    assert seen == set(range(num_drafts + 1)), "every accepted count occurred"
+
+
+def verify_one(
+    sampled: list[int], drafts: list[int], *, num_samples: int, room: int
+) -> tuple[list[int], int, int]:
+    choice = verify(
+        torch.tensor(sampled),
+        sample_starts=torch.tensor([0]),
+        num_samples=torch.tensor([num_samples]),
+        drafts=torch.tensor([drafts]),
+        room=torch.tensor([room]),
+    )
+    return rows_of(choice)[0]
+
+
+def test_a_stale_draft_beyond_the_real_ones_is_not_accepted() -> None:
+    assert verify_one([4, 5, 6], [4, 5], num_samples=2, room=9) == ([4, 5], 1, 1)
+
+
+def test_an_equal_draft_after_a_miss_is_not_accepted() -> None:
+    assert verify_one([4, 5, 6, 7], [4, 0, 6], num_samples=4, room=9) == ([4, 5], 1, 3)
+
+
+def test_only_emitted_drafts_count_where_the_room_cuts() -> None:
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, room=2) == ([4, 5], 2, 3)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, room=0) == ([], 0, 3)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, room=-3) == ([], 0, 3)
+
+
+def test_a_step_of_prompt_chunks_emits_nothing() -> None:
+    choice = verify(
+        torch.zeros(0, dtype=torch.int64),
+        sample_starts=torch.zeros(3, dtype=torch.int64),
+        num_samples=torch.zeros(3, dtype=torch.int64),
+        drafts=torch.zeros(3, 2, dtype=torch.int64),
+        room=torch.full((3,), 10),
+    )
+    assert rows_of(choice) == [([], 0, 0)] * 3
