@@ -2,38 +2,49 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.set-up
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check gpu-test matrix clean
+.PHONY: setup setup-dev demo check test matrix gpu-test clean
 
-setup: $(STAMP)
+# what the engine needs; does nothing the second time
+setup: $(VENV)/.set-up
+# what its tests need on top
+setup-dev: $(VENV)/.set-up-dev
 
-# torch first and alone: the pinned CPU build satisfies every later requirement
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version}"'
+# torch first and alone: the constrained build satisfies every later requirement
+$(VENV)/.set-up: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version}. Set PYTHON=...")'
+	@echo "Setting up $(VENV): torch and what the engine needs. This takes a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps speculators hs-connectors
-	touch $(STAMP)
+	$(INSTALL) torch
+	$(INSTALL) -e .
+	touch $@
+
+# the speculators library comes without its own requirements, which would pull a CUDA build of torchvision
+$(VENV)/.set-up-dev: $(VENV)/.set-up
+	@echo "Setting up what the tests need on top."
+	$(INSTALL) -e '.[dev]'
+	$(INSTALL) --no-deps speculators hs-connectors
+	touch $@
 
 demo: setup
 	@$(BIN)/outrider demo
 
-check: setup
+check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# two processes of one thread each: small matrices gain nothing from threads
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-matrix: setup
-	$(BIN)/python -m pytest -m matrix tests/identity
+matrix: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m matrix tests/identity
 
-# on a machine with a GPU, with the Python that has torch for it
+# on a machine with a GPU, with the Python that has a torch for it
 gpu-test:
-	PYTHONPATH=src $(PYTHON) -m pytest -m gpu
+	PYTHONPATH=src $(PYTHON) -m pytest -m gpu tests
 
 clean:
 	rm -rf $(VENV) build dist

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from outrider.core.errors import CheckpointError, RequestError
-
-_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What decoders put in place of bytes that are no character, or not yet one."""
@@ -21,14 +19,13 @@ class Tokenizer:
     """Text to ids and back, for one model directory."""
 
     def __init__(self, directory: Path) -> None:
-        if not any((directory / name).is_file() for name in _FILES):
+        if not (directory / "tokenizer.json").is_file():
             raise CheckpointError(
-                f"{directory} has no tokenizer ({' or '.join(_FILES)}). Add one, or pass skip_tokenizer_init=True "
-                "and prompts as token ids."
+                f"{directory} has no tokenizer.json. Add one (convert a slow tokenizer to that form), or pass "
+                "skip_tokenizer_init=True and prompts as token ids."
             )
-        self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        if not self._tokenizer.is_fast:
-            raise CheckpointError(f"{directory} has no tokenizer.json. Convert the tokenizer to that form.")
+        # by this class and not the automatic one: tokenizer.json says all, and the other imports modelling code
+        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
         self._backend = self._tokenizer.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
