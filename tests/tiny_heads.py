@@ -11,9 +11,9 @@ from transformers import LlamaConfig, Qwen3Config
 
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
-from speculators import SpeculatorsConfig, VerifierConfig  # noqa: E402 - reads the variable at import
-from speculators.models.eagle3 import Eagle3DraftModel, Eagle3SpeculatorConfig  # noqa: E402
-from speculators.proposals.greedy import GreedyTokenProposalConfig  # noqa: E402
+from speculators import SpeculatorsConfig, VerifierConfig
+from speculators.models.eagle3 import Eagle3DraftModel, Eagle3SpeculatorConfig
+from speculators.proposals.greedy import GreedyTokenProposalConfig
 
 
 def random_head(

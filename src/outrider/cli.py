@@ -30,7 +30,9 @@ ZOO = Path(__file__).resolve().parents[2] / "zoo"
 Model = Annotated[str, typer.Option(help="Model directory in Hugging Face form.")]
 SpeculativeConfig = Annotated[
     str | None,
-    typer.Option(help='JSON, e.g. \'{"method": "ngram"}\'. Unset: the zoo\'s EAGLE-3 for the zoo\'s target, else none.'),
+    typer.Option(
+        help="JSON, e.g. '{\"method\": \"ngram\"}'. Unset: the zoo's EAGLE-3 for the zoo's target, else none."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto or cpu.")]
 AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
@@ -42,7 +44,8 @@ def _speculative(model: str, given: str | None) -> dict[str, Any] | None:
         try:
             return json.loads(given)
         except json.JSONDecodeError as error:
-            raise typer.BadParameter(f"--speculative-config is not JSON: {error}. Example: '{{\"method\": \"ngram\"}}'")
+            remedy = """Example: '{"method": "ngram"}'"""
+            raise typer.BadParameter(f"--speculative-config is not JSON: {error}. {remedy}") from error
     if Path(model).resolve() == (ZOO / "tiny").resolve():
         return {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
     return None
@@ -53,7 +56,9 @@ def generate(
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; read from standard input if none.")] = None,
     model: Model = str(ZOO / "tiny"),
     speculative_config: SpeculativeConfig = None,
-    compare: Annotated[bool, typer.Option(help="With and without speculation, side by side, and check equality.")] = False,
+    compare: Annotated[
+        bool, typer.Option(help="With and without speculation, side by side, and check equality.")
+    ] = False,
     chat: Annotated[bool, typer.Option(help="Each prompt is a user message under the chat template.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Most output tokens.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,

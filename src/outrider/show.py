@@ -42,7 +42,11 @@ def coloured(output: RequestOutput, tokenizer: Tokenizer) -> Text:
 def panel(output: RequestOutput, tokenizer: Tokenizer, *, title: str) -> Panel:
     """One completion in a frame, with its figures below."""
     return Panel(
-        coloured(output, tokenizer), title=title, title_align="left", subtitle=_figures(output), subtitle_align="right"
+        coloured(output, tokenizer),
+        title=title,
+        title_align="left",
+        subtitle=_figures(output),
+        subtitle_align="right",
     )
 
 
@@ -107,9 +111,7 @@ def verdict(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> Te
     )
 
 
-def side_by_side(
-    console: Console, pairs: Sequence[tuple[RequestOutput, RequestOutput]], tokenizer: Tokenizer
-) -> None:
+def side_by_side(console: Console, pairs: Sequence[tuple[RequestOutput, RequestOutput]], tokenizer: Tokenizer) -> None:
     """Each prompt twice: with speculation left, without right."""
     for index, (ours, plain) in enumerate(pairs):
         table = Table.grid(expand=True)

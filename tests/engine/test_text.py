@@ -91,9 +91,7 @@ def random_output(tokenizer: Tokenizer, rng: random.Random) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_output_ends_where_a_search_over_all_prefixes_finds_the_first_stop(
-    byte_level: Tokenizer, seed: int
-) -> None:
+def test_output_ends_where_a_search_over_all_prefixes_finds_the_first_stop(byte_level: Tokenizer, seed: int) -> None:
     rng = random.Random(seed)
     num_stopped = 0
     for _ in range(60):
@@ -162,9 +160,7 @@ def test_earliest_of_several_stops_wins_and_the_longest_that_starts_there(byte_l
 
 
 def test_stop_string_of_many_bytes_waits_for_its_last_byte(byte_level: Tokenizer) -> None:
-    single = {
-        byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))
-    }
+    single = {byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))}
     # the four bytes of the character as byte-level BPE writes them: f0 9f 99 83
     token_ids = [single[character] for character in "ðŁĻĥ"]
     assert byte_level.decode(token_ids) == "🙃"
@@ -191,9 +187,7 @@ def test_stop_string_before_an_unfinished_character_is_found_at_once(byte_level:
 
 def test_stop_string_in_what_was_held_back_is_not_in_the_text(byte_level: Tokenizer) -> None:
     words = byte_level.encode("fox")
-    single = {
-        byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))
-    }
+    single = {byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))}
     output = Output(byte_level, new_request(stop=REPLACEMENT, max_tokens=len(words) + 1))
     assert output.emit([*words, single["ð"]]) == len(words) + 1
     assert (output.reason, output.text) == (FinishReason.LENGTH, "fox")
@@ -268,9 +262,7 @@ def test_stop_at_the_last_token_is_a_stop(byte_level: Tokenizer) -> None:
 
 def test_unfinished_character_at_the_end_is_shown_as_the_tokenizer_shows_it(byte_level: Tokenizer) -> None:
     words = byte_level.encode("fox")
-    single = {
-        byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))
-    }
+    single = {byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))}
     output = Output(byte_level, new_request())
     output.emit([*words, single["ð"]])
     assert output.checker.text_so_far("r") == "fox"

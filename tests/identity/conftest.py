@@ -1,8 +1,8 @@
 """The tiny random target and heads of the identity suite, and the truth about its crowd; made once a session."""
 
+import crowd as crowds
 import pytest
 
-import crowd as crowds
 from tiny_heads import random_head, save_original, save_speculators
 from tiny_models import write_tiny_model
 

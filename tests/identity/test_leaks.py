@@ -1,12 +1,12 @@
-"""Leaks put in on purpose, one at a time: each must turn the identity suite red. A suite that cannot fail proves nothing.
+"""Leaks put in on purpose, one at a time: each must turn the suite red. A suite that cannot fail proves nothing.
 
 The truth is made before the leak is put in, from the plain engine.
 """
 
+import crowd as crowds
 import pytest
 import torch
 
-import crowd as crowds
 from outrider import SamplingParams
 from outrider.attention.backends.oracle import Backend
 from outrider.device.assemble import Assembler
@@ -102,7 +102,9 @@ def test_padding_that_writes_into_a_block(target, speculative, cases, truth, mon
 
     def assemble(self, plan, table):
         batch = original(self, plan, table)
-        slots = torch.where(batch.forward.slots == 0, 16 + torch.arange(len(batch.forward.slots)) % 16, batch.forward.slots)
+        slots = torch.where(
+            batch.forward.slots == 0, 16 + torch.arange(len(batch.forward.slots)) % 16, batch.forward.slots
+        )
         object.__setattr__(batch.forward, "slots", slots)
         return batch
 

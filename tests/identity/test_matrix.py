@@ -7,9 +7,8 @@ Equality of tokens, logits digests, log-probabilities and stop, never a percenta
 import itertools
 import random
 
-import pytest
-
 import crowd as crowds
+import pytest
 from cover import pairs_of, pairwise
 
 DIMENSIONS = {

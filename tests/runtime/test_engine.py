@@ -1,9 +1,9 @@
 """The engine around the step: overlap, aborts, refusals, seeds; whatever happens, other requests are not disturbed."""
 
+import crowd as crowds
 import pytest
 import torch
 
-import crowd as crowds
 from outrider import ConfigError, RequestError, SamplingParams, UnsupportedError
 from outrider.core.outputs import RequestOutput
 from tiny_models import write_tiny_model
@@ -12,9 +12,7 @@ from tiny_models import write_tiny_model
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("engine")
-    write_tiny_model(
-        directory, "qwen3", vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, max_position_embeddings=512
-    )
+    write_tiny_model(directory, "qwen3", vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, max_position_embeddings=512)
     return directory
 
 
@@ -148,11 +146,19 @@ def test_dummy_weights_need_a_config_only(target, tmp_path):
         ({"tensor_parallel_size": 2}, UnsupportedError, "tensor_parallel_size=2 is not built yet"),
         ({"device": "cuda"}, UnsupportedError, "device='cuda' is not built yet"),
         ({"dtype": "bfloat16"}, ConfigError, "a CPU computes in float32"),
-        ({"max_model_len": 4096}, ConfigError, "max_model_len=4096 is above the model's max_position_embeddings=512"),
+        (
+            {"max_model_len": 4096},
+            ConfigError,
+            "max_model_len=4096 is above the model's max_position_embeddings=512",
+        ),
         ({"attention_backend": "flash"}, ConfigError, "attention_backend 'flash' is not known. Known: oracle"),
         ({"block_size": 8}, ConfigError, "block_size=8 is out of range"),
         ({"overlap_depth": 2}, ConfigError, "overlap_depth=2 is out of range"),
-        ({"max_num_batched_tokens": 3, "speculative_config": {"method": "ngram"}}, ConfigError, "takes 4 tokens a step"),
+        (
+            {"max_num_batched_tokens": 3, "speculative_config": {"method": "ngram"}},
+            ConfigError,
+            "takes 4 tokens a step",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused(target, options, error, message):

@@ -5,10 +5,10 @@ depends on a value, raises. Prompt chunks, decode rows with drafts, penalties, l
 ride together; only reading the results back (which does wait, one step later) is left out.
 """
 
+import crowd as crowds
 import pytest
 import torch
 
-import crowd as crowds
 from outrider import models, platforms
 from outrider.core.config import engine_config
 from outrider.core.plan import RowResult, StepResult

@@ -108,9 +108,7 @@ def slow_sample(case, offset: int) -> int:
     kept = slow_kept(row, scaled, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
     key = (torch.tensor([number]) for number in (case.seed, 0, len(case.prompt) + len(output)))
     noise = gumbel(*key, len(row))[0].tolist()
-    noisy = [
-        f32(value + noise[token_id]) if token_id in kept else -INFINITY for token_id, value in enumerate(scaled)
-    ]
+    noisy = [f32(value + noise[token_id]) if token_id in kept else -INFINITY for token_id, value in enumerate(scaled)]
     return slow_order(noisy)[0]
 
 
@@ -266,9 +264,7 @@ def test_no_samples_give_empty_results(make_crowd, make_batch, make_table) -> No
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_where_nothing_is_left_the_choice_is_token_0(
-    temperature: float, make_crowd, make_batch, make_table
-) -> None:
+def test_where_nothing_is_left_the_choice_is_token_0(temperature: float, make_crowd, make_batch, make_table) -> None:
     case = make_crowd(1, vocab_size=7, num_drafts=0, seed=1)[0]
     params = SamplingParams(temperature=temperature, top_p=0.5, top_k=3, min_p=0.1)
     for value in (math.nan, -INFINITY):

@@ -122,9 +122,7 @@ def test_a_row_with_drafts_equals_plain_decoding_after_them(make_crowd, make_bat
     cases = make_crowd(160, vocab_size=61, num_drafts=NUM_DRAFTS, seed=21)
     one, other = (make_table(cases, vocab_size=61) for _ in range(2))
     assert torch.equal(verified(cases, one, make_batch), plain_decoding(cases, other, make_batch))
-    assert torch.equal(one.output_counts, make_table(cases, vocab_size=61).output_counts), (
-        "drafts are not committed"
-    )
+    assert torch.equal(one.output_counts, make_table(cases, vocab_size=61).output_counts), "drafts are not committed"
 
 
 def test_drafts_beyond_the_offset_are_not_read(make_crowd, make_batch, make_table) -> None:

@@ -73,9 +73,7 @@ def test_verify_equals_a_loop_over_requests(num_drafts: int) -> None:
     assert seen == set(range(num_drafts + 1)), "every accepted count occurred"
 
 
-def verify_one(
-    sampled: list[int], drafts: list[int], *, num_samples: int, room: int
-) -> tuple[list[int], int, int]:
+def verify_one(sampled: list[int], drafts: list[int], *, num_samples: int, room: int) -> tuple[list[int], int, int]:
     choice = verify(
         torch.tensor(sampled),
         sample_starts=torch.tensor([0]),

@@ -1,8 +1,8 @@
 """Every drafter of the folder keeps the contract; a test adds one by adding one file."""
 
+import crowd as crowds
 import pytest
 
-import crowd as crowds
 from outrider import ConfigError
 from outrider.core import plugins
 from outrider.core.errors import CheckpointError, UnsupportedError

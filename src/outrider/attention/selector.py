@@ -50,7 +50,5 @@ def _refusal(name: str, spec: KVSpec, platform: BasePlatform) -> str | None:
 
 def _others(chosen: str, reasons: dict[str, str | None]) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (name, reason or "not needed: another one comes first")
-        for name, reason in reasons.items()
-        if name != chosen
+        (name, reason or "not needed: another one comes first") for name, reason in reasons.items() if name != chosen
     )

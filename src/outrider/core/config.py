@@ -88,9 +88,7 @@ class SpeculativeConfig:
             ):
                 raise UnsupportedError(f"speculative_config[{key!r}] is not built yet. Remove it.")
             if key not in _SPECULATIVE_KEYS:
-                raise ConfigError(
-                    f"speculative_config[{key!r}] is not known. Known: {', '.join(_SPECULATIVE_KEYS)}."
-                )
+                raise ConfigError(f"speculative_config[{key!r}] is not known. Known: {', '.join(_SPECULATIVE_KEYS)}.")
         if "method" not in values:
             raise ConfigError("speculative_config has no 'method'. Use 'eagle3' or 'ngram'.")
         values = dict(values)

@@ -204,9 +204,7 @@ def _head_dim(values: Mapping[str, Any], *, hidden_size: int, num_heads: int) ->
         )
     head_dim = _integer(values, "head_dim", default=hidden_size // num_heads)
     if head_dim % 16 or head_dim > 256:
-        raise UnsupportedError(
-            f"config.json: head_dim={head_dim} is not built yet; multiples of 16 up to 256 are."
-        )
+        raise UnsupportedError(f"config.json: head_dim={head_dim} is not built yet; multiples of 16 up to 256 are.")
     return head_dim
 
 
@@ -236,8 +234,7 @@ def _rope(values: Mapping[str, Any], *, max_positions: int) -> RopeConfig:
     rope_type = given.pop("rope_type", old_type)
     if rope_type not in ROPE_TYPES:
         raise UnsupportedError(
-            f"config.json: {field} has rope_type={rope_type!r}, which is not built yet;"
-            f" {', '.join(ROPE_TYPES)} are."
+            f"config.json: {field} has rope_type={rope_type!r}, which is not built yet; {', '.join(ROPE_TYPES)} are."
         )
     partial = given.pop("partial_rotary_factor", values.get("partial_rotary_factor") or 1.0)
     if partial != 1.0:

@@ -28,8 +28,7 @@ class Handle:
         """Block until the step has ended, and return what it gave."""
         parts = torch.split(self._packed, [shape.numel() for shape in self._shapes])
         values = {
-            name: part.view(shape).tolist()
-            for name, shape, part in zip(self._names, self._shapes, parts, strict=True)
+            name: part.view(shape).tolist() for name, shape, part in zip(self._names, self._shapes, parts, strict=True)
         }
         if "logprobs" in values:
             for name in ("logprobs", "top_logprobs"):

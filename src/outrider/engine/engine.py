@@ -5,10 +5,11 @@ planned. It is the same code: only how many steps may be in flight differs.
 """
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 from outrider.core.config import EngineConfig
-from outrider.core.outputs import CompletionOutput, FinishReason, RequestOutput
+from outrider.core.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.readback import Handle
@@ -91,7 +92,7 @@ class Engine:
             token_ids=request.output_token_ids,
             finish_reason=request.finish_reason.value,
             stop_reason=request.stop_reason if request.finish_reason is FinishReason.STOP else None,
-            logprobs=request.logprobs if request.params.logprobs is not None else None,
+            logprobs=self._named(request.logprobs) if request.params.logprobs is not None else None,
             is_draft=request.is_draft,
             logits_digest=f"{request.logits_digest:016x}" if self.config.logits_digest else None,
         )
@@ -105,3 +106,13 @@ class Engine:
             num_preemptions=request.num_preemptions,
             speculation=request.speculation,
         )
+
+    def _named(self, logprobs: list[dict[int, Logprob]]) -> list[dict[int, Logprob]]:
+        """The same with each token's own text, where there is a tokenizer."""
+        tokenizer = self.tokenizer
+        if tokenizer is None:
+            return logprobs
+        return [
+            {token_id: replace(entry, decoded_token=tokenizer.decode([token_id])) for token_id, entry in place.items()}
+            for place in logprobs
+        ]

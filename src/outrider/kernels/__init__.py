@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor
 
 from outrider.core.errors import ConfigError
@@ -17,8 +18,13 @@ from outrider.core.errors import ConfigError
 class Kernels(Protocol):
     """The kernels that layers call. Shapes: M tokens, K input width, N output width, D head dim."""
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias."""
+    def empty_weight(self, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """[output_size, input_size], unfilled, in the memory layout that `linear` reads fastest."""
+
+    def linear(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x [..., K], weight [K] -> [..., K], Llama's flavour."""
@@ -110,6 +116,7 @@ class Kernels(Protocol):
 
 
 FILES = {
+    "empty_weight": "linear",
     "linear": "linear",
     "rms_norm": "norm",
     "add_rms_norm": "norm",

@@ -56,7 +56,5 @@ class Attention(nn.Module):
         (rope,) = self._rope
         q, k = rope(q, batch.positions), rope(k, batch.positions)
         self._write_kv(k, v, cache.k, cache.v, batch.slots)
-        attended = self._backend.attend(
-            q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start
-        )
+        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
         return self.o_proj(attended.reshape(num_tokens, -1))

@@ -1,5 +1,6 @@
 """Token embedding and the head that turns hidden states into logits."""
 
+import torch
 from torch import Tensor, nn
 
 from outrider.layers.context import LayerContext
@@ -27,8 +28,12 @@ class LMHead(nn.Module):
     ) -> None:
         super().__init__()
         self._linear = context.kernels.linear
-        self.weight = tied_to.weight if tied_to else empty_parameter(vocab_size, hidden_size, context=context)
+        if tied_to is None:
+            weight = context.kernels.empty_weight(vocab_size, hidden_size, dtype=context.dtype, device=context.device)
+            self.weight = nn.Parameter(weight, requires_grad=False)
+        else:
+            self.weight = tied_to.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """x [S, hidden_size] -> [S, vocab_size] fp32."""
-        return self._linear(x, self.weight).float()
+        return self._linear(x, self.weight, out_dtype=torch.float32)

@@ -5,9 +5,6 @@ from torch import Tensor, nn
 
 from outrider.layers.context import LayerContext
 
-_MULTIPLE = 16
-"""Rows of a weight start at multiples of this many elements, whatever its width."""
-
 
 def empty_parameter(*shape: int, context: LayerContext) -> nn.Parameter:
     """An unfilled weight."""
@@ -34,11 +31,8 @@ class Linear(nn.Module):
         assert not pieces or sum(rows for _, rows in pieces) == output_size, f"{pieces} != {output_size} rows"
         self.pieces = pieces
         self._linear = context.kernels.linear
-        padded = -(-input_size // _MULTIPLE) * _MULTIPLE
-        self.weight = nn.Parameter(
-            torch.empty(output_size, padded, dtype=context.dtype, device=context.device)[:, :input_size],
-            requires_grad=False,
-        )
+        weight = context.kernels.empty_weight(output_size, input_size, dtype=context.dtype, device=context.device)
+        self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = empty_parameter(output_size, context=context) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:

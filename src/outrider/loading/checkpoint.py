@@ -51,9 +51,7 @@ class Checkpoint:
     def _check(self, file: str, names: list[str]) -> None:
         path = self.directory / file
         if not path.exists():
-            raise CheckpointError(
-                f"{INDEX} names {file}, which is not in {self.directory}. Download the missing file."
-            )
+            raise CheckpointError(f"{INDEX} names {file}, which is not in {self.directory}. Download the missing file.")
         with _opened(path) as opened:
             missing = sorted(set(names) - set(opened.keys()))
         if missing:
@@ -66,11 +64,11 @@ class Checkpoint:
 def _read_index(path: Path) -> dict[str, list[str]]:
     """File name -> names of its tensors, in the order of the index."""
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"].items()
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not an index of safetensors ({error!r}). Download it again.") from error
     files: dict[str, list[str]] = {}
-    for name, file in weight_map.items():
+    for name, file in weight_map:
         if not isinstance(file, str) or Path(file).name != file:
             raise CheckpointError(f"{path} names {file!r} for {name!r}: files must lie in the directory itself.")
         files.setdefault(file, []).append(name)
@@ -83,6 +81,4 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as opened:
             yield opened
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({error}). Download it again."
-        ) from error
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}). Download it again.") from error

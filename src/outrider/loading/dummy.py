@@ -1,6 +1,6 @@
 """Random weights from a seed: a model of any config without a checkpoint."""
 
-import zlib
+import hashlib
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ def fill_randomly(module: nn.Module, seed: int) -> None:
     for name, target in targets_of(module).tensors.items():
         if not target.is_floating_point():
             continue
-        generator = torch.Generator(device=target.device).manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+        generator = torch.Generator(device=target.device).manual_seed(_seed_of(name, seed))
         if target.ndim == 1:
             center = 1.0 if name.endswith("norm.weight") else 0.0
             values = torch.empty_like(target).normal_(center, 0.1, generator=generator)
@@ -25,6 +25,11 @@ def fill_randomly(module: nn.Module, seed: int) -> None:
             scale = 1.0 if name.startswith("embed_tokens") else _gain(name) * target.shape[-1] ** -0.5
             values = torch.empty_like(target).normal_(0.0, scale, generator=generator)
         target.copy_(values)
+
+
+def _seed_of(name: str, seed: int) -> int:
+    """63 bits; every one depends on both, because a CPU's generator reads the lower 32 only."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1
 
 
 def _gain(name: str) -> float:

@@ -48,9 +48,7 @@ def find_model(config: ModelConfig) -> type[CausalLM]:
         return known[config.architecture]
     kind = f" ({_LATER[config.architecture]})" if config.architecture in _LATER else ""
     state = "is not built yet" if kind else "is not known"
-    raise UnsupportedError(
-        f"architecture {config.architecture!r}{kind} {state}. Built: {', '.join(sorted(known))}."
-    )
+    raise UnsupportedError(f"architecture {config.architecture!r}{kind} {state}. Built: {', '.join(sorted(known))}.")
 
 
 def load_model(

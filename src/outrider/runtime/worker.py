@@ -123,7 +123,9 @@ class Worker:
             lines.append(("drafter", f"{self.config.speculative.method}, {drafts}, {invariant}"))
         else:
             lines.append(("drafter", "none"))
-        lines.append(("exact", "yes: tokens depend on weights, prompt, parameters and seed only" if self.is_exact else "NO"))
+        lines.append(
+            ("exact", "yes: tokens depend on weights, prompt, parameters and seed only" if self.is_exact else "NO")
+        )
         return lines
 
 
@@ -136,4 +138,3 @@ def _max_model_len(config: EngineConfig, model_limit: int) -> int:
             "Lower max_model_len."
         )
     return config.max_model_len
-

@@ -24,9 +24,7 @@ class Choice:
     num_drafts: Tensor  # [num_rows] int64, real drafts that were verified
 
 
-def verify(
-    sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor
-) -> Choice:
+def verify(sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor) -> Choice:
     """Accept drafts of `num_rows` requests, all on the device.
 
     sampled_ids    [total samples] int64, tokens of the flat samples

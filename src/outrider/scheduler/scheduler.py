@@ -36,6 +36,8 @@ class _Step:
 
     left: int
     rows: dict[str, RowPlan] = field(default_factory=dict)
+    is_short: bool = False
+    """A running request lacked blocks: nobody new is admitted to the ones it waits for."""
 
     def put(self, row: RowPlan) -> None:
         self.rows[row.request_id] = row
@@ -108,10 +110,9 @@ class Scheduler:
         """The next step, or None where nothing can run before a step in flight is settled."""
         step = _Step(left=self._budget)
         held = {request.request_id: len(request.block_ids) for request in self.running}
-        num_preemptions = self.num_preemptions
         self._plan_decodes(step)
         self._plan_prompts(step)
-        admissions = self._admit(step) if num_preemptions == self.num_preemptions else []
+        admissions = [] if step.is_short else self._admit(step)
         if not step.rows:
             return None
         self._num_steps += 1
@@ -133,9 +134,7 @@ class Scheduler:
                 break
             bound = request.num_tokens + request.num_tokens_in_flight
             if self._reserve(request, bound + count + self._num_lookahead, step):
-                self._put_row(
-                    request, step, num_tokens=count, num_drafts=self._num_drafts, length=bound + count - 1
-                )
+                self._put_row(request, step, num_tokens=count, num_drafts=self._num_drafts, length=bound + count - 1)
 
     def _plan_prompts(self, step: _Step) -> None:
         for request in list(self.running):
@@ -173,9 +172,7 @@ class Scheduler:
         for request in self.running:
             first = held.get(request.request_id, 0)
             if len(request.block_ids) > first:
-                added.append(
-                    NewBlocks(row=request.row, first_index=first, block_ids=tuple(request.block_ids[first:]))
-                )
+                added.append(NewBlocks(row=request.row, first_index=first, block_ids=tuple(request.block_ids[first:])))
         return added
 
     def _admit(self, step: _Step) -> list[Admission]:
@@ -222,14 +219,18 @@ class Scheduler:
         return -(-num_tokens // self._block_size)
 
     def _reserve(self, request: Request, num_tokens: int, step: _Step) -> bool:
-        """Blocks up to `num_tokens`; preempts the latest admitted until they fit. False: itself was preempted."""
+        """Blocks up to `num_tokens`; preempts the latest admitted until they fit. The latest itself waits: False.
+
+        The oldest never waits (alone it always fits, see `add`), so a request that waits gets its turn.
+        """
         fresh = self._num_blocks(min(num_tokens, request.max_total_tokens)) - len(request.block_ids)
         while fresh > self.pool.num_free:
+            step.is_short = True
             victim = self.running[-1]
-            step.drop(victim.request_id)
-            self._preempt(victim)
             if victim is request:
                 return False
+            step.drop(victim.request_id)
+            self._preempt(victim)
         if fresh > 0:
             request.block_ids.extend(self.pool.allocate(fresh))
         return True

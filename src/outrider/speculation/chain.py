@@ -34,10 +34,10 @@ from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 
 class ChainRows(NamedTuple):
-    """Rows of one drafter pass: indices are KV indices; invalid rows are padding."""
+    """Rows of one drafter pass: invalid rows are padding."""
 
     token_ids: Tensor  # [T] int64
-    index: Tensor  # [T] int64
+    kv_index: Tensor  # [T] int64
     is_valid: Tensor  # [T] bool
     table_rows: Tensor  # [T] int64
 
@@ -148,11 +148,11 @@ class ChainDrafter(BaseDrafter):
         is_token = (rows.token_ids >= 0) & (rows.token_ids < self.table.vocab_size)
         return ForwardBatch(
             token_ids=torch.where(is_token & rows.is_valid, rows.token_ids, 0),
-            positions=torch.where(rows.is_valid, rows.index - 1, 0),
+            positions=torch.where(rows.is_valid, rows.kv_index - 1, 0),
             slots=self._kernels.slot_of(
-                block_tables[rows.table_rows], rows.index, rows.is_valid, block_size=self._block_size
+                block_tables[rows.table_rows], rows.kv_index, rows.is_valid, block_size=self._block_size
             ),
-            kv_lengths=torch.where(rows.is_valid, rows.index + 1, 0),
+            kv_lengths=torch.where(rows.is_valid, rows.kv_index + 1, 0),
             block_tables=block_tables[batch_rows],
             row_counts=counts,
             kv_length_bound=min(bound, block_tables.shape[1] * self._block_size),

@@ -50,7 +50,9 @@ def parse_eagle3_config(
             f"the drafter's vocab_size={layer.vocab_size} is not the target's {target.vocab_size}. "
             "A head drafts for the target it was trained on."
         )
-    target_hidden_size = values.get("target_hidden_size") or (layer.hidden_size if is_speculators else target.hidden_size)
+    target_hidden_size = values.get("target_hidden_size") or (
+        layer.hidden_size if is_speculators else target.hidden_size
+    )
     if target_hidden_size != target.hidden_size:
         raise ConfigError(
             f"the drafter reads hidden states of width {target_hidden_size} and the target has {target.hidden_size}. "

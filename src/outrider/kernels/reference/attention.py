@@ -15,8 +15,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-
-from outrider.kernels.reference.norm import tree_sum
+from torch.nn.functional import pad
 
 ROWS = 16
 """Query rows of one product; more than 16 heads in a group take a multiple."""
@@ -29,6 +28,10 @@ _BUFFER = 1 << 22
 
 _LOWEST = torch.finfo(torch.float32).min
 
+_FLOOR = -64.0
+"""Weights below exp of this are raised to it: lost beside exp(0) = 1 all the same, and far from the denormal
+numbers and the infinity that make exp 15 to 130 times slower."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
@@ -40,47 +43,73 @@ class Tiles:
     places: Tensor  # [num_tokens] int64, tile × tokens_per_tile + place of each token
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tiles that are computed together: T of them, against J KV tiles of Hk heads."""
+
+    tiles: slice
+    cache_rows: Tensor  # [T, Hk, J, LANES] int32, rows of the cache seen as [slots × Hk, D]
+    hidden: Tensor  # [T, 1, J, tokens_per_tile, 1, LANES] bool, what a token does not see
+    unseen: Tensor  # [T, 1, J, LANES, 1] bool, what no token of the tile sees
+
+
 @dataclass(slots=True)
 class AttentionPlan:
-    """The step as attention sees it; derived tables are made on first use and shared by all layers."""
+    """The step as attention sees it; parts are made on first use and shared by all layers."""
 
     block_tables: Tensor  # [num_rows, max_blocks] int32
     kv_lengths: Tensor  # [num_tokens] int64
     row_counts: tuple[int, ...]
     num_kv_tiles: int
-    _made: dict[tuple, Tensor | Tiles] = field(default_factory=dict)
+    _parts: dict[tuple[int | None, ...], tuple[Part, ...]] = field(default_factory=dict)
 
     def tiles(self, tokens_per_tile: int) -> Tiles:
         """The tiles of this step."""
         return _tiles(self.row_counts, tokens_per_tile, self.kv_lengths.device)
 
-    def visible(self, tokens_per_tile: int, *, kv_start: int, window: int | None) -> Tensor:
-        """[num_tiles, tokens_per_tile, num_kv_tiles, LANES] bool: what each token sees."""
-        key = ("visible", tokens_per_tile, kv_start, window)
-        if key not in self._made:
+    def parts(
+        self,
+        tokens_per_tile: int,
+        *,
+        num_kv_heads: int,
+        head_dim: int,
+        block_size: int,
+        kv_start: int,
+        window: int | None,
+    ) -> tuple[Part, ...]:
+        """All tiles of this step, cut so that no part gathers more than the buffer holds."""
+        key = (tokens_per_tile, num_kv_heads, head_dim, block_size, kv_start, window)
+        if key not in self._parts:
             tiles = self.tiles(tokens_per_tile)
-            ends = torch.where(tiles.has_token, self.kv_lengths[tiles.tokens], 0)[..., None, None]
-            starts = torch.full_like(ends, kv_start)
-            if window is not None:
-                starts = torch.maximum(starts, ends - window)
-            lanes = torch.arange(self.num_kv_tiles * LANES, device=ends.device).view(-1, LANES)
-            self._made[key] = (lanes >= starts) & (lanes < ends)
-        return self._made[key]  # type: ignore[return-value]
+            hidden = self._hidden(tiles, kv_start=kv_start, window=window)
+            unseen = hidden.all(dim=3)[..., 0, :, None]
+            cache_rows = self._cache_rows(block_size, num_kv_heads)
+            size = max(1, _BUFFER // (num_kv_heads * self.num_kv_tiles * LANES * head_dim))
+            self._parts[key] = tuple(
+                Part(part, cache_rows.index_select(0, tiles.rows[part]), hidden[part], unseen[part])
+                for part in _slices(tiles.rows.shape[0], size)
+            )
+        return self._parts[key]
 
-    def cache_rows(self, block_size: int, num_kv_heads: int) -> Tensor:
-        """[num_rows, num_kv_heads, num_kv_tiles, LANES] int64: rows of the cache seen as [slots × heads, D]."""
-        key = ("cache_rows", block_size, num_kv_heads)
-        if key not in self._made:
-            num_rows, max_blocks = self.block_tables.shape
-            positions = torch.arange(self.num_kv_tiles * LANES, device=self.block_tables.device)
-            blocks = positions // block_size
-            table = self.block_tables.long().index_select(1, blocks.clamp(max=max_blocks - 1))
-            table = torch.where(blocks < max_blocks, table, 0)  # behind the table: the null block
-            slots = table * block_size + positions % block_size
-            heads = torch.arange(num_kv_heads, device=slots.device)[:, None]
-            rows = slots[:, None] * num_kv_heads + heads
-            self._made[key] = rows.view(num_rows, num_kv_heads, self.num_kv_tiles, LANES)
-        return self._made[key]  # type: ignore[return-value]
+    def _hidden(self, tiles: Tiles, *, kv_start: int, window: int | None) -> Tensor:
+        ends = torch.where(tiles.has_token, self.kv_lengths[tiles.tokens], 0)[:, None, None, :, None, None]
+        starts = torch.full_like(ends, kv_start)
+        if window is not None:
+            starts = torch.maximum(starts, ends - window)
+        lanes = torch.arange(self.num_kv_tiles * LANES, device=ends.device).view(-1, 1, 1, LANES)
+        return (lanes < starts) | (lanes >= ends)
+
+    def _cache_rows(self, block_size: int, num_kv_heads: int) -> Tensor:
+        """[num_rows, num_kv_heads, num_kv_tiles, LANES] int32."""
+        num_rows, max_blocks = self.block_tables.shape
+        positions = torch.arange(self.num_kv_tiles * LANES, device=self.block_tables.device)
+        blocks = positions // block_size
+        table = self.block_tables.index_select(1, blocks.clamp(max=max_blocks - 1))
+        table = torch.where(blocks < max_blocks, table, 0)  # behind the table: the null block
+        slots = table * block_size + positions % block_size
+        heads = torch.arange(num_kv_heads, device=slots.device)[:, None]
+        rows = (slots[:, None] * num_kv_heads + heads).int()
+        return rows.view(num_rows, num_kv_heads, self.num_kv_tiles, LANES)
 
 
 @lru_cache(maxsize=256)
@@ -114,111 +143,92 @@ def paged_attention(
     window: int | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """q [M, Hq, D], caches [num_blocks, block_size, Hk, D], sinks [Hq] -> [M, Hq, D].
+    """q [M, Hq, D], caches [num_blocks, block_size, Hk, D], sinks [Hq] -> [M, Hq, D], computed in fp32.
 
     Token t sees KV indices [max(kv_start, kv_length - window), kv_length) of its row; one that sees nothing
-    gives zeros. Unseen slots may hold anything, NaN included. A sink is one more logit, unscaled, whose weight
-    is left out of the output.
+    gives zeros. Slots that no token of a row sees may hold anything, NaN included. A sink is one more logit,
+    unscaled, whose weight is left out of the output.
     """
     num_heads, head_dim = q.shape[1:]
-    num_kv_heads = k_cache.shape[2]
+    block_size, num_kv_heads = k_cache.shape[1:3]
     group = num_heads // num_kv_heads
     assert group * num_kv_heads == num_heads, f"{num_heads} query heads do not divide by {num_kv_heads} kv heads"
     tokens_per_tile = max(1, ROWS // group)
     used = tokens_per_tile * group
-    num_rows = -(-used // ROWS) * ROWS
+    unused = -used % ROWS
     tiles = plan.tiles(tokens_per_tile)
-    num_tiles = tiles.rows.shape[0]
 
-    q_tiles = q.new_zeros(num_tiles, num_kv_heads, num_rows, head_dim)
-    q_tiles[:, :, :used] = (
-        q.index_select(0, tiles.tokens.view(-1))
-        .view(num_tiles, tokens_per_tile, num_kv_heads, group, head_dim)
-        .transpose(1, 2)
-        .reshape(num_tiles, num_kv_heads, used, head_dim)
-    )
-    sink_rows = None
+    q_tiles = (q.float() * scale).index_select(0, tiles.tokens.view(-1))
+    q_tiles = q_tiles.view(-1, tokens_per_tile, num_kv_heads, group, head_dim).transpose(1, 2)
+    q_tiles = q_tiles.reshape(-1, num_kv_heads, used, head_dim)
+    if unused:
+        q_tiles = pad(q_tiles, (0, 0, 0, unused))
     if sinks is not None:
-        sink_rows = q.new_full((num_kv_heads, num_rows), _LOWEST)
-        by_head = sinks.to(q.dtype).view(num_kv_heads, 1, group)
-        sink_rows[:, :used] = by_head.expand(-1, tokens_per_tile, -1).reshape(num_kv_heads, used)
+        sinks = sinks.float().view(num_kv_heads, 1, group).expand(-1, tokens_per_tile, -1)
+        sinks = pad(sinks.reshape(num_kv_heads, used), (0, unused))
 
-    visible = plan.visible(tokens_per_tile, kv_start=kv_start, window=window)
-    cache_rows = plan.cache_rows(k_cache.shape[1], num_kv_heads)
+    parts = plan.parts(
+        tokens_per_tile,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        block_size=block_size,
+        kv_start=kv_start,
+        window=window,
+    )
     out = torch.empty_like(q_tiles)
-    tiles_at_once = max(1, _BUFFER // (num_kv_heads * plan.num_kv_tiles * LANES * head_dim))
-    for part in _parts(num_tiles, tiles_at_once):
-        out[part] = _attend(
-            q_tiles[part],
+    for part in parts:
+        out[part.tiles] = _attend(
+            q_tiles[part.tiles],
             k_cache.view(-1, head_dim),
             v_cache.view(-1, head_dim),
-            cache_rows.index_select(0, tiles.rows[part]),
-            visible[part],
+            part,
             group=group,
-            scale=scale,
-            sinks=sink_rows,
+            sinks=sinks,
         )
-    by_token = out[:, :, :used].reshape(num_tiles, num_kv_heads, tokens_per_tile, group, head_dim)
-    return (
-        by_token.transpose(1, 2)
-        .reshape(num_tiles * tokens_per_tile, num_heads, head_dim)
-        .index_select(0, tiles.places)
-    )
+    by_token = out[:, :, :used].reshape(-1, num_kv_heads, tokens_per_tile, group, head_dim).transpose(1, 2)
+    return by_token.reshape(-1, num_heads, head_dim).index_select(0, tiles.places).to(q.dtype)
 
 
-def _attend(
-    q: Tensor,
-    k_rows: Tensor,
-    v_rows: Tensor,
-    cache_rows: Tensor,
-    visible: Tensor,
-    *,
-    group: int,
-    scale: float,
-    sinks: Tensor | None,
-) -> Tensor:
-    """q [T, Hk, R, D], caches as rows [slots × Hk, D], cache_rows [T, Hk, J, LANES], visible [T, t, J, LANES]."""
+def _attend(q: Tensor, k_rows: Tensor, v_rows: Tensor, part: Part, *, group: int, sinks: Tensor | None) -> Tensor:
+    """q [T, Hk, R, D], scaled; caches as rows [slots × Hk, D]; sinks [Hk, R] -> [T, Hk, R, D]."""
     num_tiles, num_kv_heads, num_rows, head_dim = q.shape
-    num_kv_tiles = cache_rows.shape[2]
-    tokens_per_tile = visible.shape[1]
-    shape = (num_tiles, num_kv_heads, num_kv_tiles, num_rows)
+    num_kv_tiles, tokens_per_tile = part.hidden.shape[2:4]
     kv_at_once = max(1, _BUFFER // (num_tiles * num_kv_heads * LANES * head_dim))
+    kv_slices = list(_slices(num_kv_tiles, kv_at_once))
 
-    scores = q.new_empty(*shape, LANES)
-    for part in _parts(num_kv_tiles, kv_at_once):
-        index = cache_rows[:, :, part]
-        k = k_rows.index_select(0, index.reshape(-1)).view(-1, LANES, head_dim)
-        repeated = q[:, :, None].expand(-1, -1, index.shape[2], -1, -1).reshape(-1, num_rows, head_dim)
-        scores[:, :, part] = torch.bmm(repeated, k.transpose(1, 2)).view(*index.shape[:3], num_rows, LANES)
-    scores.mul_(scale)
-    hidden = ~visible.transpose(1, 2)  # [T, J, t, LANES]
+    scores = q.new_empty(num_tiles, num_kv_heads, num_kv_tiles, num_rows, LANES)
+    for kv in kv_slices:
+        k = k_rows.index_select(0, part.cache_rows[:, :, kv].reshape(-1)).float().view(-1, LANES, head_dim)
+        repeated = q[:, :, None].expand(-1, -1, kv.stop - kv.start, -1, -1).reshape(-1, num_rows, head_dim)
+        products = torch.bmm(repeated, k.transpose(1, 2))
+        scores[:, :, kv] = products.view(num_tiles, num_kv_heads, -1, num_rows, LANES)
     used = scores[..., : tokens_per_tile * group, :].unflatten(3, (tokens_per_tile, group))
-    used.masked_fill_(hidden[:, None, :, :, None], float("-inf"))
+    used.masked_fill_(part.hidden, float("-inf"))
 
     top = scores.amax(dim=(2, 4)).clamp_(min=_LOWEST)  # [T, Hk, R]; exact in any order
     if sinks is not None:
         top = torch.maximum(top, sinks)
-    weights = scores.sub_(top[:, :, None, :, None]).exp_()
-    sums = tree_sum(weights).squeeze(-1)  # [T, Hk, J, R]
-    total = torch.zeros_like(top)
+    weights = scores.sub_(top[:, :, None, :, None]).clamp_(min=_FLOOR).exp_()
+    used.masked_fill_(part.hidden, 0.0)
+    flat = weights.view(-1, num_rows, LANES)
+    sums = torch.bmm(flat, flat.new_ones(1, LANES, ROWS).expand(flat.shape[0], -1, -1))[..., 0]
+    sums = sums.view(num_tiles, num_kv_heads, num_kv_tiles, num_rows)
+    total = torch.zeros_like(top) if sinks is None else torch.exp(sinks - top)
     for i in range(num_kv_tiles):
         total += sums[:, :, i]
-    if sinks is not None:
-        total += torch.exp(sinks - top)
 
-    unseen = ~visible.any(dim=1)  # [T, J, LANES]; 0 × NaN is NaN, so values are cleared, not only weighted by 0
     acc = torch.zeros_like(q)
-    for part in _parts(num_kv_tiles, kv_at_once):
-        index = cache_rows[:, :, part]
-        v = v_rows.index_select(0, index.reshape(-1)).view(*index.shape, head_dim)
-        v.masked_fill_(unseen[:, None, part, :, None], 0.0)
-        flat_weights = weights[:, :, part].reshape(-1, num_rows, LANES)
-        products = torch.bmm(flat_weights, v.view(-1, LANES, head_dim)).view(*index.shape[:3], num_rows, head_dim)
+    for kv in kv_slices:
+        # values that nobody sees are cleared, not only weighted by 0: 0 × NaN is NaN
+        v = v_rows.index_select(0, part.cache_rows[:, :, kv].reshape(-1)).float()
+        v = v.view(num_tiles, num_kv_heads, -1, LANES, head_dim).masked_fill_(part.unseen[:, :, kv], 0.0)
+        products = torch.bmm(weights[:, :, kv].reshape(-1, num_rows, LANES), v.view(-1, LANES, head_dim))
+        products = products.view(num_tiles, num_kv_heads, -1, num_rows, head_dim)
         for i in range(products.shape[2]):
             acc += products[:, :, i]
     return acc / total.masked_fill(total == 0, 1.0)[..., None]
 
 
-def _parts(length: int, size: int) -> Iterator[slice]:
-    """Slices of `size` that cover range(length)."""
-    return (slice(start, start + size) for start in range(0, length, size))
+def _slices(length: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(length)."""
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))

@@ -68,9 +68,7 @@ def gumbel_at(seeds: Tensor, choices: Tensor, positions: Tensor, token_ids: Tens
     return gumbel_of_bits(words.gather(-1, lanes).squeeze(-1))
 
 
-def _words(
-    seeds: Tensor, choices: Tensor, positions: Tensor, groups: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _words(seeds: Tensor, choices: Tensor, positions: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words, each [num_rows, num_groups] int64, for groups [1, num_groups] of four token ids."""
     seeds, choices, positions = seeds.unsqueeze(1), choices.unsqueeze(1), positions.unsqueeze(1)
     counter = (groups, positions & _WORD, choices & _WORD, torch.zeros_like(choices))

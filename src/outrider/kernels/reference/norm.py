@@ -4,30 +4,37 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from outrider.kernels.reference.linear import TILE, linear
 
-def tree_sum(x: Tensor) -> Tensor:
-    """[..., K] -> [..., 1]: halves added until one is left, K zero-padded to a power of two.
-
-    Only elementwise adds, which are rounded alike at every place, so the order of summation is fixed by K alone.
-    """
-    width = x.shape[-1]
-    full = 1 << (width - 1).bit_length()
-    if full != width:
-        x = pad(x, (0, full - width))
-    while full > 1:
-        full //= 2
-        x = x[..., :full] + x[..., full:]
-    return x
+_NARROW = 128
+"""Widths up to this (heads) are summed by a tree: they come in many rows, for which products of 16 are slow."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., K], weight [K] -> [..., K] = weight × cast(x / sqrt(mean(x²) + eps))."""
-    wide = x.float()
-    variance = tree_sum(wide * wide).div_(x.shape[-1]).add_(eps)
-    return (wide * torch.rsqrt(variance)).to(x.dtype) * weight
+    width = x.shape[-1]
+    rows = x.reshape(-1, width).float()
+    factors = torch.rsqrt(_row_sums(rows * rows).div_(width).add_(eps))
+    return ((rows * factors).to(x.dtype) * weight).view(x.shape)
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
     total = residual + x
     return rms_norm(total, weight, eps), total
+
+
+def _row_sums(x: Tensor) -> Tensor:
+    """[M, K] -> [M, 1], contiguous; the order of summation is fixed by K alone.
+
+    Wide rows: a product with ones, in the order of `linear`. Narrow ones: halves are added until one column is
+    left, by elementwise adds, which round alike at every place.
+    """
+    width = x.shape[1]
+    if width > _NARROW:
+        return linear(x, x.new_ones(TILE, width))[:, :1].contiguous()
+    x = pad(x, (0, (1 << (width - 1).bit_length()) - width))
+    while x.shape[1] > 1:
+        first, second = x.chunk(2, dim=1)
+        x = first + second
+    return x

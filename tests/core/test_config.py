@@ -1,0 +1,196 @@
+"""The options of an engine and of speculation: unknown, unbuilt and impossible ones are refused by name."""
+
+from typing import Any
+
+import pytest
+
+from outrider.core.config import MAX_DRAFTS, EngineConfig, SpeculativeConfig, engine_config
+from outrider.core.errors import ConfigError, OutriderError, UnsupportedError
+
+
+def refusal(kind: type[ConfigError] = ConfigError, **options: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        engine_config("model", **options)
+    assert type(caught.value) is kind
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, OutriderError)
+    return str(caught.value)
+
+
+def speculative_refusal(kind: type[ConfigError] = ConfigError, **values: Any) -> str:
+    return refusal(kind, speculative_config={"method": "ngram", **values})
+
+
+@pytest.mark.parametrize("name", ["quantization", "max_num_sequences", "model_impl", "speculative"])
+def test_unknown_option_is_refused_with_those_that_are_known(name: str) -> None:
+    message = refusal(**{name: "x"})
+    assert message.startswith(f"option {name!r} is not known. Known: attention_backend, block_size, device, ")
+    assert "model," not in message, "the model is no option"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "neutral"),
+    [
+        ("tensor_parallel_size", 2, 1),
+        ("data_parallel_size", 4, 1),
+        ("enable_expert_parallel", True, False),
+        ("limit_mm_per_prompt", {"image": 1}, None),
+    ],
+)
+def test_option_that_is_not_built_is_refused_by_name(name: str, value: Any, neutral: Any) -> None:
+    assert refusal(UnsupportedError, **{name: value}) == (
+        f"{name}={value!r} is not built yet; leave it at {neutral!r}."
+    )
+    assert engine_config("model", **{name: neutral}) == EngineConfig(model="model")
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("max_model_len", 2, 2**31 - 1),
+        ("max_num_seqs", 1, 4096),
+        ("max_num_batched_tokens", 1, 2**20),
+        ("num_gpu_blocks_override", 2, 2**31 - 1),
+        ("overlap_depth", 0, 1),
+        ("seed", -(2**63), 2**63 - 1),
+    ],
+)
+def test_integer_option_out_of_range_is_refused(name: str, low: int, high: int) -> None:
+    for value in (low - 1, high + 1, 2.0, float("nan"), "2", True):
+        message = refusal(**{name: value})
+        assert message.startswith(f"{name}={value!r} is out of range: it takes an integer from {low} to {high}. ")
+        assert message.endswith(".")
+    for value in (low, high):
+        assert getattr(engine_config("model", **{name: value}), name) == value
+
+
+@pytest.mark.parametrize("value", [0, 8, 17, 128, 16.0, "16", True, None])
+def test_block_size_is_one_of_three(value: Any) -> None:
+    message = refusal(block_size=value)
+    assert message.startswith(f"block_size={value!r} is ")
+    assert "16" in message.removeprefix(f"block_size={value!r}") and message.endswith(".")
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, 1.01, float("nan"), float("inf"), "0.9", None, True])
+def test_memory_share_is_above_zero_and_at_most_one(value: Any) -> None:
+    message = refusal(gpu_memory_utilization=value)
+    assert message == f"gpu_memory_utilization={value!r} is out of range: a number above 0, at most 1."
+
+
+@pytest.mark.parametrize("name", ["enforce_eager", "enable_prefix_caching", "logits_digest"])
+@pytest.mark.parametrize("value", [1, None, "no"])
+def test_switch_takes_true_or_false(name: str, value: Any) -> None:
+    assert refusal(**{name: value}) == f"{name}={value!r} is not a choice; it takes True or False."
+
+
+def test_names_that_are_not_known_are_refused_with_those_that_are() -> None:
+    assert refusal(load_format="gguf") == "load_format='gguf' is not known; it takes 'auto' or 'dummy'."
+    assert refusal(dtype="float16") == "dtype='float16' is not known; it takes 'auto', 'float32' or 'bfloat16'."
+
+
+def test_one_request_must_fit_into_a_step_with_its_drafts() -> None:
+    options = {"speculative_config": {"method": "ngram", "num_speculative_tokens": 5}}
+    message = refusal(max_num_batched_tokens=5, **options)
+    assert message.endswith("One request takes 6 tokens a step: itself and its drafts.")
+    assert engine_config("model", max_num_batched_tokens=6, **options).step_token_budget == 6
+
+
+def test_step_budget_grows_with_the_drafts_of_all_rows() -> None:
+    assert engine_config("model").step_token_budget == 512
+    speculative = {"method": "ngram", "num_speculative_tokens": 7}
+    assert engine_config("model", max_num_seqs=100, speculative_config=speculative).step_token_budget == 800
+    assert engine_config("model", max_num_batched_tokens=40).step_token_budget == 40
+
+
+def test_without_speculation_there_are_no_drafts() -> None:
+    assert engine_config("model").num_speculative_tokens == 0
+    assert engine_config("model", speculative_config=None).speculative is None
+
+
+@pytest.mark.parametrize("key", ["tokens", "num_speculative_token", "draft_tensor_parallel_size"])
+def test_unknown_speculative_key_is_refused_with_those_that_are_known(key: str) -> None:
+    message = speculative_refusal(**{key: 1})
+    assert message.startswith(f"speculative_config[{key!r}] is not known. Known: method, model, ")
+
+
+@pytest.mark.parametrize(
+    "key", ["rejection_sample_method", "synthetic_acceptance_rates", "synthetic_acceptance_length"]
+)
+def test_speculative_key_that_is_not_built_is_refused_by_name(key: str) -> None:
+    assert speculative_refusal(UnsupportedError, **{key: "x"}) == (
+        f"speculative_config[{key!r}] is not built yet. Remove it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("draft_model", "an independent draft model"),
+        ("eagle", "EAGLE-1/2 heads"),
+        ("mtp", "multi-token-prediction heads"),
+    ],
+)
+def test_method_that_is_not_built_is_refused_by_name(method: str, words: str) -> None:
+    assert speculative_refusal(UnsupportedError, method=method) == (
+        f"method={method!r} ({words}) is not built yet. Use 'eagle3' or 'ngram'."
+    )
+
+
+@pytest.mark.parametrize("method", [None, 3, ["ngram"]])
+def test_method_that_is_no_name_is_refused(method: Any) -> None:
+    assert speculative_refusal(method=method) == (
+        f"speculative_config['method']={method!r} is no name. Use 'eagle3' or 'ngram'."
+    )
+
+
+def test_missing_method_is_refused() -> None:
+    assert refusal(speculative_config={}) == "speculative_config has no 'method'. Use 'eagle3' or 'ngram'."
+
+
+@pytest.mark.parametrize("values", ["ngram", [], 3])
+def test_speculative_config_that_is_no_dict_is_refused(values: Any) -> None:
+    assert refusal(speculative_config=values) == (
+        f"speculative_config={values!r} is not a dict. Example: {{'method': 'ngram'}}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("num_speculative_tokens", 1, MAX_DRAFTS),
+        ("prompt_lookup_min", 1, 64),
+        ("prompt_lookup_max", 1, 64),
+        ("max_model_len", 1, 2**31 - 1),
+    ],
+)
+def test_speculative_number_out_of_range_is_refused(name: str, low: int, high: int) -> None:
+    for value in (low - 1, high + 1, 2.0, float("nan"), "2", True):
+        message = speculative_refusal(**{name: value})
+        assert f"{name}={value!r} is out of range: it takes an integer from {low} to {high}. " in message
+        assert message.endswith(".")
+
+
+def test_lookup_sizes_in_the_wrong_order_are_refused() -> None:
+    assert speculative_refusal(prompt_lookup_min=5, prompt_lookup_max=4) == (
+        "prompt_lookup_min=5 is above prompt_lookup_max=4. Lower prompt_lookup_min."
+    )
+
+
+@pytest.mark.parametrize("layers", [3, "1,2", [1, "2"], [1.5], [-1], [True]])
+def test_layers_that_are_no_list_of_numbers_are_refused(layers: Any) -> None:
+    message = speculative_refusal(aux_hidden_state_layer_ids=layers)
+    assert f"speculative_config['aux_hidden_state_layer_ids']={layers!r} is not a list of layer numbers." in message
+
+
+def test_speculative_values_reach_the_config() -> None:
+    config = SpeculativeConfig.from_dict(
+        {"method": "eagle3", "model": "head", "num_speculative_tokens": 4, "aux_hidden_state_layer_ids": [1, 2]}
+    )
+    assert config == SpeculativeConfig(
+        method="eagle3", model="head", num_speculative_tokens=4, aux_hidden_state_layer_ids=(1, 2)
+    )
+    assert speculative_refusal(options=[1]) == "speculative_config['options']=[1] is not a dict. Leave it unset."
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        engine_config("model").seed = 3  # type: ignore[misc]

@@ -1,0 +1,49 @@
+"""What layers add to kernels: fused pieces, tied heads, and weights that do not train."""
+
+import pytest
+import torch
+
+from models.paged_runner import cpu_context
+from outrider.core.model_config import ModelConfig, RopeConfig
+from outrider.layers.embedding import Embedding, LMHead
+from outrider.layers.linear import Linear
+from outrider.models import architectures
+
+CONFIG = ModelConfig(
+    architecture="LlamaForCausalLM",
+    vocab_size=61,
+    hidden_size=48,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    intermediate_size=80,
+    norm_eps=1e-6,
+    max_position_embeddings=64,
+    rope=RopeConfig(),
+)
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_no_weight_of_a_model_wants_a_gradient(name):
+    model = architectures()[name](CONFIG, cpu_context(CONFIG), max_positions=64)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.rope.cos_sin.requires_grad
+
+
+def test_a_linear_layer_keeps_the_shape_of_its_weight():
+    layer = Linear(40, 33, cpu_context(CONFIG), bias=True, pieces=(("a", 30), ("b", 3)))
+    assert layer.weight.shape == (33, 40) and layer.bias.shape == (33,)
+    with pytest.raises(AssertionError, match=r"33 rows"):
+        Linear(40, 33, cpu_context(CONFIG), pieces=(("a", 30),))
+
+
+def test_a_tied_head_multiplies_by_the_embedding():
+    context = cpu_context(CONFIG)
+    table = Embedding(61, 48, context)
+    table.weight.normal_(generator=torch.Generator().manual_seed(0))
+    head = LMHead(48, 61, context, tied_to=table)
+    x = torch.randn(5, 48, generator=torch.Generator().manual_seed(1))
+    assert head.weight is table.weight
+    torch.testing.assert_close(head(x), x @ table.weight.t(), rtol=1e-5, atol=1e-5)
+    assert head(x).dtype == torch.float32

@@ -1,0 +1,62 @@
+"""Rope tables against transformers, for every type that is built."""
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from outrider.core.model_config import ROPE_TYPES, ModelConfig
+from outrider.layers.rope import inverse_frequencies, rope_table
+
+WIDTH = 64
+POSITIONS = 300
+LONG = {"factor": 8.0, "original_max_position_embeddings": 64}
+CASES = [
+    {"rope_type": "default", "rope_theta": 500000.0},
+    {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5},
+    {"rope_type": "llama3", "rope_theta": 10000.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **LONG},
+    {"rope_type": "yarn", "rope_theta": 10000.0, **LONG},
+    {"rope_type": "yarn", "rope_theta": 150000.0, "beta_fast": 24.0, "beta_slow": 2.0, "truncate": False, **LONG},
+    {"rope_type": "yarn", "rope_theta": 10000.0, "mscale": 0.8, "mscale_all_dim": 0.5, **LONG},
+    {"rope_type": "yarn", "rope_theta": 10000.0, "attention_factor": 1.25, **LONG},
+]
+
+
+def _sizes() -> dict[str, object]:
+    return {
+        "vocab_size": 61,
+        "hidden_size": 128,
+        "intermediate_size": 96,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6,
+    }
+
+
+def test_every_type_has_a_case():
+    assert {case["rope_type"] for case in CASES} == set(ROPE_TYPES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_table_equals_transformers(case):
+    config = ModelConfig.from_dict(_sizes() | {"rope_parameters": dict(case)}, architecture="LlamaForCausalLM")
+    oracle = LlamaRotaryEmbedding(LlamaConfig(**_sizes(), rope_parameters=dict(case)))
+    cos, sin = oracle(torch.zeros(1), torch.arange(POSITIONS)[None])
+    half = WIDTH // 2
+    expected = torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=1)
+    torch.testing.assert_close(rope_table(config.rope, WIDTH, POSITIONS), expected, rtol=0, atol=2e-6)
+
+
+def test_llama3_has_all_three_bands():
+    config = ModelConfig.from_dict(_sizes() | {"rope_parameters": CASES[2]}, architecture="LlamaForCausalLM")
+    scaled, _ = inverse_frequencies(config.rope, WIDTH)
+    plain = 10000.0 ** -(torch.arange(0, WIDTH, 2) / WIDTH)
+    ratio = plain / scaled
+    assert (ratio < 1.001).any() and (ratio > 7.999).any()
+    assert ((ratio > 1.01) & (ratio < 7.9)).sum() >= 3
+
+
+def test_a_longer_table_begins_with_the_shorter_one():
+    config = ModelConfig.from_dict(_sizes() | {"rope_parameters": CASES[3]}, architecture="LlamaForCausalLM")
+    assert torch.equal(rope_table(config.rope, WIDTH, 1000)[:77], rope_table(config.rope, WIDTH, 77))

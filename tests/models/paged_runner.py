@@ -1,0 +1,106 @@
+"""Drives a model by hand through a paged cache: blocks in random order, unwritten slots full of NaN."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import KVCache
+from outrider.attention.selector import select_backend
+from outrider.kernels import load_kernels
+from outrider.layers.context import LayerContext
+from outrider.layers.decoder import CausalLM, Hidden, kv_spec
+from outrider.loading.hf import read_model_config
+from outrider.models import load_model
+from outrider.platforms.base import select_platform
+
+
+def cpu_context(config, *, block_size: int = 16) -> LayerContext:
+    """The context of a model on the CPU, as the engine would make it."""
+    platform = select_platform("cpu")
+    spec = kv_spec(config, dtype=torch.float32, block_size=block_size)
+    return LayerContext(
+        kernels=load_kernels(platform.kernels),
+        backend=select_backend("auto", spec, platform).backend,
+        dtype=platform.resolve_dtype("auto"),
+        device=platform.device,
+    )
+
+
+def load_tiny(directory, *, max_positions: int = 512, **options) -> CausalLM:
+    """The model of a directory, on the CPU."""
+    config = read_model_config(directory)
+    return load_model(str(directory), config, cpu_context(config), max_positions=max_positions, **options)
+
+
+class PagedRunner:
+    """Rows are named by any key; each keeps its length and its blocks."""
+
+    def __init__(self, model: CausalLM, *, block_size: int = 16, num_blocks: int = 96, seed: int = 0) -> None:
+        self.model = model
+        self.block_size = block_size
+        spec = kv_spec(model.config, dtype=torch.float32, block_size=block_size)
+        self.caches = KVCache(spec, num_blocks, device=torch.device("cpu"))
+        for layer in self.caches:
+            layer.k.fill_(float("nan"))
+            layer.v.fill_(float("nan"))
+        self.free = list(range(1, num_blocks))
+        random.Random(seed).shuffle(self.free)
+        self.blocks: dict[object, list[int]] = {}
+        self.lengths: dict[object, int] = {}
+
+    def feed(
+        self, rows: Sequence[tuple[object, Sequence[int]]], *, num_padding: int = 0, extra_bound: int = 0
+    ) -> tuple[Hidden, list[slice]]:
+        """One step: new tokens of each row. Gives the hidden states and where each row's tokens lie in them."""
+        ids, positions, slots, lengths, places = [], [], [], [], []
+        for key, tokens in rows:
+            blocks, start = self.blocks.setdefault(key, []), self.lengths.get(key, 0)
+            while len(blocks) * self.block_size < start + len(tokens):
+                blocks.append(self.free.pop())
+            places.append(slice(len(ids), len(ids) + len(tokens)))
+            for position, token in enumerate(tokens, start=start):
+                ids.append(token)
+                positions.append(position)
+                slots.append(blocks[position // self.block_size] * self.block_size + position % self.block_size)
+                lengths.append(position + 1)
+            self.lengths[key] = start + len(tokens)
+        width = max(len(self.blocks[key]) for key, _ in rows)
+        tables = [self.blocks[key] + [0] * (width - len(self.blocks[key])) for key, _ in rows]
+        counts = [len(tokens) for _, tokens in rows]
+        counts[-1] += num_padding
+        padding = [0] * num_padding
+        batch = ForwardBatch(
+            token_ids=torch.tensor(ids + padding),
+            positions=torch.tensor(positions + padding),
+            slots=torch.tensor(slots + padding),
+            kv_lengths=torch.tensor(lengths + padding),
+            block_tables=torch.tensor(tables, dtype=torch.int32),
+            row_counts=tuple(counts),
+            kv_length_bound=max(lengths) + extra_bound,
+        )
+        with torch.inference_mode():
+            return self.model(batch, self.caches), places
+
+    def rewind(self, key: object, length: int) -> None:
+        """Forgets the tokens of a row from `length` on; their K and V stay in the cache."""
+        self.lengths[key] = length
+
+    def logits(self, hidden: Hidden) -> Tensor:
+        """[num_tokens, vocab_size] of every token of a step."""
+        with torch.inference_mode():
+            return self.model.logits(hidden.last)
+
+    def greedy(self, prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
+        """Continues all prompts together; the lowest id wins a tie."""
+        last: list[Sequence[int]] = list(prompts)
+        outputs: list[list[int]] = [[] for _ in prompts]
+        for _ in range(num_tokens):
+            hidden, places = self.feed(list(enumerate(last)))
+            logits = self.logits(hidden)
+            last = [[int(logits[place.stop - 1].argmax())] for place in places]
+            for output, token in zip(outputs, last, strict=True):
+                output.extend(token)
+        return outputs

@@ -1,0 +1,88 @@
+"""Every family against transformers: logits of a mixed batch, and the greedy continuation of each prompt."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import outrider.models
+from models.paged_runner import PagedRunner, load_tiny
+from outrider.core import plugins
+from tiny_models import write_tiny_model
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, relative to the largest logit, in fp32."""
+
+NUM_TOKENS = 33
+LENGTHS = (1, 37, 100)
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+
+ROPES = {
+    "default": {"rope_type": "default", "rope_theta": 10000.0},
+    "llama3": LLAMA3,
+    "linear": LINEAR,
+    "yarn": YARN,
+}
+
+
+def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every group size with every rope, spread over the families; flags so that all their pairs occur."""
+    for index, (rope, group) in enumerate(itertools.product(ROPES, (1, 2, 4, 8))):
+        family = FAMILIES[(index + index // 4) % 2]
+        options: dict[str, Any] = {"rope_parameters": ROPES[rope], "num_attention_heads": 8, "head_dim": 32}
+        options["num_key_value_heads"] = 8 // group
+        options["tie_word_embeddings"] = bool(index // 2 % 2)
+        options["attention_bias"] = index % 3 == 0
+        if family == "llama":
+            options["mlp_bias"] = index % 3 == 1
+        if index % 4 in (0, 3):
+            options["max_shard_size"] = "100KB"
+        yield family, options
+    yield "llama", {"hidden_size": 40, "intermediate_size": 50, "vocab_size": 97}
+    yield "qwen3", {"rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.2, "beta_fast": 16.0}}
+
+
+FAMILIES = ("llama", "qwen3")
+CASES = list(_cases())
+
+
+def test_every_model_file_has_its_cases():
+    assert plugins.names(outrider.models) == sorted(FAMILIES)
+    assert {family for family, _ in CASES} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "options"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+def test_logits_and_greedy_tokens(tmp_path, family, options):
+    oracle = write_tiny_model(tmp_path, family, **options)
+    is_sharded = (tmp_path / "model.safetensors.index.json").exists()
+    assert is_sharded == ("max_shard_size" in options)
+    model = load_tiny(tmp_path)
+    generator = torch.Generator().manual_seed(1)
+    prompts = [torch.randint(3, model.config.vocab_size, (n,), generator=generator).tolist() for n in LENGTHS]
+
+    runner = PagedRunner(model)
+    hidden, places = runner.feed(list(enumerate(prompts)))
+    logits = runner.logits(hidden)
+    assert logits.dtype == torch.float32
+    for prompt, place in zip(prompts, places, strict=True):
+        with torch.no_grad():
+            expected = oracle(torch.tensor([prompt])).logits[0]
+        assert expected.std() > 0.3, "logits are too flat to tell formulas apart"
+        assert (logits[place] - expected).abs().max() < TOLERANCE * expected.abs().max()
+
+    outputs = PagedRunner(model).greedy(prompts, NUM_TOKENS)
+    for prompt, output in zip(prompts, outputs, strict=True):
+        expected = oracle.generate(torch.tensor([prompt]), max_new_tokens=NUM_TOKENS, eos_token_id=None, pad_token_id=0)
+        assert output == expected[0, len(prompt) :].tolist()

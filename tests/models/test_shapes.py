@@ -1,0 +1,107 @@
+"""Real sizes on the meta device: the names and shapes that the released checkpoints have, without their data."""
+
+import pytest
+import torch
+
+from models.paged_runner import cpu_context
+from outrider.core.model_config import ModelConfig, RopeConfig
+from outrider.layers.context import LayerContext
+from outrider.loading.load import load_into, targets_of
+from outrider.models import find_model
+
+LLAMA_8B = ModelConfig(
+    architecture="LlamaForCausalLM",
+    vocab_size=128256,
+    hidden_size=4096,
+    num_layers=32,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    intermediate_size=14336,
+    norm_eps=1e-5,
+    max_position_embeddings=131072,
+    rope=RopeConfig(),
+)
+QWEN3_8B = ModelConfig(
+    architecture="Qwen3ForCausalLM",
+    vocab_size=151936,
+    hidden_size=4096,
+    num_layers=36,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    intermediate_size=12288,
+    norm_eps=1e-6,
+    max_position_embeddings=40960,
+    rope=RopeConfig(),
+)
+QWEN3_SMALL = ModelConfig(
+    architecture="Qwen3ForCausalLM",
+    vocab_size=151936,
+    hidden_size=1024,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    intermediate_size=3072,
+    norm_eps=1e-6,
+    max_position_embeddings=40960,
+    rope=RopeConfig(),
+    tie_word_embeddings=True,
+)
+MODELS = {
+    "Llama-3.1-8B": (
+        LLAMA_8B,
+        291,
+        {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096, 4096)},
+        {"gate": (14336, 4096), "up": (14336, 4096), "down": (4096, 14336)},
+    ),
+    "Qwen3-8B": (
+        QWEN3_8B,
+        399,
+        {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096, 4096)},
+        {"gate": (12288, 4096), "up": (12288, 4096), "down": (4096, 12288)},
+    ),
+    "Qwen3-0.6B": (
+        QWEN3_SMALL,
+        310,
+        {"q": (2048, 1024), "k": (1024, 1024), "v": (1024, 1024), "o": (1024, 2048)},
+        {"gate": (3072, 1024), "up": (3072, 1024), "down": (1024, 3072)},
+    ),
+}
+
+
+def _checkpoint_shapes(config, attention, mlp) -> dict[str, tuple[int, ...]]:
+    """Names as they stand in the released files."""
+    shapes = {"model.embed_tokens.weight": (config.vocab_size, config.hidden_size)}
+    shapes["model.norm.weight"] = (config.hidden_size,)
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, config.hidden_size)
+    for index in range(config.num_layers):
+        layer = f"model.layers.{index}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{layer}.{norm}.weight"] = (config.hidden_size,)
+        if config.architecture == "Qwen3ForCausalLM":
+            for norm in ("q_norm", "k_norm"):
+                shapes[f"{layer}.self_attn.{norm}.weight"] = (config.head_dim,)
+        shapes |= {f"{layer}.self_attn.{name}_proj.weight": shape for name, shape in attention.items()}
+        shapes |= {f"{layer}.mlp.{name}_proj.weight": shape for name, shape in mlp.items()}
+    return shapes
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_released_names_and_shapes_fill_the_model(name):
+    config, num_tensors, attention, mlp = MODELS[name]
+    context = cpu_context(config)
+    meta = LayerContext(
+        kernels=context.kernels, backend=context.backend, dtype=torch.bfloat16, device=torch.device("meta")
+    )
+    model = find_model(config)(config, meta, max_positions=4096)
+    shapes = _checkpoint_shapes(config, attention, mlp)
+    assert len(shapes) == num_tensors
+    tensors = ((key, torch.empty(shape, dtype=torch.bfloat16, device="meta")) for key, shape in shapes.items())
+    filled = load_into(model, tensors, where=name)
+    assert filled == set(targets_of(model).tensors)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert num_parameters == sum(torch.Size(shape).numel() for shape in shapes.values())
+    assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())

@@ -1,0 +1,218 @@
+"""A device made of dictionaries: it executes plans in order and trusts nothing in them.
+
+Every KV entry remembers the whole prefix it was computed under, so a block that was freed early, shared wrongly,
+published too soon or overwritten while it is read shows at the next read. Written apart from the scheduler: no
+torch, and no arithmetic of the package.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult
+
+from .hash_model import SIZE, VOCAB_SIZE, Entry, Setting, entries_of, next_token, prefix_hash
+
+Store = dict[int, list[Entry | None]]
+"""Block id to its entries. The drafter's at index j is (feature of j - 1, token j); index 0 stays empty."""
+
+PROVISIONAL = (-1, -1)
+"""What the draft loop writes: never an entry that may be read later."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """A row of the device table."""
+
+    entries: list[Entry]
+    num_computed: int
+    max_total: int
+    salt: int
+    table: list[int] = field(default_factory=list)
+    drafts: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """One row of a step: entries of the positions from `start` on, drafts behind what is known."""
+
+    plan: RowPlan
+    row: Row
+    start: int
+    num_known: int
+    entries: list[Entry]
+    num_drafts: int
+    has_room: bool
+    emitted: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """A launched step, with what the host knew when it was planned."""
+
+    plan: StepPlan
+    owned: dict[int, frozenset[int]]
+    published: frozenset[int]
+    generations: dict[str, int]
+    result: StepResult | None = None
+
+
+class Device:
+    """Executes plans against stores of entries; an AssertionError says what a plan got wrong."""
+
+    def __init__(self, setting: Setting, seed: int) -> None:
+        self.setting = setting
+        self.target: dict[int, list[Entry | None]] = {}
+        self.drafter: dict[int, list[Entry | None]] = {}
+        self.boundary: dict[int, int] = {}
+        self.rows: dict[int, Row] = {}
+        self.num_accepted_seen: Counter[int] = Counter()
+        self._random = random.Random(seed)
+
+    def run(self, flight: Flight, published: Iterable[int]) -> StepResult:
+        plan = flight.plan
+        self._owned = flight.owned
+        self._published = flight.published | frozenset(published)
+        for admission in plan.admissions:
+            self._admit(admission)
+        for new_blocks in plan.new_blocks:
+            self._add_blocks(new_blocks)
+        if self.setting.drafts_with_kv:
+            for admission in plan.admissions:
+                self._write_behind_hit(admission)
+        works = [self._lay_out(row) for row in plan.rows]
+        for work in works:
+            self._write_target(work)
+        for work in works:
+            self._read(self.target, work.row, 0, work.row.entries[: work.start] + work.entries)
+        results = [self._commit(work) for work in works]
+        if self.setting.drafts_with_kv:
+            for work in works:
+                self._write_true_rows(work)
+        for work in works:
+            self._propose(work)
+        return StepResult(step_id=plan.step_id, rows=tuple(results))
+
+    def _admit(self, admission: Admission) -> None:
+        self.rows[admission.row] = Row(
+            entries=entries_of(admission.token_ids),
+            num_computed=admission.num_computed_tokens,
+            max_total=admission.max_total_tokens,
+            salt=admission.seed,
+        )
+
+    def _add_blocks(self, new_blocks: NewBlocks) -> None:
+        table = self.rows[new_blocks.row].table
+        assert new_blocks.first_index == len(table), "new blocks leave a gap in the block table or replace a block"
+        assert 0 not in new_blocks.block_ids, "the null block was given to a request"
+        table.extend(new_blocks.block_ids)
+
+    def _write_behind_hit(self, admission: Admission) -> None:
+        """The drafter's entry whose feature lies in the last cached block."""
+        row, count = self.rows[admission.row], admission.num_computed_tokens
+        assert count % SIZE == 0
+        last = row.table[count // SIZE - 1] if count else -1
+        assert admission.last_cached_block == last, "last_cached_block is not the last of the cached blocks"
+        if count:
+            assert self.boundary[last] == row.entries[count - 1][1], "the boundary feature is of another prefix"
+            self._write(self.drafter, admission.row, count, row.entries[count])
+
+    def _lay_out(self, plan: RowPlan) -> Work:
+        row = self.rows[plan.row]
+        room = row.max_total - len(row.entries)
+        num_drafts = max(0, min(len(row.drafts), plan.num_drafts, room - 1))
+        num_known = plan.num_tokens - plan.num_drafts
+        start = row.num_computed
+        work = Work(
+            plan=plan,
+            row=row,
+            start=start,
+            num_known=num_known,
+            entries=[],
+            num_drafts=num_drafts,
+            has_room=room > 0,
+        )
+        if room <= 0:
+            return work
+        end = start + num_known
+        if plan.does_sample:
+            assert end == len(row.entries), "a sampling row must end at the last known token"
+        else:
+            assert end < len(row.entries), "the last chunk of a prompt must sample"
+        known = row.entries[start:end]
+        work.entries = known + entries_of(row.drafts[:num_drafts], known[-1][1])
+        assert start + len(work.entries) <= plan.length_bound, "a token stands behind length_bound"
+        return work
+
+    def _write(self, store: dict[int, list[Entry | None]], row: int, index: int, entry: Entry) -> None:
+        table = self.rows[row].table
+        assert index // SIZE < len(table), f"index {index} is behind the {len(table)} blocks of the row"
+        block_id = table[index // SIZE]
+        assert block_id in self._owned[row], f"block {block_id} was not the request's when the step was planned"
+        assert block_id not in self._published, f"published block {block_id} is written"
+        store.setdefault(block_id, [None] * SIZE)[index % SIZE] = entry
+
+    def _read(self, store: dict[int, list[Entry | None]], row: Row, first: int, entries: list[Entry]) -> None:
+        """Entries from 0 on are attended to, all but those before `first`."""
+        for start in range(0, len(entries), SIZE):
+            block_id = row.table[start // SIZE]
+            found = store.get(block_id, [None] * SIZE)
+            wanted = entries[start : start + SIZE]
+            skip = max(0, first - start)
+            assert found[skip : len(wanted)] == wanted[skip:], (
+                f"block {block_id} does not hold the prefix of tokens {start} to {start + len(wanted)}"
+            )
+
+    def _write_target(self, work: Work) -> None:
+        for index, entry in enumerate(work.entries, start=work.start):
+            self._write(self.target, work.plan.row, index, entry)
+            if (index + 1) % SIZE == 0:
+                self.boundary[work.row.table[index // SIZE]] = entry[1]
+
+    def _commit(self, work: Work) -> RowResult:
+        row, plan = work.row, work.plan
+        num_accepted = 0
+        if plan.does_sample and work.has_room:
+            for index in range(work.num_drafts + 1):
+                token_id = next_token(work.entries[work.num_known - 1 + index][1], row.salt)
+                work.emitted.append(token_id)
+                if index == work.num_drafts or row.drafts[index] != token_id:
+                    break
+            num_accepted = len(work.emitted) - 1
+            self.num_accepted_seen[num_accepted] += 1
+        row.entries += entries_of(work.emitted, row.entries[-1][1])
+        assert len(row.entries) <= row.max_total, "more tokens than max_total"
+        row.num_computed += work.num_known + num_accepted if work.has_room else 0
+        return RowResult(
+            request_id=plan.request_id,
+            epoch=plan.epoch,
+            token_ids=tuple(work.emitted),
+            num_drafts=work.num_drafts,
+            num_accepted=num_accepted,
+        )
+
+    def _write_true_rows(self, work: Work) -> None:
+        for index in range(work.start + 1, work.start + len(work.entries) + 1):
+            if index < len(work.row.entries):
+                self._write(self.drafter, work.plan.row, index, work.row.entries[index])
+
+    def _propose(self, work: Work) -> None:
+        """0 … k drafts; each right with probability `accuracy`, given the ones before it."""
+        row = work.row
+        row.drafts = []
+        if not work.emitted:
+            return
+        if self.setting.drafts_with_kv:
+            self._read(self.drafter, row, 1, row.entries)
+            for index in range(len(row.entries), len(row.entries) + self.setting.num_drafts - 1):
+                if index < row.max_total:
+                    self._write(self.drafter, work.plan.row, index, PROVISIONAL)
+        before = row.entries[-1][1]
+        count = self._random.choice((self.setting.num_drafts, self._random.randint(0, self.setting.num_drafts)))
+        for _ in range(count):
+            is_right = self._random.random() < self.setting.accuracy
+            right = next_token(before, row.salt)
+            token_id = right if is_right else (right + 1) % VOCAB_SIZE
+            row.drafts.append(token_id)
+            before = prefix_hash(before, token_id)

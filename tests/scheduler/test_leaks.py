@@ -1,0 +1,222 @@
+"""Mistakes put into the scheduler, one at a time: each must turn the simulations red. A suite that cannot fail
+proves nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+
+from outrider.core.plan import RowPlan, RowResult
+from outrider.core.request import Request
+from outrider.scheduler.blocks import BlockPool
+from outrider.scheduler.prefix import PrefixCache
+from outrider.scheduler.scheduler import Scheduler, _Step
+
+from .workloads import rotate, simulate
+
+Patch = pytest.MonkeyPatch
+
+
+def publish_before_it_is_computed(patch: Patch) -> None:
+    publish = PrefixCache.publish
+
+    def early(self: PrefixCache, request: Request) -> None:
+        known, request.num_computed_tokens = request.num_computed_tokens, request.num_tokens
+        publish(self, request)
+        request.num_computed_tokens = known
+
+    patch.setattr(PrefixCache, "publish", early)
+
+
+def count_rejected_drafts_as_computed(patch: Patch) -> None:
+    settle_row = Scheduler._settle_row
+
+    def all_accepted(self: Scheduler, request: Request, plan: RowPlan, result: RowResult) -> None:
+        settle_row(self, request, plan, replace(result, num_accepted=result.num_drafts))
+
+    patch.setattr(Scheduler, "_settle_row", all_accepted)
+
+
+def share_without_a_reference(patch: Patch) -> None:
+    def share(self: BlockPool, block_id: int) -> None:
+        if self._references[block_id] == 0:
+            del self._reusable[block_id]
+            self._references[block_id] = 1
+
+    patch.setattr(BlockPool, "share", share)
+
+
+def free_a_shared_block_with_its_first_holder(patch: Patch) -> None:
+    release = BlockPool.release
+
+    def release_all(self: BlockPool, block_ids: list[int]) -> None:
+        for block_id in list(block_ids):
+            if self._references[block_id] > 0:
+                self._references[block_id] = 1
+                release(self, [block_id])
+
+    patch.setattr(BlockPool, "release", release_all)
+
+
+def lose_a_block(patch: Patch) -> None:
+    release = BlockPool.release
+    patch.setattr(BlockPool, "release", lambda self, block_ids: release(self, list(block_ids)[1:]))
+
+
+def overwrite_a_published_block_under_its_name(patch: Patch) -> None:
+    def allocate(self: BlockPool, count: int) -> list[int]:
+        taken = [self._blank.popleft() if self._blank else self._reusable.popitem(last=False)[0] for _ in range(count)]
+        for block_id in taken:
+            self._references[block_id] = 1
+        return taken
+
+    patch.setattr(BlockPool, "allocate", allocate)
+
+
+def name_blocks_without_what_is_before_them(patch: Patch) -> None:
+    def extend(self: PrefixCache, request: Request, count: int) -> None:
+        hashes, size = request.block_hashes, self._block_size
+        while len(hashes) < count:
+            start = len(hashes) * size
+            hashes.append(sha256(bytes(request.token_ids[start : start + size])).digest())
+
+    patch.setattr(PrefixCache, "_extend_hashes", extend)
+
+
+def take_a_hit_up_to_the_last_token(patch: Patch) -> None:
+    match = PrefixCache.match
+
+    def longer(self: PrefixCache, request: Request) -> list[int]:
+        request.token_ids.append(0)
+        found = match(self, request)
+        request.token_ids.pop()
+        return found
+
+    patch.setattr(PrefixCache, "match", longer)
+
+
+def hand_on_another_boundary_block(patch: Patch) -> None:
+    admission = Scheduler._admission
+    patch.setattr(Scheduler, "_admission", lambda self, request, cached: admission(self, request, cached[:-1]))
+
+
+def forget_tokens_in_flight(patch: Patch) -> None:
+    put_row = Scheduler._put_row
+
+    def put(self: Scheduler, request: Request, step: _Step, **values: int) -> None:
+        put_row(self, request, step, **values)
+        request.num_tokens_in_flight = 0
+
+    patch.setattr(Scheduler, "_put_row", put)
+
+
+def forget_the_epoch(patch: Patch) -> None:
+    leave = Scheduler._leave
+
+    def keep_epoch(self: Scheduler, request: Request) -> None:
+        epoch = request.epoch
+        leave(self, request)
+        request.epoch = epoch
+
+    patch.setattr(Scheduler, "_leave", keep_epoch)
+
+
+def turn_output_into_prompt_at_preemption(patch: Patch) -> None:
+    preempt = Scheduler._preempt
+
+    def forget_output(self: Scheduler, request: Request) -> None:
+        request.prompt_token_ids = list(request.token_ids)
+        preempt(self, request)
+
+    patch.setattr(Scheduler, "_preempt", forget_output)
+
+
+def run_the_preempted_row_all_the_same(patch: Patch) -> None:
+    patch.setattr(_Step, "drop", lambda self, request_id: None)
+
+
+def ignore_the_budget_in_prompts(patch: Patch) -> None:
+    put_chunk = Scheduler._put_chunk
+
+    def put_all(self: Scheduler, request: Request, step: _Step) -> None:
+        left, step.left = step.left, 1 << 30
+        put_chunk(self, request, step)
+        step.left = left
+
+    patch.setattr(Scheduler, "_put_chunk", put_all)
+
+
+def replay_without_the_confirmed_output(patch: Patch) -> None:
+    preempt = Scheduler._preempt
+
+    def restart(self: Scheduler, request: Request) -> None:
+        preempt(self, request)
+        del request.token_ids[request.num_prompt_tokens + 1 :]
+
+    patch.setattr(Scheduler, "_preempt", restart)
+
+
+def lose_a_preempted_request(patch: Patch) -> None:
+    preempt = Scheduler._preempt
+
+    def lose(self: Scheduler, request: Request) -> None:
+        preempt(self, request)
+        self.waiting.popleft()
+
+    patch.setattr(Scheduler, "_preempt", lose)
+
+
+def lose_a_row(patch: Patch) -> None:
+    leave = Scheduler._leave
+
+    def keep_row(self: Scheduler, request: Request) -> None:
+        leave(self, request)
+        del self._free_rows[-1:]
+
+    patch.setattr(Scheduler, "_leave", keep_row)
+
+
+LEAKS: list[Callable[[Patch], None]] = [
+    publish_before_it_is_computed,
+    count_rejected_drafts_as_computed,
+    share_without_a_reference,
+    free_a_shared_block_with_its_first_holder,
+    lose_a_block,
+    overwrite_a_published_block_under_its_name,
+    name_blocks_without_what_is_before_them,
+    take_a_hit_up_to_the_last_token,
+    hand_on_another_boundary_block,
+    forget_tokens_in_flight,
+    forget_the_epoch,
+    turn_output_into_prompt_at_preemption,
+    run_the_preempted_row_all_the_same,
+    ignore_the_budget_in_prompts,
+    replay_without_the_confirmed_output,
+    lose_a_preempted_request,
+    lose_a_row,
+]
+
+
+def simulate_many() -> None:
+    for seed in range(40):
+        simulate(seed, is_tight=seed % 2 == 1)
+    for seed in range(10):
+        rotate(seed)
+
+
+def test_simulations_are_green_without_a_leak() -> None:
+    simulate_many()
+
+
+@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.__name__)
+def test_leak_turns_the_simulations_red(leak: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    leak(monkeypatch)
+    with pytest.raises(AssertionError):
+        simulate_many()
+
+
+def test_missing_lookahead_turns_the_simulations_red() -> None:
+    with pytest.raises(AssertionError, match="too few blocks"):
+        for seed in range(40):
+            simulate(seed, num_lookahead=0, num_drafts=5, budget=40)

@@ -1,0 +1,57 @@
+"""The scheduler under random workloads, against a device that checks every entry it reads and writes.
+
+What is checked in every simulation, after every operation, stands in `loop.py` and `fake_device.py`; the tests of
+`test_leaks.py` show that it can fail.
+"""
+
+from collections import Counter
+
+import pytest
+
+from .loop import Loop
+from .workloads import simulate
+
+SEEDS = range(140)
+CROWDED = range(500, 560)
+
+
+def coverage(loops: list[Loop]) -> Counter[str]:
+    """What the simulations met."""
+    met: Counter[str] = Counter()
+    for loop in loops:
+        met["dropped results"] += loop.num_dropped
+        met["preempted in flight"] += loop.num_preempted_in_flight
+        met["preempted at rest"] += loop.scheduler.num_preemptions - loop.num_preempted_in_flight
+        met["prefix hits"] += loop.scheduler.prefix.num_hit_tokens
+        met["aborted"] += sum(request.finish_reason == "abort" for request in loop.requests.values())
+        met["stopped"] += sum(request.finish_reason == "stop" for request in loop.requests.values())
+        met["chunks"] += sum(not row.does_sample for plan in loop.plans for row in plan.rows)
+        met.update({f"{count} accepted": times for count, times in loop.device.num_accepted_seen.items()})
+    return met
+
+
+def test_every_output_is_the_models_whatever_the_schedule() -> None:
+    met = coverage([simulate(seed) for seed in SEEDS])
+    wanted = ["dropped results", "preempted in flight", "prefix hits", "aborted", "stopped", "chunks"]
+    assert all(met[name] > 20 for name in (*wanted, *(f"{count} accepted" for count in range(6)))), met
+
+
+def test_crowd_on_the_smallest_pool_finishes() -> None:
+    met = coverage([simulate(seed, is_tight=True) for seed in CROWDED])
+    assert met["preempted in flight"] > 40 and met["preempted at rest"] > 10, met
+
+
+@pytest.mark.parametrize("is_tight", [False, True])
+def test_equal_workloads_give_equal_plans(is_tight: bool) -> None:
+    for seed in range(900, 912):
+        first, second = (simulate(seed, is_tight=is_tight) for _ in range(2))
+        assert first.plans == second.plans, f"seed={seed}"
+
+
+@pytest.mark.parametrize("num_drafts", [0, 1, 3, 5])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_outputs_do_not_depend_on_depth_drafts_or_cache(num_drafts: int, depth: int) -> None:
+    """Every job's output is compared with the model's; here with each pair of depth and k in turn."""
+    for seed in range(950, 954):
+        for caching in (False, True):
+            simulate(seed, is_tight=seed % 2 == 0, num_drafts=num_drafts, depth=depth, caching=caching, budget=40)

@@ -1,0 +1,86 @@
+"""Random workloads on random engines, from crowds on a pool that holds one request to ample ones."""
+
+import random
+from dataclasses import replace
+
+from .hash_model import SIZE, VOCAB_SIZE, Job, Setting, continuation
+from .loop import Loop
+
+
+def random_jobs(rng: random.Random, *, is_tight: bool) -> list[Job]:
+    """Crowds with shared prefixes, exact block sizes, second turns of a conversation, stops, aborts and limits."""
+    bases = [_random_tokens(rng, rng.randrange(1, 100)) for _ in range(2)]
+    return [
+        _random_job(rng, f"r{index}", rng.choice(bases), is_tight=is_tight) for index in range(rng.randrange(3, 14))
+    ]
+
+
+def _random_tokens(rng: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(rng.randrange(VOCAB_SIZE) for _ in range(count))
+
+
+def _random_job(rng: random.Random, request_id: str, base: tuple[int, ...], *, is_tight: bool) -> Job:
+    salt = rng.randrange(2)
+    match rng.randrange(6):
+        case 0:
+            prompt = base[: 1 + rng.randrange(len(base))]
+        case 1:
+            prompt = base[: max(SIZE, len(base) // SIZE * SIZE)]
+        case 2:
+            prompt = base + tuple(continuation(base, rng.randrange(40), salt))
+        case 3:
+            prompt = _random_tokens(rng, SIZE) + base  # whole blocks of the base, behind other tokens
+        case _:
+            prompt = base[: rng.randrange(len(base) + 1)] + _random_tokens(rng, rng.randrange(1, 30))
+    arrives = rng.choice((0, rng.randrange(10 if is_tight else 60)))
+    least = 20 if is_tight else 1
+    return Job(
+        request_id=request_id,
+        prompt=prompt,
+        max_tokens=rng.choice((least, rng.randrange(least, 40), rng.randrange(least, 70))),
+        salt=salt,
+        stop_ids=frozenset(rng.sample(range(VOCAB_SIZE), rng.choice((0, 0, 1, 3)))),
+        arrives=arrives,
+        aborted_at=arrives + rng.randrange(30) if rng.random() < 0.15 else None,
+        max_model_len=len(prompt) + rng.randrange(1, 30) if rng.random() < 0.2 else 1 << 20,
+    )
+
+
+def random_setting(rng: random.Random, jobs: list[Job], *, is_tight: bool) -> Setting:
+    """Pools from the least that holds the largest job, budgets from the tokens of one row, to ample ones."""
+    largest = max(-(-job.max_total // SIZE) for job in jobs)
+    num_drafts = rng.choice((0, 1, 3, 5))
+    few_rows = rng.choice((2, 3)) * (1 + num_drafts) + num_drafts  # what is left admits one more
+    return Setting(
+        num_blocks=1 + largest + rng.choice((0, 1, 2) if is_tight else (0, 1, 3, 6, 12, 60)),
+        max_num_seqs=rng.choice((4, 8) if is_tight else (1, 2, 3, 4, 8)),
+        budget=rng.choice((few_rows, 70) if is_tight else (1 + num_drafts, few_rows, 16, 33, 64, 300)),
+        num_drafts=num_drafts,
+        has_drafter_kv=rng.random() < 0.7,
+        depth=rng.choice((0, 1, 1, 2)),
+        caching=rng.random() < 0.7,
+        accuracy=rng.choice((0.0, 0.7, 0.7, 0.9, 1.0)),
+    )
+
+
+def simulate(seed: int, *, is_tight: bool = False, num_lookahead: int | None = None, **changes: int) -> Loop:
+    """One random workload on one random engine, to its end; `changes` replace fields of the setting."""
+    rng = random.Random(seed)
+    jobs = random_jobs(rng, is_tight=is_tight)
+    setting = replace(random_setting(rng, jobs, is_tight=is_tight), **changes)  # type: ignore[arg-type]
+    try:
+        return Loop(setting, seed=seed, num_lookahead=num_lookahead).run(jobs)
+    except AssertionError as error:
+        error.add_note(f"seed={seed}, is_tight={is_tight}, {setting}")
+        raise
+
+
+def rotate(seed: int) -> Loop:
+    """Three requests outgrow their pool on a budget for two: the latest may be preempted in a step it is in."""
+    setting = Setting(num_blocks=14, max_num_seqs=3, budget=11, num_drafts=3, has_drafter_kv=False, depth=seed % 2)
+    jobs = [Job(request_id=name, prompt=(token_id,), max_tokens=150) for token_id, name in enumerate("abc")]
+    try:
+        return Loop(setting, seed=seed).run(jobs)
+    except AssertionError as error:
+        error.add_note(f"seed={seed}")
+        raise

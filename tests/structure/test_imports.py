@@ -1,0 +1,128 @@
+"""Arrows point down: who may import whom, read from the source. And where an import may stand."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "outrider"
+TESTS = Path(__file__).parents[1]
+
+LEVELS = (
+    ("core",),
+    ("loading",),
+    ("platforms",),
+    ("kernels",),
+    ("attention", "sampling"),
+    ("layers", "device"),
+    ("models", "speculation"),
+    ("runtime",),
+    ("engine",),
+    ("llm", "show"),
+    ("gate", "server"),
+    ("cli",),
+)
+"""From the bottom up; a package imports itself and lower levels only."""
+
+APART = {"scheduler": {"core"}}
+"""Packages beside the levels, with all that they import."""
+
+USES_SCHEDULER = {"engine"}
+FORBIDDEN_TOPS = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "triton")
+HOST_ONLY = ("core", "scheduler")
+NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {}
+"""(file, module imported) to the reason; an optional dependency is the only good one."""
+
+LEVEL_OF = {name: level for level, group in enumerate(LEVELS) for name in group}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    """First folder or file below `outrider`; empty for the package's own __init__."""
+    first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports_of(path: Path, within: ast.AST | None = None) -> Iterator[tuple[int, str]]:
+    """(line, full name) of every imported module; `from outrider import x` counts as outrider.x."""
+    folder = ("outrider", *path.parent.relative_to(SOURCE).parts)
+    for node in ast.walk(within or ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = folder[: len(folder) + 1 - node.level] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for name in [f"{module}.{alias.name}" for alias in node.names] if module == "outrider" else [module]:
+                yield node.lineno, name
+
+
+def may_import(importer: str, imported: str) -> bool:
+    if importer == imported:
+        return True
+    if importer == "":
+        return imported != "train"
+    if importer in APART:
+        return imported in APART[importer]
+    if imported in APART:
+        return importer in USES_SCHEDULER
+    if importer == "train":
+        return imported in LEVEL_OF and LEVEL_OF[imported] < LEVEL_OF["engine"]
+    return imported in LEVEL_OF and LEVEL_OF[imported] < LEVEL_OF[importer]
+
+
+def test_every_package_has_its_place() -> None:
+    known = {*LEVEL_OF, *APART, "train", ""}
+    assert {package_of(path) for path in FILES} <= known, "give the new package a level"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_arrows_point_down(path: Path) -> None:
+    importer = package_of(path)
+    for line, module in imports_of(path):
+        parts = module.split(".")
+        if parts[0] == "outrider" and len(parts) > 1:
+            assert may_import(importer, parts[1]), f"{path}:{line}: {importer} imports {module}"
+
+
+@pytest.mark.parametrize("package", HOST_ONLY)
+def test_host_only_packages_import_no_device_library(package: str) -> None:
+    for path in sorted((SOURCE / package).rglob("*.py")):
+        for line, module in imports_of(path):
+            assert module.split(".")[0] not in FORBIDDEN_TOPS, f"{path}:{line}: {module}"
+
+
+def test_imports_stand_at_the_top_of_the_file() -> None:
+    found = {}
+    for path in FILES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                for _, module in imports_of(path, function):
+                    found[str(path.relative_to(SOURCE)), module] = function.name
+    assert found.keys() == INSIDE_FUNCTIONS.keys(), found
+
+
+def test_no_file_is_named_for_nothing() -> None:
+    paths = [*FILES, *TESTS.rglob("*.py")]
+    assert not [path for path in paths if NO_NAMES & {*path.parts[len(SOURCE.parents[1].parts) :], path.stem}]
+
+
+def test_a_wrong_arrow_is_seen() -> None:
+    wrong = (
+        ("core", "loading"),
+        ("kernels", "attention"),
+        ("attention", "sampling"),
+        ("device", "layers"),
+        ("speculation", "models"),
+        ("runtime", "engine"),
+        ("scheduler", "device"),
+        ("runtime", "scheduler"),
+        ("engine", "train"),
+        ("train", "engine"),
+        ("cli", "train"),
+        ("", "train"),
+    )
+    assert not [pair for pair in wrong if may_import(*pair)]

@@ -1,0 +1,93 @@
+"""No line on the step's path may wait for the device: a guard on the source, beside the run-time tests.
+
+It sees calls by name. What it cannot see (`if tensor:`, mask indexing, int(tensor)) is for tests that run steps
+under PyTorch's sync-debug mode.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src" / "outrider"
+
+ON_THE_PATH = (
+    "attention",
+    "device",
+    "kernels/reference",
+    "layers",
+    "models",
+    "runtime",
+    "sampling",
+    "speculation",
+)
+
+WAITING = {
+    "argwhere",
+    "cpu",
+    "item",
+    "masked_select",
+    "nonzero",
+    "numpy",
+    "synchronize",
+    "tolist",
+    "unique",
+}
+"""Methods and functions that read a device value on the host, or make a shape that depends on one."""
+
+ALLOWED = {
+    ("device/readback.py", "Handle.wait", "tolist"): "the one place that waits, one step late",
+    ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
+    ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
+}
+"""(file, function, call) to the reason."""
+
+
+def calls_of(node: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """(qualified name of the function, name called) for every call that waits."""
+    for child in ast.iter_child_nodes(node):
+        inner = scope
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+            inner = (*scope, child.name)
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            name = child.func.attr
+            is_one_argument_where = name == "where" and len(child.args) == 1 and not child.keywords
+            if name in WAITING or is_one_argument_where:
+                yield ".".join(scope), name
+            if name == "to" and any(isinstance(entry, ast.Constant) and entry.value == "cpu" for entry in child.args):
+                yield ".".join(scope), "to cpu"
+        yield from calls_of(child, inner)
+
+
+def found() -> set[tuple[str, str, str]]:
+    calls = set()
+    for folder in ON_THE_PATH:
+        assert (SOURCE / folder).is_dir(), f"{folder} has moved: follow it here"
+        for path in sorted((SOURCE / folder).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            calls |= {(str(path.relative_to(SOURCE)), *call) for call in calls_of(tree)}
+    return calls
+
+
+def test_nothing_on_the_path_waits_for_the_device() -> None:
+    assert found() <= ALLOWED.keys(), sorted(found() - ALLOWED.keys())
+
+
+def test_the_list_of_exceptions_has_no_dead_entries() -> None:
+    assert ALLOWED.keys() <= found(), sorted(ALLOWED.keys() - found())
+
+
+def test_the_guard_sees_what_it_is_for() -> None:
+    source = """
+class Step:
+    def run(self, x):
+        def inner():
+            return torch.nonzero(x)
+        return x.item(), x[0].tolist(), x.to("cpu"), torch.where(x), torch.where(x, x, x), inner()
+"""
+    assert sorted(calls_of(ast.parse(source))) == [
+        ("Step.run", "item"),
+        ("Step.run", "to cpu"),
+        ("Step.run", "tolist"),
+        ("Step.run", "where"),
+        ("Step.run.inner", "nonzero"),
+    ]

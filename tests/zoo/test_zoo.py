@@ -1,0 +1,146 @@
+"""The shipped models, end to end: against transformers, with and without speculation, through the command line."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from outrider import LLM, SamplingParams, SpeculationStats
+from outrider.cli import app
+
+ZOO = Path(__file__).resolve().parents[2] / "zoo"
+EAGLE3 = {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
+ENTRIES = [json.loads(line) for line in (ZOO / "prompts.jsonl").read_text().splitlines()]
+CODE = [entry["turns"][0] for entry in ENTRIES if entry["category"] == "code"]
+QUESTIONS = [entry for entry in ENTRIES if entry["category"] == "arithmetic"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return LLM(str(ZOO / "tiny"), logits_digest=True)
+
+
+@pytest.fixture(scope="module")
+def eagle3():
+    return LLM(str(ZOO / "tiny"), logits_digest=True, speculative_config=EAGLE3)
+
+
+def _facts(outputs):
+    return [
+        (o.outputs[0].token_ids, o.outputs[0].text, o.outputs[0].logits_digest, o.outputs[0].finish_reason,
+         o.outputs[0].stop_reason) for o in outputs
+    ]  # fmt: skip
+
+
+def test_greedy_tokens_and_text_equal_transformers(plain):
+    tokenizer = AutoTokenizer.from_pretrained(ZOO / "tiny")
+    model = AutoModelForCausalLM.from_pretrained(ZOO / "tiny", dtype=torch.float32)
+    prompts = [*CODE[:4], QUESTIONS[0]["turns"][0]]
+    outputs = plain.generate(prompts, SamplingParams(temperature=0.0, max_tokens=48))
+    for prompt, output in zip(prompts, outputs, strict=True):
+        inputs = tokenizer(prompt, return_tensors="pt")
+        assert inputs.input_ids[0].tolist() == output.prompt_token_ids
+        wanted = model.generate(**inputs, max_new_tokens=48, do_sample=False)[0, inputs.input_ids.shape[1] :].tolist()
+        assert output.outputs[0].token_ids == wanted
+        assert output.outputs[0].text == tokenizer.decode(wanted, skip_special_tokens=True)
+
+
+def test_chat_uses_the_models_template(plain):
+    tokenizer = AutoTokenizer.from_pretrained(ZOO / "tiny")
+    message = [{"role": "user", "content": QUESTIONS[0]["turns"][0]}]
+    output = plain.chat(message, SamplingParams(max_tokens=4))[0]
+    wanted = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+    assert output.prompt_token_ids == wanted
+
+
+def test_speculation_changes_nothing_but_the_number_of_steps(plain, eagle3):
+    prompts = CODE[:8]
+    params = [
+        SamplingParams(temperature=0.0, max_tokens=80),
+        SamplingParams(temperature=1.0, seed=1, max_tokens=80, top_p=0.9),
+        SamplingParams(temperature=0.0, max_tokens=80, stop=["return", "\n\n"]),
+        SamplingParams(temperature=0.8, seed=2, max_tokens=80, stop=["(", "self."], min_tokens=10),
+        SamplingParams(temperature=0.7, seed=3, max_tokens=80, repetition_penalty=1.2, logprobs=2),
+        SamplingParams(temperature=0.0, max_tokens=80, frequency_penalty=0.5),
+        SamplingParams(temperature=1.0, seed=4, max_tokens=80, min_p=0.05, top_k=40),
+        SamplingParams(temperature=0.0, max_tokens=80, ignore_eos=True),
+    ]
+    expected = plain.generate(prompts, params)
+    outputs = eagle3.generate(prompts, params)
+    assert _facts(outputs) == _facts(expected)
+    assert [o.outputs[0].logprobs for o in outputs] == [o.outputs[0].logprobs for o in expected]
+    steps = [sum(o.speculation.num_steps for o in run) for run in (outputs, expected)]
+    assert steps[0] < steps[1] * 0.7
+    for output in outputs[2:4]:
+        assert output.outputs[0].stop_reason is None or output.outputs[0].stop_reason not in output.outputs[0].text
+
+
+def test_long_outputs_are_equal(plain, eagle3):
+    params = SamplingParams(temperature=0.9, seed=5, max_tokens=500, ignore_eos=True)
+    assert _facts(eagle3.generate(CODE[0], params)) == _facts(plain.generate(CODE[0], params))
+
+
+def test_eagle3_reaches_its_acceptance_length_on_held_out_code(eagle3):
+    outputs = eagle3.generate(CODE, SamplingParams(temperature=0.0, max_tokens=64))
+    stats = SpeculationStats()
+    for output in outputs:
+        stats.add(output.speculation)
+    assert stats.mean_acceptance_length >= 2.2
+
+
+def test_held_out_arithmetic_is_mostly_right(eagle3):
+    messages = [[{"role": "user", "content": entry["turns"][0]}] for entry in QUESTIONS]
+    outputs = eagle3.chat(messages, SamplingParams(temperature=0.0, max_tokens=200))
+    answers = [re.search(r"#### (-?\d+)", output.outputs[0].text) for output in outputs]
+    right = sum(
+        found is not None and found.group(1) == str(entry["answer"])
+        for found, entry in zip(answers, QUESTIONS, strict=True)
+    )
+    assert right >= 0.6 * len(QUESTIONS)
+
+
+def test_demo_shows_what_speculation_did_and_proves_it():
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 0, result.output
+    for words in (
+        "accepted draft",
+        "mean acceptance length",
+        "draft 3 accepted",
+        "target steps",
+        "Exact: run again",
+    ):
+        assert words in result.output
+
+
+def test_generate_compares_side_by_side():
+    result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "24", "def add(a, b):\n"])
+    assert result.exit_code == 0, result.output
+    assert "with speculation" in result.output and "without" in result.output and "Exact" in result.output
+
+
+def test_info_says_what_runs():
+    result = CliRunner().invoke(app, ["info"])
+    assert result.exit_code == 0, result.output
+    for words in ("platform", "cpu", "oracle", "eagle3", "exact", "yes"):
+        assert words in result.output
+
+
+def test_a_difference_is_shown_and_fails(monkeypatch):
+    from outrider import cli
+
+    original = cli._complete
+
+    def complete(llm, texts, params, *, chat):
+        outputs = original(llm, texts, params, chat=chat)
+        if llm.engine.worker.drafter is None:
+            outputs[0].outputs[0].token_ids[3] += 1
+        return outputs
+
+    monkeypatch.setattr(cli, "_complete", complete)
+    result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "8", "def add(a, b):\n"])
+    assert result.exit_code == 1
+    assert "NOT EXACT" in result.output and "from output token 3" in result.output
