@@ -231,7 +231,6 @@ class Loop:
         for row in plan.rows:
             request, job = self.requests[row.request_id], self.jobs[row.request_id]
             assert (row.row, row.epoch, row.params) == (request.row, request.epoch, request.params)
-            assert row.num_prompt_tokens == len(job.prompt), "output became prompt"
             assert 0 <= row.num_drafts <= self.setting.num_drafts
             assert row.num_samples == (1 + row.num_drafts if row.does_sample else 0)
             assert row.length_bound <= job.max_total

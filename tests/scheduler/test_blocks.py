@@ -43,13 +43,6 @@ class ModelPool:
                 self.freed_at[block_id] = self.now
         return list(reversed(holder))
 
-    def forget_published(self) -> None:
-        order = self.free()
-        self.published = {}
-        for block_id in order:
-            self.now += 1
-            self.freed_at[block_id] = self.now
-
 
 def run_operations(seed: int, num_operations: int) -> None:
     rng = random.Random(seed)
@@ -81,12 +74,7 @@ def run_operations(seed: int, num_operations: int) -> None:
             if name not in model.published and block_id not in model.published.values():
                 model.published[name] = block_id
 
-    def forget() -> None:
-        if rng.random() < 0.1:
-            pool.forget_published()
-            model.forget_published()
-
-    operations: list[Callable[[], None]] = [allocate, share, leave, publish, publish, forget]
+    operations: list[Callable[[], None]] = [allocate, share, leave, publish, publish]
     for _ in range(num_operations):
         rng.choice(operations)()
         assert pool.num_usable == num_blocks - 1

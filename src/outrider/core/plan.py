@@ -54,7 +54,6 @@ class RowPlan:
     length_bound: int
     """No token of this row stands at or after this position in this step."""
     params: SamplingParams
-    num_prompt_tokens: int
 
     @property
     def num_samples(self) -> int:

@@ -1,7 +1,7 @@
 """Host to device, in one copy per step: integers of the plan are laid end to end in one buffer.
 
-On a device with its own memory the buffer is pinned and belongs to a ring, so that a copy in flight is never
-overwritten. Knows nothing of what the numbers mean.
+A CPU reads the buffer where it lies. (A device with its own memory needs it pinned, and a ring of such buffers, so that
+none is overwritten while its copy is in flight.) Knows nothing of what the numbers mean.
 """
 
 from collections.abc import Mapping, Sequence

@@ -79,9 +79,6 @@ class StopChecker:
                 return count, FinishReason.LENGTH
         return len(token_ids), None
 
-    def text_so_far(self, request_id: str) -> str:
-        return self._texts[request_id].text
-
     def end(self, request_id: str, *, was_cut: bool) -> str:
         """Stop following; the whole text. After a stop string nothing held back belongs to it."""
         text = self._texts.pop(request_id)

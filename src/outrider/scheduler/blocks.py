@@ -82,10 +82,3 @@ class BlockPool:
     def find(self, block_hash: bytes) -> int | None:
         """The published block with this content."""
         return self._block_of.get(block_hash)
-
-    def forget_published(self) -> None:
-        """Empty the prefix cache; held blocks stay held."""
-        self._blank.extend(self._reusable)
-        self._reusable.clear()
-        self._hash_of.clear()
-        self._block_of.clear()

@@ -162,7 +162,6 @@ class Scheduler:
                 does_sample=does_sample,
                 length_bound=min(length, request.max_total_tokens),
                 params=request.params,
-                num_prompt_tokens=request.num_prompt_tokens,
             )
         )
 
