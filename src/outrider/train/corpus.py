@@ -21,7 +21,7 @@ from .sources import Source, path_number
 
 SHORTEST, LONGEST = 300, 120_000  # bytes of a file
 LONGEST_LINE = 300
-HELD_OUT_SHARE = 100  # one file in a hundred
+HELD_OUT_SHARE = 50  # one file in fifty
 LEAK_LIMIT = 0.35  # a held-out file may share at most this part of its telling lines with training files
 TELLING_LINE = 24  # characters; shorter lines (`return self`, `else:`) say nothing about copying
 

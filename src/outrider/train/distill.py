@@ -16,7 +16,7 @@ from .fit import Budget, Curve, fit
 from .network import Target
 from .tokens import Share, draw_batch
 
-NUM_STEPS = 5  # draft steps unrolled in training; more than are usually drafted
+NUM_STEPS = 4  # draft steps unrolled in training; more than are usually drafted
 STEP_WEIGHT = 0.85  # of each draft step against the one before
 
 

@@ -18,7 +18,7 @@ from .network import GatedMLP, RMSNorm, Shape, rope_table, rotate
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadShape:
     vocab_size: int = 3072
-    draft_vocab_size: int = 2048
+    draft_vocab_size: int = 2560
     hidden_size: int = 256
     intermediate_size: int = 1536
     num_heads: int = 4

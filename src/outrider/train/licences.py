@@ -35,12 +35,46 @@ ALLOWED_CLASSIFIERS = frozenset(
 )
 # The free-text field as found in the wild, in lower case.
 ALLOWED_FIELDS = frozenset(
-    "mit|mit license|the mit license|bsd|bsd license|new bsd|new bsd license|modified bsd|bsd-2-clause|bsd 2-clause|"
-    "bsd-3-clause|bsd 3-clause|bsd 3 clause|bsd-3|3-clause bsd|3-clause bsd license|bsd 3-clause license|"
-    "bsd-3-clause license|apache|apache 2|apache 2.0|apache-2.0|apache2.0|apache-2|apache license|apache 2.0 license|"
-    "apache license 2.0|apache license, version 2.0|apache software license|apache software license 2.0|"
-    "the apache license, version 2.0|isc|isc license|psf|psf-2.0|python software foundation license|"
-    "mit or apache-2.0|apache-2.0 or mit".split("|")
+    [
+        "mit",
+        "mit license",
+        "the mit license",
+        "bsd",
+        "bsd license",
+        "new bsd",
+        "new bsd license",
+        "modified bsd",
+        "bsd-2-clause",
+        "bsd 2-clause",
+        "bsd-3-clause",
+        "bsd 3-clause",
+        "bsd 3 clause",
+        "bsd-3",
+        "3-clause bsd",
+        "3-clause bsd license",
+        "bsd 3-clause license",
+        "bsd-3-clause license",
+        "apache",
+        "apache 2",
+        "apache 2.0",
+        "apache-2.0",
+        "apache2.0",
+        "apache-2",
+        "apache license",
+        "apache 2.0 license",
+        "apache license 2.0",
+        "apache license, version 2.0",
+        "apache software license",
+        "apache software license 2.0",
+        "the apache license, version 2.0",
+        "isc",
+        "isc license",
+        "psf",
+        "psf-2.0",
+        "python software foundation license",
+        "mit or apache-2.0",
+        "apache-2.0 or mit",
+    ]
 )
 LONGEST_FIELD = 80  # a longer free-text field is a whole licence text, and then only the classifiers speak
 

@@ -16,7 +16,13 @@ from . import acceptance, grading, vocabulary
 from .acceptance import Continuation
 from .arithmetic.facts import is_held_out
 from .arithmetic.families import Family, Problem
-from .arithmetic.problems import HELD_OUT_FAMILIES, TRAINING_FAMILIES, draw_held_out, final_answer, plain_prompt
+from .arithmetic.problems import (
+    HELD_OUT_FAMILIES,
+    TRAINING_FAMILIES,
+    draw_held_out,
+    final_answer,
+    plain_prompt,
+)
 from .eagle import Eagle3Head
 from .network import Target
 from .prepare import CodePrompt, held_out_code, held_out_windows
@@ -24,14 +30,15 @@ from .pretrain import mean_loss
 from .sampling import continue_prompts
 
 CODE_TOKENS = 128
-ANSWER_TOKENS = 224
+ANSWER_TOKENS = 320
 PROBLEM_SEED = 20_000
 NUM_DRAFTS = 3
 
 
 def held_out_problems(families: Sequence[Family], *, per_family: int) -> list[Problem]:
     random = Random(PROBLEM_SEED)
-    return [draw_held_out(random, family) for family in families for _ in range(per_family)]
+    drawn = [draw_held_out(random, family) for family in families for _ in range(per_family)]
+    return [problem for problem in drawn if problem is not None]
 
 
 def _answers(
@@ -78,7 +85,7 @@ def _accuracy(problems: Sequence[Problem], texts: Sequence[str]) -> dict[str, ob
 
 
 @torch.no_grad()
-def measure_target(target: Target, tokenizer: Tokenizer, work: Path, *, per_family: int = 25) -> dict[str, object]:
+def measure_target(target: Target, tokenizer: Tokenizer, work: Path, *, per_family: int) -> dict[str, object]:
     device = target.model.embed_tokens.weight.device
     figures: dict[str, object] = {}
     windows = torch.tensor(held_out_windows(work, tokenizer, length=1025, most=128), device=device)
@@ -93,7 +100,7 @@ def measure_target(target: Target, tokenizer: Tokenizer, work: Path, *, per_fami
     }
     figures["code"] = _measure_code(target, tokenizer, work)
     held_out = held_out_problems(HELD_OUT_FAMILIES, per_family=per_family)
-    known = held_out_problems(TRAINING_FAMILIES, per_family=2)
+    known = held_out_problems(TRAINING_FAMILIES, per_family=-(-per_family // 12))
     for name, problems, as_chat in (
         ("arithmetic_chat", held_out, True),
         ("arithmetic_plain", held_out, False),
@@ -102,18 +109,11 @@ def measure_target(target: Target, tokenizer: Tokenizer, work: Path, *, per_fami
         answers = _answers(target, tokenizer, problems, as_chat=as_chat)
         texts = [tokenizer.decode(answer.output) for answer in answers]
         figures[name] = _accuracy(problems, texts)
-        if as_chat:
-            wrong = [
-                {"question": p.question, "written": t, "value": p.value}
-                for p, t in zip(problems, texts, strict=True)
-                if final_answer(t) != p.value
-            ]
-            figures[f"{name}_errors"] = wrong[:: max(1, len(wrong) // 30)]
     return figures
 
 
 def _measure_code(target: Target, tokenizer: Tokenizer, work: Path) -> dict[str, object]:
-    prompts = held_out_code(work, tokenizer, num_tokens=CODE_TOKENS, most=256, seed=PROBLEM_SEED)
+    prompts = held_out_code(work, tokenizer, num_tokens=CODE_TOKENS, most=200, seed=PROBLEM_SEED)
     heads = [tokenizer.decode(prompt.ids) for prompt in prompts]
     figures: dict[str, object] = {}
     for temperature in (0.0, 1.0):
@@ -141,10 +141,10 @@ def _measure_code(target: Target, tokenizer: Tokenizer, work: Path) -> dict[str,
 
 @torch.no_grad()
 def measure_acceptance(
-    target: Target, head: Eagle3Head, tokenizer: Tokenizer, work: Path, *, per_family: int = 16
+    target: Target, head: Eagle3Head, tokenizer: Tokenizer, work: Path, *, per_family: int
 ) -> dict[str, object]:
     """EAGLE-3 and prompt lookup with NUM_DRAFTS drafts on the same continuations."""
-    prompts = held_out_code(work, tokenizer, num_tokens=CODE_TOKENS, most=256, seed=PROBLEM_SEED)
+    prompts = held_out_code(work, tokenizer, num_tokens=CODE_TOKENS, most=200, seed=PROBLEM_SEED)
     problems = held_out_problems(HELD_OUT_FAMILIES, per_family=per_family)
     figures: dict[str, object] = {}
     for temperature in (0.0, 1.0):

@@ -172,12 +172,11 @@ class Target(nn.Module):
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids [rows, length] -> final-normed hidden, and the taps side by side [rows, length, 3 * hidden_size]."""
         cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device))
-        x, taps = self.model.embed_tokens(ids), []
+        x, states = self.model.embed_tokens(ids), {}
         for count, layer in enumerate(self.model.layers, start=1):
             x, _, _ = layer(x, cos, sin)
-            if count in self.shape.taps:
-                taps.append(x)
-        return self.model.norm(x), torch.cat(taps, dim=-1)
+            states[count] = x
+        return self.model.norm(x), torch.cat([states[count] for count in self.shape.taps], dim=-1)
 
     def prefill(self, ids: Tensor, cache: Cache) -> Tensor:
         """Right-padded ids [rows, length] from position 0 -> final-normed hidden of every position."""

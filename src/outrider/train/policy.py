@@ -54,7 +54,7 @@ def sample_policy(
         if is_story:
             prompts = [_story_prompt(tokenizer, words) for _ in range(num_rows)]
             size = max(map(len, prompts))
-            num_tokens = min(200, NUM_TOKENS - 1)
+            num_tokens = 320
         else:
             size = PROMPT_SIZES[batch // 4 % len(PROMPT_SIZES)]
             num_chat = num_rows // 8

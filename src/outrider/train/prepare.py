@@ -1,6 +1,6 @@
 """From files on this machine to token rows on disk: collect, tokenizer, encode. Each skips what is there.
 
-Work folder: training.jsonl, heldout.jsonl, sources.json, tokens/{code,chat,arithmetic}.*.npy.
+Work folder: {training,heldout,arithmetic}.jsonl, sources.json, tokens/{code,chat,arithmetic}.*.npy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Recipe:
     """Bytes of one package, at most."""
     num_packages: int = 1000
     """For toy runs: only so many packages beside the standard library."""
-    num_problems: int = 800_000
+    num_problems: int = 700_000
     tokenizer_bytes: int = 40_000_000
     seed: int = 1
 
@@ -53,6 +53,9 @@ def collect(work: Path, *, recipe: Recipe, workers: int, say: Callable[[str], No
                     "exercises": exercises,
                 }
                 file.write(json.dumps(line) + "\n")
+    with (work / "arithmetic.jsonl").open("w") as file:
+        for text in _arithmetic_texts(recipe, workers=workers):
+            file.write(json.dumps(text) + "\n")
     record = built.record() | {"refused_packages": dict(refused)}
     (work / "sources.json").write_text(json.dumps(record, indent=1))
 
@@ -87,15 +90,21 @@ def _arithmetic_chunk(job: tuple[int, int]) -> list[str]:
     return texts
 
 
-def arithmetic_texts(num_problems: int, *, seed: int, workers: int) -> Iterator[str]:
-    size = -(-num_problems // ARITHMETIC_CHUNKS)
-    jobs = [(seed * 10_000 + chunk, size) for chunk in range(ARITHMETIC_CHUNKS)]
+def _arithmetic_texts(recipe: Recipe, *, workers: int) -> Iterator[str]:
+    size = -(-recipe.num_problems // ARITHMETIC_CHUNKS)
+    jobs = [(recipe.seed * 10_000 + chunk, size) for chunk in range(ARITHMETIC_CHUNKS)]
     with ProcessPoolExecutor(workers) as pool:
         for texts in pool.map(_arithmetic_chunk, jobs):
             yield from texts
 
 
-def train_tokenizer(work: Path, folder: Path, *, recipe: Recipe, max_length: int, workers: int) -> Tokenizer:
+def arithmetic_texts(work: Path) -> Iterator[str]:
+    with (work / "arithmetic.jsonl").open() as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def train_tokenizer(work: Path, folder: Path, *, recipe: Recipe, max_length: int) -> Tokenizer:
     if (folder / "tokenizer.json").exists():
         return vocabulary.load(folder)
 
@@ -103,7 +112,7 @@ def train_tokenizer(work: Path, folder: Path, *, recipe: Recipe, max_length: int
         available = (work / "training.jsonl").stat().st_size
         stride = max(1, available // recipe.tokenizer_bytes)
         yield from islice(code_texts(work), 0, None, stride)
-        for text in arithmetic_texts(recipe.num_problems // 40, seed=recipe.seed + 1, workers=workers):
+        for text in islice(arithmetic_texts(work), recipe.num_problems // 40):
             yield text.replace(vocabulary.START_OF_TURN, "").replace(vocabulary.END_OF_TURN, "")
 
     tokenizer = vocabulary.train(sample(), vocab_size=recipe.vocab_size)
@@ -111,17 +120,13 @@ def train_tokenizer(work: Path, folder: Path, *, recipe: Recipe, max_length: int
     return tokenizer
 
 
-def encode(work: Path, tokenizer: Tokenizer, *, recipe: Recipe, workers: int, say: Callable[[str], None]) -> None:
+def encode(work: Path, tokenizer: Tokenizer, *, say: Callable[[str], None]) -> None:
     folder = work / "tokens"
     folder.mkdir(exist_ok=True)
-    kinds: dict[str, Callable[[], Iterator[str]]] = {
-        "code": lambda: code_texts(work),
-        "chat": lambda: chat_texts(work),
-        "arithmetic": lambda: arithmetic_texts(recipe.num_problems, seed=recipe.seed, workers=workers),
-    }
+    kinds = {"code": code_texts, "chat": chat_texts, "arithmetic": arithmetic_texts}
     for name, texts in kinds.items():
         if not (folder / f"{name}.starts.npy").exists():
-            say(f"{name}: {tokens.encode(texts(), tokenizer, folder / name) / 1e6:.1f} million tokens")
+            say(f"{name}: {tokens.encode(texts(work), tokenizer, folder / name) / 1e6:.1f} million tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .checkpoints import load_target
 from .fit import Budget, Curve, fit
 from .network import Shape, Target
 from .tokens import Share, draw_batch
@@ -28,10 +30,13 @@ def train_target(
     seed: int,
     device: torch.device,
     compiled: bool,
+    start_from: Path | None,
     say: Callable[[str], None],
 ) -> tuple[Target, Curve]:
     target = Target(shape)
     target.initialise(seed)
+    if start_from is not None:
+        target = load_target(start_from, device).requires_grad_(True)
     target.to(device)
     loss = torch.compile(window_loss, dynamic=False) if compiled else window_loss
     random = torch.Generator(device=device).manual_seed(seed)

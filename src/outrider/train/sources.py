@@ -17,10 +17,30 @@ from .licences import is_allowed
 
 # Folders that hold other people's code under other licences, or no code at all.
 SKIPPED_FOLDERS = frozenset(
-    "_vendor _vendored vendor vendored vendors third_party thirdparty _third_party extern externals _extern _externals "
-    "_distutils_hack site-packages dist-packages __pycache__ lib2to3 idlelib turtledemo pybind11_tests".split()
+    [
+        "_vendor",
+        "_vendored",
+        "vendor",
+        "vendored",
+        "vendors",
+        "third_party",
+        "thirdparty",
+        "_third_party",
+        "extern",
+        "externals",
+        "_extern",
+        "_externals",
+        "_distutils_hack",
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+        "lib2to3",
+        "idlelib",
+        "turtledemo",
+        "pybind11_tests",
+    ]
 )
-TEST_FOLDERS = frozenset("test tests testing _tests".split())
+TEST_FOLDERS = frozenset(["test", "tests", "testing", "_tests"])
 TEST_SHARE = 3  # one test file in three is kept
 
 
@@ -71,9 +91,7 @@ def _licence(distribution: Distribution) -> tuple[str | None, list[str], str | N
     metadata = distribution.metadata
     prefix = "License :: "
     stated = [text.removeprefix(prefix) for text in metadata.get_all("Classifier") or () if text.startswith(prefix)]
-    expression, field = (
-        (metadata.get_all(name) or [None])[0] for name in ("License-Expression", "License")
-    )
+    expression, field = ((metadata.get_all(name) or [None])[0] for name in ("License-Expression", "License"))
     return expression, stated, field
 
 

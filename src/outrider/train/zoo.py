@@ -44,13 +44,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-packages", type=int, default=RECIPE.num_packages)
     parser.add_argument("--num-problems", type=int, default=RECIPE.num_problems)
     parser.add_argument("--target-steps", type=int, default=30_000)
-    parser.add_argument("--target-seconds", type=float, default=420)
+    parser.add_argument("--target-seconds", type=float, default=405)
     parser.add_argument("--target-lr", type=float, default=4e-3)
-    parser.add_argument("--rows", type=int, nargs=3, default=(18, 3, 11), help="windows of code, chat, arithmetic")
+    parser.add_argument("--rows", type=int, nargs=3, default=(16, 2, 14), help="windows of code, chat, arithmetic")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a training window")
     parser.add_argument("--layers", type=int, default=SHAPE.num_layers)
     parser.add_argument("--policy-seconds", type=float, default=50)
-    parser.add_argument("--policy-rows", type=int, default=2048)
+    parser.add_argument("--policy-rows", type=int, default=4096)
     parser.add_argument("--draft-vocab-size", type=int, default=HEAD_SHAPE.draft_vocab_size)
     parser.add_argument("--head-steps", type=int, default=30_000)
     parser.add_argument("--head-seconds", type=float, default=240)
@@ -59,10 +59,13 @@ def parse_arguments() -> argparse.Namespace:
         "--head-rows",
         type=int,
         nargs=5,
-        default=(8, 3, 3, 12, 6),
+        default=(7, 2, 3, 14, 6),
         help="windows of code, chat, arithmetic, sampled code, sampled arithmetic",
     )
     parser.add_argument("--head-length", type=int, default=1024)
+    parser.add_argument("--per-family", type=int, default=25, help="held-out problems of each family")
+    parser.add_argument("--target-cooldown", type=float, default=0.45, help="part of the steps with a falling rate")
+    parser.add_argument("--start-from", type=Path, help="a target folder to go on training from")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     return parser.parse_args()
 
@@ -93,12 +96,11 @@ class Run:
             self.tiny,
             recipe=self.recipe,
             max_length=self.shape.max_length,
-            workers=self.options.workers,
         )
 
     def encode(self) -> None:
         tokenizer = vocabulary.load(self.tiny)
-        prepare.encode(self.work, tokenizer, recipe=self.recipe, workers=self.options.workers, say=say)
+        prepare.encode(self.work, tokenizer, say=say)
 
     def target(self) -> None:
         if (self.tiny / "model.safetensors").exists():
@@ -110,7 +112,12 @@ class Run:
             Share(chat, options.rows[1], 1.0),
             Share(arithmetic, options.rows[2], 1.0),
         ]
-        budget = Budget(steps=options.target_steps, seconds=options.target_seconds, lr=options.target_lr)
+        budget = Budget(
+            steps=options.target_steps,
+            seconds=options.target_seconds,
+            lr=options.target_lr,
+            cooldown=options.target_cooldown,
+        )
         target, curve = train_target(
             self.shape,
             shares,
@@ -119,11 +126,10 @@ class Run:
             seed=options.seed,
             device=self.device,
             compiled=not options.eager,
+            start_from=options.start_from,
             say=say,
         )
-        windows = torch.tensor(
-            prepare.held_out_windows(self.work, tokenizer, length=1025, most=64), device=self.device
-        )
+        windows = torch.tensor(prepare.held_out_windows(self.work, tokenizer, length=1025, most=64), device=self.device)
         before = mean_loss(target, windows)
         round_to_bf16(target)
         after = mean_loss(target, windows)
@@ -133,7 +139,8 @@ class Run:
 
     def measure_target(self) -> None:
         target = checkpoints.load_target(self.tiny, self.device)
-        figures = measure.measure_target(target, vocabulary.load(self.tiny), self.work)
+        per_family = self.options.per_family
+        figures = measure.measure_target(target, vocabulary.load(self.tiny), self.work, per_family=per_family)
         self._record("target-figures", figures)
         for name, value in figures.items():
             if not name.endswith("errors"):
@@ -185,7 +192,9 @@ class Run:
     def measure_eagle3(self) -> None:
         target = checkpoints.load_target(self.tiny, self.device)
         head = checkpoints.load_head(self.head, self.device)
-        figures = measure.measure_acceptance(target, head, vocabulary.load(self.tiny), self.work)
+        figures = measure.measure_acceptance(
+            target, head, vocabulary.load(self.tiny), self.work, per_family=self.options.per_family
+        )
         self._record("eagle3-figures", figures)
         for name, value in figures.items():
             say(f"{name}: {json.dumps(value)}")

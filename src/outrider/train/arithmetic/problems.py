@@ -9,19 +9,28 @@ from __future__ import annotations
 import re
 from random import Random
 
-from .chains import draw_chain
+from .compose import compose
 from .facts import Fact, bucket, is_held_out, is_in_scope, spell
 from .families import Family, Problem, draw, parse
 from .stories_change import STORIES as CHANGE
+from .stories_development import STORIES as DEVELOPMENT
 from .stories_groups import STORIES as GROUPS
 from .stories_heldout import STORIES as HELD_OUT
 from .stories_mixed import STORIES as MIXED
 from .stories_money import STORIES as MONEY
+from .stories_scenes import STORIES as SCENES
+from .stories_shapes import STORIES as SHAPES
 
-TRAINING_FAMILIES: list[Family] = [family for text in (CHANGE, GROUPS, MONEY, MIXED) for family in parse(text)]
+TOLD_WHOLE = (CHANGE, GROUPS, MONEY, MIXED, SCENES)
+WHOLE_FAMILIES: list[Family] = [family for text in TOLD_WHOLE for family in parse(text)]
+SHAPE_FAMILIES: list[Family] = parse(SHAPES)
+DEVELOPMENT_FAMILIES: list[Family] = parse(DEVELOPMENT)
+TRAINING_FAMILIES = WHOLE_FAMILIES + SHAPE_FAMILIES + DEVELOPMENT_FAMILIES
 HELD_OUT_FAMILIES: list[Family] = parse(HELD_OUT)
-CHAIN_SHARE = 0.25
-DRILL_SHARE = 0.15
+COMPOSED_SHARE = 0.35  # of the stories
+SHAPE_SHARE = 0.3
+DEVELOPMENT_SHARE = 0.17
+DRILL_SHARE = 0.12
 QUESTION_FORMS = ("What is {}?", "Compute {}.", "{} = ?", "How much is {}?", "Calculate {}.")
 
 
@@ -34,22 +43,28 @@ def is_trainable(problem: Problem) -> bool:
 
 
 def draw_training(random: Random) -> Problem:
-    """A story of a training family, or a chain, with no held-out tuple and no held-out fact."""
+    """A story of a training family, or a composed story, with no held-out tuple and no held-out fact."""
     while True:
-        if random.random() < CHAIN_SHARE:
-            problem = draw_chain(random)
+        roll = random.random()
+        if roll < COMPOSED_SHARE:
+            problem = compose(random)
         else:
-            problem = draw(random.choice(TRAINING_FAMILIES), random)
+            roll -= COMPOSED_SHARE
+            families = SHAPE_FAMILIES if roll < SHAPE_SHARE else WHOLE_FAMILIES
+            if SHAPE_SHARE <= roll < SHAPE_SHARE + DEVELOPMENT_SHARE:
+                families = DEVELOPMENT_FAMILIES
+            problem = draw(random.choice(families), random, is_varied=True)
         if is_trainable(problem):
             return problem
 
 
-def draw_held_out(random: Random, family: Family) -> Problem:
-    """A story of `family` (normally one of HELD_OUT_FAMILIES) over a held-out tuple of numbers."""
-    while True:
+def draw_held_out(random: Random, family: Family, *, attempts: int = 500) -> Problem | None:
+    """A story of `family` over a held-out tuple of numbers; None where its few tuples are all for training."""
+    for _ in range(attempts):
         problem = draw(family, random)
         if is_held_out_tuple(problem.numbers):
             return problem
+    return None
 
 
 def draw_drill(random: Random) -> Problem:

@@ -4,50 +4,79 @@ from __future__ import annotations
 
 from random import Random
 
-SHE = (
-    "Anna Maya Lily Emma Zoe Nora Ruth Clara Ivy Elena Grace Hana Ines Julia Kira Leila Mona Nina Olga Priya Rosa "
-    "Sara Tara Uma Vera Wendy Yara Amara Bella Dina Esther Freya Gina Holly Isla Jade Karen Laura Mary Naomi"
-).split()
-HE = (
-    "Tom Ben Sam Leo Max Omar Paul Raj Hugo Ian Jack Karl Liam Noah Oscar Peter Quinn Ravi Simon Theo Victor Will "
-    "Yusuf Adam Boris Carlos David Eric Felix George Henry Ivan James Kevin Luis Mark Nils Otto Ryan Tim"
-).split()
+SHE = """
+Anna Maya Lily Emma Zoe Nora Ruth Clara Ivy Elena Grace Hana Ines Julia Kira Leila Mona Nina Olga Priya Rosa Sara
+Tara Uma Vera Wendy Yara Amara Bella Dina Esther Freya Gina Holly Isla Jade Karen Laura Mary Naomi Pia Rita Sofia
+Tina Alice Carla Diana Eva Fatima Helga Irene Joan Kate Linda Mira Nadia Petra Rachel Susan Teresa Violet
+"""
+HE = """
+Tom Ben Sam Leo Max Omar Paul Raj Hugo Ian Jack Karl Liam Noah Oscar Peter Quinn Ravi Simon Theo Victor Will Yusuf
+Adam Boris Carlos David Eric Felix George Henry Ivan James Kevin Luis Mark Nils Otto Ryan Tim Anton Bruno Colin Dan
+Emil Frank Gus Hans Igor Joel Kurt Lars Milo Nick Owen Pablo Rolf Stan Toni Uwe Vince Walter
+"""
 
-# Each noun is written once, as singular/plural.
-POOLS: dict[str, str] = {
+# Each noun is written once, as singular/plural; a plain word takes an s. An underscore stands for a blank.
+POOLS = {
     # things one owns and counts
-    "x": "marble/marbles sticker/stickers stamp/stamps book/books pencil/pencils card/cards coin/coins button/buttons "
-    "shell/shells stone/stones bead/beads crayon/crayons ball/balls toy/toys balloon/balloons candle/candles "
-    "ribbon/ribbons badge/badges magnet/magnets postcard/postcards brick/bricks notebook/notebooks pen/pens "
-    "puzzle/puzzles photo/photos key/keys block/blocks bottle/bottles feather/feathers kite/kites "
-    "ticket/tickets poster/posters brush/brushes cup/cups plate/plates spoon/spoons leaf/leaves map/maps",
+    "x": """
+marble sticker stamp book pencil card coin button shell stone bead crayon ball toy balloon candle ribbon badge magnet
+postcard brick notebook pen puzzle photo key block bottle feather kite ticket poster brush/brushes cup plate spoon
+leaf/leaves map bolt screw nail flower rose basket glass/glasses cap scarf/scarves ring pebble medal doll drum flag
+needle rope sock shoe shirt towel pillow blanket lamp clock mirror comic magazine letter envelope folder paper_plane
+toy_car trading_card bracelet necklace pot pan bowl fork knife/knives tile board stick log wheel tire tool hammer
+painting drawing record disc coupon token chip tray vase seed bulb seashell acorn pine_cone
+""",
     # things one eats and counts
-    "f": "apple/apples cookie/cookies orange/oranges egg/eggs pear/pears muffin/muffins cupcake/cupcakes grape/grapes "
-    "peach/peaches banana/bananas plum/plums sandwich/sandwiches cherry/cherries candy/candies carrot/carrots "
-    "tomato/tomatoes potato/potatoes lemon/lemons bun/buns pancake/pancakes walnut/walnuts strawberry/strawberries "
-    "pretzel/pretzels cracker/crackers mango/mangoes melon/melons onion/onions pie/pies",
+    "f": """
+apple cookie orange egg pear muffin cupcake grape peach/peaches banana plum sandwich/sandwiches cherry/cherries
+candy/candies carrot tomato/tomatoes potato/potatoes lemon bun pancake walnut strawberry/strawberries pretzel cracker
+mango/mangoes melon onion pie donut waffle brownie cake roll bagel biscuit dumpling meatball sausage burger pizza
+olive radish/radishes pepper cucumber pumpkin turnip bean nut almond peanut fig date kiwi apricot berry/berries
+chocolate_bar lollipop ice_cream_cone slice_of_bread/slices_of_bread pea
+""",
     # living things
-    "m": "duck/ducks hen/hens cow/cows sheep/sheep goat/goats horse/horses rabbit/rabbits bird/birds frog/frogs "
-    "cat/cats dog/dogs pig/pigs goose/geese fish/fish turtle/turtles bee/bees pigeon/pigeons mouse/mice",
+    "m": """
+duck hen cow sheep/sheep goat horse rabbit bird frog cat dog pig goose/geese fish/fish turtle bee pigeon mouse/mice
+donkey pony/ponies lamb calf/calves chicken rooster turkey swan owl crow sparrow squirrel hamster lizard snail ant
+butterfly/butterflies beetle spider deer/deer fox/foxes bear wolf/wolves monkey parrot camel llama
+""",
     # what holds things
-    "k": "box/boxes bag/bags basket/baskets crate/crates jar/jars tray/trays drawer/drawers pack/packs carton/cartons "
-    "bucket/buckets case/cases sack/sacks tin/tins bin/bins packet/packets",
+    "k": """
+box/boxes bag basket crate jar tray drawer pack carton bucket case sack tin bin packet shelf/shelves can barrel chest
+bowl pouch/pouches suitcase container cabinet locker pocket rack pile stack bundle album folder
+""",
     # groups of people
-    "g": "friend/friends student/students child/children player/players worker/workers cousin/cousins guest/guests "
-    "neighbor/neighbors sister/sisters brother/brothers helper/helpers visitor/visitors teacher/teachers",
+    "g": """
+friend student child/children player worker cousin guest neighbor sister brother helper visitor teacher boy girl
+farmer nurse dancer singer camper pupil classmate uncle scout tourist customer passenger swimmer runner artist cook
+driver actor soldier sailor
+""",
     # what one buys
-    "i": "hat/hats shirt/shirts toy car/toy cars mug/mugs scarf/scarves lamp/lamps book/books game/games "
-    "notebook/notebooks plant/plants cake/cakes sandwich/sandwiches ticket/tickets ball/balls doll/dolls belt/belts "
-    "pizza/pizzas pen/pens cushion/cushions bottle of juice/bottles of juice kite/kites towel/towels",
+    "i": """
+hat shirt toy_car mug scarf/scarves lamp book game notebook plant cake sandwich/sandwiches ticket ball doll belt pizza
+pen cushion bottle_of_juice/bottles_of_juice kite towel jacket coat dress/dresses sweater skirt tie watch/watches
+backpack umbrella chair table clock radio phone camera bike skateboard racket helmet glove/gloves toy_train puzzle
+poster magazine album guitar flute drum_set painting vase pot pan knife/knives blanket pillow rug basket
+""",
+    # measures and the like, which are counted as things are
+    "u": """
+liter_of_milk/liters_of_milk liter_of_water/liters_of_water kilo_of_rice/kilos_of_rice kilo_of_sugar/kilos_of_sugar
+meter_of_rope/meters_of_rope meter_of_cloth/meters_of_cloth pound_of_flour/pounds_of_flour cup_of_tea/cups_of_tea
+bag_of_sand/bags_of_sand ton_of_coal/tons_of_coal gallon_of_paint/gallons_of_paint spoon_of_salt/spoons_of_salt
+page minute hour dollar mile point word line song step seat room question picture inch/inches gram
+""",
     # how long things take
-    "t": "day/days week/weeks hour/hours month/months",
-    "p": "shop market fair museum school library park beach farm garden bakery kitchen club station playground "
-    "town hall street village camp office",
+    "t": "day week hour month",
+    "p": """
+shop market fair museum school library park beach farm garden bakery kitchen club station playground town_hall street
+village camp office store mall zoo harbor church hotel theater stadium gym pool lake forest river house barn yard
+classroom hospital airport castle cafe
+""",
     "d": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
-    "v": "red blue green yellow white black pink purple orange brown silver gold",
+    "v": """
+red blue green yellow white black pink purple orange brown silver gold gray striped round square small big new
+""",
 }
-MULTIWORD = ("toy car", "toy cars", "bottle of juice", "bottles of juice", "town hall")
-
 # A sentence that changes nothing, put before some stories.
 SCENES = (
     "It is {D} morning.",
@@ -66,37 +95,88 @@ SCENES = (
 
 
 def _entries(pool: str) -> list[tuple[str, str]]:
-    text = POOLS[pool]
-    for index, phrase in enumerate(MULTIWORD):
-        text = text.replace(phrase, f"\x00{index}\x00")
     pairs = []
-    for word in text.split():
-        singular, _, plural = word.partition("/")
-        pairs.append((_restore(singular), _restore(plural or singular)))
+    for word in POOLS[pool].split():
+        singular, _, plural = word.replace("_", " ").partition("/")
+        pairs.append((singular, plural or f"{singular}s"))
     return pairs
 
 
-def _restore(word: str) -> str:
-    for index, phrase in enumerate(MULTIWORD):
-        word = word.replace(f"\x00{index}\x00", phrase)
-    return word
-
-
 NOUNS = {pool: _entries(pool) for pool in POOLS}
+PEOPLE = [(name, "he") for name in HE.split()] + [(name, "she") for name in SHE.split()]
+INVENTED = 0.4  # of the names and nouns of a training story are made up, so that none is needed to understand it
+MIXED = 0.3  # of the training stories are not of things but of food, animals, people, goods or measures
+_ONSETS = [
+    "b",
+    "bl",
+    "br",
+    "c",
+    "ch",
+    "cl",
+    "cr",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "fr",
+    "g",
+    "gl",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "pr",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "sk",
+    "sl",
+    "sn",
+    "sp",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
+_MIDDLES = ["a", "e", "i", "o", "u", "ai", "ea", "ee", "oa", "oo", "ou"]
+_ENDS = ["b", "d", "ck", "g", "l", "m", "mp", "n", "nd", "nk", "nt", "p", "rd", "rk", "rn", "rt", "t", "th", "x"]
 
 
-def draw_cast(random: Random) -> dict[str, str]:
+def invent(random: Random) -> str:
+    """A word that nobody knows."""
+    word = random.choice(_ONSETS) + random.choice(_MIDDLES)
+    if random.random() < 0.6:
+        word += random.choice("bdfglmnprstvz") + random.choice("aeiou")
+    return word + random.choice(_ENDS)
+
+
+def draw_cast(random: Random, *, invented: float = 0.0) -> dict[str, str]:
     """Fill every slot once: {x} is singular, {Xs} plural; slots of one pool (x and y, D and E, ...) differ."""
     cast: dict[str, str] = {}
-    chosen = random.sample([(name, "he") for name in HE] + [(name, "she") for name in SHE], 3)
+    chosen = random.sample(PEOPLE, 3)
     for slot, (name, _) in zip("ABC", chosen, strict=True):
-        cast[slot] = name
+        cast[slot] = invent(random).capitalize() if random.random() < invented else name
     masculine = chosen[0][1] == "he"
     cast["he"], cast["his"], cast["him"] = ("he", "his", "him") if masculine else ("she", "her", "her")
     cast["He"], cast["His"] = cast["he"].capitalize(), cast["his"].capitalize()
     for slots, pool in (("xy", "x"), ("fn", "f"), ("mo", "m"), ("kl", "k"), ("g", "g"), ("ij", "i"), ("t", "t")):
         for slot, (singular, plural) in zip(slots, random.sample(NOUNS[pool], len(slots)), strict=True):
-            cast[slot], cast[slot.upper() + "s"] = singular, plural
+            if pool != "t" and random.random() < invented:
+                singular = invent(random)
+                plural = f"{singular}s"
+            cast[slot], cast[f"{slot.upper()}s"] = singular, plural
+    if invented and random.random() < MIXED:  # in training, things may be anything that can be counted
+        singular, plural = random.choice(NOUNS[random.choice("fmigu")])
+        cast["x"], cast["Xs"] = singular, plural
     for slots, pool in (("P", "p"), ("DE", "d"), ("VW", "v")):
         for slot, (word, _) in zip(slots, random.sample(NOUNS[pool], len(slots)), strict=True):
             cast[slot] = word
