@@ -62,7 +62,8 @@ def main() -> None:
         name: LLM(str(ZOO / "tiny"), logits_digest=True, speculative_config=config) for name, config in DRAFTERS.items()
     }
     lines = [
-        "| text | temperature | drafter | acceptance length | per position | distinct 4-grams | tokens | exact |",
+        "| text | temperature | drafter | acceptance length | rate per position | tokens per target step "
+        "| distinct 4-grams | exact |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for category, prompts in read_prompts().items():
@@ -82,8 +83,8 @@ def main() -> None:
                 num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
                 lines.append(
                     f"| {category}, {len(prompts)} prompts | {temperature:g} | {name}, k = 3 "
-                    f"| {stats.mean_acceptance_length:.3f} | {rates} | {distinct_4_grams(outputs):.3f} "
-                    f"| {num_tokens} | {'yes' if is_exact else 'NO'} |"
+                    f"| {stats.mean_acceptance_length:.2f} | {rates} | {num_tokens / stats.num_steps:.2f} "
+                    f"| {distinct_4_grams(outputs):.2f} | {'yes' if is_exact else 'NO'} |"
                 )
                 print(lines[-1], flush=True)
     head = [
@@ -92,7 +93,8 @@ def main() -> None:
         f"{datetime.date.today()}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} thread(s). Command: "
         f"`python {' '.join(['benchmarks/zoo_acceptance.py', *sys.argv[1:]])}`. "
-        "n-gram drafts only where a suffix of 2 to 4 tokens occurred before; its length counts those steps only.",
+        "Acceptance length and rates count steps with drafts; n-gram has drafts only where a suffix of 2 to 4 tokens "
+        "occurred before. Exact: tokens and logits digests equal those without speculation.",
         "",
     ]
     if arguments.output is not None:

@@ -147,9 +147,33 @@ def info(
 
 
 DEMO_PROMPTS = (
-    "def is_even(number):\n    ",
-    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
-    "import os\n\ndef read_lines(path):\n    ",
+    """import torch
+from torch import nn
+
+
+class MLP(nn.Module):
+    \"\"\"A small feed-forward network.\"\"\"
+
+    def __init__(self, input_size, hidden_size, output_size):
+        super().__init__()
+        self.fc1 = nn.Linear(input_size, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, output_size)
+
+    def forward(self, x):
+""",
+    """import os
+import json
+
+
+def load_config(path):
+    \"\"\"Read a JSON file and return its content as a dict.\"\"\"
+    with open(path) as f:
+        return json.load(f)
+
+
+def save_config(path, config):
+    \"\"\"Write the config to a JSON file.\"\"\"
+""",
     "Question: Anna has 14 apples and buys 9 more. She gives 5 to a friend. How many apples does she have?\nAnswer:",
 )
 
@@ -160,7 +184,7 @@ def demo() -> None:
     started = time.monotonic()
     speculative = _speculative(str(ZOO / "tiny"), None)
     params = [SamplingParams(temperature=0.0, max_tokens=96)] * len(DEMO_PROMPTS)
-    prompts = [*DEMO_PROMPTS, DEMO_PROMPTS[0]]
+    prompts = [*DEMO_PROMPTS, DEMO_PROMPTS[1]]
     params.append(SamplingParams(temperature=0.8, seed=7, max_tokens=96))
     llm = LLM(str(ZOO / "tiny"), speculative_config=speculative, logits_digest=True)
     outputs = llm.generate(prompts, params, use_tqdm=True)
