@@ -22,6 +22,7 @@ DIMENSIONS = {
 }
 COVER = pairwise(DIMENSIONS, seed=5)
 FULL = [dict(zip(DIMENSIONS, values, strict=True)) for values in itertools.product(*DIMENSIONS.values())]
+random.Random(1).shuffle(FULL)  # so that a run which is stopped early has seen a fair sample
 TIGHT = 14  # usable blocks: one long request fits, two do not
 
 _counts_seen: dict[int, set[int]] = {}
