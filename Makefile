@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo check test matrix gpu-test clean
+.PHONY: setup setup-dev demo check test matrix gpu-test bench-kernels clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -45,6 +45,10 @@ matrix: setup-dev
 # on a machine with a GPU, with the Python that has a torch for it
 gpu-test:
 	PYTHONPATH=src $(PYTHON) -m pytest -m gpu tests
+
+# tables of kernel speed into benchmarks/results/, likewise
+bench-kernels:
+	PYTHONPATH=src $(PYTHON) -m benchmarks.kernels
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,0 +1,115 @@
+"""Paged attention: decode and verify against the bytes of KV, prefill against torch's SDPA."""
+
+from functools import partial
+
+import torch
+from benchmarks.timing import Table, microseconds, save
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
+
+READ_BANDWIDTH = 4.37e12
+"""Bytes a second of a pure read, measured on this card."""
+
+NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
+
+
+def _blocks(num_rows: int, length: int, block_size: int, max_length: int) -> Tensor:
+    per_row = -(-length // block_size)
+    tables = torch.zeros(num_rows, -(-max_length // block_size), dtype=torch.int32)
+    tables[:, :per_row] = (torch.randperm(num_rows * per_row) + 1).view(num_rows, per_row)
+    return tables.cuda()
+
+
+def _caches(count: int, num_blocks: int, block_size: int) -> list[tuple[Tensor, Tensor]]:
+    shape = (num_blocks, block_size, NUM_KV_HEADS, HEAD_DIM)
+    return [tuple(torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2)) for _ in range(count)]
+
+
+def _layers(q: Tensor, caches: list[tuple[Tensor, Tensor]], plan: AttentionPlan, calls: int) -> None:
+    for i in range(calls):
+        paged_attention(q, *caches[i % len(caches)], plan, scale=HEAD_DIM**-0.5)
+
+
+def decode() -> Table:
+    """One layer, as one of many in a graph: the plan is made before, once for all layers."""
+    table = Table(
+        f"Decode and verify, one layer of {NUM_HEADS} / {NUM_KV_HEADS} heads of {HEAD_DIM}",
+        ["requests", "length", "new tokens", "bound", "block size", "µs a layer", "TB/s", "of read bandwidth"],
+    )
+    cases = [
+        (64, 640, 1, 640),
+        (64, 640, 4, 640),
+        (64, 640, 1, 4096),
+        (8, 4096, 1, 4096),
+        (8, 4096, 4, 4096),
+        (256, 640, 1, 640),
+        (8, 640, 1, 4096),
+        (1, 640, 1, 640),
+        (1, 640, 1, 4096),
+        (1, 640, 4, 4096),
+        (1, 4096, 1, 4096),
+        (1, 32768, 1, 32768),
+    ]
+    for num_rows, length, num_new, bound in cases:
+        for block_size in (16, 64):
+            num_bytes = num_rows * length * NUM_KV_HEADS * HEAD_DIM * 4
+            caches = _caches(max(2, int(5e8 // num_bytes)), num_rows * (-(-length // block_size)) + 1, block_size)
+            q = torch.randn(num_rows * num_new, NUM_HEADS, HEAD_DIM, device="cuda", dtype=torch.bfloat16)
+            lengths = torch.arange(length - num_new + 1, length + 1, device="cuda").repeat(num_rows)
+            plan = plan_attention(
+                _blocks(num_rows, length, block_size, bound),
+                lengths,
+                row_counts=(num_new,) * num_rows,
+                kv_length_bound=bound,
+            )
+            _layers(q, caches, plan, 1)
+            time = microseconds(partial(_layers, q, caches, plan, 32), calls=32)
+            rate = num_bytes / time * 1e6
+            table.add(num_rows, length, num_new, bound, block_size, time, rate / 1e12, f"{rate / READ_BANDWIDTH:.0%}")
+    return table
+
+
+def plans() -> Table:
+    table = Table("The plan, once a step", ["requests", "new tokens", "bound", "µs"])
+    for num_rows, num_new, bound in [(1, 4, 4096), (64, 4, 4096), (256, 1, 4096), (8, 4096, 4096)]:
+        tables = _blocks(num_rows, bound, 16, bound)
+        lengths = torch.arange(bound - num_new + 1, bound + 1, device="cuda").repeat(num_rows)
+
+        def make(tables: Tensor, lengths: Tensor, counts: tuple[int, ...], bound: int) -> None:
+            plan = plan_attention(tables, lengths, row_counts=counts, kv_length_bound=bound)
+            plan.work(num_heads=NUM_HEADS, num_kv_heads=NUM_KV_HEADS, head_dim=HEAD_DIM, kv_start=0, window=None)
+
+        time = microseconds(partial(make, tables, lengths, (num_new,) * num_rows, bound))
+        table.add(num_rows, num_new, bound, time)
+    return table
+
+
+def prefill() -> Table:
+    table = Table("Causal prefill", ["requests", "length", "kernel", "ms", "TFLOP/s"])
+    for num_rows, length in [(8, 4096), (64, 512), (1, 16384)]:
+        num_flops = 2 * num_rows * NUM_HEADS * HEAD_DIM * length * length
+        (cache,) = _caches(1, num_rows * length // 16 + 1, 16)
+        q = torch.randn(num_rows * length, NUM_HEADS, HEAD_DIM, device="cuda", dtype=torch.bfloat16)
+        lengths = torch.arange(1, length + 1, device="cuda").repeat(num_rows)
+        blocks = _blocks(num_rows, length, 16, length)
+        plan = plan_attention(blocks, lengths, row_counts=(length,) * num_rows, kv_length_bound=length)
+        _layers(q, [cache], plan, 1)
+        ours = microseconds(partial(_layers, q, [cache], plan, 2), calls=2, replays=5)
+        table.add(num_rows, length, "ours", ours / 1e3, num_flops / ours / 1e6)
+        dense = [torch.randn(num_rows, NUM_HEADS, length, HEAD_DIM, device="cuda").bfloat16() for _ in range(3)]
+        for name, backend in (
+            ("SDPA, flash", SDPBackend.FLASH_ATTENTION),
+            ("SDPA, cuDNN", SDPBackend.CUDNN_ATTENTION),
+        ):
+            with sdpa_kernel(backend):
+                attend = partial(torch.nn.functional.scaled_dot_product_attention, *dense, is_causal=True)
+                time = microseconds(attend, replays=5)
+            table.add(num_rows, length, name, time / 1e3, num_flops / time / 1e6)
+    return table
+
+
+def main() -> None:
+    notes = "KV in random blocks, rotated through more than the L2 holds. SDPA reads dense K and V of 32 heads."
+    save("attention", "Paged attention with the same bits for every batch", [decode(), plans(), prefill()], notes)

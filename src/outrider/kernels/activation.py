@@ -1,0 +1,36 @@
+"""The gate of the gated MLP on a GPU."""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+_BLOCK = 1024
+
+
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """gate_up [M, 2I], gate columns first -> [M, I] = cast(gate / (1 + exp(-gate))) × up; the quotient is fp32."""
+    num_tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
+    assert gate_up.shape[1] == 2 * width and gate_up.stride(1) == 1, "gate_up has two halves of contiguous columns"
+    out = torch.empty(num_tokens, width, dtype=gate_up.dtype, device=gate_up.device)
+    if num_tokens > 0:
+        grid = (num_tokens, triton.cdiv(width, _BLOCK))
+        _silu_kernel[grid](gate_up, out, width, gate_up.stride(0), BLOCK=_BLOCK, num_warps=4, launch_pdl=True)
+    return out
+
+
+@triton.jit
+def _silu_kernel(p_gate_up, p_out, width, stride, BLOCK: tl.constexpr):
+    gdc_launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    o_column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    m = o_column < width
+    gdc_wait()
+    b_gate = tl.load(p_gate_up + i_row * stride + o_column, mask=m, other=0.0).to(tl.float32)
+    b_up = tl.load(p_gate_up + i_row * stride + width + o_column, mask=m, other=0.0)
+    b_silu = (b_gate / (1.0 + tl.exp(-b_gate))).to(b_up.dtype)
+    b_out = (b_silu.to(tl.float32) * b_up.to(tl.float32)).to(b_up.dtype)
+    tl.store(p_out + i_row * width + o_column, b_out, mask=m)

@@ -1,0 +1,210 @@
+"""Which CTA attends to what: query tiles from the host's counts, a list of work from the lengths on the device.
+
+The KV of a tile is cut at multiples of PIECE. A tile is one item of work, or, where that would leave CTAs idle,
+several: parts of whole pieces. None of this can change a bit: pieces are always merged one by one, in ascending order.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PIECE = 256
+"""KV positions that are summed alone: part of the arithmetic."""
+
+LANES = 64
+"""KV positions of one product: part of the arithmetic."""
+
+ROWS = 64
+"""Query rows of one warpgroup: heads of one kv head, of as many tokens as fit."""
+
+ITEM_WIDTH = 16
+"""int32 numbers of an item: request row, first token, tokens, first KV position (a multiple of LANES), last + 1, mode,
+lowest position any token sees, first piece of the tile, last + 1 and first positions that all its tokens see."""
+
+WHOLE, FIRST_PART, LATER_PART = 0, 1, 2
+"""Modes of an item: writes the output; writes the merged state of its pieces; writes every piece."""
+
+_MAX_PARTIAL_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Query tiles of one height."""
+
+    row_blocks: int  # warpgroups that share the KV of a tile
+    tokens_per_tile: int
+    table: Tensor  # [num_tiles, 4] int32: request row, first token, number of tokens, 0
+    tokens: Tensor  # [n] int32, all tokens of these tiles
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Items of all tiles of one height; `num_items` says how many there are, on the device."""
+
+    tiles: Tiles
+    items: Tensor  # [bound, ITEM_WIDTH] int32
+    num_items: Tensor  # [1] int32
+    splits: Tensor  # [num_tokens, 2] int32: pieces that a first part has merged (0: whole), first piece
+    max_pieces: int
+    may_split: bool
+
+
+@lru_cache(maxsize=256)
+def make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device) -> tuple[Tiles, ...]:
+    """Tiles of `heads` query heads (a power of two) by tokens; tall ones for rows with many tokens."""
+    per_block = ROWS // heads
+    tables: dict[int, list[tuple[int, int, int, int]]] = {1: [], 2: []}
+    start = 0
+    for row, count in enumerate(row_counts):
+        blocks = max_row_blocks if count > per_block else 1
+        step = per_block * blocks
+        tables[blocks] += [(row, start + o, min(step, count - o), 0) for o in range(0, count, step)]
+        start += count
+    return tuple(
+        Tiles(
+            blocks,
+            per_block * blocks,
+            _to_device(table, device),
+            _to_device([t for _, first, count, _ in table for t in range(first, first + count)], device),
+        )
+        for blocks, table in tables.items()
+        if table
+    )
+
+
+def _to_device(values: list, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32).pin_memory().to(device, non_blocking=True)
+
+
+def make_work(
+    tiles: Tiles,
+    kv_lengths: Tensor,
+    *,
+    kv_length_bound: int,
+    kv_start: int,
+    window: int | None,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    num_ctas: int,
+) -> Work:
+    """Items for `num_ctas` CTAs; kv_lengths [num_tokens] int64 stay on the device."""
+    device = kv_lengths.device
+    num_tiles = tiles.table.shape[0]
+    max_pieces = max(1, triton.cdiv(kv_length_bound, PIECE))
+    partial_bytes = kv_lengths.shape[0] * num_heads * max_pieces * (head_dim + 2) * 4
+    has_enough = num_tiles * num_kv_heads >= 2 * num_ctas and tiles.row_blocks > 1
+    may_split = max_pieces > 1 and not has_enough and partial_bytes <= _MAX_PARTIAL_BYTES
+    bound = num_tiles * (max_pieces if may_split else 1)
+    work = Work(
+        tiles=tiles,
+        items=torch.empty(bound, ITEM_WIDTH, dtype=torch.int32, device=device),
+        num_items=torch.empty(1, dtype=torch.int32, device=device),
+        splits=torch.empty(kv_lengths.shape[0], 2, dtype=torch.int32, device=device),
+        max_pieces=max_pieces,
+        may_split=may_split,
+    )
+    block = max(128, triton.next_power_of_2(num_tiles))
+    _plan_kernel[(1,)](
+        tiles.table,
+        kv_lengths,
+        work.items,
+        work.num_items,
+        work.splits,
+        num_tiles,
+        kv_start,
+        window or 0,
+        max(1, num_ctas // num_kv_heads),
+        MAY_SPLIT=may_split,
+        HAS_WINDOW=window is not None,
+        TOKENS=tiles.tokens_per_tile,
+        PIECE=PIECE,
+        LANES=LANES,
+        ITEM_WIDTH=ITEM_WIDTH,
+        BLOCK=block,
+        num_warps=4 if block <= 512 else 8,
+    )
+    return work
+
+
+@triton.jit(do_not_specialize=["num_tiles", "kv_start", "window", "num_lanes"])
+def _plan_kernel(
+    p_tiles,  # [num_tiles, 4] int32
+    p_lengths,  # [num_tokens] int64
+    p_items,
+    p_num_items,
+    p_splits,
+    num_tiles,
+    kv_start,
+    window,
+    num_lanes,  # CTAs for one kv head
+    MAY_SPLIT: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    TOKENS: tl.constexpr,
+    PIECE: tl.constexpr,
+    LANES: tl.constexpr,
+    ITEM_WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    o_tile = tl.arange(0, BLOCK)
+    m_tile = o_tile < num_tiles
+    i_row = tl.load(p_tiles + o_tile * 4, mask=m_tile, other=0)
+    i_token = tl.load(p_tiles + o_tile * 4 + 1, mask=m_tile, other=0)
+    count = tl.load(p_tiles + o_tile * 4 + 2, mask=m_tile, other=0)
+
+    # padding tokens have length 0 and see nothing
+    end = tl.zeros([BLOCK], tl.int32)
+    low = tl.full([BLOCK], 2147483647, tl.int32)
+    all_end = tl.full([BLOCK], 2147483647, tl.int32)
+    all_low = tl.zeros([BLOCK], tl.int32)
+    for i in range(TOKENS):
+        m_token = m_tile & (i < count)
+        length = tl.load(p_lengths + i_token + i, mask=m_token, other=0).to(tl.int32)
+        first = tl.zeros([BLOCK], tl.int32) + kv_start
+        if HAS_WINDOW:
+            first = tl.maximum(length - window, kv_start)
+        end = tl.maximum(end, length)
+        low = tl.where(m_token & (length > 0), tl.minimum(low, first), low)
+        all_end = tl.where(m_token, tl.minimum(all_end, length), all_end)
+        all_low = tl.where(m_token, tl.maximum(all_low, first), all_low)
+    low = tl.minimum(low, end)
+    begin = low // LANES * LANES
+    i_piece = begin // PIECE
+    num_pieces = tl.where(end > begin, (end + PIECE - 1) // PIECE - i_piece, 0)
+
+    # parts of one wave of CTAs if they make one, else of half a wave
+    size = num_pieces + 1
+    if MAY_SPLIT:
+        total = tl.sum(num_pieces, axis=0)
+        wave = tl.maximum((total + num_lanes - 1) // num_lanes, 1)
+        if tl.sum((num_pieces + wave - 1) // wave, axis=0) > num_lanes:
+            wave = tl.maximum(wave // 2, 1)
+        size = tl.zeros([BLOCK], tl.int32) + wave
+    is_split = num_pieces > size
+    num_parts = tl.where(is_split, (num_pieces + size - 1) // size, tl.where(m_tile, 1, 0))
+    place = tl.cumsum(num_parts, axis=0) - num_parts
+    tl.store(p_num_items, tl.sum(num_parts, axis=0))
+    for i in range(tl.max(num_parts, axis=0)):
+        m_part = i < num_parts
+        p_item = p_items + (place + i) * ITEM_WIDTH
+        tl.store(p_item, i_row, mask=m_part)
+        tl.store(p_item + 1, i_token, mask=m_part)
+        tl.store(p_item + 2, count, mask=m_part)
+        tl.store(p_item + 3, tl.where(i > 0, (i_piece + i * size) * PIECE, begin), mask=m_part)
+        part_end = tl.where(is_split, tl.minimum((i_piece + (i + 1) * size) * PIECE, end), end)
+        tl.store(p_item + 4, part_end, mask=m_part)
+        tl.store(p_item + 5, tl.where(is_split, tl.where(i > 0, 2, 1), 0), mask=m_part)
+        tl.store(p_item + 6, low, mask=m_part)
+        tl.store(p_item + 7, i_piece, mask=m_part)
+        tl.store(p_item + 8, all_end, mask=m_part)
+        tl.store(p_item + 9, all_low, mask=m_part)
+    for i in range(TOKENS):
+        m_token = m_tile & (i < count)
+        tl.store(p_splits + (i_token + i) * 2, tl.where(is_split, size, 0), mask=m_token)
+        tl.store(p_splits + (i_token + i) * 2 + 1, i_piece, mask=m_token)

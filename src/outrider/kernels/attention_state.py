@@ -1,0 +1,97 @@
+"""The softmax state of a stretch of KV, how two are merged, and the kernel that merges those of split tiles.
+
+A state is m, the largest score in log2 units; w, the sum of weights 2^(score - m); acc, the weighted values. Both
+kernels of attention merge with these functions, whose every rounding is spelled out.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from outrider.kernels import attention_plan
+
+PIECE = gl.constexpr(attention_plan.PIECE)
+LOG2E = gl.constexpr(1.4426950408889634)
+
+
+@gluon.jit
+def merge(m, w, acc, m_piece, w_piece, acc_piece):
+    """The softmax state of two stretches of KV: m, w [rows], acc [rows, columns]."""
+    m_new = gl.maximum(m, m_piece)
+    m_finite = gl.where(m_new == float("-inf"), 0.0, m_new)
+    old, new = gl.exp2(m - m_finite), gl.exp2(m_piece - m_finite)
+    w_new = gl.fma(w, old, w_piece * new)
+    old = gl.convert_layout(old, gl.SliceLayout(1, acc.type.layout))
+    new = gl.convert_layout(new, gl.SliceLayout(1, acc.type.layout))
+    acc_new = gl.fma(acc, gl.zeros_like(acc) + old[:, None], acc_piece * new[:, None])
+    return m_new, w_new, acc_new
+
+
+@gluon.jit
+def normalise(m, w, acc, p_sinks, o_head, m_row, HAS_SINKS: gl.constexpr):
+    """acc / w, after the sink; zeros where nothing was seen."""
+    if HAS_SINKS:
+        b_sink = gl.load(p_sinks + o_head, mask=m_row, other=0.0).to(gl.float32) * LOG2E
+        m_new = gl.maximum(m, b_sink)
+        old = gl.exp2(m - m_new)
+        w = gl.fma(w, old, gl.exp2(b_sink - m_new))
+        acc = acc * gl.convert_layout(old, gl.SliceLayout(1, acc.type.layout))[:, None]
+    inverse = 1.0 / gl.where(w == 0.0, 1.0, w)
+    return acc * gl.convert_layout(inverse, gl.SliceLayout(1, acc.type.layout))[:, None] + 0.0
+
+
+@gluon.jit
+def _load_state(p_acc, p_state, o_slot, o_d, m_piece, D: gl.constexpr):
+    m = gl.load(p_state + o_slot * 2, mask=m_piece, other=float("-inf"))
+    w = gl.load(p_state + o_slot * 2 + 1, mask=m_piece, other=0.0)
+    acc = gl.load(p_acc + o_slot[:, None] * D + o_d[None, :], mask=m_piece[:, None] & (o_d[None, :] < D), other=0.0)
+    return m, w, acc
+
+
+@gluon.jit(do_not_specialize=["out_stride", "max_pieces"])
+def combine_kernel(
+    p_tokens,  # [n] int32, tokens that may have been split
+    p_lengths,
+    p_splits,  # [num_tokens, 2] int32
+    p_acc,
+    p_state,
+    p_sinks,
+    p_out,
+    out_stride,
+    max_pieces,
+    D: gl.constexpr,
+    HAS_SINKS: gl.constexpr,
+):
+    """One token and query head: the first part, then pieces in ascending order."""
+    BLOCK: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [1, gl.num_warps()], [1, 0])
+    ROW: gl.constexpr = gl.SliceLayout(1, BLOCK)
+    gdc_launch_dependents()
+    gdc_wait()
+    i_token = gl.load(p_tokens + gl.program_id(0))
+    i_head = gl.program_id(1)
+    num_merged = gl.load(p_splits + i_token * 2)
+    first_piece = gl.load(p_splits + i_token * 2 + 1)
+    length = gl.load(p_lengths + i_token).to(gl.int32)
+    if num_merged == 0:
+        return
+    o_one = gl.arange(0, 1, layout=ROW)
+    o_d = gl.arange(0, D, layout=gl.SliceLayout(0, BLOCK))
+    m_one = o_one == 0
+    o_slot = o_one + (i_token * gl.num_programs(1) + i_head).to(gl.int64) * max_pieces
+    m, w, acc = _load_state(p_acc, p_state, o_slot + first_piece, o_d, m_one, D)
+    end = (length + PIECE - 1) // PIECE
+    for i in range(first_piece + num_merged, end, 4):
+        # all loads before the first use; a piece that is not there changes nothing
+        m_0, w_0, acc_0 = _load_state(p_acc, p_state, o_slot + i, o_d, m_one, D)
+        m_1, w_1, acc_1 = _load_state(p_acc, p_state, o_slot + i + 1, o_d, m_one & (i + 1 < end), D)
+        m_2, w_2, acc_2 = _load_state(p_acc, p_state, o_slot + i + 2, o_d, m_one & (i + 2 < end), D)
+        m_3, w_3, acc_3 = _load_state(p_acc, p_state, o_slot + i + 3, o_d, m_one & (i + 3 < end), D)
+        m, w, acc = merge(m, w, acc, m_0, w_0, acc_0)
+        m, w, acc = merge(m, w, acc, m_1, w_1, acc_1)
+        m, w, acc = merge(m, w, acc, m_2, w_2, acc_2)
+        m, w, acc = merge(m, w, acc, m_3, w_3, acc_3)
+    out = normalise(m, w, acc, p_sinks, o_one + i_head, m_one, HAS_SINKS).to(p_out.dtype.element_ty)
+    p_row = p_out + i_token.to(gl.int64) * out_stride + i_head * D
+    gl.store(p_row + o_one[:, None] + o_d[None, :], out, mask=m_one[:, None] & (o_d[None, :] < D))

@@ -1,0 +1,445 @@
+"""y = x Wᵀ + b on a GPU, with the same bits for a row in every batch.
+
+One warp fills a ring of tiles through TMA, one or two warpgroups multiply them; weights stand on the M side of
+wgmma, tokens on its N side. A dot product is a chain of wgmmas over K in ascending order, so the tile that a row
+lands in cannot change its bits. Where a layer has too few weight tiles to fill the GPU, K is cut into two segments,
+each summed alone, and the two sums are added. Whether it is cut depends on the layer's shape only; tiles may depend
+on the number of tokens.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from outrider.kernels.device import counters, num_sms
+
+load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
+
+WEIGHT_ROWS = 64
+"""Rows of W that one warpgroup multiplies: the M of wgmma."""
+
+_SEGMENT_UNIT = 256
+"""Segments of K begin at multiples of this, which every BLOCK_K divides."""
+
+_PITCH = 64
+"""Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
+
+_TOKEN_TILES = 8
+"""Token tiles that share weights while these are in L2."""
+
+
+class Tile(NamedTuple):
+    """How a CTA works; none of it can change a bit of the result."""
+
+    tokens: int  # the N of wgmma
+    warpgroups: int  # each with its own 64 rows of W
+    block_k: int
+    stages: int  # tiles in flight: about 200 KB of shared memory, one CTA to an SM
+    cost: int  # nanoseconds for 64 of K when every SM has one
+
+
+# benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time and any tile that holds all tokens
+# does; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
+_SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 0)}
+_LARGE = (Tile(64, 1, 128, 6, 165), Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 420), Tile(256, 2, 64, 4, 730))
+
+
+class Work(NamedTuple):
+    """A tile, and how the segments of K are spread: over `across` CTAs, or all in one."""
+
+    tile: Tile
+    across: int
+
+
+def num_segments(output_size: int, input_size: int) -> int:
+    """Segments that K is cut into: part of the arithmetic, so never tuned.
+
+    output_size and input_size are those of the whole layer, not of a shard of it.
+    """
+    return 2 if input_size >= 2 * output_size and input_size >= 2048 else 1
+
+
+def choose_work(num_tokens: int, output_size: int, input_size: int, *, num_ctas: int) -> Work:
+    """The quickest way by whole waves of CTAs; free to change."""
+    segments = num_segments(output_size, input_size)
+    for tokens, tile in _SMALL.items():
+        if num_tokens <= tokens:
+            return Work(tile, segments)
+
+    def nanoseconds(work: Work) -> int:
+        tile, across = work
+        tiles = triton.cdiv(num_tokens, tile.tokens) * triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)
+        merging = 0 if across == 1 else 6000
+        return triton.cdiv(tiles * across, num_ctas) * triton.cdiv(input_size, 64 * across) * tile.cost + merging
+
+    # a loop over segments in one CTA keeps the first sum in memory, which is worth it for the largest tile only
+    works = [Work(tile, segments) for tile in _LARGE]
+    if segments > 1:
+        works.append(Work(_LARGE[-1], 1))
+    return min(works, key=nanoseconds)
+
+
+def empty_weight(output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[output_size, input_size], rows in memory, each at an aligned place."""
+    pitch = triton.cdiv(input_size, _PITCH) * _PITCH
+    return torch.empty(output_size, pitch, dtype=dtype, device=device)[:, :input_size]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None) -> Tensor:
+    """x [M, K], weight [N, K], bias [N], one dtype -> [M, N], rounded once, to `out_dtype` or the dtype of x.
+
+    The sum is kept in fp32, and the bias is added to it. Rows of the result may be padded in memory.
+    """
+    num_tokens, input_size = x.shape
+    output_size = weight.shape[0]
+    assert weight.shape[1] == input_size, f"x {tuple(x.shape)} does not fit weight {tuple(weight.shape)}"
+    assert x.dtype == weight.dtype, f"x is {x.dtype}, weight is {weight.dtype}"
+    assert bias is None or (bias.shape == (output_size,) and bias.is_contiguous()), "bias is not [N]"
+    padded = triton.cdiv(output_size, 8) * 8
+    y = torch.empty(num_tokens, padded, dtype=out_dtype or x.dtype, device=x.device)
+    if num_tokens > 0:
+        run = _run_wide if x.dtype == torch.float32 else _run
+        run(x, weight, bias, y)
+    return y if padded == output_size else y[:, :output_size]
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
+    num_tokens, input_size = x.shape
+    output_size = weight.shape[0]
+    assert _is_aligned(weight), "rows of a weight must start at multiples of 16 bytes; make it with empty_weight"
+    if not _is_aligned(x):
+        aligned = torch.empty(num_tokens, triton.cdiv(input_size, 8) * 8, dtype=x.dtype, device=x.device)
+        x = aligned[:, :input_size].copy_(x)
+
+    num_ctas = num_sms(x.device)
+    segments = num_segments(output_size, input_size)
+    tile, across = choose_work(num_tokens, output_size, input_size, num_ctas=num_ctas)
+    inside = segments // across
+    token_tiles = triton.cdiv(num_tokens, tile.tokens)
+    weight_tiles = triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)
+    grid = min(num_ctas, token_tiles * weight_tiles * across)
+
+    partial, count = y, y
+    if segments > 1:
+        num_sums = (token_tiles * weight_tiles * across if across > 1 else grid) * tile.warpgroups
+        partial = torch.empty(num_sums, WEIGHT_ROWS, tile.tokens, dtype=torch.float32, device=x.device)
+    if across > 1:
+        count = counters(x.device, token_tiles * weight_tiles * tile.warpgroups)
+    segment = triton.cdiv(input_size, segments * _SEGMENT_UNIT) * _SEGMENT_UNIT
+    _linear_kernel[(grid,)](
+        _descriptor(x, tile.tokens, tile.block_k),
+        _descriptor(weight, WEIGHT_ROWS, tile.block_k),
+        y,
+        y if bias is None else bias,
+        partial,
+        count,
+        num_tokens,
+        output_size,
+        y.shape[1] // 8,
+        token_tiles,
+        weight_tiles,
+        triton.cdiv(input_size, tile.block_k),
+        segment // tile.block_k,
+        ACROSS=across,
+        INSIDE=inside,
+        STAGES=tile.stages,
+        WARPGROUPS=tile.warpgroups,
+        TOKEN_TILES=_TOKEN_TILES,
+        HAS_BIAS=bias is not None,
+        num_warps=4,
+        launch_pdl=True,
+    )
+
+
+def _is_aligned(matrix: Tensor) -> bool:
+    """What TMA can read."""
+    pitch = matrix.stride(0) * matrix.element_size()
+    return matrix.stride(1) == 1 and pitch % 16 == 0 and matrix.data_ptr() % 16 == 0 and pitch > 0
+
+
+def _descriptor(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns], layout)
+
+
+@gluon.constexpr_function
+def _sum_layout(tokens):
+    return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, tokens, 16])
+
+
+@gluon.constexpr_function
+def _out_layout(tokens, bits):
+    """16 bytes of an output row to a thread; every element stays in the warp that has its sum."""
+    rows = [[1, 0], [2, 0], [4, 0], [8, 0]]
+    columns = [[0, 1 << i] for i in range((tokens - 1).bit_length())]
+    width = 3 if bits == 16 else 2
+    lanes = rows[width:] + columns[: 1 + width]
+    return gl.DistributedLinearLayout(rows[:width] + columns[1 + width :], lanes, [[16, 0], [32, 0]], [], [64, tokens])
+
+
+@gluon.jit
+def _place(i_tile, token_tiles, weight_tiles, TOKEN_TILES: gl.constexpr):
+    """Token tile and weight tile: token tiles go in groups, and within a group they come first."""
+    i_first = i_tile // (TOKEN_TILES * weight_tiles) * TOKEN_TILES
+    size = gl.minimum(token_tiles - i_first, TOKEN_TILES)
+    rest = i_tile - i_first * weight_tiles
+    return i_first + rest % size, rest // size
+
+
+@gluon.jit
+def _load(
+    x_desc,
+    w_desc,
+    ring,
+    extent,
+    ACROSS: gl.constexpr,
+    INSIDE: gl.constexpr,
+    WARPGROUPS: gl.constexpr,
+    TOKEN_TILES: gl.constexpr,
+):
+    """The producer: one warp."""
+    x_ring, w_ring, full, empty = ring
+    token_tiles, weight_tiles, num_blocks, segment_blocks = extent
+    STAGES: gl.constexpr = x_ring.shape[0]
+    BLOCK_M: gl.constexpr = x_ring.shape[1]
+    BLOCK_K: gl.constexpr = x_ring.shape[2]
+    NUM_BYTES: gl.constexpr = (BLOCK_M + 64 * WARPGROUPS) * BLOCK_K * 2
+    num_early = 0
+    step = 0
+    for item in range(gl.program_id(0), token_tiles * weight_tiles * ACROSS, gl.num_programs(0)):
+        i_m, i_n = _place(item // ACROSS, token_tiles, weight_tiles, TOKEN_TILES)
+        k_begin = (item % ACROSS) * (segment_blocks * INSIDE)
+        k_end = gl.minimum(k_begin + segment_blocks * INSIDE, num_blocks)
+        if step == 0:
+            # weights do not depend on the kernel before this one, so the ring fills while that one still runs
+            num_early = gl.minimum(k_end - k_begin, STAGES)
+            for k in range(num_early):
+                mbarrier.expect(full.index(k), NUM_BYTES)
+                for i in gl.static_range(WARPGROUPS):
+                    b_w = w_ring.index(k * WARPGROUPS + i)
+                    load_tile(w_desc, [(i_n * WARPGROUPS + i) * 64, (k_begin + k) * BLOCK_K], full.index(k), b_w)
+            gdc_wait()
+        for k in range(k_begin, k_end):
+            stage = step % STAGES
+            is_late = step >= num_early
+            mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+            mbarrier.expect(full.index(stage), NUM_BYTES, pred=is_late)
+            load_tile(x_desc, [i_m * BLOCK_M, k * BLOCK_K], full.index(stage), x_ring.index(stage))
+            for i in gl.static_range(WARPGROUPS):
+                b_w = w_ring.index(stage * WARPGROUPS + i)
+                load_tile(w_desc, [(i_n * WARPGROUPS + i) * 64, k * BLOCK_K], full.index(stage), b_w, pred=is_late)
+            step += 1
+
+
+@gluon.jit
+def _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS: gl.constexpr):
+    """total [64, BLOCK_M] fp32 to y, whose rows have 8 × pitch places."""
+    BLOCK_M: gl.constexpr = total.shape[1]
+    OUT: gl.constexpr = _out_layout(BLOCK_M, p_y.dtype.element_ty.primitive_bitwidth)
+    if HAS_BIAS:
+        o_bias = i_n * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, total.type.layout))
+        total += gl.load(p_bias + o_bias, mask=o_bias < N, other=0.0).to(gl.float32)[:, None]
+    b_out = gl.convert_layout(total.to(p_y.dtype.element_ty), OUT)
+    o_n = i_n * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, OUT))
+    o_m = i_m * BLOCK_M + gl.arange(0, BLOCK_M, layout=gl.SliceLayout(0, OUT))
+    p_out = p_y + (o_m.to(gl.int64) * pitch * 8)[None, :] + o_n[:, None]
+    gl.store(p_out, b_out, mask=(o_m < M)[None, :] & (o_n < pitch * 8)[:, None])
+
+
+@gluon.jit
+def _multiply(
+    I_WARPGROUP: gl.constexpr,
+    ring,
+    pointers,
+    shape,
+    extent,
+    ACROSS: gl.constexpr,
+    INSIDE: gl.constexpr,
+    WARPGROUPS: gl.constexpr,
+    TOKEN_TILES: gl.constexpr,
+    HAS_BIAS: gl.constexpr,
+):
+    """A consumer: one warpgroup with 64 rows of W."""
+    x_ring, w_ring, full, empty = ring
+    p_y, p_bias, p_partial, p_count = pointers
+    M, N, pitch = shape
+    token_tiles, weight_tiles, num_blocks, segment_blocks = extent
+    STAGES: gl.constexpr = x_ring.shape[0]
+    BLOCK_M: gl.constexpr = x_ring.shape[1]
+    SUM: gl.constexpr = _sum_layout(BLOCK_M)
+    SIZE: gl.constexpr = 64 * BLOCK_M
+    o_row = gl.arange(0, 64, layout=gl.SliceLayout(1, SUM))
+    o_column = gl.arange(0, BLOCK_M, layout=gl.SliceLayout(0, SUM))
+    o_sum = o_row[:, None] * BLOCK_M + o_column[None, :]
+    step = 0
+    gdc_wait()
+    for item in range(gl.program_id(0), token_tiles * weight_tiles * ACROSS, gl.num_programs(0)):
+        i_part = item % ACROSS
+        total = gl.zeros([64, BLOCK_M], gl.float32, SUM)
+        for j in range(INSIDE):
+            k_begin = (i_part + j) * segment_blocks
+            k_end = gl.minimum(k_begin + segment_blocks, num_blocks)
+            acc = gl.zeros([64, BLOCK_M], gl.float32, SUM)
+            for k in range(k_begin, k_end):
+                stage = step % STAGES
+                mbarrier.wait(full.index(stage), (step // STAGES) & 1)
+                b_w = w_ring.index(stage * WARPGROUPS + I_WARPGROUP)
+                b_x = x_ring.index(stage).permute((1, 0))
+                acc = warpgroup_mma(b_w, b_x, acc, use_acc=k > k_begin, is_async=True)
+                acc = warpgroup_mma_wait(1, deps=(acc,))
+                mbarrier.arrive(empty.index((step + STAGES - 1) % STAGES), pred=k > k_begin)
+                step += 1
+            acc = warpgroup_mma_wait(0, deps=(acc,))
+            mbarrier.arrive(empty.index((step + STAGES - 1) % STAGES))
+            if INSIDE > 1:
+                # two sums do not fit in registers
+                p_own = p_partial + ((gl.program_id(0) * WARPGROUPS + I_WARPGROUP) * SIZE).to(gl.int64) + o_sum
+                if j > 0:
+                    acc = gl.load(p_own) + acc
+                if j < INSIDE - 1:
+                    gl.store(p_own, acc)
+            total = acc
+
+        i_m, i_n = _place(item // ACROSS, token_tiles, weight_tiles, TOKEN_TILES)
+        i_n = i_n * WARPGROUPS + I_WARPGROUP
+        if ACROSS == 1:
+            _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS)
+        else:
+            # the last to arrive adds the other's sum to its own; a + b = b + a
+            i_slot = item // ACROSS * WARPGROUPS + I_WARPGROUP
+            p_slot = p_partial + (i_slot * (ACROSS * SIZE)).to(gl.int64) + o_sum
+            num_done = gl.atomic_add(p_count + i_slot, 0, sem="acquire", scope="gpu")
+            if num_done == 0:
+                gl.store(p_slot + i_part * SIZE, total)
+                gl.thread_barrier()
+                num_done = gl.atomic_add(p_count + i_slot, 1, sem="acq_rel", scope="gpu")
+            if num_done == 1:
+                gl.store(p_count + i_slot, 0)
+                total += gl.load(p_slot + (1 - i_part) * SIZE, cache_modifier=".cg")
+                _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS)
+
+
+@gluon.jit(
+    do_not_specialize=["M", "N", "pitch", "token_tiles", "weight_tiles", "num_blocks", "segment_blocks"],
+)
+def _linear_kernel(
+    x_desc,  # [M, K]
+    w_desc,  # [N, K]
+    p_y,  # [M, 8 × pitch]
+    p_bias,  # [N]
+    p_partial,  # fp32, sums of segments
+    p_count,  # int32, zero before and after
+    M,
+    N,
+    pitch,
+    token_tiles,
+    weight_tiles,
+    num_blocks,
+    segment_blocks,
+    ACROSS: gl.constexpr,
+    INSIDE: gl.constexpr,
+    STAGES: gl.constexpr,
+    WARPGROUPS: gl.constexpr,
+    TOKEN_TILES: gl.constexpr,
+    HAS_BIAS: gl.constexpr,
+):
+    gl.static_assert(ACROSS <= 2, "the sum of two segments does not depend on their order; of three it does")
+    BLOCK_M: gl.constexpr = x_desc.block_type.shape[0]
+    BLOCK_K: gl.constexpr = x_desc.block_type.shape[1]
+    x_ring = gl.allocate_shared_memory(x_desc.dtype, [STAGES, BLOCK_M, BLOCK_K], x_desc.layout)
+    w_ring = gl.allocate_shared_memory(w_desc.dtype, [STAGES * WARPGROUPS, 64, BLOCK_K], w_desc.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=WARPGROUPS)
+    gdc_launch_dependents()
+    ring = (x_ring, w_ring, full, empty)
+    pointers = (p_y, p_bias, p_partial, p_count)
+    shape = (M, N, pitch)
+    extent = (token_tiles, weight_tiles, num_blocks, segment_blocks)
+    if WARPGROUPS == 1:
+        gl.warp_specialize(
+            [
+                (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
+                (_load, (x_desc, w_desc, ring, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES)),
+            ],
+            [1],
+            [40],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
+                (_multiply, (1, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
+                (_load, (x_desc, w_desc, ring, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES)),
+            ],
+            [4, 1],
+            [232, 40],
+        )
+
+
+def _run_wide(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
+    """fp32: products in fp32 on the CUDA cores, one fixed tile."""
+    num_tokens, input_size = x.shape
+    output_size = weight.shape[0]
+    _wide_kernel[(triton.cdiv(num_tokens, 32), triton.cdiv(output_size, 32))](
+        x,
+        weight,
+        y,
+        y if bias is None else bias,
+        num_tokens,
+        output_size,
+        input_size,
+        x.stride(0),
+        x.stride(1),
+        weight.stride(0),
+        weight.stride(1),
+        y.stride(0),
+        HAS_BIAS=bias is not None,
+        BLOCK=32,
+        num_warps=4,
+    )
+
+
+@triton.jit(do_not_specialize=["M", "N", "K"])
+def _wide_kernel(
+    p_x,  # [M, K] fp32
+    p_w,  # [N, K] fp32
+    p_y,  # [M, N]
+    p_bias,  # [N]
+    M,
+    N,
+    K,
+    x_stride,
+    x_step,
+    w_stride,
+    w_step,
+    y_stride,
+    HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    o_m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    o_n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros([BLOCK, BLOCK], tl.float32)
+    for k in range(0, K, BLOCK):
+        o_k = k + tl.arange(0, BLOCK)
+        m_x = (o_m < M)[:, None] & (o_k < K)[None, :]
+        m_w = (o_n < N)[None, :] & (o_k < K)[:, None]
+        b_x = tl.load(p_x + o_m.to(tl.int64)[:, None] * x_stride + o_k[None, :] * x_step, mask=m_x, other=0.0)
+        b_w = tl.load(p_w + o_n.to(tl.int64)[None, :] * w_stride + o_k[:, None] * w_step, mask=m_w, other=0.0)
+        acc = tl.dot(b_x, b_w, acc, input_precision="ieee")
+    if HAS_BIAS:
+        acc += tl.load(p_bias + o_n, mask=o_n < N, other=0.0)[None, :]
+    m_y = (o_m < M)[:, None] & (o_n < N)[None, :]
+    tl.store(p_y + o_m.to(tl.int64)[:, None] * y_stride + o_n[None, :], acc.to(p_y.dtype.element_ty), mask=m_y)
