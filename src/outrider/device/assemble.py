@@ -5,11 +5,12 @@ and what their parameters ask for. How many drafts are real, and where a row sta
 """
 
 import numpy as np
+import torch
 
 from outrider.attention.batch import ForwardBatch
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.device.staging import Staging
-from outrider.device.step_batch import StepBatch
+from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
 from outrider.sampling.sampler import SampleBatch
@@ -36,6 +37,10 @@ class Assembler:
         sample_offset = np.arange(samples.sum()) - sample_starts[sample_row]
         num_known = np.array([row.num_tokens - row.num_drafts for row in plan.rows])
         token_row = np.repeat(np.arange(len(counts)), counts)
+        scored = np.array([row.num_scored for row in plan.rows])
+        scored_row = np.repeat(np.arange(len(scored)), scored)
+        scored_offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
+        scored_first = row_starts + np.array([row.first_scored for row in plan.rows])
         wanted = {name: np.flatnonzero(wants[sample_row]) for name, wants in _wants(plan.rows).items()}
         put = self._staging.put(
             {
@@ -50,6 +55,8 @@ class Assembler:
                 "sample_row": sample_row,
                 "sample_offset": sample_offset,
                 "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
+                "scored_row": scored_row,
+                "scored_index": scored_first[scored_row] + scored_offset,
                 **wanted,
             }
         )
@@ -71,7 +78,15 @@ class Assembler:
         )
         drafts = table.drafts[rows, : self._num_drafts]
         sample_rows = rows[put["sample_row"]]
-        logprobs = [row.params.logprobs for row in plan.rows if row.params.logprobs is not None]
+        logprobs = [row.params.num_logprobs for row in plan.rows if row.params.num_logprobs is not None]
+        scored_tokens = None
+        if scored.any():
+            next_position = tokens.positions[put["scored_index"]] + 1
+            scored_tokens = ScoredTokens(
+                index=put["scored_index"],
+                token_ids=table.token_ids[rows[put["scored_row"]], next_position].to(torch.int64),
+                num_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
+            )
         return StepBatch(
             forward=ForwardBatch(
                 token_ids=tokens.token_ids,
@@ -99,9 +114,12 @@ class Assembler:
                 drafts=drafts[put["sample_row"]],
                 num_logprobs=max(logprobs) if logprobs else None,
                 wants_digest=self._wants_digest,
+                token_ids=table.token_ids,
+                num_given=max(len(row.params.logprob_token_ids or ()) for row in plan.rows),
                 **{name: put[name] if indices.size else None for name, indices in wanted.items()},
             ),
             length_bound=max(row.length_bound for row in plan.rows) + 1,
+            scored=scored_tokens,
         )
 
 
@@ -114,4 +132,6 @@ def _wants(rows: tuple[RowPlan, ...]) -> dict[str, np.ndarray]:
         "bias_index": np.array([bool(entry.logit_bias) for entry in params]),
         "min_tokens_index": np.array([entry.min_tokens > 0 for entry in params]),
         "truncation_index": np.array([entry.has_truncation for entry in params]),
+        "bad_words_index": np.array([bool(entry.bad_words) for entry in params]),
+        "allowed_index": np.array([entry.allowed_token_ids is not None for entry in params]),
     }
