@@ -87,9 +87,7 @@ class Admission:
             ),
         )
 
-    def _truncate(
-        self, text: str | None, token_ids: list[int], params: SamplingParams
-    ) -> tuple[str | None, list[int]]:
+    def _truncate(self, text: str | None, token_ids: list[int], params: SamplingParams) -> tuple[str | None, list[int]]:
         """The last tokens of the prompt, as many as asked for; then the text is that of what is left."""
         most = params.truncate_prompt_tokens
         if most == -1:

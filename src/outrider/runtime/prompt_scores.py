@@ -17,12 +17,8 @@ ROWS_AT_ONCE = 128
 def score_prompt(model: CausalLM, hidden: Hidden, scored: ScoredTokens) -> Logprobs:
     """What the model thought of each scored token, from the hidden state of the token before it."""
     parts = [
-        compute_logprobs(
-            finite(model.logits(hidden.last[index])), token_ids, num_logprobs=scored.num_logprobs
-        )
-        for index, token_ids in zip(
-            scored.index.split(ROWS_AT_ONCE), scored.token_ids.split(ROWS_AT_ONCE), strict=True
-        )
+        compute_logprobs(finite(model.logits(hidden.last[index])), token_ids, num_logprobs=scored.num_logprobs)
+        for index, token_ids in zip(scored.index.split(ROWS_AT_ONCE), scored.token_ids.split(ROWS_AT_ONCE), strict=True)
     ]
     return Logprobs(
         chosen=torch.cat([part.chosen for part in parts]),
