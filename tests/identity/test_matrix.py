@@ -12,7 +12,16 @@ import pytest
 from cover import pairs_of, pairwise
 
 DIMENSIONS = {
-    "drafter": ("none", "ngram", "eagle3", "eagle3 speculators", "eagle3 to position 60", "noise", "replay"),
+    "drafter": (
+        "none",
+        "ngram",
+        "eagle3",
+        "eagle3 speculators",
+        "eagle3 to position 60",
+        "draft model",
+        "noise",
+        "replay",
+    ),
     "k": (1, 3, 5),
     "budget": (512, 41, 13),
     "crowd": ("all", "three", "one"),
@@ -111,6 +120,22 @@ def test_acceptance_counts_do_not_depend_on_the_crowd(target, speculative, cases
     alone = crowds.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
     for case, output in zip(cases, together, strict=True):
         assert crowds.run(alone, [case])[0].speculation == output.speculation, case.name
+
+
+def test_a_draft_model_is_accepted_at_every_count(target, speculative, cases, truth):
+    """Under the target's own noise it agrees at any temperature; and as counted alone, so in a crowd."""
+    config = speculative["draft model"] | {"num_speculative_tokens": 3}
+    together = crowds.run(crowds.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
+    assert crowds.mismatches(cases, together, truth) == []
+    some = [2, 4, 11]
+    alone = crowds.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
+    for index in some:
+        assert crowds.run(alone, [cases[index]])[0].speculation == together[index].speculation
+    per_position = [
+        sum(counts) for counts in zip(*(o.speculation.num_accepted_tokens_per_pos for o in together), strict=True)
+    ]
+    num_drafts = sum(output.speculation.num_drafts for output in together)
+    assert num_drafts > per_position[0] > per_position[1] > per_position[2] > 0.2 * num_drafts
 
 
 def test_speculation_stats_add_up(target, speculative, cases, truth):

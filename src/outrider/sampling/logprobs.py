@@ -25,7 +25,8 @@ def compute_logprobs(
 ) -> Logprobs:
     """Log-probabilities of `token_ids` ([num_samples] int64) and of the `num_logprobs` most likely tokens.
 
-    given_ids [num_samples, num_given] int64: tokens that are asked for by name. logits: [num_samples, vocab_size] fp32 without NaN. At most vocab_size top tokens are returned. The first n of
+    given_ids [num_samples, num_given] int64: tokens that are asked for by id.
+    logits: [num_samples, vocab_size] fp32 without NaN. At most vocab_size top tokens are returned. The first n of
     the top tokens are the same for every num_logprobs >= n, so a request reads the part that it asked for.
     """
     logprobs = kernels.log_softmax(logits)

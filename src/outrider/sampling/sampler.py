@@ -4,7 +4,8 @@ A sample is one row of logits. Sample i of a request is treated as if the drafts
 token is the one that plain decoding would choose there. Whether drafts are accepted is the verifier's business.
 
 Order of work (vLLM's): log-probabilities and hash of the raw logits; logit bias; stop ids before min_tokens;
-penalties; tokens that are not allowed, and bad words; the largest logit where temperature is 0; else temperature, min_p, top_k, top_p and the Gumbel argmax.
+penalties; tokens that are not allowed, and bad words; the largest logit where temperature is 0; else temperature,
+min_p, top_k, top_p and the Gumbel argmax.
 """
 
 from collections.abc import Callable

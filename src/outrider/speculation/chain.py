@@ -1,4 +1,4 @@
-"""Drafting with a KV cache of one's own: the part every feature drafter shares (EAGLE-3 now, EAGLE and MTP later).
+"""Drafting with a KV cache of one's own: the part that all drafters with weights share (EAGLE-3, draft models).
 
 A row of the drafter joins the target's feature at position j - 1 with the token at j, and its KV stands at index j:
 
@@ -12,6 +12,9 @@ under one name. Only the feature of a block's last token is needed by the next i
 
 After each step the rows of all accepted tokens are written with true features, over whatever the draft loop left
 there; the loop's own rows are provisional, and stand only behind the last known token.
+
+A drafter that reads no features (an independent model) has features of width 0 and `first_index` 0: nothing else
+differs.
 """
 
 from abc import abstractmethod
@@ -44,6 +47,9 @@ class ChainRows(NamedTuple):
 
 class ChainDrafter(BaseDrafter):
     """k drafts from k passes of a small model over its own paged KV, on the engine's blocks."""
+
+    first_index = 1
+    """The first KV index that is written: position 0 of the drafter stands there."""
 
     def __init__(self, context: DrafterContext, spec: KVSpec) -> None:
         """`spec`: shape of the drafter's own KV cache; its features are as wide as its hidden state."""
@@ -92,21 +98,25 @@ class ChainDrafter(BaseDrafter):
         self.boundary = torch.zeros(num_blocks, self.feature_size, dtype=self._spec.dtype, device=self._device)
         self._block_size = block_size
 
+    def needs_first_row(self, entry: Admission) -> bool:
+        """True where the first index to compute is no row of the step: its feature lies in a cached block."""
+        return entry.last_cached_block >= 0
+
     def admit(self, admissions: tuple[Admission, ...]) -> None:
-        """Behind a prefix-cache hit: write the one index whose feature lies in the cached block."""
-        hits = [entry for entry in admissions if entry.last_cached_block >= 0]
-        if not hits:
+        """Write the one index in front of a request's rows, where there is one to write."""
+        first = [entry for entry in admissions if self.needs_first_row(entry)]
+        if not first:
             return
         put = self.staging.put(
             {
-                "rows": [entry.row for entry in hits],
-                "index": [entry.num_computed_tokens for entry in hits],
-                "block": [entry.last_cached_block for entry in hits],
+                "rows": [entry.row for entry in first],
+                "index": [entry.num_computed_tokens for entry in first],
+                "block": [max(entry.last_cached_block, 0) for entry in first],
             }
         )
-        rows = self._known_rows(put["rows"], put["index"], put["index"] > 0)
-        bound = max(entry.num_computed_tokens for entry in hits) + 1
-        self.forward(self.boundary[put["block"]], self._batch(rows, (1,) * len(hits), put["rows"], bound))
+        rows = self._known_rows(put["rows"], put["index"], put["index"] >= self.first_index)
+        bound = max(entry.num_computed_tokens for entry in first) + 1
+        self.forward(self.boundary[put["block"]], self._batch(rows, (1,) * len(first), put["rows"], bound))
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
         features = self.features(hidden)
@@ -148,7 +158,7 @@ class ChainDrafter(BaseDrafter):
         is_token = (rows.token_ids >= 0) & (rows.token_ids < self.table.vocab_size)
         return ForwardBatch(
             token_ids=torch.where(is_token & rows.is_valid, rows.token_ids, 0),
-            positions=torch.where(rows.is_valid, rows.kv_index - 1, 0),
+            positions=torch.where(rows.is_valid, rows.kv_index - self.first_index, 0),
             slots=self._kernels.slot_of(
                 block_tables[rows.table_rows], rows.kv_index, rows.is_valid, block_size=self._block_size
             ),

@@ -16,7 +16,6 @@ from .fit import Budget, Curve, fit
 from .network import Shape, Target
 from .tokens import Share, draw_batch
 
-
 _FIRST_SCALE = 0.1
 """Of the final norm: with the target's embedding as head, random layers would else begin very sure of themselves."""
 
