@@ -41,6 +41,8 @@ class Assembler:
         scored_row = np.repeat(np.arange(len(scored)), scored)
         scored_offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
         scored_first = row_starts + np.array([row.first_scored for row in plan.rows])
+        masks = np.frombuffer(b"".join(mask for row in plan.rows for mask in row.masks), dtype=np.int32)
+        has_masks = np.array([bool(row.masks) for row in plan.rows])
         wanted = {name: np.flatnonzero(wants[sample_row]) for name, wants in _wants(plan.rows).items()}
         put = self._staging.put(
             {
@@ -57,6 +59,8 @@ class Assembler:
                 "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
                 "scored_row": scored_row,
                 "scored_index": scored_first[scored_row] + scored_offset,
+                "masks": masks,
+                "mask_index": np.flatnonzero(has_masks[sample_row]),
                 **wanted,
             }
         )
@@ -115,6 +119,8 @@ class Assembler:
                 num_logprobs=max(logprobs) if logprobs else None,
                 wants_digest=self._wants_digest,
                 token_ids=table.token_ids,
+                mask_index=put["mask_index"] if masks.size else None,
+                masks=put["masks"].to(torch.int32).view(len(put["mask_index"]), -1) if masks.size else None,
                 num_given=max(len(row.params.logprob_token_ids or ()) for row in plan.rows),
                 **{name: put[name] if indices.size else None for name, indices in wanted.items()},
             ),

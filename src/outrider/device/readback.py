@@ -4,13 +4,14 @@
 their bits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.step_batch import StepBatch
+from outrider.device.table import RequestTable
 from outrider.sampling.logprobs import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
@@ -24,6 +25,7 @@ class Handle:
     _names: tuple[str, ...]
     _shapes: tuple[torch.Size, ...]
     _packed: Tensor  # [sum of sizes] int64
+    _drafts: Tensor | None = None  # [R, 1 + K] int64, number of real ones in front; where the host must know them
 
     def wait(self) -> StepResult:
         """Block until the step has ended, and return what it gave."""
@@ -35,6 +37,8 @@ class Handle:
             if name.endswith("logprobs"):
                 floats = parts[index].to(torch.int32).view(torch.float32).view(self._shapes[index])
                 values[name] = floats.tolist()
+        if self._drafts is not None:
+            values["drafts"] = self._drafts.tolist()
         rows, start, scored = [], 0, 0
         for index, row in enumerate(self.plan.rows):
             rows.append(_row_result(row, index, start, scored, values))
@@ -65,6 +69,7 @@ def _row_result(row: RowPlan, index: int, start: int, scored: int, values: dict[
         logits_hashes=tuple(values["hashes"][sample] for sample in samples) if "hashes" in values else (),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        drafts=tuple(values["drafts"][index][1 : 1 + values["drafts"][index][0]]) if row.masks else (),
     )
 
 
@@ -117,3 +122,8 @@ class Readback:
             parts["prompt_top_logprobs"] = _bits(scores.top_logprobs)
         packed = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
         return Handle(plan, tuple(parts), tuple(part.shape for part in parts.values()), packed)
+
+    def add_drafts(self, handle: Handle, batch: StepBatch, table: RequestTable) -> Handle:
+        """The same handle with the drafts of the next step, whose copy starts here."""
+        drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
+        return replace(handle, _drafts=drafts)

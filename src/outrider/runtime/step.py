@@ -56,4 +56,4 @@ class Step:
         if self.drafter is not None:
             drafts = self.drafter.propose(batch, hidden=hidden, choice=choice)
             self.table.put_drafts(batch, drafts, position_limit=self.drafter.position_limit)
-        return handle
+        return self.readback.add_drafts(handle, batch, self.table) if plan.wants_drafts else handle
