@@ -4,7 +4,6 @@
 later. Floats travel as their bits.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
+from outrider.sampling.logprobs import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
 
@@ -47,34 +47,31 @@ class Handle:
         names, shapes = self._packed.names, self._packed.shapes
         parts = torch.split(self._host, [shape.numel() for shape in shapes])
         values = {name: part.view(shape).tolist() for name, shape, part in zip(names, shapes, parts, strict=True)}
-        if "logprobs" in values:
-            for name in ("logprobs", "top_logprobs"):
-                index = names.index(name)
+        for index, name in enumerate(names):
+            if name.endswith("logprobs"):
                 floats = parts[index].to(torch.int32).view(torch.float32).view(shapes[index])
                 values[name] = floats.tolist()
-        starts = itertools.accumulate(self._packed.num_samples, initial=0)
-        rows = [
-            _row_result(row, index, start, values)
-            for index, (row, start) in enumerate(zip(self.plan.rows, starts, strict=False))
-        ]
+        rows, start, scored = [], 0, 0
+        for index, row in enumerate(self.plan.rows):
+            rows.append(_row_result(row, index, start, scored, values))
+            start += self._packed.num_samples[index]
+            scored += row.num_scored
         return StepResult(step_id=self.plan.step_id, rows=tuple(rows))
 
 
-def _row_result(row: RowPlan, index: int, start: int, values: dict[str, list]) -> RowResult:
+def _row_result(row: RowPlan, index: int, start: int, scored: int, values: dict[str, list]) -> RowResult:
     count = values["num_tokens"][index]
     samples = range(start, start + count)
-    wanted = row.params.logprobs
+    params = row.params
     logprobs: tuple[TokenLogprobs, ...] = ()
-    if wanted is not None:
-        logprobs = tuple(
-            TokenLogprobs(
-                logprob=values["logprobs"][sample],
-                rank=values["ranks"][sample],
-                top_ids=tuple(values["top_ids"][sample][:wanted]),
-                top_logprobs=tuple(values["top_logprobs"][sample][:wanted]),
-            )
-            for sample in samples
-        )
+    if params.num_logprobs is not None:
+        num_given = len(params.logprob_token_ids or ())
+        logprobs = tuple(_token_logprobs(values, "", place, params.num_logprobs, num_given) for place in samples)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    if row.num_scored:
+        most = params.prompt_logprobs or 0
+        places = range(scored, scored + row.num_scored)
+        prompt_logprobs = tuple(_token_logprobs(values, "prompt_", place, most, 0) for place in places)
     return RowResult(
         request_id=row.request_id,
         epoch=row.epoch,
@@ -83,11 +80,25 @@ def _row_result(row: RowPlan, index: int, start: int, values: dict[str, list]) -
         num_accepted=values["num_accepted"][index],
         logits_hashes=tuple(values["hashes"][sample] for sample in samples) if "hashes" in values else (),
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
     )
 
 
-def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice) -> Packed:
-    """Lay the results of one step end to end; does not wait."""
+def _token_logprobs(
+    values: dict[str, list], prefix: str, place: int, num_logprobs: int, num_given: int
+) -> TokenLogprobs:
+    return TokenLogprobs(
+        logprob=values[prefix + "logprobs"][place],
+        rank=values[prefix + "ranks"][place],
+        top_ids=tuple(values[prefix + "top_ids"][place][:num_logprobs]),
+        top_logprobs=tuple(values[prefix + "top_logprobs"][place][:num_logprobs]),
+        given_logprobs=tuple(values[prefix + "given_logprobs"][place][:num_given]) if num_given else (),
+        given_ranks=tuple(values[prefix + "given_ranks"][place][:num_given]) if num_given else (),
+    )
+
+
+def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs | None = None) -> Packed:
+    """Lay the results of one step end to end; does not wait. `scores`: of the prompt's own tokens."""
     parts: dict[str, Tensor] = {
         "token_ids": choice.token_ids,
         "num_tokens": choice.num_tokens,
@@ -98,12 +109,25 @@ def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice) -> Packed:
         parts["hashes"] = sampled.logits_hashes
     if sampled.logprobs is not None:
         assert sampled.ranks is not None and sampled.top_ids is not None and sampled.top_logprobs is not None
-        parts["logprobs"] = sampled.logprobs.contiguous().view(torch.int32)
+        parts["logprobs"] = _bits(sampled.logprobs)
         parts["ranks"] = sampled.ranks
         parts["top_ids"] = sampled.top_ids
-        parts["top_logprobs"] = sampled.top_logprobs.contiguous().view(torch.int32)
+        parts["top_logprobs"] = _bits(sampled.top_logprobs)
+        if batch.sample.num_given:
+            assert sampled.given_logprobs is not None and sampled.given_ranks is not None
+            parts["given_logprobs"] = _bits(sampled.given_logprobs)
+            parts["given_ranks"] = sampled.given_ranks
+    if scores is not None:
+        parts["prompt_logprobs"] = _bits(scores.chosen)
+        parts["prompt_ranks"] = scores.ranks
+        parts["prompt_top_ids"] = scores.top_ids
+        parts["prompt_top_logprobs"] = _bits(scores.top_logprobs)
     data = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
     return Packed(tuple(parts), tuple(part.shape for part in parts.values()), data, batch.samples_of_rows)
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.contiguous().view(torch.int32)
 
 
 class Readback:

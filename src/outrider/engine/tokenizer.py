@@ -44,18 +44,20 @@ class Tokenizer:
         assert isinstance(text, str)
         return self.encode(text, add_special_tokens=False)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out; ids that the tokenizer does not have give nothing."""
-        text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of ids, special tokens left out if asked; ids that the tokenizer does not have give nothing."""
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
-    def has_text(self, token_id: int) -> bool:
-        """False for special tokens and for ids that the tokenizer does not have."""
-        return token_id not in self._special_ids and self._backend.id_to_token(token_id) is not None
+    def has_text(self, token_id: int, *, skip_special_tokens: bool = True) -> bool:
+        """False for special tokens, if these are left out, and for ids that the tokenizer does not have."""
+        if skip_special_tokens and token_id in self._special_ids:
+            return False
+        return self._backend.id_to_token(token_id) is not None
 
-    def stream(self) -> "TextStream":
+    def stream(self, *, skip_special_tokens: bool = True) -> "TextStream":
         """A decoder for the tokens of one output."""
-        return TextStream(self)
+        return TextStream(self, skip_special_tokens=skip_special_tokens)
 
 
 class TextStream:
@@ -67,8 +69,9 @@ class TextStream:
     ids where a decoder looks back (byte fallback: an invalid byte spoils its valid neighbours).
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
+        self._skips = skip_special_tokens
         self._context: list[int] = []
         self._context_text = ""
         self._fresh: list[int] = []
@@ -76,7 +79,7 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text completed by one more token."""
-        if not self._tokenizer.has_text(token_id):
+        if not self._tokenizer.has_text(token_id, skip_special_tokens=self._skips):
             return ""
         self._fresh.append(token_id)
         text = self._fresh_text()
@@ -95,10 +98,13 @@ class TextStream:
 
     def _settle(self) -> None:
         self._context, self._fresh, self._num_given = self._fresh, [], 0
-        self._context_text = self._tokenizer.decode(self._context)
+        self._context_text = self._decode(self._context)
 
     def _fresh_text(self) -> str:
-        text = self._tokenizer.decode(self._context + self._fresh)
+        text = self._decode(self._context + self._fresh)
         if text.startswith(self._context_text):  # the context shows whether a space belongs in front
             return text[len(self._context_text) :]
-        return self._tokenizer.decode(self._fresh)
+        return self._decode(self._fresh)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=self._skips)
