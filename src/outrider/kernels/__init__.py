@@ -128,6 +128,35 @@ class Kernels(Protocol):
     def slot_of(self, block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
         """block_tables [T, max_blocks], index [T] -> KV slot [T] int64; 0 where not valid."""
 
+    def chain_known(
+        self,
+        token_ids: Tensor,
+        num_tokens: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        token_row: Tensor,
+        positions: Tensor,
+        kv_lengths: Tensor,
+        block_size: int,
+    ) -> Any:
+        """Inputs of a drafter's pass over the tokens behind the target's: `kernels/reference/index.py`."""
+
+    def chain_drafted(
+        self,
+        num_tokens: Tensor,
+        max_total: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        drafts: Tensor,
+        num_emitted: Tensor,
+        step: int,
+        vocab_size: int,
+        block_size: int,
+    ) -> Any:
+        """Inputs of a drafter's pass over its own last drafts: `kernels/reference/index.py`."""
+
 
 FILES = {
     "empty_weight": "linear",
@@ -145,6 +174,8 @@ FILES = {
     "commit": "index",
     "put_drafts": "index",
     "slot_of": "index",
+    "chain_known": "index",
+    "chain_drafted": "index",
 }
 """The file that holds each kernel, in every implementation."""
 
