@@ -32,7 +32,8 @@ class Step:
         self.table = table
         self.assembler = assembler
         self.drafter = drafter
-        self.sampler = Sampler()
+        self.kernels = model.context.kernels
+        self.sampler = Sampler(self.kernels)
 
     def admit(self, plan: StepPlan) -> None:
         """Write the plan's admissions and blocks to the table."""

@@ -24,11 +24,8 @@ from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import KVCache, KVSpec
 from outrider.core.errors import ConfigError
 from outrider.core.plan import Admission
-from outrider.core.sampling_params import GREEDY_BELOW
 from outrider.device.step_batch import StepBatch
-from outrider.kernels.reference.sampling import argmax
 from outrider.layers.decoder import Hidden
-from outrider.sampling.noise import gumbel_at
 from outrider.sampling.verifier import Choice
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
@@ -170,10 +167,14 @@ class ChainDrafter(BaseDrafter):
 
     def _pick(self, logits: Tensor, batch: StepBatch, position: Tensor) -> Tensor:
         """Target ids [R] of the drafts for `position`: argmax, under the target's own noise where it will use it."""
-        if batch.sample.random_index is not None:
-            sampling, rows = self.table.sampling, batch.rows
-            temperature = sampling.temperature[rows].unsqueeze(1)
-            is_greedy = temperature < GREEDY_BELOW
-            noise = gumbel_at(sampling.seed[rows], sampling.choice[rows], position, self.draft_token_ids)
-            logits = torch.where(is_greedy, logits, logits / torch.where(is_greedy, 1.0, temperature) + noise)
-        return self.draft_token_ids[argmax(logits)]
+        sampling = self.table.sampling
+        return self._kernels.draft_choose(
+            logits,
+            self.draft_token_ids,
+            rows=batch.rows,
+            positions=position,
+            temperature=sampling.temperature,
+            seeds=sampling.seed,
+            choices=sampling.choice,
+            has_random_rows=batch.sample.random_index is not None,
+        )
