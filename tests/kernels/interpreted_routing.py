@@ -70,7 +70,7 @@ def check_records(made: routing.Routing) -> None:
 
 
 def check_gather(made: routing.Routing, logits: Tensor) -> None:
-    x = torch.randn(made.ids.shape[0], 1100, device=logits.device)[:, 3:1043]
+    x = torch.randn(made.ids.shape[0], 50, device=logits.device)[:, 3:43]
     if made.is_gathered:
         gathered = routing.gather(x, made)
         for slot in range(made.ids.shape[1]):
@@ -80,7 +80,7 @@ def check_gather(made: routing.Routing, logits: Tensor) -> None:
 def check_combine(made: routing.Routing, logits: Tensor) -> None:
     if not made.is_gathered:
         return
-    y = torch.randn(made.num_rows, 1040, device=logits.device)
+    y = torch.randn(made.num_rows, 40, device=logits.device)
     out = routing.combine(y, made, num_tokens=made.ids.shape[0])
     expected = torch.zeros_like(out)
     for slot in range(made.ids.shape[1]):
