@@ -1,4 +1,7 @@
-"""Leaks put in on purpose, one at a time, on a GPU: each must turn the comparison red."""
+"""Leaks put in on purpose, one at a time, on a GPU: each must turn the comparison red.
+
+A stock GEMM does not leak at the zoo's widths: `test_llama_identity.py` shows it at full size.
+"""
 
 import crowd as crowds
 import gpu_engine
@@ -7,7 +10,6 @@ import torch
 
 from outrider.attention.base import AttentionBackend
 from outrider.device.table import RequestTable
-from outrider.layers.linear import Linear
 from outrider.sampling.sampler import Sampler
 
 
@@ -46,11 +48,6 @@ def _found(cases, truth, **options):
 
 def test_without_a_leak_nothing_differs(cases, truth):
     assert _found(cases, truth) == []
-
-
-def test_a_stock_gemm(cases, monkeypatch):
-    monkeypatch.setattr(Linear, "forward", lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias))
-    assert _found(cases, _truth(cases)) != []
 
 
 def test_attention_that_depends_on_the_chunk(cases, truth, monkeypatch):

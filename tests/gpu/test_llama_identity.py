@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from outrider import SamplingParams
+from outrider.layers.linear import Linear
 
 LONG = 2000
 
@@ -36,7 +37,7 @@ def cases():
     """One long output, a shared prefix, chunks, and parameters of every kind."""
     shared = _prompt(300, 1)
     some = [
-        crowds.Case("long", _prompt(40, 2), SamplingParams(temperature=0.0, max_tokens=LONG, ignore_eos=True)),
+        crowds.Case("long", _prompt(40, 2), SamplingParams(temperature=1.0, seed=4, max_tokens=LONG, ignore_eos=True)),
         crowds.Case("greedy", shared, SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)),
         crowds.Case(
             "random", shared + _prompt(9, 3), SamplingParams(temperature=1.0, seed=5, max_tokens=60, ignore_eos=True)
@@ -121,3 +122,15 @@ def test_a_crowd_of_64_gives_what_each_request_gives_alone(run, directories, cas
     if run["drafter"] == "replay":
         by_count = outputs[0].speculation.num_accepted_tokens_per_pos
         assert all(count > 0 for count in by_count), by_count
+
+
+def test_a_stock_gemm_turns_the_comparison_red(directories, cases, monkeypatch):
+    """cuBLAS sums another way when there are more rows."""
+    monkeypatch.setattr(Linear, "forward", lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias))
+    llm = gpu_engine.make_llama(directories[0], max_num_seqs=64, enable_prefix_caching=False)
+    some = cases[1:3]
+    alone = [crowds.outcome(crowds.run(llm, [case])[0]) for case in some]
+    together = crowds.run(llm, [*some, *cases[5:]])[:2]
+    found = crowds.mismatches(some, together, alone)
+    _closed(llm)
+    assert found != []
