@@ -124,7 +124,6 @@ def test_speculative_key_that_is_not_built_is_refused_by_name(key: str) -> None:
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("draft_model", "an independent draft model"),
         ("eagle", "EAGLE-1/2 heads"),
         ("mtp", "multi-token-prediction heads"),
     ],

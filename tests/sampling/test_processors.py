@@ -327,9 +327,7 @@ def test_bad_words_are_those_of_transformers() -> None:
             num_prompt_tokens=torch.zeros(num_rows, dtype=torch.int64), width=4,
         )  # fmt: skip
         padded = torch.tensor([[-1] * (5 - len(word)) + word for word in words], dtype=torch.int32)
-        ours = kernels.forbid_words(
-            logits, tails, padded.expand(num_rows, -1, -1), torch.full((num_rows,), len(words))
-        )
+        ours = kernels.forbid_words(logits, tails, padded.expand(num_rows, -1, -1), torch.full((num_rows,), len(words)))
         assert torch.equal(ours, theirs)
 
 

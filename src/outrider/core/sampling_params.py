@@ -144,7 +144,9 @@ class SamplingParams:
         if self.prompt_logprobs is not None:
             _check_int("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS, remedy="None returns none.")
         if self.truncate_prompt_tokens is not None:
-            _check_int("truncate_prompt_tokens", self.truncate_prompt_tokens, -1, 2**31 - 1, remedy="None cuts nothing.")
+            _check_int(
+                "truncate_prompt_tokens", self.truncate_prompt_tokens, -1, 2**31 - 1, remedy="None cuts nothing."
+            )
             if self.truncate_prompt_tokens == 0:
                 raise RequestError("truncate_prompt_tokens=0 leaves no prompt. Give 1 or more, or -1.")
         if self.num_speculative_tokens is not None:
@@ -201,7 +203,9 @@ class SamplingParams:
             if isinstance(word, str) and word.strip():
                 continue
             if not isinstance(word, (list, tuple)) or not word:
-                raise RequestError(f"bad_words holds {word!r}. Each is a text that is not blank, or a list of token ids.")
+                raise RequestError(
+                    f"bad_words holds {word!r}. Each is a text that is not blank, or a list of token ids."
+                )
             for token_id in word:
                 _check_int("bad_words", token_id, 0, 2**31 - 1, remedy="A list holds token ids.")
 
