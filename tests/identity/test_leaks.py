@@ -16,7 +16,6 @@ from outrider.device.assemble import Assembler
 from outrider.device.table import RequestTable
 from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.layers.linear import Linear
-from outrider.sampling import sampler
 from outrider.sampling.params import SamplingTable
 from outrider.scheduler.prefix import PrefixCache
 
@@ -44,12 +43,12 @@ def test_a_stock_gemm(target, speculative, cases, monkeypatch):
 
 
 def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
-    original = sampler.gumbel
+    original = sampling_kernels.gumbel
 
     def gumbel(seeds, choices, positions, vocab_size):
         return original(torch.arange(len(seeds)), choices, positions, vocab_size)
 
-    monkeypatch.setattr(sampler, "gumbel", gumbel)
+    monkeypatch.setattr(sampling_kernels, "gumbel", gumbel)
     wrong = found(target, speculative, cases, truth)
     assert any("temperature 1" in line for line in wrong)
     assert not any(line.startswith("greedy") for line in wrong)
@@ -130,17 +129,17 @@ def test_attention_that_depends_on_the_chunk(target, speculative, cases, truth, 
 
 
 def test_padding_that_writes_into_a_block(target, speculative, cases, truth, monkeypatch):
-    original = Assembler.assemble
+    original = Assembler.build
 
-    def assemble(self, plan, table):
-        batch = original(self, plan, table)
+    def build(self, layout, table):
+        batch = original(self, layout, table)
         slots = torch.where(
             batch.forward.slots == 0, 16 + torch.arange(len(batch.forward.slots)) % 16, batch.forward.slots
         )
         object.__setattr__(batch.forward, "slots", slots)
         return batch
 
-    monkeypatch.setattr(Assembler, "assemble", assemble)
+    monkeypatch.setattr(Assembler, "build", build)
     assert found(target, speculative, cases, truth)
 
 

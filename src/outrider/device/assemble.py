@@ -1,19 +1,59 @@
 """From a plan to the tensors of a step: one copy in, then ids, positions and slots are made on the device.
 
-The host's part is what it knows exactly: which rows, how many tokens each was given, which rows will be sampled
-and what their parameters ask for. How many drafts are real, and where a row stands, only the device knows.
+The host's part (`Layout`) is what it knows exactly: which rows, how many tokens each was given, which rows will be
+sampled and what their parameters ask for. How many drafts are real, and where a row stands, only the device knows. A
+layout whose rows all decode depends on their number only, but for the rows themselves, so it can be made once and
+serve every such step.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.core.plan import RowPlan, StepPlan
+from outrider.core.plan import StepPlan
 from outrider.device.staging import Staging
 from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
+from outrider.sampling.params import Need
 from outrider.sampling.sampler import SampleBatch
+
+_LISTS = {
+    "random_index": Need.RANDOM,
+    "truncation_index": Need.TRUNCATION,
+    "penalty_index": Need.PENALTIES,
+    "bias_index": Need.BIAS,
+    "min_tokens_index": Need.MIN_TOKENS,
+    "bad_words_index": Need.BAD_WORDS,
+    "allowed_index": Need.ALLOWED,
+}
+"""Lists of samples in `SampleBatch`, and who is in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How the rows of a step lie in its flat batch; names as in `StepBatch`."""
+
+    row_counts: tuple[int, ...]
+    samples_of_rows: tuple[int, ...]
+    length_bound: int  # no token stands at or after this position
+    num_logprobs: int | None
+    num_given: int
+    numbers: Mapping[str, Tensor]
+    """rows, num_known, draft_bound, does_sample, row_starts, sample_starts [R]; token_row, token_offset [T];
+    sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]; where
+    rows have grammars, mask_index [G] of their samples, and masks [G × words of a mask], 32 tokens a word."""
+    lists: Mapping[str, Tensor | None]
+    num_prompt_logprobs: int = 0
+
+    @property
+    def has_masks(self) -> bool:
+        """True where a row has a grammar: the host will need the drafts that follow."""
+        return "masks" in self.numbers
 
 
 class Assembler:
@@ -25,45 +65,71 @@ class Assembler:
         self._num_drafts = num_drafts
         self._wants_digest = wants_digest
 
-    def assemble(self, plan: StepPlan, table: RequestTable) -> StepBatch:
-        """Write the plan's admissions and blocks to the table, then make the step's tensors."""
-        table.admit(plan.admissions, self._staging)
-        table.add_blocks(plan.new_blocks, self._staging)
+    def lay_out(self, plan: StepPlan, table: RequestTable) -> Layout:
+        """The layout of one plan, in one copy."""
+        rows = np.array([row.row for row in plan.rows])
+        draft_bound = np.array([row.num_drafts for row in plan.rows])
         counts = np.array([row.num_tokens for row in plan.rows])
         samples = np.array([row.num_samples for row in plan.rows])
-        row_starts = np.cumsum(counts) - counts
-        sample_starts = np.cumsum(samples) - samples
-        sample_row = np.repeat(np.arange(len(samples)), samples)
-        sample_offset = np.arange(samples.sum()) - sample_starts[sample_row]
-        num_known = np.array([row.num_tokens - row.num_drafts for row in plan.rows])
-        token_row = np.repeat(np.arange(len(counts)), counts)
+        numbers = _numbers(rows, counts=counts, samples=samples, draft_bound=draft_bound)
+        needs = table.sampling.needs[rows][numbers["sample_row"]]
+        lists = {name: np.flatnonzero(needs & need) for name, need in _LISTS.items()}
         scored = np.array([row.num_scored for row in plan.rows])
-        scored_row = np.repeat(np.arange(len(scored)), scored)
-        scored_offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
-        scored_first = row_starts + np.array([row.first_scored for row in plan.rows])
-        masks = np.frombuffer(b"".join(mask for row in plan.rows for mask in row.masks), dtype=np.int32)
+        if scored.any():
+            first = numbers["row_starts"] + np.array([row.first_scored for row in plan.rows])
+            numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
+            offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
+            numbers["scored_index"] = first[scored_row] + offset
         has_masks = np.array([bool(row.masks) for row in plan.rows])
-        wanted = {name: np.flatnonzero(wants[sample_row]) for name, wants in _wants(plan.rows).items()}
-        put = self._staging.put(
-            {
-                "rows": [row.row for row in plan.rows],
-                "num_known": num_known,
-                "draft_bound": [row.num_drafts for row in plan.rows],
-                "does_sample": [row.does_sample for row in plan.rows],
-                "row_starts": row_starts,
-                "sample_starts": sample_starts,
-                "token_row": token_row,
-                "token_offset": np.arange(counts.sum()) - row_starts[token_row],
-                "sample_row": sample_row,
-                "sample_offset": sample_offset,
-                "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
-                "scored_row": scored_row,
-                "scored_index": scored_first[scored_row] + scored_offset,
-                "masks": masks,
-                "mask_index": np.flatnonzero(has_masks[sample_row]),
-                **wanted,
-            }
+        if has_masks.any():
+            masks = b"".join(mask for row in plan.rows for mask in row.masks)
+            numbers["masks"] = np.frombuffer(masks, dtype=np.int32)
+            numbers["mask_index"] = np.flatnonzero(has_masks[numbers["sample_row"]])
+        put = self._staging.put({**numbers, **lists})
+        num_logprobs = int(table.sampling.num_logprobs[rows].max())
+        return Layout(
+            row_counts=tuple(map(int, counts)),
+            samples_of_rows=tuple(map(int, samples)),
+            length_bound=max(row.length_bound for row in plan.rows),
+            num_logprobs=None if num_logprobs < 0 else num_logprobs,
+            num_given=int(table.sampling.num_given[rows].max()),
+            numbers={name: put[name] for name in numbers},
+            lists={name: put[name] if index.size else None for name, index in lists.items()},
+            num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
         )
+
+    def lay_out_decoding(
+        self,
+        rows: Tensor,
+        draft_bound: Tensor,
+        *,
+        length_bound: int,
+        needs: Need,
+        num_logprobs: int | None,
+        num_given: int,
+    ) -> Layout:
+        """The layout of any step of these many rows with one known token each: `rows` and `draft_bound` ([R] int64)
+        are read when the step runs. Every sample is in the lists of `needs`."""
+        num_rows, width = rows.shape[0], 1 + self._num_drafts
+        counts = np.full(num_rows, width)
+        numbers = _numbers(
+            np.zeros(num_rows), counts=counts, samples=counts, draft_bound=np.full(num_rows, self._num_drafts)
+        )
+        put = self._staging.put({**numbers, "all": np.arange(num_rows * width)})
+        everyone = put.pop("all")
+        return Layout(
+            row_counts=(width,) * num_rows,
+            samples_of_rows=(width,) * num_rows,
+            length_bound=length_bound,
+            num_logprobs=num_logprobs,
+            num_given=num_given,
+            numbers={**put, "rows": rows, "draft_bound": draft_bound},
+            lists={name: everyone if needs & need else None for name, need in _LISTS.items()},
+        )
+
+    def build(self, layout: Layout, table: RequestTable) -> StepBatch:
+        """The step's tensors, from the layout and from where the rows of the table stand now."""
+        put = layout.numbers
         rows = put["rows"]
         tokens = self._kernels.assemble(
             table.token_ids,
@@ -82,15 +148,6 @@ class Assembler:
         )
         drafts = table.drafts[rows, : self._num_drafts]
         sample_rows = rows[put["sample_row"]]
-        logprobs = [row.params.num_logprobs for row in plan.rows if row.params.num_logprobs is not None]
-        scored_tokens = None
-        if scored.any():
-            next_position = tokens.positions[put["scored_index"]] + 1
-            scored_tokens = ScoredTokens(
-                index=put["scored_index"],
-                token_ids=table.token_ids[rows[put["scored_row"]], next_position].to(torch.int64),
-                num_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
-            )
         return StepBatch(
             forward=ForwardBatch(
                 token_ids=tokens.token_ids,
@@ -98,8 +155,8 @@ class Assembler:
                 slots=tokens.slots,
                 kv_lengths=tokens.kv_lengths,
                 block_tables=table.block_tables[rows],
-                row_counts=tuple(row.num_tokens for row in plan.rows),
-                kv_length_bound=max(row.length_bound for row in plan.rows),
+                row_counts=layout.row_counts,
+                kv_length_bound=layout.length_bound,
             ),
             rows=rows,
             token_row=put["token_row"],
@@ -116,28 +173,47 @@ class Assembler:
                 offsets=put["sample_offset"],
                 lengths=table.num_tokens[sample_rows] + put["sample_offset"],
                 drafts=drafts[put["sample_row"]],
-                num_logprobs=max(logprobs) if logprobs else None,
+                num_logprobs=layout.num_logprobs,
                 wants_digest=self._wants_digest,
                 token_ids=table.token_ids,
-                mask_index=put["mask_index"] if masks.size else None,
-                masks=put["masks"].to(torch.int32).view(len(put["mask_index"]), -1) if masks.size else None,
-                num_given=max(len(row.params.logprob_token_ids or ()) for row in plan.rows),
-                **{name: put[name] if indices.size else None for name, indices in wanted.items()},
+                num_given=layout.num_given,
+                mask_index=put.get("mask_index"),
+                masks=put["masks"].to(torch.int32).view(put["mask_index"].shape[0], -1) if layout.has_masks else None,
+                **layout.lists,
             ),
-            length_bound=max(row.length_bound for row in plan.rows) + 1,
-            scored=scored_tokens,
+            samples_of_rows=layout.samples_of_rows,
+            length_bound=layout.length_bound + 1,
+            scored=_scored_tokens(layout, table, tokens.positions),
         )
 
 
-def _wants(rows: tuple[RowPlan, ...]) -> dict[str, np.ndarray]:
-    """Which rows need which part of the sampler: host facts that choose work, never a result."""
-    params = [row.params for row in rows]
+def _scored_tokens(layout: Layout, table: RequestTable, positions: Tensor) -> ScoredTokens | None:
+    if "scored_index" not in layout.numbers:
+        return None
+    index, row = layout.numbers["scored_index"], layout.numbers["scored_row"]
+    token_ids = table.token_ids[layout.numbers["rows"][row], positions[index] + 1]
+    return ScoredTokens(index=index, token_ids=token_ids.to(torch.int64), num_logprobs=layout.num_prompt_logprobs)
+
+
+def _numbers(
+    rows: np.ndarray, *, counts: np.ndarray, samples: np.ndarray, draft_bound: np.ndarray
+) -> dict[str, np.ndarray]:
+    row_starts = np.cumsum(counts) - counts
+    sample_starts = np.cumsum(samples) - samples
+    token_row = np.repeat(np.arange(len(counts)), counts)
+    sample_row = np.repeat(np.arange(len(samples)), samples)
+    sample_offset = np.arange(samples.sum()) - sample_starts[sample_row]
+    num_known = counts - draft_bound
     return {
-        "random_index": np.array([not entry.is_greedy for entry in params]),
-        "penalty_index": np.array([entry.has_penalties for entry in params]),
-        "bias_index": np.array([bool(entry.logit_bias) for entry in params]),
-        "min_tokens_index": np.array([entry.min_tokens > 0 for entry in params]),
-        "truncation_index": np.array([entry.has_truncation for entry in params]),
-        "bad_words_index": np.array([bool(entry.bad_words) for entry in params]),
-        "allowed_index": np.array([entry.allowed_token_ids is not None for entry in params]),
+        "rows": rows,
+        "num_known": num_known,
+        "draft_bound": draft_bound,
+        "does_sample": (samples > 0).astype(np.int64),
+        "row_starts": row_starts,
+        "sample_starts": sample_starts,
+        "token_row": token_row,
+        "token_offset": np.arange(counts.sum()) - row_starts[token_row],
+        "sample_row": sample_row,
+        "sample_offset": sample_offset,
+        "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
     }

@@ -1,20 +1,35 @@
 """Device to host, in one copy per step: the only module that waits for the device.
 
-`begin` packs what the host needs and starts the copy; `Handle.wait` is called one step later. Floats travel as
-their bits.
+`pack` lays what the host needs end to end, on the device; `begin` starts the copy; `Handle.wait` is called one step
+later. Floats travel as their bits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
+from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.sampling.logprobs import Logprobs
+from outrider.kernels.reference.sampling import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
+
+_RING = 8
+"""Results that may wait to be read: more than there are steps in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Results of a step, still on the device. It may have more rows than the plan: padding comes last."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    data: Tensor  # [sum of sizes] int64
+    num_samples: tuple[int, ...]
+    """Samples laid out for each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +37,25 @@ class Handle:
     """A step in flight."""
 
     plan: StepPlan
-    _names: tuple[str, ...]
-    _shapes: tuple[torch.Size, ...]
-    _packed: Tensor  # [sum of sizes] int64
-    _drafts: Tensor | None = None  # [R, 1 + K] int64, number of real ones in front; where the host must know them
+    _packed: Packed
+    _host: Tensor  # [sum of sizes] int64
+    _event: torch.cuda.Event | None
 
     def wait(self) -> StepResult:
         """Block until the step has ended, and return what it gave."""
-        parts = torch.split(self._packed, [shape.numel() for shape in self._shapes])
-        values = {
-            name: part.view(shape).tolist() for name, shape, part in zip(self._names, self._shapes, parts, strict=True)
-        }
-        for index, name in enumerate(self._names):
+        if self._event is not None:
+            self._event.synchronize()
+        names, shapes = self._packed.names, self._packed.shapes
+        parts = torch.split(self._host, [shape.numel() for shape in shapes])
+        values = {name: part.view(shape).tolist() for name, shape, part in zip(names, shapes, parts, strict=True)}
+        for index, name in enumerate(names):
             if name.endswith("logprobs"):
-                floats = parts[index].to(torch.int32).view(torch.float32).view(self._shapes[index])
+                floats = parts[index].to(torch.int32).view(torch.float32).view(shapes[index])
                 values[name] = floats.tolist()
-        if self._drafts is not None:
-            values["drafts"] = self._drafts.tolist()
         rows, start, scored = [], 0, 0
         for index, row in enumerate(self.plan.rows):
             rows.append(_row_result(row, index, start, scored, values))
-            start += row.num_samples
+            start += self._packed.num_samples[index]
             scored += row.num_scored
         return StepResult(step_id=self.plan.step_id, rows=tuple(rows))
 
@@ -86,6 +99,46 @@ def _token_logprobs(
     )
 
 
+def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs | None = None) -> Packed:
+    """Lay the results of one step end to end; does not wait. `scores`: of the prompt's own tokens."""
+    parts: dict[str, Tensor] = {
+        "token_ids": choice.token_ids,
+        "num_tokens": choice.num_tokens,
+        "num_accepted": choice.num_accepted,
+        "num_drafts": batch.num_drafts,
+    }
+    if sampled.logits_hashes is not None:
+        parts["hashes"] = sampled.logits_hashes
+    if sampled.logprobs is not None:
+        assert sampled.ranks is not None and sampled.top_ids is not None and sampled.top_logprobs is not None
+        parts["logprobs"] = _bits(sampled.logprobs)
+        parts["ranks"] = sampled.ranks
+        parts["top_ids"] = sampled.top_ids
+        parts["top_logprobs"] = _bits(sampled.top_logprobs)
+        if batch.sample.num_given:
+            assert sampled.given_logprobs is not None and sampled.given_ranks is not None
+            parts["given_logprobs"] = _bits(sampled.given_logprobs)
+            parts["given_ranks"] = sampled.given_ranks
+    if scores is not None:
+        parts["prompt_logprobs"] = _bits(scores.chosen)
+        parts["prompt_ranks"] = scores.ranks
+        parts["prompt_top_ids"] = scores.top_ids
+        parts["prompt_top_logprobs"] = _bits(scores.top_logprobs)
+    data = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
+    return Packed(tuple(parts), tuple(part.shape for part in parts.values()), data, batch.samples_of_rows)
+
+
+def add_drafts(packed: Packed, batch: StepBatch, table: RequestTable) -> Packed:
+    """The same results with the drafts of the next step behind them: the number of real ones, then the drafts."""
+    drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
+    return Packed(
+        (*packed.names, "drafts"),
+        (*packed.shapes, drafts.shape),
+        torch.cat([packed.data, drafts.reshape(-1)]),
+        packed.num_samples,
+    )
+
+
 def _bits(values: Tensor) -> Tensor:
     return values.contiguous().view(torch.int32)
 
@@ -93,37 +146,15 @@ def _bits(values: Tensor) -> Tensor:
 class Readback:
     """Starts the copies."""
 
-    def begin(
-        self, plan: StepPlan, batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs | None = None
-    ) -> Handle:
-        """Pack and start the copy of one step's results; does not wait. `scores`: of the prompt's own tokens."""
-        parts: dict[str, Tensor] = {
-            "token_ids": choice.token_ids,
-            "num_tokens": choice.num_tokens,
-            "num_accepted": choice.num_accepted,
-            "num_drafts": batch.num_drafts,
-        }
-        if sampled.logits_hashes is not None:
-            parts["hashes"] = sampled.logits_hashes
-        if sampled.logprobs is not None:
-            assert sampled.ranks is not None and sampled.top_ids is not None and sampled.top_logprobs is not None
-            parts["logprobs"] = _bits(sampled.logprobs)
-            parts["ranks"] = sampled.ranks
-            parts["top_ids"] = sampled.top_ids
-            parts["top_logprobs"] = _bits(sampled.top_logprobs)
-            if batch.sample.num_given:
-                assert sampled.given_logprobs is not None and sampled.given_ranks is not None
-                parts["given_logprobs"] = _bits(sampled.given_logprobs)
-                parts["given_ranks"] = sampled.given_ranks
-        if scores is not None:
-            parts["prompt_logprobs"] = _bits(scores.chosen)
-            parts["prompt_ranks"] = scores.ranks
-            parts["prompt_top_ids"] = scores.top_ids
-            parts["prompt_top_logprobs"] = _bits(scores.top_logprobs)
-        packed = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
-        return Handle(plan, tuple(parts), tuple(part.shape for part in parts.values()), packed)
+    def __init__(self, device: torch.device) -> None:
+        self._ring = PinnedRing(_RING, 1024) if device.type == "cuda" else None
 
-    def add_drafts(self, handle: Handle, batch: StepBatch, table: RequestTable) -> Handle:
-        """The same handle with the drafts of the next step, whose copy starts here."""
-        drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
-        return replace(handle, _drafts=drafts)
+    def begin(self, plan: StepPlan, packed: Packed) -> Handle:
+        """Start the copy of one step's results; does not wait."""
+        if self._ring is None:
+            return Handle(plan, packed, packed.data, None)
+        slot = self._ring.take(packed.data.numel())
+        host = slot.buffer[: packed.data.numel()]
+        host.copy_(packed.data, non_blocking=True)
+        slot.event.record()
+        return Handle(plan, packed, host, slot.event)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider.core.errors import ConfigError
+from outrider.kernels.reference.sampling import Logprobs
 
 
 class Kernels(Protocol):
@@ -43,6 +44,20 @@ class Kernels(Protocol):
 
     def write_kv(self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
         """k, v [M, Hk, D] into caches [num_blocks, block_size, Hk, D] at slots [M] int64."""
+
+    def rotary_and_write_kv(
+        self,
+        heads: Tensor,
+        positions: Tensor,
+        cos_sin: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        slots: Tensor,
+        *,
+        norms: tuple[Tensor, Tensor] | None = None,
+        eps: float = 0.0,
+    ) -> Tensor:
+        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv."""
 
     def plan_attention(
         self, block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
@@ -114,6 +129,106 @@ class Kernels(Protocol):
     def slot_of(self, block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
         """block_tables [T, max_blocks], index [T] -> KV slot [T] int64; 0 where not valid."""
 
+    def chain_known(
+        self,
+        token_ids: Tensor,
+        num_tokens: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        token_row: Tensor,
+        positions: Tensor,
+        kv_lengths: Tensor,
+        first_index: int,
+        block_size: int,
+    ) -> Any:
+        """Inputs of a drafter's pass over the tokens behind the target's: `kernels/reference/index.py`."""
+
+    def chain_drafted(
+        self,
+        num_tokens: Tensor,
+        max_total: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        drafts: Tensor,
+        num_emitted: Tensor,
+        step: int,
+        vocab_size: int,
+        first_index: int,
+        block_size: int,
+    ) -> Any:
+        """Inputs of a drafter's pass over its own last drafts: `kernels/reference/index.py`."""
+
+    def process(
+        self,
+        logits: Tensor,
+        *,
+        rows: Tensor,
+        offsets: Tensor,
+        lengths: Tensor,
+        drafts: Tensor,
+        num_logit_bias: Tensor,
+        logit_bias_ids: Tensor,
+        logit_bias: Tensor,
+        min_length: Tensor,
+        num_stop_token_ids: Tensor,
+        stop_token_ids: Tensor,
+        output_counts: Tensor,
+        prompt_mask: Tensor,
+        repetition: Tensor,
+        presence: Tensor,
+        frequency: Tensor,
+        allowed: Tensor,
+        num_bad_words: Tensor,
+        bad_words: Tensor,
+        token_ids: Tensor | None,
+        num_prompt_tokens: Tensor,
+        bias_index: Tensor | None,
+        min_tokens_index: Tensor | None,
+        penalty_index: Tensor | None,
+        allowed_index: Tensor | None,
+        bad_words_index: Tensor | None,
+    ) -> Tensor:
+        """logits [S, V] fp32 -> what changes them before temperature: `kernels/reference/sampling.py`."""
+
+    def choose(
+        self,
+        logits: Tensor,
+        *,
+        rows: Tensor,
+        positions: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        min_p: Tensor,
+        seeds: Tensor,
+        choices: Tensor,
+        random_index: Tensor | None,
+        truncation_index: Tensor | None,
+    ) -> Tensor:
+        """A token [S] int64 for each row of processed logits [S, V] fp32."""
+
+    def draft_choose(
+        self,
+        logits: Tensor,
+        target_ids: Tensor,
+        *,
+        rows: Tensor,
+        positions: Tensor,
+        temperature: Tensor,
+        seeds: Tensor,
+        choices: Tensor,
+        has_random_rows: bool,
+    ) -> Tensor:
+        """Target ids [R] int64 of drafts, under the target's own noise; logits [R, draft vocabulary] fp32."""
+
+    def logprobs(self, logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tensor | None = None) -> Logprobs:
+        """Log-probabilities and ranks of chosen, most likely and given tokens of raw logits [S, V] fp32."""
+
+    def hash_rows(self, logits: Tensor) -> Tensor:
+        """A 64-bit hash [S] int64 of the bits of each row of logits [S, V] fp32."""
+
 
 FILES = {
     "empty_weight": "linear",
@@ -124,22 +239,34 @@ FILES = {
     "rotary": "rope",
     "embedding": "embedding",
     "write_kv": "kv",
+    "rotary_and_write_kv": "kv",
     "plan_attention": "attention",
     "paged_attention": "attention",
     "assemble": "index",
     "commit": "index",
     "put_drafts": "index",
     "slot_of": "index",
+    "chain_known": "index",
+    "chain_drafted": "index",
+    "process": "sampling",
+    "choose": "sampling",
+    "draft_choose": "sampling",
+    "logprobs": "sampling",
+    "hash_rows": "sampling",
 }
 """The file that holds each kernel, in every implementation."""
 
 
+IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
+"""Each implementation and the package of its files."""
+
+
 def load_kernels(name: str) -> Kernels:
-    """The implementation called `name`: a sub-package of this one with the files of `FILES`."""
-    if name != "reference":
-        raise ConfigError(f"kernels {name!r} are not known. Known: reference.")
+    """The implementation called `name`."""
+    if name not in IMPLEMENTATIONS:
+        raise ConfigError(f"kernels {name!r} are not known. Known: {', '.join(IMPLEMENTATIONS)}.")
     functions: dict[str, Callable[..., Any]] = {
-        function: getattr(importlib.import_module(f"{__name__}.{name}.{file}"), function)
+        function: getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
         for function, file in FILES.items()
     }
     return cast(Kernels, types.SimpleNamespace(**functions))
