@@ -3,7 +3,7 @@
 from outrider.async_llm import AsyncLLM
 from outrider.core.errors import CheckpointError, ConfigError, OutriderError, RequestError, UnsupportedError
 from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput, SpeculationStats
-from outrider.core.sampling_params import SamplingParams
+from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
 from outrider.llm import LLM
 
 __version__ = "0.1.0"
@@ -21,5 +21,6 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "SpeculationStats",
+    "StructuredOutputsParams",
     "UnsupportedError",
 ]

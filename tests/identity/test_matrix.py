@@ -115,6 +115,7 @@ def test_replay_is_accepted_at_every_count(k, target, speculative, cases, truth)
 
 
 def test_acceptance_counts_do_not_depend_on_the_crowd(target, speculative, cases):
+    cases = cases[1:16:2]
     config = speculative["eagle3"] | {"num_speculative_tokens": 3}
     together = crowds.run(crowds.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
     alone = crowds.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)

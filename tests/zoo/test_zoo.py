@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from outrider import LLM, SamplingParams, SpeculationStats, cli, show
+from outrider import LLM, SamplingParams, SpeculationStats, StructuredOutputsParams, cli, show
 from outrider.cli import app
 from outrider.train.arithmetic.problems import HELD_OUT_FAMILIES, final_answer
 from outrider.train.measure import held_out_problems
@@ -78,6 +79,40 @@ def test_speculation_changes_nothing_but_the_number_of_steps(plain, eagle3):
     assert steps[0] < steps[1] * 0.7
     stopped = outputs[2].outputs[0]
     assert stopped.stop_reason in ("return", "\n\n") and stopped.stop_reason not in stopped.text
+
+
+def test_the_draft_model_fits_and_changes_nothing_but_the_number_of_steps(plain):
+    assert (ZOO / "tiny-draft" / "model.safetensors").stat().st_size <= 3 << 20
+    config = {"method": "draft_model", "model": str(ZOO / "tiny-draft"), "num_speculative_tokens": 3}
+    llm = LLM(str(ZOO / "tiny"), logits_digest=True, speculative_config=config)
+    params = [SamplingParams(temperature=float(i % 2), seed=i, max_tokens=64) for i in range(6)]
+    outputs, expected = llm.generate(CODE[:6], params), plain.generate(CODE[:6], params)
+    assert _facts(outputs) == _facts(expected)
+    stats = SpeculationStats()
+    for output in outputs:
+        stats.add(output.speculation)
+    assert stats.mean_acceptance_length >= 1.5
+
+
+def test_structured_output_of_the_shipped_models_is_exact_and_parses(plain, eagle3):
+    """The head drafts 2560 of the 3072 tokens; what it drafts outside the schema is cut."""
+    schema = {
+        "type": "object",
+        "properties": {"right": {"type": "boolean"}, "count": {"type": "integer", "minimum": 0, "maximum": 999}},
+        "required": ["right", "count"],
+        "additionalProperties": False,
+    }
+    asked = StructuredOutputsParams(json=schema)
+    params = [
+        SamplingParams(structured_outputs=asked, temperature=float(i % 2), seed=i, max_tokens=60) for i in range(4)
+    ]
+    messages = [[{"role": "user", "content": entry["turns"][0]}] for entry in QUESTIONS[:4]]
+    outputs, expected = eagle3.chat(messages, params), plain.chat(messages, params)
+    finished = [output.outputs[0] for output in outputs if output.outputs[0].finish_reason == "stop"]
+    assert finished
+    for completion in finished:
+        jsonschema.validate(json.loads(completion.text), schema)
+    assert _facts(outputs) == _facts(expected)
 
 
 def test_long_outputs_are_equal(plain, eagle3):

@@ -66,9 +66,7 @@ class SpeculativeConfig:
         if self.max_model_len is not None:
             _check_range("speculative max_model_len", self.max_model_len, 1, 2**31 - 1, "Leave it unset.")
         if not isinstance(self.method, str):
-            raise ConfigError(
-                f"speculative_config['method']={self.method!r} is no name. Use 'eagle3' or 'ngram'."
-            )
+            raise ConfigError(f"speculative_config['method']={self.method!r} is no name. Use 'eagle3' or 'ngram'.")
         if not isinstance(self.options, dict):
             raise ConfigError(f"speculative_config['options']={self.options!r} is not a dict. Leave it unset.")
         if self.method in _LATER:

@@ -13,6 +13,8 @@ class FinishReason(StrEnum):
     """max_tokens or max_model_len."""
     ABORT = "abort"
     """The caller took the request back."""
+    ERROR = "error"
+    """The request could not go on; `CompletionOutput.error` says why. Others are not disturbed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +83,14 @@ class CompletionOutput:
     text: str
     token_ids: list[int]
     finish_reason: str | None
-    """"stop", "length" or "abort"; None while it runs."""
+    """"stop", "length", "abort" or "error"; None while it runs."""
     stop_reason: int | str | None = None
     """The token id or the string that ended it; None for eos, length and abort."""
     logprobs: list[dict[int, Logprob]] | None = None
     is_draft: list[bool] = field(default_factory=list)
     """Per token: True where it was an accepted draft, False where the target produced it."""
+    error: str | None = None
+    """What went wrong, where finish_reason is "error"."""
     logits_digest: str | None = None
     """Rolling 64-bit hash, in hex, of the fp32 logits of every emitted token (`logits_digest=True`)."""
 

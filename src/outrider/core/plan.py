@@ -61,6 +61,8 @@ class RowPlan:
     first_scored: int = 0
     """Offset in the chunk of the first token whose successor in the prompt is scored (prompt_logprobs)."""
     num_scored: int = 0
+    masks: tuple[bytes, ...] = ()
+    """Of a request with a grammar, for each sample: token t is allowed where bit t % 8 of byte t // 8 is 1."""
 
     @property
     def num_samples(self) -> int:
@@ -80,6 +82,11 @@ class StepPlan:
     @property
     def num_tokens(self) -> int:
         return sum(row.num_tokens for row in self.rows)
+
+    @property
+    def wants_drafts(self) -> bool:
+        """True where the host must know the next step's drafts: a row has a grammar."""
+        return any(row.masks for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,8 @@ class RowResult:
     """Per emitted token, where the request asked for them."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """Per scored token of the prompt, where the request asked for them."""
+    drafts: tuple[int, ...] = ()
+    """Drafts for the next step, of a row with a grammar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

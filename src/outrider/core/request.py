@@ -66,7 +66,12 @@ class Request:
     num_cached_blocks: int = 0
     """Leading blocks that this request published or took from the prefix cache."""
 
+    drafts: tuple[int, ...] = ()
+    """Of a request with a grammar: what the drafter proposed for the next step."""
+
     finish_reason: FinishReason | None = None
+    error: str | None = None
+    """Why it could not go on, with FinishReason.ERROR."""
     stop_reason: int | str | None = None
     num_cached_tokens: int = -1
     num_preemptions: int = 0
@@ -97,6 +102,10 @@ class Request:
     @property
     def output_token_ids(self) -> list[int]:
         return self.token_ids[len(self.prompt_token_ids) :]
+
+    @property
+    def has_grammar(self) -> bool:
+        return self.params.structured_outputs is not None
 
     @property
     def num_unscored_tokens(self) -> int:

@@ -3,7 +3,9 @@
 Knows nothing of the model: ids are checked against the vocabulary at admission (`engine/admission.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from json import dumps
 from typing import Any
 
 from outrider.core.errors import RequestError
@@ -48,6 +50,41 @@ def _check_number(name: str, value: Any, low: float, high: float, *, remedy: str
 def _check_int(name: str, value: Any, low: int, high: int, *, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"{name}={value!r} is out of range: it takes an integer from {low} to {high}. {remedy}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuredOutputsParams:
+    """What an output must be: one of these; names and meanings are vLLM's."""
+
+    json: str | dict[str, Any] | None = None
+    """A JSON schema; the output is JSON that meets it. Kept as text."""
+    regex: str | None = None
+    """A regular expression that the whole output matches."""
+    choice: Sequence[str] | None = None
+    """The output is one of these texts."""
+    grammar: str | None = None
+    """A grammar in EBNF (the form of llama.cpp) or in Lark's form."""
+    json_object: bool = False
+    """Any JSON object."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("json", "regex", "choice", "grammar") if getattr(self, name) is not None]
+        given += ["json_object"] if self.json_object else []
+        if len(given) != 1:
+            raise RequestError(
+                f"structured_outputs has {given or 'nothing'}. Give one of json, regex, choice, grammar."
+            )
+        if isinstance(self.json, dict):
+            object.__setattr__(self, "json", dumps(self.json))
+        for name in ("json", "regex", "grammar"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise RequestError(f"structured_outputs: {name}={value!r} is a {type(value).__name__}. Use text.")
+        if self.choice is not None:
+            is_list = isinstance(self.choice, (list, tuple))
+            if not is_list or not self.choice or not all(isinstance(text, str) and text for text in self.choice):
+                raise RequestError(f"structured_outputs: choice={self.choice!r} is not a list of texts.")
+            object.__setattr__(self, "choice", tuple(self.choice))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +147,8 @@ class SamplingParams:
     num_speculative_tokens: int | None = None
     """Most drafts a step for this request, where the engine has more; 0 turns speculation off for it. The tokens are
     the same."""
+    structured_outputs: StructuredOutputsParams | None = None
+    """A schema, expression or grammar that the output meets."""
     priority: int = 0
     """Requests with a lower number are started first, and preempted last."""
     logits_processors: None = None
@@ -151,6 +190,9 @@ class SamplingParams:
                 raise RequestError("truncate_prompt_tokens=0 leaves no prompt. Give 1 or more, or -1.")
         if self.num_speculative_tokens is not None:
             _check_int("num_speculative_tokens", self.num_speculative_tokens, 0, 2**31 - 1, remedy="0 is off.")
+        asked = self.structured_outputs
+        if asked is not None and not isinstance(asked, StructuredOutputsParams):
+            raise RequestError(f"structured_outputs={asked!r} is not understood. Use StructuredOutputsParams(…).")
         _check_int("priority", self.priority, -(2**31), 2**31 - 1, remedy="0 is the default.")
         for name, kinds in (
             ("stop", (str, list, tuple)),

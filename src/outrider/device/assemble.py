@@ -45,9 +45,11 @@ class Layout:
     num_given: int
     numbers: Mapping[str, Tensor]
     """rows, num_known, draft_bound, does_sample, row_starts, sample_starts [R]; token_row, token_offset [T];
-    sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]."""
+    sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]; where
+    there are grammars, masks [bits of all]."""
     lists: Mapping[str, Tensor | None]
     num_prompt_logprobs: int = 0
+    wants_drafts: bool = False  # the host must see the drafts of the next step
 
 
 class Assembler:
@@ -74,6 +76,12 @@ class Assembler:
             numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
             offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
             numbers["scored_index"] = first[scored_row] + offset
+        masks = np.frombuffer(b"".join(mask for row in plan.rows for mask in row.masks), dtype=np.int32)
+        if masks.size:
+            numbers["masks"] = masks
+            lists["mask_index"] = np.flatnonzero(
+                np.array([bool(row.masks) for row in plan.rows])[numbers["sample_row"]]
+            )
         put = self._staging.put({**numbers, **lists})
         num_logprobs = int(table.sampling.num_logprobs[rows].max())
         return Layout(
@@ -85,6 +93,7 @@ class Assembler:
             numbers={name: put[name] for name in numbers},
             lists={name: put[name] if index.size else None for name, index in lists.items()},
             num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
+            wants_drafts=plan.wants_drafts,
         )
 
     def lay_out_decoding(
@@ -136,6 +145,9 @@ class Assembler:
             block_size=table.block_size,
         )
         drafts = table.drafts[rows, : self._num_drafts]
+        masks, mask_index = None, layout.lists.get("mask_index")
+        if mask_index is not None:
+            masks = put["masks"].to(torch.int32).view(mask_index.shape[0], -1)
         sample_rows = rows[put["sample_row"]]
         return StepBatch(
             forward=ForwardBatch(
@@ -166,6 +178,7 @@ class Assembler:
                 wants_digest=self._wants_digest,
                 token_ids=table.token_ids,
                 num_given=layout.num_given,
+                masks=masks,
                 **layout.lists,
             ),
             samples_of_rows=layout.samples_of_rows,

@@ -12,6 +12,7 @@ from torch import Tensor
 from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
+from outrider.device.table import RequestTable
 from outrider.kernels.reference.sampling import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
@@ -81,6 +82,7 @@ def _row_result(row: RowPlan, index: int, start: int, scored: int, values: dict[
         logits_hashes=tuple(values["hashes"][sample] for sample in samples) if "hashes" in values else (),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        drafts=tuple(values["drafts"][index][1 : 1 + values["drafts"][index][0]]) if row.masks else (),
     )
 
 
@@ -124,6 +126,13 @@ def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs
         parts["prompt_top_logprobs"] = _bits(scores.top_logprobs)
     data = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
     return Packed(tuple(parts), tuple(part.shape for part in parts.values()), data, batch.samples_of_rows)
+
+
+def add_drafts(packed: Packed, batch: StepBatch, table: RequestTable) -> Packed:
+    """The same with the drafts of the next step, for a host that must see them: number of real ones, then the ids."""
+    drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
+    data = torch.cat([packed.data, drafts.reshape(-1)])
+    return Packed((*packed.names, "drafts"), (*packed.shapes, drafts.shape), data, packed.num_samples)
 
 
 def _bits(values: Tensor) -> Tensor:

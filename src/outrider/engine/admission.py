@@ -13,6 +13,7 @@ from outrider.core.sampling_params import (
     MAX_STOP_TOKEN_IDS,
     SamplingParams,
 )
+from outrider.engine.grammar import Grammars
 from outrider.engine.tokenizer import Tokenizer
 
 Prompt = str | dict[str, Any]
@@ -33,6 +34,7 @@ class Admission:
         eos_token_ids: tuple[int, ...],
         num_drafts: int,
         seed: int,
+        grammars: Grammars | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
@@ -40,6 +42,7 @@ class Admission:
         self._eos_token_ids = eos_token_ids
         self._num_drafts = num_drafts
         self._seeds = random.Random(seed)
+        self._grammars = grammars or Grammars(tokenizer, vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
     def request(self, prompt: Prompt, params: SamplingParams, *, request_id: str) -> Request:
         """A checked request; raises RequestError with the value, the reason and the remedy."""
@@ -59,6 +62,7 @@ class Admission:
             raise RequestError("echo=True needs text, and there is no tokenizer. Leave echo unset.")
         if params.stop_strings and self._tokenizer is None:
             raise RequestError(f"stop={params.stop!r} needs text, and there is no tokenizer. Use stop_token_ids.")
+        self._grammars.check(params)
         eos_token_ids = () if params.ignore_eos else self._eos_token_ids
         num_stops = len(eos_token_ids) + len(params.stop_token_ids or ())
         if num_stops > MAX_STOP_TOKEN_IDS:

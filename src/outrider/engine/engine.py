@@ -16,6 +16,7 @@ from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
+from outrider.engine.grammar import Grammars
 from outrider.engine.group import Group, choices_of, stop_reason_of
 from outrider.engine.text import StopChecker
 from outrider.engine.tokenizer import Tokenizer
@@ -30,6 +31,11 @@ class Engine:
         self.worker = Worker(config)
         self.config = config
         self.tokenizer = None if skip_tokenizer_init else Tokenizer(Path(config.model))
+        self._grammars = Grammars(
+            self.tokenizer,
+            vocab_size=self.worker.model_config.vocab_size,
+            eos_token_ids=self.worker.eos_token_ids,
+        )
         self.admission = Admission(
             tokenizer=self.tokenizer,
             vocab_size=self.worker.model_config.vocab_size,
@@ -37,6 +43,7 @@ class Engine:
             eos_token_ids=self.worker.eos_token_ids,
             num_drafts=config.num_speculative_tokens,
             seed=config.seed,
+            grammars=self._grammars,
         )
         self._stop_checker = StopChecker(self.tokenizer)
         self.scheduler = Scheduler(
@@ -48,6 +55,7 @@ class Engine:
             num_lookahead=self.worker.num_lookahead,
             enable_prefix_caching=config.enable_prefix_caching,
             stop_checker=self._stop_checker,
+            grammars=self._grammars,
         )
         self._in_flight: deque[Handle] = deque()
         self._groups: dict[str, Group] = {}
@@ -77,6 +85,7 @@ class Engine:
         for choice in group.choices:
             self._group_of[choice.request_id] = group
             self._stop_checker.begin(choice)
+            self._grammars.begin(choice)
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Take a request back; what it has so far, or None if it is not there."""
@@ -117,6 +126,7 @@ class Engine:
         output = None
         if is_finished:
             piece, text = self._stop_checker.end(request.request_id)
+            self._grammars.end(request.request_id)
             group.completions[request.choice] = self._completion(request, text)
             del self._group_of[request.request_id]
             if len(group.completions) == len(group.choices):
@@ -140,6 +150,7 @@ class Engine:
             stop_reason=stop_reason_of(request),
             logprobs=self._named(request.logprobs) if request.params.num_logprobs is not None else None,
             is_draft=request.is_draft,
+            error=request.error,
             logits_digest=f"{request.logits_digest:016x}" if self.config.logits_digest else None,
         )
 

@@ -6,7 +6,7 @@ What differs was chosen when its parts were made. Nothing here waits for the dev
 from outrider.attention.kv import KVCache
 from outrider.core.plan import StepPlan
 from outrider.device.assemble import Assembler, Layout
-from outrider.device.readback import Packed, pack
+from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.table import RequestTable
 from outrider.layers.decoder import CausalLM
 from outrider.runtime.prompt_scores import score_prompt
@@ -61,4 +61,4 @@ class Step:
         if self.drafter is not None:
             drafts = self.drafter.propose(batch, hidden=hidden, choice=choice)
             self.table.put_drafts(batch, drafts, position_limit=self.drafter.position_limit)
-        return packed
+        return add_drafts(packed, batch, self.table) if layout.wants_drafts else packed

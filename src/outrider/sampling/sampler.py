@@ -4,8 +4,8 @@ A sample is one row of logits. Sample i of a request is treated as if the drafts
 token is the one that plain decoding would choose there. Whether drafts are accepted is the verifier's business.
 
 Order of work (vLLM's): log-probabilities and hash of the raw logits; logit bias; stop ids before min_tokens;
-penalties; tokens that are not allowed, and bad words; the largest logit where temperature is 0; else temperature,
-min_p, top_k, top_p and the Gumbel argmax.
+penalties; tokens that are not allowed, bad words and grammars; the largest logit where temperature is 0; else
+temperature, min_p, top_k, top_p and the Gumbel argmax.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from outrider.kernels import Kernels, load_kernels
+from outrider.kernels.reference.sampling import apply_mask
 from outrider.sampling.params import SamplingTable
 
 
@@ -38,6 +39,8 @@ class SampleBatch:
     wants_digest: bool
     bad_words_index: Tensor | None = None  # samples whose request has bad words
     allowed_index: Tensor | None = None  # samples whose request may produce certain tokens only
+    mask_index: Tensor | None = None  # samples whose request has a grammar
+    masks: Tensor | None = None  # [len(mask_index), ceil(vocab_size / 32)] int32, a bit for each token it allows
     token_ids: Tensor | None = None  # [max_rows, max_tokens] int32, the request table's; read for bad words
     num_given: int = 0  # most token ids whose log-probabilities a request asked for by id
 
@@ -114,8 +117,16 @@ class Sampler:
             "allowed_index": batch.allowed_index,
             "bad_words_index": batch.bad_words_index,
         }
-        if all(index is None for index in lists.values()):
+        if any(index is not None for index in lists.values()):
+            logits = self._process_lists(logits, batch, table, lists)
+        if batch.mask_index is None or batch.masks is None:
             return logits
+        masked = apply_mask(logits[batch.mask_index], batch.masks)
+        return logits.index_copy(0, batch.mask_index, masked)
+
+    def _process_lists(
+        self, logits: Tensor, batch: SampleBatch, table: SamplingTable, lists: dict[str, Tensor | None]
+    ) -> Tensor:
         return self._kernels.process(
             logits,
             rows=batch.rows,

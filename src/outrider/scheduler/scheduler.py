@@ -9,7 +9,7 @@ it can reach, and only confirmed tokens are published. Knows no text (a `StopChe
 
 import itertools
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +27,18 @@ class StopChecker(Protocol):
 
     def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
         """How many of the newly emitted `token_ids` belong to the output, and why it ends if it does."""
+        ...
+
+
+class Grammars(Protocol):
+    """Says which tokens a request with a grammar may produce; implemented where text is known."""
+
+    def masks(self, request: Request, drafts: Sequence[int]) -> tuple[bytes, ...]:
+        """One mask for the next token, and one behind each leading draft that the grammar allows."""
+        ...
+
+    def accept(self, request: Request, token_ids: Sequence[int]) -> str | None:
+        """Follow confirmed tokens; what is wrong if the output cannot go on, else None."""
         ...
 
 
@@ -62,6 +74,7 @@ class Scheduler:
         num_lookahead: int,
         enable_prefix_caching: bool,
         stop_checker: StopChecker,
+        grammars: Grammars | None = None,
     ) -> None:
         self.pool = BlockPool(num_blocks)
         self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching)
@@ -73,6 +86,7 @@ class Scheduler:
         self._num_drafts = num_drafts
         self._num_lookahead = num_lookahead
         self._stop_checker = stop_checker
+        self._grammars = grammars
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._num_steps = 0
         self._arrivals = itertools.count(1)
@@ -135,13 +149,27 @@ class Scheduler:
                 continue
             if request.num_tokens + request.num_steps_in_flight >= request.max_total_tokens:
                 continue  # the steps in flight reach the end
+            if request.has_grammar and request.num_steps_in_flight:
+                continue  # its masks need the tokens and drafts of that step: it rides every second one
             num_drafts = self._num_drafts_of(request)
+            masks = self._masks(request, num_drafts)
+            if request.has_grammar:
+                num_drafts = len(masks) - 1
             count = 1 + num_drafts
             if count > step.left:
                 break
             bound = request.num_tokens + request.num_tokens_in_flight
             if self._reserve(request, bound + count + self._num_lookahead, step):
-                self._put_row(request, step, num_tokens=count, num_drafts=num_drafts, length=bound + count - 1)
+                self._put_row(
+                    request, step, num_tokens=count, num_drafts=num_drafts, length=bound + count - 1, masks=masks
+                )
+
+    def _masks(self, request: Request, num_drafts: int) -> tuple[bytes, ...]:
+        """Of a request with a grammar: for the next token, and behind each draft that may stay."""
+        if not request.has_grammar:
+            return ()
+        assert self._grammars is not None, "a grammar was let in, and nobody follows it"
+        return self._grammars.masks(request, request.drafts[:num_drafts])
 
     def _num_drafts_of(self, request: Request) -> int:
         """The engine's k, or fewer where the request asks for fewer."""
@@ -167,6 +195,7 @@ class Scheduler:
             num_drafts=0,
             length=start + count,
             scored=range(first_scored - start, max(first_scored, end_scored) - start),
+            masks=() if request.is_prefilling else self._masks(request, 0),
         )
 
     def _put_row(
@@ -178,6 +207,7 @@ class Scheduler:
         num_drafts: int,
         length: int,
         scored: range = range(0),
+        masks: tuple[bytes, ...] = (),
     ) -> None:
         does_sample = not request.is_prefilling
         if does_sample:
@@ -196,6 +226,7 @@ class Scheduler:
                 params=request.params,
                 first_scored=scored.start,
                 num_scored=len(scored),
+                masks=masks,
             )
         )
 
@@ -292,6 +323,7 @@ class Scheduler:
         request.num_scheduled_tokens = 0
         request.num_steps_in_flight = 0
         request.num_tokens_in_flight = 0
+        request.drafts = ()
 
     def settle(self, plan: StepPlan, result: StepResult) -> list[Request]:
         """Take in what a step gave; the requests that changed, in the order of the plan."""
@@ -319,6 +351,12 @@ class Scheduler:
             request.num_scheduled_tokens = request.num_tokens
             if reason is None and request.num_tokens >= request.max_total_tokens:
                 reason = FinishReason.LENGTH
+            if request.has_grammar:
+                assert self._grammars is not None, "a grammar was let in, and nobody follows it"
+                request.drafts = result.drafts
+                request.error = self._grammars.accept(request, result.token_ids[:kept])
+                if request.error is not None:
+                    reason = FinishReason.ERROR
         for entry in result.prompt_logprobs:
             token_id = request.prompt_token_ids[1 + len(request.prompt_logprobs)]
             request.prompt_logprobs.append(_logprobs(token_id, entry, ()))

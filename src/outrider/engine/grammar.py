@@ -1,0 +1,160 @@
+"""Structured output: which tokens a request's grammar allows next, through llguidance.
+
+A grammar is followed on the host, from confirmed tokens only; a mask is a function of the grammar and of the tokens so
+far. Drafts are looked at ahead of time and taken back again: a draft that the grammar forbids is cut, with all
+behind it. Masks are plain bytes: token t is bit t % 8 of byte t // 8. Knows nothing of models and steps.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from outrider.core.errors import RequestError
+from outrider.core.request import Request
+from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
+from outrider.engine.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
+    from llguidance import LLMatcher, LLTokenizer
+
+_MAX_KEPT = 64
+"""Compiled grammars that are kept for requests to come."""
+
+
+class Grammars:
+    """Grammars of running requests over one tokenizer. `eos_token_ids` end an output where the grammar may end."""
+
+    def __init__(self, tokenizer: Tokenizer | None, *, vocab_size: int, eos_token_ids: tuple[int, ...]) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._eos_token_ids = eos_token_ids
+        self._mask_size = -(-vocab_size // 32) * 4
+        self._vocabulary: LLTokenizer | None = None  # made for the first grammar
+        self._compiled: OrderedDict[StructuredOutputsParams, LLMatcher] = OrderedDict()
+        self._running: dict[str, _Running] = {}
+
+    def check(self, params: SamplingParams) -> None:
+        """RequestError for a grammar that is wrong or cannot be met, or does not go with the other parameters."""
+        asked = params.structured_outputs
+        if asked is None:
+            return
+        for name, is_set, remedy in (
+            ("ignore_eos", params.ignore_eos, "The grammar says where the output ends."),
+            ("min_tokens", params.min_tokens > 0, "State a length in the grammar, such as minLength."),
+            ("bad_words", bool(params.bad_words), "State it in the grammar."),
+            ("allowed_token_ids", params.allowed_token_ids is not None, "State it in the grammar."),
+        ):
+            if is_set:
+                raise RequestError(f"{name} does not go with structured_outputs: no token may be left. {remedy}")
+        if self._tokenizer is None:
+            raise RequestError("structured_outputs need text, and there is no tokenizer.")
+        if not self._eos_token_ids:
+            raise RequestError("structured_outputs need a model with an eos token: it ends the output.")
+        if find_spec("llguidance") is None:
+            raise RequestError("structured_outputs need the llguidance package. Install it: pip install llguidance")
+        self._matcher(asked)
+
+    def begin(self, request: Request) -> None:
+        """Start following a request; `check` has passed."""
+        asked = request.params.structured_outputs
+        if asked is not None:
+            matcher = self._matcher(asked).deep_copy()
+            self._running[request.request_id] = _Running(matcher, matcher.compute_bitmask()[: self._mask_size])
+
+    def end(self, request_id: str) -> None:
+        """Stop following."""
+        self._running.pop(request_id, None)
+
+    def masks(self, request: Request, drafts: Sequence[int]) -> tuple[bytes, ...]:
+        """One mask for the next token, and one behind each leading draft that the grammar allows."""
+        running = self._running[request.request_id]
+        matcher, masks = running.matcher, [running.mask]
+        for draft in drafts:
+            # eos is left to the sampler: nothing can follow it
+            if draft in self._eos_token_ids or not _allows(masks[-1], draft) or not matcher.consume_token(draft):
+                break
+            mask = matcher.compute_bitmask()[: self._mask_size]
+            masks.append(mask)
+        if len(masks) > 1:
+            has_gone_back = matcher.rollback(len(masks) - 1)
+            assert has_gone_back, f"the grammar of request {request.request_id} cannot go back: {matcher.get_error()}"
+        return tuple(masks)
+
+    def accept(self, request: Request, token_ids: Sequence[int]) -> str | None:
+        """Follow confirmed tokens; what is wrong if the output cannot go on, else None."""
+        running = self._running[request.request_id]
+        for token_id in token_ids:
+            if not _allows(running.mask, token_id):
+                return f"token {token_id} is not allowed by the grammar: the model gives no chance to any that is"
+            if token_id in self._eos_token_ids:
+                return None
+            if not running.matcher.consume_token(token_id):
+                return f"the grammar cannot be followed any further: {_first_line(running.matcher.get_error())}"
+            running.mask = running.matcher.compute_bitmask()[: self._mask_size]
+            if running.matcher.is_error():
+                return f"the grammar cannot be followed any further: {_first_line(running.matcher.get_error())}"
+            if not any(running.mask):
+                return "the grammar has come to a point where it allows no token"
+        return None
+
+    def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
+        """The grammar at its beginning; not to be changed, only copied."""
+        from llguidance import LLMatcher
+        from llguidance.gbnf_to_lark import GbnfToLarkError
+
+        if asked in self._compiled:
+            self._compiled.move_to_end(asked)
+            return self._compiled[asked]
+        assert self._tokenizer is not None
+        if self._vocabulary is None:
+            self._vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
+        try:
+            matcher = LLMatcher(self._vocabulary, _grammar(asked))
+        except (ValueError, GbnfToLarkError) as error:
+            raise RequestError(f"structured_outputs: {error}. Correct the grammar.") from error
+        if matcher.is_error():
+            raise RequestError(f"structured_outputs: {matcher.get_error().strip()}. Correct the grammar or schema.")
+        if not any(matcher.compute_bitmask()[: self._mask_size]):
+            raise RequestError("structured_outputs: nothing meets this grammar. Correct the grammar or schema.")
+        self._compiled[asked] = matcher
+        if len(self._compiled) > _MAX_KEPT:
+            self._compiled.popitem(last=False)
+        return matcher
+
+
+class _Running:
+    """One request's place in its grammar, and the mask of the next token."""
+
+    __slots__ = ("mask", "matcher")
+
+    def __init__(self, matcher: "LLMatcher", mask: bytes) -> None:
+        self.matcher = matcher
+        self.mask = mask
+
+
+def _grammar(asked: StructuredOutputsParams) -> str:
+    """In llguidance's own form."""
+    from llguidance import LLMatcher
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    if asked.json is not None:
+        return LLMatcher.grammar_from_json_schema(asked.json)
+    if asked.json_object:
+        return LLMatcher.grammar_from_json_schema('{"type": "object"}')
+    if asked.regex is not None:
+        return LLMatcher.grammar_from_regex(asked.regex)
+    if asked.choice is not None:
+        lark = "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in asked.choice)
+        return LLMatcher.grammar_from_lark(lark)
+    assert asked.grammar is not None
+    return LLMatcher.grammar_from_lark(any_to_lark(asked.grammar))
+
+
+def _allows(mask: bytes, token_id: int) -> bool:
+    return bool(mask[token_id // 8] >> token_id % 8 & 1)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0]
