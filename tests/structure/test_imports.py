@@ -33,7 +33,11 @@ FORBIDDEN_TOPS = ("torch", "transformers", "numpy", "safetensors", "tokenizers",
 HOST_ONLY = ("core", "scheduler")
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
-INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {}
+INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
+    ("engine/grammar.py", "llguidance"): "for the first grammar only: an engine works without it",
+    ("engine/grammar.py", "llguidance.gbnf_to_lark"): "likewise",
+    ("engine/tokenizer.py", "llguidance.hf"): "likewise",
+}
 """(file, module imported) to the reason; an optional dependency is the only good one."""
 
 LEVEL_OF = {name: level for level, group in enumerate(LEVELS) for name in group}

@@ -8,15 +8,16 @@ behind it. Masks are plain bytes: token t is bit t % 8 of byte t // 8. Knows not
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-
-import llguidance.hf
-from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from outrider.core.errors import RequestError
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
 from outrider.engine.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
+    from llguidance import LLMatcher, LLTokenizer
 
 _MAX_KEPT = 64
 """Compiled grammars that are kept for requests to come."""
@@ -30,7 +31,7 @@ class Grammars:
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
         self._mask_size = -(-vocab_size // 32) * 4
-        self._vocabulary: llguidance.LLTokenizer | None = None  # made for the first grammar
+        self._vocabulary: LLTokenizer | None = None  # made for the first grammar
         self._compiled: OrderedDict[StructuredOutputsParams, LLMatcher] = OrderedDict()
         self._running: dict[str, _Running] = {}
 
@@ -51,6 +52,8 @@ class Grammars:
             raise RequestError("structured_outputs need text, and there is no tokenizer.")
         if not self._eos_token_ids:
             raise RequestError("structured_outputs need a model with an eos token: it ends the output.")
+        if find_spec("llguidance") is None:
+            raise RequestError("structured_outputs need the llguidance package. Install it: pip install llguidance")
         self._matcher(asked)
 
     def begin(self, request: Request) -> None:
@@ -96,8 +99,11 @@ class Grammars:
                 return "the grammar has come to a point where it allows no token"
         return None
 
-    def _matcher(self, asked: StructuredOutputsParams) -> LLMatcher:
+    def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
         """The grammar at its beginning; not to be changed, only copied."""
+        from llguidance import LLMatcher
+        from llguidance.gbnf_to_lark import GbnfToLarkError
+
         if asked in self._compiled:
             self._compiled.move_to_end(asked)
             return self._compiled[asked]
@@ -123,13 +129,16 @@ class _Running:
 
     __slots__ = ("mask", "matcher")
 
-    def __init__(self, matcher: LLMatcher, mask: bytes) -> None:
+    def __init__(self, matcher: "LLMatcher", mask: bytes) -> None:
         self.matcher = matcher
         self.mask = mask
 
 
 def _grammar(asked: StructuredOutputsParams) -> str:
     """In llguidance's own form."""
+    from llguidance import LLMatcher
+    from llguidance.gbnf_to_lark import any_to_lark
+
     if asked.json is not None:
         return LLMatcher.grammar_from_json_schema(asked.json)
     if asked.json_object:

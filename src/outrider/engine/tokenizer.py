@@ -5,13 +5,14 @@ Knows directories and text; nothing of requests.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llguidance import LLTokenizer
-from llguidance.hf import from_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from outrider.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What decoders put in place of bytes that are no character, or not yet one."""
@@ -60,8 +61,10 @@ class Tokenizer:
             return False
         return self._backend.id_to_token(token_id) is not None
 
-    def vocabulary_for_grammars(self, vocab_size: int, eos_token_ids: Sequence[int]) -> LLTokenizer:
+    def vocabulary_for_grammars(self, vocab_size: int, eos_token_ids: Sequence[int]) -> "LLTokenizer":
         """What llguidance needs to know of the tokens: their bytes, and which end an output."""
+        from llguidance.hf import from_tokenizer
+
         return from_tokenizer(self._tokenizer, n_vocab=vocab_size, eos_token=list(eos_token_ids))
 
     def stream(self, *, skip_special_tokens: bool = True) -> "TextStream":

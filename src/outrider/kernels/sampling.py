@@ -78,7 +78,6 @@ def choose(
         rows=rows,
         positions=positions,
         columns=(temperature, top_k, top_p, min_p, seeds, choices),
-        chunk=chunk_size(logits.shape[0]),
     )
 
 

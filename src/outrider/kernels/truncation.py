@@ -27,16 +27,18 @@ from outrider.kernels.noise import bits_block, bound_of_bits, gumbel_of_bits, gu
 from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
 
 _SEGMENT = 64
-_SAMPLE = 128 * _SEGMENT
+_SAMPLE = 256 * _SEGMENT
 """Tokens the bracket looks at, in segments spread evenly."""
 
-_MAX_CHUNKS = 256
+_MAX_CHUNKS = 512
 
 _LIST_SIZE = 16384
 _SMALL_LIST = 8192
 _LIST_BLOCK = 4096
 _NOISE_BLOCK = 1024
-_SIFT_BLOCK = 1024
+_SIFT_BLOCK = 256
+_SIFT_CHUNK = 8192
+_FEW_ROWS = 32
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -49,7 +51,6 @@ def choose_random(
     rows: Tensor,
     positions: Tensor,
     columns: Columns,
-    chunk: int,
 ) -> Tensor:
     """Tokens [num_rows] int64, at least one row; maxima and sums of each chunk are made already.
 
@@ -62,15 +63,17 @@ def choose_random(
         return torch.empty(shape, dtype=dtype, device=logits.device)
 
     out = scratch(num_rows)
-    brackets = scratch(num_rows, 2, dtype=torch.float32)
+    brackets = scratch(num_rows, 3, dtype=torch.float32)
     num_listed = scratch(num_rows, dtype=torch.int32)
     listed = scratch(num_rows, _LIST_SIZE, dtype=torch.int32)
-    found = scratch(num_rows, num_chunks, 3)
+    sift_chunk = 2 * _SIFT_BLOCK if num_rows <= _FEW_ROWS else _SIFT_CHUNK
+    num_sifts = triton.cdiv(vocab_size, sift_chunk)
+    found = scratch(num_rows, num_sifts, 3)
     temperature, top_k, top_p, min_p, seeds, choices = columns
     limits = (rows, temperature, top_k, top_p, min_p)
     keyed_by = (seeds, choices, positions)
     sizes = (logits.stride(0), vocab_size, num_chunks)
-    assert num_chunks <= _MAX_CHUNKS, f"a vocabulary of {vocab_size} in chunks of {chunk}"
+    assert max(num_chunks, num_sifts) <= _MAX_CHUNKS, f"a vocabulary of {vocab_size} is too large"
     shape = {"CHUNKS": _MAX_CHUNKS, "launch_pdl": True}
     _bracket_kernel[(num_rows,)](
         logits,
@@ -82,24 +85,24 @@ def choose_random(
         *sizes,
         SAMPLE=_SAMPLE,
         SEGMENT=_SEGMENT,
-        num_warps=8,
+        num_warps=16,
         **shape,
     )
-    _sift_kernel[(num_rows, num_chunks)](
+    _sift_kernel[(num_rows, num_sifts)](
         logits,
-        maxima,
         brackets,
         num_listed,
         listed,
         found,
         *limits,
         *keyed_by,
-        *sizes,
-        CHUNK=chunk,
+        logits.stride(0),
+        vocab_size,
+        CHUNK=sift_chunk,
         BLOCK=_SIFT_BLOCK,
         LIST_SIZE=_LIST_SIZE,
-        num_warps=4,
-        **shape,
+        num_warps=1,
+        launch_pdl=True,
     )
     _finish_kernel[(num_rows,)](
         logits,
@@ -112,6 +115,7 @@ def choose_random(
         *keyed_by,
         out,
         *sizes,
+        num_sifts,
         SMALL=_SMALL_LIST,
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
@@ -167,13 +171,8 @@ def _needed(top_p, total):
 
 
 @triton.jit
-def _tail_end(b, b_weight, low, high, mass):
-    """The largest scaled logit between low and high below which the weights add up to no more than `mass`."""
-    for _ in range(14):
-        middle = (low + high) * 0.5
-        is_less = tl.sum(tl.where(b < middle, b_weight, 0.0), axis=0) <= mass
-        low, high = tl.where(is_less, middle, low), tl.where(is_less, high, middle)
-    return low
+def _add_two(a, b, c, d):
+    return a + c, b + d
 
 
 @triton.jit(do_not_specialize=["num_chunks"])
@@ -181,7 +180,7 @@ def _bracket_kernel(
     p_logits,
     p_maxima,  # [R, num_chunks] int64
     p_sums,  # [R, num_chunks, 2] fp32
-    p_brackets,  # [R, 2] fp32: lo, hi
+    p_brackets,  # [R, 3] fp32: lo, hi, largest logit
     p_num_listed,  # [R] int32
     p_rows,
     p_temperature,
@@ -209,9 +208,9 @@ def _bracket_kernel(
     if temperature > 0:
         top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
         has_k = (top_k > 0) & (top_k < vocab_size)
+        largest = logit_of(largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS))
         lo, hi = tl.full([], float("-inf"), tl.float32), tl.full([], float("-inf"), tl.float32)
         if has_k | (top_p < 1.0) | (min_p > 0):
-            largest = logit_of(largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS))
             share = tl.minimum(SAMPLE / vocab_size.to(tl.float32), 1.0)  # of the vocabulary that is looked at
             b = load_finite(p_logits + i_row * stride + o_id, m)
             b = (b - tl.where(largest == float("-inf"), 0.0, largest)) / temperature
@@ -221,7 +220,7 @@ def _bracket_kernel(
             if has_k:
                 expected = top_k.to(tl.float32) * share
                 wanted = tl.where(share < 1.0, expected + 6.0 * tl.sqrt(expected) + 6.0, expected)
-                for _ in range(14):
+                for _ in range(12):
                     middle = (low + high) * 0.5
                     is_enough = tl.sum((m & (b >= middle)).to(tl.float32), axis=0) >= wanted
                     low, high = tl.where(is_enough, middle, low), tl.where(is_enough, high, middle)
@@ -239,31 +238,46 @@ def _bracket_kernel(
                 # a token that weighs more than this may be missing in the sample and still matter
                 heaviest = tl.where(share < 1.0, tl.log(tl.maximum(tail, 1e-30) / 512.0), 0.0)
                 high = tl.minimum(high, tl.maximum(heaviest, low))
-                middle = _tail_end(b, b_weight, low, high, tail * share)
-                b_square = tl.where(b < middle, b_weight * b_weight, 0.0)
+                for _ in range(11):
+                    middle = (low + high) * 0.5
+                    is_less = tl.sum(tl.where(b < middle, b_weight, 0.0), axis=0) <= tail * share
+                    low, high = tl.where(is_less, middle, low), tl.where(is_less, high, middle)
+                b_square = tl.where(b < high, b_weight * b_weight, 0.0)
                 spread = tl.where(share < 1.0, 5.0 * tl.sqrt(tl.sum(b_square, axis=0)) / share, 0.0) + 0.01 * tail
-                lo = _tail_end(b, b_weight, low, high, tl.maximum(tail - spread, 0.1 * tail) * share)
+                # the ends of a tail that is lighter and of one that is heavier, at once
+                low = tl.maximum(low - 6.0, -64.0)
+                low_2, high_2 = low, tl.minimum(low + 12.0, tl.maximum(heaviest, -64.0))
+                light, heavy = tl.maximum(tail - spread, 0.1 * tail) * share, (tail + spread) * share
+                for _ in range(9):
+                    middle, middle_2 = (low + high) * 0.5, (low_2 + high_2) * 0.5
+                    below, below_2 = tl.reduce(
+                        (tl.where(b < middle, b_weight, 0.0), tl.where(b < middle_2, b_weight, 0.0)), 0, _add_two
+                    )
+                    low, high = tl.where(below <= light, middle, low), tl.where(below <= light, high, middle)
+                    low_2 = tl.where(below_2 <= heavy, middle_2, low_2)
+                    high_2 = tl.where(below_2 <= heavy, high_2, middle_2)
+                lo, end = low, high_2 + 0.025
                 above = tl.sum((m & (b >= lo)).to(tl.float32), axis=0) / share
-                end = _tail_end(b, b_weight, low, high, (tail + spread) * share) + 0.004
                 below = tl.sum(tl.where(b < end, b_weight, 0.0), axis=0) / share
-                if (above > 1024.0) & (below >= tail + 0.9 * spread):
+                if (above > 6144.0) & (below >= tail + 0.9 * spread):
                     hi = end * temperature + largest
-            else:
-                if tl.sum((m & (b >= least)).to(tl.float32), axis=0) / share > 1024.0:
-                    hi = tl.full([], float("-inf"), tl.float32)
             lo = tl.where(lo <= -63.9, float("-inf"), lo * temperature + largest)
-        tl.store(p_brackets + i_row * 2, lo)
-        tl.store(p_brackets + i_row * 2 + 1, hi)
+            if (top_p >= 1.0) & ~has_k:  # what min_p keeps, and a little more
+                if tl.sum((m & (b >= least)).to(tl.float32), axis=0) / share > 6144.0:
+                    hi = tl.full([], float("-inf"), tl.float32)
+                lo = largest + least * temperature - 1e-5 * (tl.abs(largest) + tl.abs(least * temperature))
+        tl.store(p_brackets + i_row * 3, lo)
+        tl.store(p_brackets + i_row * 3 + 1, hi)
+        tl.store(p_brackets + i_row * 3 + 2, largest)
 
 
-@triton.jit(do_not_specialize=["num_chunks"])
+@triton.jit
 def _sift_kernel(
     p_logits,
-    p_maxima,
     p_brackets,
     p_num_listed,
     p_listed,  # [R, LIST_SIZE] int32, ids in any order
-    p_found,  # [R, num_chunks, 3] int64: mass that min_p keeps, mass and best key (with noise) of certain tokens
+    p_found,  # [R, num_sifts, 3] int64: mass that min_p keeps, mass and best key (with noise) of certain tokens
     p_rows,
     p_temperature,
     p_top_k,
@@ -274,11 +288,9 @@ def _sift_kernel(
     p_positions,
     stride,
     vocab_size,
-    num_chunks,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
     LIST_SIZE: tl.constexpr,
-    CHUNKS: tl.constexpr,
 ):
     launch_dependents()
     i_row, i_chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -289,8 +301,8 @@ def _sift_kernel(
         top_k, least = tl.load(p_top_k + i_table), _least(tl.load(p_min_p + i_table))
         needs_mass = (tl.load(p_top_p + i_table) < 1.0) & ((top_k <= 0) | (top_k >= vocab_size))
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
-        lo, hi = tl.load(p_brackets + i_row * 2), tl.load(p_brackets + i_row * 2 + 1)
-        largest = logit_of(largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS))
+        lo, hi = tl.load(p_brackets + i_row * 3), tl.load(p_brackets + i_row * 3 + 1)
+        largest = tl.load(p_brackets + i_row * 3 + 2)
         best = tl.full([], float("-inf"), tl.float32)
         best_id = tl.full([], -1, tl.int32)
         # masses in two halves of 20 bits, whose sums over a chunk fit an int32
@@ -298,6 +310,17 @@ def _sift_kernel(
         b_certain, b_certain_low = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
         first, end = i_chunk * CHUNK, tl.minimum(i_chunk * CHUNK + CHUNK, vocab_size)
         p_row = p_logits + i_row * stride + tl.arange(0, BLOCK)
+        # how many are open, so that the program takes its part of the list once and waits for that once
+        b_open = tl.zeros([BLOCK], tl.int32)
+        if hi > float("-inf"):
+            for start in range(first, end, BLOCK):
+                b_logit = load_finite(p_row + start, start + tl.arange(0, BLOCK) < vocab_size)
+                m_open = (start + tl.arange(0, BLOCK) < vocab_size) & (b_logit >= lo) & (b_logit < hi)
+                b_open += m_open.to(tl.int32)
+        num_open = tl.sum(b_open, axis=0)
+        i_place = tl.zeros([], tl.int32)
+        if num_open > 0:
+            i_place = tl.atomic_add(p_num_listed + i_row, num_open)
         b_next = load_finite(p_row + first, first + tl.arange(0, BLOCK) < vocab_size)
         for start in range(first, end, BLOCK):
             o_id = start + tl.arange(0, BLOCK)
@@ -305,9 +328,9 @@ def _sift_kernel(
             b_logit = b_next
             b_next = load_finite(p_row + start + BLOCK, o_id + BLOCK < end)
             b = _scaled(b_logit, largest, temperature)
+            m_open = m & (b_logit >= lo) & (b_logit < hi)
             m = m & (b >= least)
             m_certain = m & (b_logit >= hi)
-            m_open = m & (b_logit >= lo) & (b_logit < hi)
             if needs_mass:
                 b_high, b_low = _split_mass(b)
                 b_total += tl.where(m, b_high, 0)
@@ -326,9 +349,10 @@ def _sift_kernel(
                         best_id = tl.min(tl.where(m_certain & (b_noisy == best_here), o_id, 0x7FFFFFFF), axis=0)
             num_open = counts & 0xFFFF
             if num_open > 0:
-                o_place = tl.atomic_add(p_num_listed + i_row, num_open) + tl.cumsum(m_open.to(tl.int32), axis=0) - 1
+                o_place = i_place + tl.cumsum(m_open.to(tl.int32), axis=0) - 1
+                i_place += num_open
                 tl.store(p_listed + i_row * LIST_SIZE + o_place, o_id, mask=m_open & (o_place < LIST_SIZE))
-        p_place = p_found + (i_row * num_chunks + i_chunk) * 3
+        p_place = p_found + (i_row * tl.num_programs(1) + i_chunk) * 3
         tl.store(p_place, _joined_mass(b_total, b_total_low))
         tl.store(p_place + 1, _joined_mass(b_certain, b_certain_low))
         tl.store(p_place + 2, tl.where(best_id >= 0, key_of(best + 0.0, best_id), NOTHING))
@@ -463,7 +487,7 @@ def _lacks(num_kept, top_k, lo, largest, temperature, least):
     return (num_kept < top_k) & (lo > float("-inf")) & (_scaled(lo, largest, temperature) >= least)
 
 
-@triton.jit(do_not_specialize=["num_chunks"])
+@triton.jit(do_not_specialize=["num_chunks", "num_sifts"])
 def _finish_kernel(
     p_logits,
     p_maxima,
@@ -483,6 +507,7 @@ def _finish_kernel(
     stride,
     vocab_size,
     num_chunks,
+    num_sifts,
     SMALL: tl.constexpr,
     BLOCK: tl.constexpr,
     NOISE_BLOCK: tl.constexpr,
@@ -502,13 +527,13 @@ def _finish_kernel(
         has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
         p_row, p_list = p_logits + i_row * stride, p_listed + i_row * LIST_SIZE
         o_chunk = tl.arange(0, CHUNKS)
-        m_chunk = o_chunk < num_chunks
-        p_place = p_found + (i_row * num_chunks + o_chunk) * 3
+        m_chunk = o_chunk < num_sifts
+        p_place = p_found + (i_row * num_sifts + o_chunk) * 3
         total = tl.sum(tl.load(p_place, mask=m_chunk, other=0), axis=0)
         certain = tl.sum(tl.load(p_place + 1, mask=m_chunk, other=0), axis=0)
         chosen = tl.max(tl.load(p_place + 2, mask=m_chunk, other=NOTHING), axis=0)
         num_listed = tl.load(p_num_listed + i_row)
-        lo = tl.load(p_brackets + i_row * 2)
+        lo = tl.load(p_brackets + i_row * 3)
         floor = tl.full([], NOTHING, tl.int64)
         everything = tl.full([], -0x80000000, tl.int64)
         is_whole = num_listed > LIST_SIZE

@@ -1,0 +1,119 @@
+"""The integer parts of the sampling kernels in Triton's interpreter, against plain PyTorch.
+
+A program, not a test file: the interpreter is chosen by an environment variable before Triton is imported.
+`test_interpreter_sampling.py` runs it. Its last line says what failed.
+"""
+
+import json
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from outrider.kernels import noise, sampling
+from outrider.kernels.reference import noise as reference_noise
+from outrider.kernels.reference import sampling as reference
+
+VOCAB_SIZE = 700
+NUM_ROWS = 9
+
+
+def make_logits() -> Tensor:
+    """Rows with many ties, and with numbers that are none."""
+    logits = torch.randn(NUM_ROWS, VOCAB_SIZE) * torch.arange(NUM_ROWS).unsqueeze(1)
+    logits[::2] = logits[::2].round()
+    logits[1, 0] = float("nan")
+    logits[2, 1] = torch.inf
+    logits[3] = -torch.inf
+    return logits
+
+
+def check_argmax() -> None:
+    logits = make_logits()
+    assert torch.equal(sampling.argmax(logits), reference.argmax(reference.finite(logits)))
+
+
+def check_hash_rows() -> None:
+    logits = make_logits()
+    assert torch.equal(sampling.hash_rows(logits), reference.hash_rows(logits))
+
+
+def check_logprobs() -> None:
+    logits, chosen = make_logits(), torch.randint(0, VOCAB_SIZE, (NUM_ROWS,))
+    given = torch.randint(0, VOCAB_SIZE, (NUM_ROWS, 2))
+    ours, expected = (module.logprobs(logits, chosen, num_top=5, given_ids=given) for module in (sampling, reference))
+    assert torch.equal(ours.ranks, expected.ranks)
+    assert torch.equal(ours.top_ids, expected.top_ids)
+    assert torch.equal(ours.given_ranks, expected.given_ranks)
+
+
+def check_noise() -> None:
+    keys = [torch.randint(-(2**62), 2**62, (3,)) for _ in range(3)]
+    ours = noise.gumbel(*keys, 50)
+    assert torch.allclose(ours, reference_noise.gumbel(*keys, 50), atol=1e-2)  # other words would be far away
+    ids = torch.randint(0, 50, (20,))
+    assert torch.equal(noise.gumbel_at(*keys, ids), ours[:, ids])
+
+
+def check_choose() -> None:
+    """Counts of top_k; the noise is that of the kernels."""
+    logits, rows = make_logits(), torch.randperm(NUM_ROWS)
+    columns = {
+        "temperature": torch.tensor([0.0, 0.5, 1.0])[torch.arange(NUM_ROWS) % 3],
+        "top_k": torch.tensor([0, 1, 20, 400])[torch.arange(NUM_ROWS) % 4],
+        "top_p": torch.ones(NUM_ROWS),
+        "min_p": torch.zeros(NUM_ROWS),
+        "seeds": torch.randint(-(2**62), 2**62, (NUM_ROWS,)),
+        "choices": torch.zeros(NUM_ROWS, dtype=torch.int64),
+    }
+    positions = torch.randint(0, 1000, (NUM_ROWS,))
+    ours = sampling.choose(logits, rows=rows, positions=positions, **columns, random_index=rows, truncation_index=rows)
+    own = {name: column[rows] for name, column in columns.items()}
+    finite, is_greedy = reference.finite(logits), own["temperature"] <= 0
+    scaled = reference.below_max(finite) / torch.where(is_greedy, 1.0, own["temperature"]).unsqueeze(1)
+    kept = reference.truncate(finite, scaled, **{name: own[name] for name in ("top_k", "top_p", "min_p")})
+    noisy = kept + noise.gumbel(own["seeds"], own["choices"], positions, VOCAB_SIZE)
+    assert torch.equal(ours, torch.where(is_greedy, reference.argmax(finite), reference.argmax(noisy)))
+
+
+def check_verify() -> None:
+    for num_drafts in (0, 1, 4):
+        arguments = {
+            "sample_starts": torch.arange(NUM_ROWS) * (num_drafts + 1),
+            "num_samples": torch.randint(0, num_drafts + 2, (NUM_ROWS,)),
+            "drafts": torch.randint(0, 2, (NUM_ROWS, num_drafts)),
+            "room": torch.randint(-1, num_drafts + 3, (NUM_ROWS,)),
+        }
+        sampled = torch.randint(0, 2, (NUM_ROWS * (num_drafts + 1) - 1,))
+        for ours, expected in zip(
+            sampling.verify(sampled, **arguments), reference.verify(sampled, **arguments), strict=True
+        ):
+            assert torch.equal(ours, expected)
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "argmax": check_argmax,
+    "hash_rows": check_hash_rows,
+    "logprobs": check_logprobs,
+    "noise": check_noise,
+    "choose": check_choose,
+    "verify": check_verify,
+}
+
+
+def failures() -> dict[str, str]:
+    """What differs, by kernel."""
+    failed = {}
+    for name, check in CHECKS.items():
+        torch.manual_seed(0)
+        try:
+            check()
+        except AssertionError as error:
+            failed[name] = str(error) or "differs"
+    return failed
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of numpy, about infinities and words that wrap
+    print(json.dumps(failures()))
