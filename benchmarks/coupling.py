@@ -23,11 +23,11 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from outrider import LLM, RequestOutput, SamplingParams, SpeculationStats
+from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.sampling.noise import gumbel, gumbel_at
-from outrider.speculation import chain
+from outrider.train.checkpoints import load_target
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 DRAFTERS = {
@@ -75,7 +75,7 @@ def in_the_engine(
         expected: list[list[int]] | None = None
         for drafter, llm in engines.items():
             for pick in PICKS if temperature else ["most likely"]:
-                with mock.patch.object(chain, "gumbel_at", PICKS[pick]):
+                with mock.patch.object(sampling_kernels, "gumbel_at", PICKS[pick]):
                     outputs = generate(llm, category, prompts, temperature, max_tokens)
                 stats = SpeculationStats()
                 for output in outputs:
@@ -96,14 +96,12 @@ def in_the_engine(
 @torch.no_grad()
 def simulate(category: str, outputs: list[RequestOutput]) -> str:
     """A line: chances of the first draft at every output token, from real pairs of distributions."""
-    target, draft = (
-        AutoModelForCausalLM.from_pretrained(ZOO / name, dtype=torch.float32).eval() for name in ("tiny", "tiny-draft")
-    )
+    target, draft = (load_target(ZOO / name, torch.device("cpu")) for name in ("tiny", "tiny-draft"))
     rejection, argmax, independent, agreed, bound = [], [], [], [], []
     for seed, output in enumerate(outputs):
         ids = torch.tensor([output.prompt_token_ids + output.outputs[0].token_ids])
         first = len(output.prompt_token_ids) - 1
-        p_logits, q_logits = (model(ids).logits[0, first:-1].float() for model in (target, draft))
+        p_logits, q_logits = (model.logits(model.hidden(ids))[0, first:-1] for model in (target, draft))
         p, q = p_logits.softmax(-1), q_logits.softmax(-1)
         overlap = torch.minimum(p, q).sum(-1)
         rejection.append(overlap)

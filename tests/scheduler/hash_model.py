@@ -74,6 +74,8 @@ class Job:
     arrives: int = 0
     aborted_at: int | None = None
     max_model_len: int = 1 << 20
+    priority: int = 0
+    most_drafts: int | None = None
 
     @property
     def max_total(self) -> int:

@@ -63,7 +63,12 @@ class Loop:
         request = Request(
             request_id=job.request_id,
             prompt_token_ids=list(job.prompt),
-            params=SamplingParams(temperature=0.0, max_tokens=job.max_tokens),
+            params=SamplingParams(
+                temperature=0.0,
+                max_tokens=job.max_tokens,
+                priority=job.priority,
+                num_speculative_tokens=job.most_drafts,
+            ),
             seed=job.salt,
             eos_token_ids=(),
             max_total_tokens=job.max_total,
@@ -231,7 +236,8 @@ class Loop:
         for row in plan.rows:
             request, job = self.requests[row.request_id], self.jobs[row.request_id]
             assert (row.row, row.epoch, row.params) == (request.row, request.epoch, request.params)
-            assert 0 <= row.num_drafts <= self.setting.num_drafts
+            most_drafts = self.setting.num_drafts if job.most_drafts is None else job.most_drafts
+            assert 0 <= row.num_drafts <= min(most_drafts, self.setting.num_drafts)
             assert row.num_samples == (1 + row.num_drafts if row.does_sample else 0)
             assert row.length_bound <= job.max_total
             self._check_reserved(row, request)

@@ -34,6 +34,7 @@ def _random_job(rng: random.Random, request_id: str, base: tuple[int, ...], *, i
             prompt = base[: rng.randrange(len(base) + 1)] + _random_tokens(rng, rng.randrange(1, 30))
     arrives = rng.choice((0, rng.randrange(10 if is_tight else 60)))
     least = 20 if is_tight else 1
+    asks = random.Random(f"{request_id} {arrives} {len(prompt)}")
     return Job(
         request_id=request_id,
         prompt=prompt,
@@ -43,6 +44,8 @@ def _random_job(rng: random.Random, request_id: str, base: tuple[int, ...], *, i
         arrives=arrives,
         aborted_at=arrives + rng.randrange(30) if rng.random() < 0.15 else None,
         max_model_len=len(prompt) + rng.randrange(1, 30) if rng.random() < 0.2 else 1 << 20,
+        priority=asks.choice((0, 0, 0, 1, -1)),
+        most_drafts=asks.choice((None, None, 0, 1)),
     )
 
 

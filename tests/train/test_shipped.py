@@ -22,9 +22,10 @@ def _tensors(folder: Path) -> dict[str, tuple[list[int], str]]:
         return {name: (file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
 
 
-def test_target_has_the_names_and_shapes_of_a_tied_qwen3() -> None:
-    config = json.loads((ZOO / "tiny" / "config.json").read_text())
-    assert (ZOO / "tiny" / "model.safetensors").stat().st_size <= 16 * MIB
+@pytest.mark.parametrize(("name", "most"), [("tiny", 16), ("tiny-draft", 3)])
+def test_whole_models_have_the_names_and_shapes_of_a_tied_qwen3(name: str, most: int) -> None:
+    config = json.loads((ZOO / name / "config.json").read_text())
+    assert (ZOO / name / "model.safetensors").stat().st_size <= most * MIB
     assert config["architectures"] == ["Qwen3ForCausalLM"] and config["tie_word_embeddings"] is True
     hidden, heads = config["hidden_size"], config["num_attention_heads"] * config["head_dim"]
     kv = config["num_key_value_heads"] * config["head_dim"]
@@ -44,7 +45,7 @@ def test_target_has_the_names_and_shapes_of_a_tied_qwen3() -> None:
             f"{layer}mlp.up_proj.weight": [config["intermediate_size"], hidden],
             f"{layer}mlp.down_proj.weight": [hidden, config["intermediate_size"]],
         }
-    assert _tensors(ZOO / "tiny") == {name: (shape, "BF16") for name, shape in expected.items()}
+    assert _tensors(ZOO / name) == {key: (shape, "BF16") for key, shape in expected.items()}
     assert all(size % 16 == 0 for shape in expected.values() for size in shape)
 
 

@@ -83,11 +83,6 @@ class StepPlan:
     def num_tokens(self) -> int:
         return sum(row.num_tokens for row in self.rows)
 
-    @property
-    def wants_drafts(self) -> bool:
-        """True where the host must know the next step's drafts: a row has a grammar."""
-        return any(row.masks for row in self.rows)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprobs:
