@@ -46,10 +46,14 @@ class Layout:
     numbers: Mapping[str, Tensor]
     """rows, num_known, draft_bound, does_sample, row_starts, sample_starts [R]; token_row, token_offset [T];
     sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]; where
-    there are grammars, masks [bits of all]."""
+    rows have grammars, mask_index [G] of their samples, and masks [G × words of a mask], 32 tokens a word."""
     lists: Mapping[str, Tensor | None]
     num_prompt_logprobs: int = 0
-    wants_drafts: bool = False  # the host must see the drafts of the next step
+
+    @property
+    def has_masks(self) -> bool:
+        """True where a row has a grammar: the host will need the drafts that follow."""
+        return "masks" in self.numbers
 
 
 class Assembler:
@@ -76,12 +80,11 @@ class Assembler:
             numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
             offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
             numbers["scored_index"] = first[scored_row] + offset
-        masks = np.frombuffer(b"".join(mask for row in plan.rows for mask in row.masks), dtype=np.int32)
-        if masks.size:
-            numbers["masks"] = masks
-            lists["mask_index"] = np.flatnonzero(
-                np.array([bool(row.masks) for row in plan.rows])[numbers["sample_row"]]
-            )
+        has_masks = np.array([bool(row.masks) for row in plan.rows])
+        if has_masks.any():
+            masks = b"".join(mask for row in plan.rows for mask in row.masks)
+            numbers["masks"] = np.frombuffer(masks, dtype=np.int32)
+            numbers["mask_index"] = np.flatnonzero(has_masks[numbers["sample_row"]])
         put = self._staging.put({**numbers, **lists})
         num_logprobs = int(table.sampling.num_logprobs[rows].max())
         return Layout(
@@ -93,7 +96,6 @@ class Assembler:
             numbers={name: put[name] for name in numbers},
             lists={name: put[name] if index.size else None for name, index in lists.items()},
             num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
-            wants_drafts=plan.wants_drafts,
         )
 
     def lay_out_decoding(
@@ -145,9 +147,6 @@ class Assembler:
             block_size=table.block_size,
         )
         drafts = table.drafts[rows, : self._num_drafts]
-        masks, mask_index = None, layout.lists.get("mask_index")
-        if mask_index is not None:
-            masks = put["masks"].to(torch.int32).view(mask_index.shape[0], -1)
         sample_rows = rows[put["sample_row"]]
         return StepBatch(
             forward=ForwardBatch(
@@ -178,7 +177,8 @@ class Assembler:
                 wants_digest=self._wants_digest,
                 token_ids=table.token_ids,
                 num_given=layout.num_given,
-                masks=masks,
+                mask_index=put.get("mask_index"),
+                masks=put["masks"].to(torch.int32).view(put["mask_index"].shape[0], -1) if layout.has_masks else None,
                 **layout.lists,
             ),
             samples_of_rows=layout.samples_of_rows,

@@ -96,8 +96,8 @@ class StepGraphs:
             return None
         if not all(row.does_sample and row.num_tokens == 1 + row.num_drafts for row in plan.rows):
             return None
-        if plan.wants_drafts or any(row.num_scored or row.masks for row in plan.rows):
-            return None  # prompt scores and grammars bring tensors of their own
+        if any(row.num_scored or row.masks for row in plan.rows):
+            return None
         rows = [row.row for row in plan.rows]
         captured = self._get(self._shape(rows, max(row.length_bound for row in plan.rows)))
         inputs = np.zeros(captured.inputs.shape, dtype=np.int64)

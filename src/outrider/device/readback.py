@@ -129,10 +129,14 @@ def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs
 
 
 def add_drafts(packed: Packed, batch: StepBatch, table: RequestTable) -> Packed:
-    """The same with the drafts of the next step, for a host that must see them: number of real ones, then the ids."""
+    """The same results with the drafts of the next step behind them: the number of real ones, then the drafts."""
     drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
-    data = torch.cat([packed.data, drafts.reshape(-1)])
-    return Packed((*packed.names, "drafts"), (*packed.shapes, drafts.shape), data, packed.num_samples)
+    return Packed(
+        (*packed.names, "drafts"),
+        (*packed.shapes, drafts.shape),
+        torch.cat([packed.data, drafts.reshape(-1)]),
+        packed.num_samples,
+    )
 
 
 def _bits(values: Tensor) -> Tensor:

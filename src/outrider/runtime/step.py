@@ -61,4 +61,4 @@ class Step:
         if self.drafter is not None:
             drafts = self.drafter.propose(batch, hidden=hidden, choice=choice)
             self.table.put_drafts(batch, drafts, position_limit=self.drafter.position_limit)
-        return add_drafts(packed, batch, self.table) if layout.wants_drafts else packed
+        return add_drafts(packed, batch, self.table) if layout.has_masks else packed

@@ -81,7 +81,7 @@ class Sampler:
         assert logits.dtype == torch.float32, f"logits are {logits.dtype}, not float32"
         kernels = self._kernels
         token_ids = kernels.choose(
-            self._process(logits, batch, table),
+            _mask(self._process(logits, batch, table), batch),
             rows=batch.rows,
             positions=batch.lengths,
             temperature=table.temperature,
@@ -117,16 +117,8 @@ class Sampler:
             "allowed_index": batch.allowed_index,
             "bad_words_index": batch.bad_words_index,
         }
-        if any(index is not None for index in lists.values()):
-            logits = self._process_lists(logits, batch, table, lists)
-        if batch.mask_index is None or batch.masks is None:
+        if all(index is None for index in lists.values()):
             return logits
-        masked = apply_mask(logits[batch.mask_index], batch.masks)
-        return logits.index_copy(0, batch.mask_index, masked)
-
-    def _process_lists(
-        self, logits: Tensor, batch: SampleBatch, table: SamplingTable, lists: dict[str, Tensor | None]
-    ) -> Tensor:
         return self._kernels.process(
             logits,
             rows=batch.rows,
@@ -151,3 +143,10 @@ class Sampler:
             num_prompt_tokens=table.num_prompt_tokens,
             **lists,
         )
+
+
+def _mask(logits: Tensor, batch: SampleBatch) -> Tensor:
+    """-inf where a grammar forbids a token. Plain PyTorch on every platform: element by element, and rare."""
+    if batch.mask_index is None or batch.masks is None:
+        return logits
+    return logits.index_copy(0, batch.mask_index, apply_mask(logits[batch.mask_index], batch.masks))
