@@ -35,7 +35,7 @@ WAITING = {
 """Methods and functions that read a device value on the host, or make a shape that depends on one."""
 
 ALLOWED = {
-    ("device/readback.py", "Handle.wait", "tolist"): "the one place that waits, one step late",
+    ("device/readback.py", "unpack", "tolist"): "of `Handle.wait`, the one place that waits, one step late",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }

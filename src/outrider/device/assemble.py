@@ -15,6 +15,10 @@ from outrider.kernels import Kernels
 from outrider.sampling.sampler import SampleBatch
 
 
+_WANTS = ("random_index", "penalty_index", "bias_index", "min_tokens_index", "truncation_index")
+"""Lists of samples that need a part of the sampler."""
+
+
 class Assembler:
     """Builds the `StepBatch` of a plan."""
 
@@ -28,31 +32,8 @@ class Assembler:
         """Write the plan's admissions and blocks to the table, then make the step's tensors."""
         table.admit(plan.admissions, self._staging)
         table.add_blocks(plan.new_blocks, self._staging)
-        counts = np.array([row.num_tokens for row in plan.rows])
-        samples = np.array([row.num_samples for row in plan.rows])
-        row_starts = np.cumsum(counts) - counts
-        sample_starts = np.cumsum(samples) - samples
-        sample_row = np.repeat(np.arange(len(samples)), samples)
-        sample_offset = np.arange(samples.sum()) - sample_starts[sample_row]
-        num_known = np.array([row.num_tokens - row.num_drafts for row in plan.rows])
-        token_row = np.repeat(np.arange(len(counts)), counts)
-        wanted = {name: np.flatnonzero(wants[sample_row]) for name, wants in _wants(plan.rows).items()}
-        put = self._staging.put(
-            {
-                "rows": [row.row for row in plan.rows],
-                "num_known": num_known,
-                "draft_bound": [row.num_drafts for row in plan.rows],
-                "does_sample": [row.does_sample for row in plan.rows],
-                "row_starts": row_starts,
-                "sample_starts": sample_starts,
-                "token_row": token_row,
-                "token_offset": np.arange(counts.sum()) - row_starts[token_row],
-                "sample_row": sample_row,
-                "sample_offset": sample_offset,
-                "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
-                **wanted,
-            }
-        )
+        laid_out = lay_out(plan)
+        put = self._staging.put(laid_out)
         rows = put["rows"]
         tokens = self._kernels.assemble(
             table.token_ids,
@@ -99,10 +80,36 @@ class Assembler:
                 drafts=drafts[put["sample_row"]],
                 num_logprobs=max(logprobs) if logprobs else None,
                 wants_digest=self._wants_digest,
-                **{name: put[name] if indices.size else None for name, indices in wanted.items()},
+                **{name: put[name] if laid_out[name].size else None for name in _WANTS},
             ),
             length_bound=max(row.length_bound for row in plan.rows) + 1,
         )
+
+
+def lay_out(plan: StepPlan) -> dict[str, np.ndarray]:
+    """The host's half of `assemble`: where rows, tokens and samples of a step lie; int64, no tensor."""
+    counts = np.array([row.num_tokens for row in plan.rows])
+    samples = np.array([row.num_samples for row in plan.rows])
+    row_starts = np.cumsum(counts) - counts
+    sample_starts = np.cumsum(samples) - samples
+    sample_row = np.repeat(np.arange(len(samples)), samples)
+    sample_offset = np.arange(samples.sum()) - sample_starts[sample_row]
+    num_known = np.array([row.num_tokens - row.num_drafts for row in plan.rows])
+    token_row = np.repeat(np.arange(len(counts)), counts)
+    return {
+        "rows": np.array([row.row for row in plan.rows]),
+        "num_known": num_known,
+        "draft_bound": np.array([row.num_drafts for row in plan.rows]),
+        "does_sample": np.array([row.does_sample for row in plan.rows]),
+        "row_starts": row_starts,
+        "sample_starts": sample_starts,
+        "token_row": token_row,
+        "token_offset": np.arange(counts.sum()) - row_starts[token_row],
+        "sample_row": sample_row,
+        "sample_offset": sample_offset,
+        "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
+        **{name: np.flatnonzero(wants[sample_row]) for name, wants in _wants(plan.rows).items()},
+    }
 
 
 def _wants(rows: tuple[RowPlan, ...]) -> dict[str, np.ndarray]:

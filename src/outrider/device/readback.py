@@ -26,20 +26,23 @@ class Handle:
 
     def wait(self) -> StepResult:
         """Block until the step has ended, and return what it gave."""
-        parts = torch.split(self._packed, [shape.numel() for shape in self._shapes])
-        values = {
-            name: part.view(shape).tolist() for name, shape, part in zip(self._names, self._shapes, parts, strict=True)
-        }
-        if "logprobs" in values:
-            for name in ("logprobs", "top_logprobs"):
-                index = self._names.index(name)
-                floats = parts[index].to(torch.int32).view(torch.float32).view(self._shapes[index])
-                values[name] = floats.tolist()
-        rows, start = [], 0
-        for index, row in enumerate(self.plan.rows):
-            rows.append(_row_result(row, index, start, values))
-            start += row.num_samples
-        return StepResult(step_id=self.plan.step_id, rows=tuple(rows))
+        return unpack(self.plan, self._names, self._shapes, self._packed)
+
+
+def unpack(plan: StepPlan, names: tuple[str, ...], shapes: tuple[torch.Size, ...], packed: Tensor) -> StepResult:
+    """The host's half: the parts laid end to end in `packed` ([sum of sizes] int64), row by row."""
+    parts = torch.split(packed, [shape.numel() for shape in shapes])
+    values = {name: part.view(shape).tolist() for name, shape, part in zip(names, shapes, parts, strict=True)}
+    if "logprobs" in values:
+        for name in ("logprobs", "top_logprobs"):
+            index = names.index(name)
+            floats = parts[index].to(torch.int32).view(torch.float32).view(shapes[index])
+            values[name] = floats.tolist()
+    rows, start = [], 0
+    for index, row in enumerate(plan.rows):
+        rows.append(_row_result(row, index, start, values))
+        start += row.num_samples
+    return StepResult(step_id=plan.step_id, rows=tuple(rows))
 
 
 def _row_result(row: RowPlan, index: int, start: int, values: dict[str, list]) -> RowResult:
