@@ -36,6 +36,7 @@ WAITING = {
 
 ALLOWED = {
     ("device/readback.py", "unpack", "tolist"): "of `Handle.wait`, the one place that waits, one step late",
+    ("device/readback.py", "_extras", "tolist"): "likewise, behind it",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }

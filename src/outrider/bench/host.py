@@ -4,6 +4,7 @@ The parts are the engine's own; only the device is a null device. What is timed 
 past their prompt and none ends. `µs` are microseconds (10⁻⁶ s, not the `ms` of a whole step) – per request and step.
 """
 
+import statistics
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -15,11 +16,12 @@ import torch
 from outrider.bench.null_device import Answer, NullDevice
 from outrider.core.plan import StepPlan
 from outrider.core.sampling_params import SamplingParams
-from outrider.device.assemble import lay_out
+from outrider.device.assemble import Assembler
 from outrider.device.staging import Staging
 from outrider.engine.admission import Admission
 from outrider.engine.text import StopChecker
 from outrider.engine.tokenizer import Tokenizer
+from outrider.kernels import load_kernels
 from outrider.scheduler.scheduler import Scheduler
 
 LIMIT = 15.0
@@ -31,6 +33,7 @@ ACCEPTANCE_RATES = (0.75, 0.55, 0.40)
 
 _PROMPT_LEN = 512
 _WARM_UP_STEPS = 8
+_WINDOW = 16
 _BLOCK_SIZE = 16
 _DEPTH = 1
 """Steps in flight while the next one is planned, as in the engine."""
@@ -38,7 +41,7 @@ _DEPTH = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFigures:
-    """Microseconds per request and step; parts of the best repeat."""
+    """Microseconds per request and step; parts of the best window."""
 
     num_rows: int
     num_drafts: int
@@ -51,7 +54,9 @@ class HostFigures:
     settle: float
     """`Scheduler.settle`, text and stops included."""
     text: float
-    """Text's part of `settle`: the difference to the best repeat without a tokenizer."""
+    """Text's part of `settle`: the difference to the best window without a tokenizer."""
+    median: float
+    """The median window's total; `total` is the best's."""
 
     @property
     def total(self) -> float:
@@ -61,31 +66,32 @@ class HostFigures:
         return {**asdict(self), "total": self.total}
 
 
-def measure_host(
-    tokenizer: Tokenizer, *, num_rows: int, num_drafts: int, num_steps: int, num_repeats: int
-) -> HostFigures:
-    """The best of `num_repeats` runs of `num_steps` steps; on a machine with other work the best is the truest."""
+def measure_host(tokenizer: Tokenizer, *, num_rows: int, num_drafts: int, num_windows: int) -> HostFigures:
+    """The best and the median of `num_windows` windows of 16 steps.
+
+    In 16 steps without drafts every request fills one block. On a machine with other work the best is the truest.
+    """
     rates = ACCEPTANCE_RATES[:num_drafts]
     assert len(rates) == num_drafts, f"{num_drafts} drafts, and rates for {len(ACCEPTANCE_RATES)}"
-    loops = [_Loop(tokenizer, num_rows, rates, num_steps) for _ in range(num_repeats)]
-    best = min((loop.run() for loop in loops), key=lambda parts: sum(parts.values()))
-    silent = min(_Loop(None, num_rows, rates, num_steps).run()["settle"] for _ in range(num_repeats))
-    per_row = 1e6 / (num_rows * num_steps)
-    parts = {name: seconds * per_row for name, seconds in best.items()}
+    windows = _Loop(tokenizer, num_rows, rates, num_windows).run()
+    silent = _Loop(None, num_rows, rates, num_windows).run()
+    best = min(windows, key=lambda parts: sum(parts.values()))
     return HostFigures(
-        num_rows=num_rows, num_drafts=num_drafts, text=max(parts["settle"] - silent * per_row, 0.0), **parts
+        num_rows=num_rows,
+        num_drafts=num_drafts,
+        text=max(best["settle"] - min(parts["settle"] for parts in silent), 0.0),
+        median=statistics.median(sum(parts.values()) for parts in windows),
+        **best,
     )
 
 
 class _Loop:
     """One engine's loop around a null device."""
 
-    def __init__(
-        self, tokenizer: Tokenizer | None, num_rows: int, rates: tuple[float, ...], num_steps: int
-    ) -> None:
-        self._num_steps = num_steps
+    def __init__(self, tokenizer: Tokenizer | None, num_rows: int, rates: tuple[float, ...], num_windows: int) -> None:
+        self._num_windows = num_windows
         self._num_rows = num_rows
-        max_tokens = (num_steps + _WARM_UP_STEPS + 4) * (1 + len(rates))
+        max_tokens = (num_windows * _WINDOW + _WARM_UP_STEPS + 4) * (1 + len(rates))
         num_tokens = _PROMPT_LEN + max_tokens
         script = tokenizer.encode(Path(__file__).read_text()) if tokenizer else list(range(10, 2000))
         self._checker = StopChecker(tokenizer)
@@ -100,7 +106,13 @@ class _Loop:
             stop_checker=self._checker,
         )
         self._device = NullDevice(script, max_rows=num_rows, acceptance_rates=rates)
-        self._staging = Staging(torch.device("cpu"))
+        self._assembler = Assembler(
+            kernels=load_kernels("reference"),
+            staging=Staging(torch.device("cpu")),
+            max_rows=num_rows,
+            num_drafts=len(rates),
+            wants_digest=False,
+        )
         self._in_flight: deque[Answer] = deque()
         self._seconds = {"plan": 0.0, "stage": 0.0, "read": 0.0, "settle": 0.0}
         admission = Admission(
@@ -118,15 +130,19 @@ class _Loop:
             self._scheduler.add(request)
             self._checker.begin(request)
 
-    def run(self) -> dict[str, float]:
-        """Seconds of each part over the timed steps."""
+    def run(self) -> list[dict[str, float]]:
+        """Microseconds per request and step of each part, for every window."""
         for _ in range(_WARM_UP_STEPS):
             self._turn()
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
-        for _ in range(self._num_steps):
-            plan = self._turn()
-            assert len(plan.rows) == self._num_rows, "a request is not in the step: not steady decoding"
-        return self._seconds
+        windows = []
+        for _ in range(self._num_windows):
+            self._seconds = dict.fromkeys(self._seconds, 0.0)
+            for _ in range(_WINDOW):
+                plan = self._turn()
+                assert len(plan.rows) == self._num_rows, "a request is not in the step: not steady decoding"
+            per_row = 1e6 / (self._num_rows * _WINDOW)
+            windows.append({name: seconds * per_row for name, seconds in self._seconds.items()})
+        return windows
 
     def _turn(self) -> StepPlan:
         """The engine's turn: plan, launch, and settle what was launched a turn earlier."""
@@ -135,7 +151,7 @@ class _Loop:
         plan = self._scheduler.plan()
         planned = clock()
         assert plan is not None, "nothing to plan: not steady decoding"
-        self._staging.put(lay_out(plan))
+        self._assembler.stage(plan)
         staged = clock()
         self._in_flight.append(self._device.step(plan))
         seconds["plan"] += planned - start

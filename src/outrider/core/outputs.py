@@ -57,8 +57,9 @@ class SpeculationStats:
         self.num_drafts += 1
         self.num_draft_tokens += num_drafts
         self.num_accepted_tokens += num_accepted
+        counts = self.num_accepted_tokens_per_pos
         for position in range(num_accepted):
-            self.num_accepted_tokens_per_pos[position] += 1
+            counts[position] += 1
 
     def add(self, other: "SpeculationStats") -> None:
         """Add another request's counts to these."""

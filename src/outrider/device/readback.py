@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
+from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.step_batch import StepBatch
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
+
+_ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
+"""Parts of every step: tokens [R, K + 1], the others [R]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +33,67 @@ class Handle:
 
 
 def unpack(plan: StepPlan, names: tuple[str, ...], shapes: tuple[torch.Size, ...], packed: Tensor) -> StepResult:
-    """The host's half: the parts laid end to end in `packed` ([sum of sizes] int64), row by row."""
-    parts = torch.split(packed, [shape.numel() for shape in shapes])
-    values = {name: part.view(shape).tolist() for name, shape, part in zip(names, shapes, parts, strict=True)}
-    if "logprobs" in values:
-        for name in ("logprobs", "top_logprobs"):
-            index = names.index(name)
-            floats = parts[index].to(torch.int32).view(torch.float32).view(shapes[index])
-            values[name] = floats.tolist()
-    rows, start = [], 0
-    for index, row in enumerate(plan.rows):
-        rows.append(_row_result(row, index, start, values))
-        start += row.num_samples
+    """The host's half: results row by row. `packed` is [sum of sizes] int64, the parts laid end to end.
+
+    The first four parts are those of `Readback.begin`, in its order; the others are hashes and log-probabilities.
+    """
+    flat = packed.tolist()
+    num_rows, width = shapes[0]
+    counts = num_rows * width
+    rows = [
+        RowResult(
+            request_id=row.request_id,
+            epoch=row.epoch,
+            token_ids=tuple(flat[start : start + num_tokens]),
+            num_drafts=num_drafts,
+            num_accepted=num_accepted,
+        )
+        for row, start, num_tokens, num_accepted, num_drafts in zip(
+            plan.rows,
+            range(0, counts, width),
+            flat[counts : counts + num_rows],
+            flat[counts + num_rows : counts + 2 * num_rows],
+            flat[counts + 2 * num_rows : counts + 3 * num_rows],
+            strict=True,
+        )
+    ]
+    if len(names) > len(_ALWAYS):
+        _add_extras(plan, rows, _extras(names, shapes, packed))
     return StepResult(step_id=plan.step_id, rows=tuple(rows))
 
 
-def _row_result(row: RowPlan, index: int, start: int, values: dict[str, list]) -> RowResult:
-    count = values["num_tokens"][index]
-    samples = range(start, start + count)
-    wanted = row.params.logprobs
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    if wanted is not None:
-        logprobs = tuple(
-            TokenLogprobs(
-                logprob=values["logprobs"][sample],
-                rank=values["ranks"][sample],
-                top_ids=tuple(values["top_ids"][sample][:wanted]),
-                top_logprobs=tuple(values["top_logprobs"][sample][:wanted]),
+def _extras(names: tuple[str, ...], shapes: tuple[torch.Size, ...], packed: Tensor) -> dict[str, list]:
+    """What is there only when asked for, by name; floats travelled as their bits."""
+    parts = torch.split(packed, [shape.numel() for shape in shapes])
+    values = {}
+    for name, shape, part in zip(names, shapes, parts, strict=True):
+        if name in _ALWAYS:
+            continue
+        if name in ("logprobs", "top_logprobs"):
+            part = part.to(torch.int32).view(torch.float32)
+        values[name] = part.view(shape).tolist()
+    return values
+
+
+def _add_extras(plan: StepPlan, rows: list[RowResult], values: dict[str, list]) -> None:
+    """Hashes and log-probabilities of the emitted tokens, where the step has them."""
+    start = 0
+    for row, result in zip(plan.rows, rows, strict=True):
+        samples = range(start, start + len(result.token_ids))
+        start += row.num_samples
+        if "hashes" in values:
+            result.logits_hashes = tuple(values["hashes"][sample] for sample in samples)
+        wanted = row.params.logprobs
+        if wanted is not None:
+            result.logprobs = tuple(
+                TokenLogprobs(
+                    logprob=values["logprobs"][sample],
+                    rank=values["ranks"][sample],
+                    top_ids=tuple(values["top_ids"][sample][:wanted]),
+                    top_logprobs=tuple(values["top_logprobs"][sample][:wanted]),
+                )
+                for sample in samples
             )
-            for sample in samples
-        )
-    return RowResult(
-        request_id=row.request_id,
-        epoch=row.epoch,
-        token_ids=tuple(values["token_ids"][index][:count]),
-        num_drafts=values["num_drafts"][index],
-        num_accepted=values["num_accepted"][index],
-        logits_hashes=tuple(values["hashes"][sample] for sample in samples) if "hashes" in values else (),
-        logprobs=logprobs,
-    )
 
 
 class Readback:
@@ -76,12 +101,8 @@ class Readback:
 
     def begin(self, plan: StepPlan, batch: StepBatch, *, sampled: Sampled, choice: Choice) -> Handle:
         """Pack and start the copy of one step's results; does not wait."""
-        parts: dict[str, Tensor] = {
-            "token_ids": choice.token_ids,
-            "num_tokens": choice.num_tokens,
-            "num_accepted": choice.num_accepted,
-            "num_drafts": batch.num_drafts,
-        }
+        always = (choice.token_ids, choice.num_tokens, choice.num_accepted, batch.num_drafts)
+        parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
         if sampled.logits_hashes is not None:
             parts["hashes"] = sampled.logits_hashes
         if sampled.logprobs is not None:

@@ -89,6 +89,7 @@ class Worker:
             assembler=Assembler(
                 kernels=kernels,
                 staging=staging,
+                max_rows=config.max_num_seqs,
                 num_drafts=config.num_speculative_tokens,
                 wants_digest=config.logits_digest,
             ),
