@@ -55,7 +55,7 @@ def _text(cell: object) -> str:
     return f"{cell:.0f}" if isinstance(cell, float) else str(cell)
 
 
-def save(name: str, title: str, tables: Sequence[Table], notes: str = "") -> Path:
+def save(name: str, title: str, tables: Sequence[Table], notes: str = "", command: str | None = None) -> Path:
     """Write results/<name>.md, with what it was measured on and the command."""
     driver = torch.cuda.get_device_properties(0)
     head = [
@@ -63,7 +63,7 @@ def save(name: str, title: str, tables: Sequence[Table], notes: str = "") -> Pat
         "",
         f"{datetime.date.today():%Y-%m-%d}, {driver.name}, torch {torch.__version__}, Triton {triton.__version__},"
         f" CUDA {torch.version.cuda}, driver {_driver_version()}.",
-        f"Command: `PYTHONPATH=src python3 -m benchmarks.kernels {name}`",
+        f"Command: `PYTHONPATH=src {command or f'python3 -m benchmarks.kernels {name}'}`",
         "",
     ]
     if notes:

@@ -29,8 +29,8 @@ def _tokens(count: int, seed: int) -> tuple[int, ...]:
     return tuple(random.Random(seed).randrange(3, VOCAB) for _ in range(count))
 
 
-def crowd() -> list[Case]:
-    """Prompts of mixed lengths, some with a shared beginning; parameters ride together."""
+def crowd(eos: int = EOS) -> list[Case]:
+    """Prompts of mixed lengths, some with a shared beginning; parameters ride together. `eos`: the target's."""
     shared = _tokens(37, 1)
 
     def case(name: str, prompt: tuple[int, ...], **params: Any) -> Case:
@@ -54,8 +54,8 @@ def crowd() -> list[Case]:
         ),
         case("logprobs", shared[:18], temperature=0.7, logprobs=5),
         case("logprobs, greedy", _tokens(1, 8), temperature=0.0, logprobs=0, frequency_penalty=1.5),
-        case("eos", _tokens(8, 9), temperature=1.0, ignore_eos=False, logit_bias={EOS: 2.0}),
-        case("min_tokens", _tokens(8, 10), temperature=1.0, ignore_eos=False, min_tokens=17, logit_bias={EOS: 6.0}),
+        case("eos", _tokens(8, 9), temperature=1.0, ignore_eos=False, logit_bias={eos: 2.0}),
+        case("min_tokens", _tokens(8, 10), temperature=1.0, ignore_eos=False, min_tokens=17, logit_bias={eos: 6.0}),
         case("stop ids", _tokens(48, 11), temperature=1.2, stop_token_ids=[5, 6], logit_bias={5: 1.0, 6: 1.0}),
         case("one token", _tokens(70, 12), temperature=0.0, max_tokens=1),
     ]  # fmt: skip

@@ -98,17 +98,17 @@ def test_attention_that_depends_on_the_chunk(target, speculative, cases, truth, 
 
 
 def test_padding_that_writes_into_a_block(target, speculative, cases, truth, monkeypatch):
-    original = Assembler.assemble
+    original = Assembler.build
 
-    def assemble(self, plan, table):
-        batch = original(self, plan, table)
+    def build(self, layout, table):
+        batch = original(self, layout, table)
         slots = torch.where(
             batch.forward.slots == 0, 16 + torch.arange(len(batch.forward.slots)) % 16, batch.forward.slots
         )
         object.__setattr__(batch.forward, "slots", slots)
         return batch
 
-    monkeypatch.setattr(Assembler, "assemble", assemble)
+    monkeypatch.setattr(Assembler, "build", build)
     assert found(target, speculative, cases, truth)
 
 

@@ -79,7 +79,7 @@ def test_no_step_reads_a_value(meta, tmp_path, drafter):
         num_steps += 1
         num_hits += sum(admission.last_cached_block >= 0 for admission in plan.admissions)
         handle = worker.step(plan)
-        assert handle._packed.device == torch.device("meta")
+        assert handle._packed.data.device == torch.device("meta")
         rows = [
             RowResult(
                 request_id=row.request_id, epoch=row.epoch, num_drafts=row.num_drafts, num_accepted=0,

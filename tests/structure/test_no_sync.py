@@ -35,8 +35,12 @@ WAITING = {
 """Methods and functions that read a device value on the host, or make a shape that depends on one."""
 
 ALLOWED = {
-    ("device/readback.py", "unpack", "tolist"): "of `Handle.wait`, the one place that waits, one step late",
-    ("device/readback.py", "_extras", "tolist"): "likewise, behind it",
+    ("device/readback.py", "unpack", "tolist"): "of data that is on the host: `Handle.wait` has waited",
+    ("device/readback.py", "_extras", "tolist"): "likewise",
+    ("device/readback.py", "Handle.wait", "synchronize"): "the one place that waits, one step late",
+    ("device/staging.py", "PinnedRing.take", "synchronize"): "for a copy that ended many steps ago",
+    ("runtime/memory.py", "GpuMeasurement.__init__", "synchronize"): "once, before there are requests",
+    ("runtime/memory.py", "GpuMeasurement.room", "synchronize"): "once, before there are requests",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }

@@ -12,7 +12,10 @@ from outrider.platforms.base import BasePlatform
 
 
 class AttentionBackend(ABC):
-    """One way to compute attention. It holds no state of a step: that is the metadata which `begin` returns."""
+    """One way to compute attention. It holds no state of a step: that is the metadata which `begin` returns.
+
+    A backend that says nothing else calls the platform's own kernels.
+    """
 
     name: str
     """File name, and the value of the option `attention_backend`."""
@@ -27,11 +30,15 @@ class AttentionBackend(ABC):
     def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
         """Why it cannot run this cache here, or None where it can."""
 
-    @abstractmethod
     def begin(self, batch: ForwardBatch) -> Any:
         """Metadata of one step, shared by all layers; no wait for the device."""
+        return self.kernels.plan_attention(
+            batch.block_tables,
+            batch.kv_lengths,
+            row_counts=batch.row_counts,
+            kv_length_bound=batch.kv_length_bound,
+        )
 
-    @abstractmethod
     def attend(
         self,
         q: Tensor,
@@ -48,3 +55,6 @@ class AttentionBackend(ABC):
 
         Token t sees KV indices [max(kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
         """
+        return self.kernels.paged_attention(
+            q, cache.k, cache.v, metadata, scale=scale, kv_start=kv_start, window=window, sinks=sinks
+        )

@@ -18,6 +18,7 @@ from outrider.core.plan import StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler
 from outrider.device.staging import Staging
+from outrider.device.table import RequestTable
 from outrider.engine.admission import Admission
 from outrider.engine.text import StopChecker
 from outrider.engine.tokenizer import Tokenizer
@@ -106,12 +107,17 @@ class _Loop:
             stop_checker=self._checker,
         )
         self._device = NullDevice(script, max_rows=num_rows, acceptance_rates=rates)
-        self._assembler = Assembler(
-            kernels=load_kernels("reference"),
-            staging=Staging(torch.device("cpu")),
+        kernels, staging = load_kernels("reference"), Staging(torch.device("cpu"))
+        self._assembler = Assembler(kernels=kernels, staging=staging, num_drafts=len(rates), wants_digest=False)
+        self._table = RequestTable(
             max_rows=num_rows,
+            max_model_len=num_tokens,
             num_drafts=len(rates),
-            wants_digest=False,
+            block_size=_BLOCK_SIZE,
+            vocab_size=1 + max(script),
+            kernels=kernels,
+            staging=staging,
+            device=torch.device("cpu"),
         )
         self._in_flight: deque[Answer] = deque()
         self._seconds = {"plan": 0.0, "stage": 0.0, "read": 0.0, "settle": 0.0}
@@ -149,13 +155,13 @@ class _Loop:
         clock, seconds = time.perf_counter, self._seconds
         start = clock()
         plan = self._scheduler.plan()
-        planned = clock()
+        seconds["plan"] += clock() - start
         assert plan is not None, "nothing to plan: not steady decoding"
-        self._assembler.stage(plan)
-        staged = clock()
+        self._table.admit(plan.admissions)
+        start = clock()
+        self._assembler.lay_out(plan, self._table)
+        seconds["stage"] += clock() - start
         self._in_flight.append(self._device.step(plan))
-        seconds["plan"] += planned - start
-        seconds["stage"] += staged - planned
         if len(self._in_flight) > _DEPTH:
             answer = self._in_flight.popleft()
             start = clock()

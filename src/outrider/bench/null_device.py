@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from outrider.core.plan import StepPlan, StepResult
-from outrider.device.readback import unpack
+from outrider.device.readback import Packed, unpack
 
 _GOLDEN = 0.6180339887498949
 """Multiples of it, modulo 1, are spread evenly: acceptance as asked for, without a generator."""
@@ -23,13 +22,11 @@ class Answer:
     """A step that has already ended."""
 
     plan: StepPlan
-    names: tuple[str, ...]
-    shapes: tuple[torch.Size, ...]
-    packed: Tensor  # [sum of sizes] int64
+    packed: Packed
 
     def wait(self) -> StepResult:
         """What the host does once a step has ended."""
-        return unpack(self.plan, self.names, self.shapes, self.packed)
+        return unpack(self.plan, self.packed, self.packed.data)
 
 
 class NullDevice:
@@ -64,5 +61,6 @@ class NullDevice:
         }
         self._num_said[rows] += num_tokens
         self._room[rows] -= num_tokens
-        packed = torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts.values()]))
-        return Answer(plan, tuple(parts), tuple(torch.Size(part.shape) for part in parts.values()), packed)
+        data = torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts.values()]))
+        shapes = tuple(torch.Size(part.shape) for part in parts.values())
+        return Answer(plan, Packed(tuple(parts), shapes, data, tuple(row.num_samples for row in plan.rows)))

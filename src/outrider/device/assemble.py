@@ -1,39 +1,111 @@
 """From a plan to the tensors of a step: one copy in, then ids, positions and slots are made on the device.
 
-The host's part is what it knows exactly: which rows, how many tokens each was given, which rows will be sampled
-and what their parameters ask for. How many drafts are real, and where a row stands, only the device knows.
+The host's part (`Layout`) is what it knows exactly: which rows, how many tokens each was given, which rows will be
+sampled and what their parameters ask for. How many drafts are real, and where a row stands, only the device knows. A
+layout whose rows all decode depends on their number only, but for the rows themselves, so it can be made once and
+serve every such step.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
 from outrider.core.plan import StepPlan
-from outrider.device.layout import WANTS, Layout, Layouts
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
+from outrider.sampling.params import Need
 from outrider.sampling.sampler import SampleBatch
+
+_LISTS = {
+    "random_index": Need.RANDOM,
+    "truncation_index": Need.TRUNCATION,
+    "penalty_index": Need.PENALTIES,
+    "bias_index": Need.BIAS,
+    "min_tokens_index": Need.MIN_TOKENS,
+}
+"""Lists of samples in `SampleBatch`, and who is in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How the rows of a step lie in its flat batch; names as in `StepBatch`."""
+
+    row_counts: tuple[int, ...]
+    samples_of_rows: tuple[int, ...]
+    length_bound: int  # no token stands at or after this position
+    num_logprobs: int | None
+    numbers: Mapping[str, Tensor]
+    """rows, num_known, draft_bound, does_sample, row_starts, sample_starts [R]; token_row, token_offset [T];
+    sample_row, sample_offset, sample_index [S]."""
+    lists: Mapping[str, Tensor | None]
 
 
 class Assembler:
     """Builds the `StepBatch` of a plan."""
 
-    def __init__(
-        self, *, kernels: Kernels, staging: Staging, max_rows: int, num_drafts: int, wants_digest: bool
-    ) -> None:
+    def __init__(self, *, kernels: Kernels, staging: Staging, num_drafts: int, wants_digest: bool) -> None:
         self._kernels = kernels
         self._staging = staging
-        self._layouts = Layouts(max_rows)
-        self._staged: tuple[Layout | None, dict[str, Tensor]] = (None, {})
         self._num_drafts = num_drafts
         self._wants_digest = wants_digest
+        self._last: Layout | None = None
+        self._last_key: object = None
 
-    def assemble(self, plan: StepPlan, table: RequestTable) -> StepBatch:
-        """Write the plan's admissions and blocks to the table, then make the step's tensors."""
-        table.admit(plan.admissions, self._staging)
-        table.add_blocks(plan.new_blocks, self._staging)
-        layout, put = self.stage(plan)
+    def lay_out(self, plan: StepPlan, table: RequestTable) -> Layout:
+        """The layout of one plan, in one copy; the last one's tensors again where the rows lie as they did."""
+        columns = [(row.row, row.num_tokens, row.num_drafts, row.does_sample) for row in plan.rows]
+        rows, counts, draft_bound, does_sample = np.array(columns, dtype=np.int64).T
+        needs, num_logprobs = table.sampling.needs[rows], table.sampling.num_logprobs[rows]
+        length_bound = max([row.length_bound for row in plan.rows])
+        key = (columns, needs.tobytes(), num_logprobs.tobytes())
+        if self._last is not None and key == self._last_key:
+            return replace(self._last, length_bound=length_bound)
+        samples = (1 + draft_bound) * does_sample
+        numbers = _numbers(rows, counts=counts, samples=samples, draft_bound=draft_bound)
+        needs = needs[numbers["sample_row"]]
+        lists = {name: np.flatnonzero(needs & need) for name, need in _LISTS.items()}
+        put = self._staging.put({**numbers, **lists})
+        most_logprobs = int(num_logprobs.max())
+        self._last_key = key
+        self._last = Layout(
+            row_counts=tuple(counts.tolist()),
+            samples_of_rows=tuple(samples.tolist()),
+            length_bound=length_bound,
+            num_logprobs=None if most_logprobs < 0 else most_logprobs,
+            numbers={name: put[name] for name in numbers},
+            lists={name: put[name] if index.size else None for name, index in lists.items()},
+        )
+        return self._last
+
+    def lay_out_decoding(
+        self, rows: Tensor, draft_bound: Tensor, *, length_bound: int, needs: Need, num_logprobs: int | None
+    ) -> Layout:
+        """The layout of any step of these many rows with one known token each: `rows` and `draft_bound` ([R] int64)
+        are read when the step runs. Every sample is in the lists of `needs`."""
+        num_rows, width = rows.shape[0], 1 + self._num_drafts
+        counts = np.full(num_rows, width)
+        numbers = _numbers(
+            np.zeros(num_rows), counts=counts, samples=counts, draft_bound=np.full(num_rows, self._num_drafts)
+        )
+        put = self._staging.put({**numbers, "all": np.arange(num_rows * width)})
+        everyone = put.pop("all")
+        return Layout(
+            row_counts=(width,) * num_rows,
+            samples_of_rows=(width,) * num_rows,
+            length_bound=length_bound,
+            num_logprobs=num_logprobs,
+            numbers={**put, "rows": rows, "draft_bound": draft_bound},
+            lists={name: everyone if needs & need else None for name, need in _LISTS.items()},
+        )
+
+    def build(self, layout: Layout, table: RequestTable) -> StepBatch:
+        """The step's tensors, from the layout and from where the rows of the table stand now."""
+        put = layout.numbers
         rows = put["rows"]
         tokens = self._kernels.assemble(
             table.token_ids,
@@ -59,8 +131,8 @@ class Assembler:
                 slots=tokens.slots,
                 kv_lengths=tokens.kv_lengths,
                 block_tables=table.block_tables[rows],
-                row_counts=tuple(row.num_tokens for row in plan.rows),
-                kv_length_bound=max(row.length_bound for row in plan.rows),
+                row_counts=layout.row_counts,
+                kv_length_bound=layout.length_bound,
             ),
             rows=rows,
             token_row=put["token_row"],
@@ -79,16 +151,32 @@ class Assembler:
                 drafts=drafts[put["sample_row"]],
                 num_logprobs=layout.num_logprobs,
                 wants_digest=self._wants_digest,
-                **{name: put[name] if layout.arrays[name].size else None for name in WANTS},
+                **layout.lists,
             ),
-            length_bound=max(row.length_bound for row in plan.rows) + 1,
+            samples_of_rows=layout.samples_of_rows,
+            length_bound=layout.length_bound + 1,
         )
 
-    def stage(self, plan: StepPlan) -> tuple[Layout, dict[str, Tensor]]:
-        """The host's half: the plan's layout, and its arrays on the device. Nothing is copied where the last step
-        lay the same."""
-        self._layouts.admit(plan.admissions)
-        layout = self._layouts.lay_out(plan)
-        if layout is not self._staged[0]:
-            self._staged = (layout, self._staging.put(layout.arrays))
-        return layout, self._staged[1]
+
+def _numbers(
+    rows: np.ndarray, *, counts: np.ndarray, samples: np.ndarray, draft_bound: np.ndarray
+) -> dict[str, np.ndarray]:
+    row_starts = np.cumsum(counts) - counts
+    sample_starts = np.cumsum(samples) - samples
+    token_row = np.repeat(np.arange(len(counts)), counts)
+    sample_row = np.repeat(np.arange(len(samples)), samples)
+    sample_offset = np.arange(samples.sum()) - sample_starts[sample_row]
+    num_known = counts - draft_bound
+    return {
+        "rows": rows,
+        "num_known": num_known,
+        "draft_bound": draft_bound,
+        "does_sample": (samples > 0).astype(np.int64),
+        "row_starts": row_starts,
+        "sample_starts": sample_starts,
+        "token_row": token_row,
+        "token_offset": np.arange(counts.sum()) - row_starts[token_row],
+        "sample_row": sample_row,
+        "sample_offset": sample_offset,
+        "sample_index": (row_starts + num_known - 1)[sample_row] + sample_offset,
+    }

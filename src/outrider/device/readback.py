@@ -1,21 +1,37 @@
 """Device to host, in one copy per step: the only module that waits for the device.
 
-`begin` packs what the host needs and starts the copy; `Handle.wait` is called one step later. Floats travel as
-their bits.
+`pack` lays what the host needs end to end, on the device; `begin` starts the copy; `Handle.wait` is called one step
+later. Floats travel as their bits.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
+from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
 
 _ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
-"""Parts of every step: tokens [R, K + 1], the others [R]."""
+"""Parts of every step, in this order: tokens [R, K + 1], the others [R]."""
+
+_RING = 8
+"""Results that may wait to be read: more than there are steps in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Results of a step, still on the device. It may have more rows than the plan: padding comes last."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    data: Tensor  # [sum of sizes] int64
+    num_samples: tuple[int, ...]
+    """Samples laid out for each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +39,22 @@ class Handle:
     """A step in flight."""
 
     plan: StepPlan
-    _names: tuple[str, ...]
-    _shapes: tuple[torch.Size, ...]
-    _packed: Tensor  # [sum of sizes] int64
+    _packed: Packed
+    _host: Tensor  # [sum of sizes] int64
+    _event: torch.cuda.Event | None
 
     def wait(self) -> StepResult:
         """Block until the step has ended, and return what it gave."""
-        return unpack(self.plan, self._names, self._shapes, self._packed)
+        if self._event is not None:
+            self._event.synchronize()
+        return unpack(self.plan, self._packed, self._host)
 
 
-def unpack(plan: StepPlan, names: tuple[str, ...], shapes: tuple[torch.Size, ...], packed: Tensor) -> StepResult:
-    """The host's half: results row by row. `packed` is [sum of sizes] int64, the parts laid end to end.
-
-    The first four parts are those of `Readback.begin`, in its order; the others are hashes and log-probabilities.
-    """
-    flat = packed.tolist()
-    num_rows, width = shapes[0]
-    counts = num_rows * width
+def unpack(plan: StepPlan, packed: Packed, host: Tensor) -> StepResult:
+    """Results row by row, from the packed data on the host ([sum of sizes] int64)."""
+    flat = host.tolist()
+    num_rows, width = packed.shapes[0]
+    first = num_rows * width
     rows = [
         RowResult(
             request_id=row.request_id,
@@ -50,37 +65,35 @@ def unpack(plan: StepPlan, names: tuple[str, ...], shapes: tuple[torch.Size, ...
         )
         for row, start, num_tokens, num_accepted, num_drafts in zip(
             plan.rows,
-            range(0, counts, width),
-            flat[counts : counts + num_rows],
-            flat[counts + num_rows : counts + 2 * num_rows],
-            flat[counts + 2 * num_rows : counts + 3 * num_rows],
-            strict=True,
+            range(0, first, width),
+            flat[first : first + num_rows],
+            flat[first + num_rows : first + 2 * num_rows],
+            flat[first + 2 * num_rows : first + 3 * num_rows],
+            strict=False,  # padding comes last
         )
     ]
-    if len(names) > len(_ALWAYS):
-        _add_extras(plan, rows, _extras(names, shapes, packed))
+    if len(packed.names) > len(_ALWAYS):
+        _add_extras(plan, rows, packed, _extras(packed, host))
     return StepResult(step_id=plan.step_id, rows=tuple(rows))
 
 
-def _extras(names: tuple[str, ...], shapes: tuple[torch.Size, ...], packed: Tensor) -> dict[str, list]:
+def _extras(packed: Packed, host: Tensor) -> dict[str, list]:
     """What is there only when asked for, by name; floats travelled as their bits."""
-    parts = torch.split(packed, [shape.numel() for shape in shapes])
+    parts = torch.split(host, [shape.numel() for shape in packed.shapes])
     values = {}
-    for name, shape, part in zip(names, shapes, parts, strict=True):
-        if name in _ALWAYS:
-            continue
+    for name, shape, part in zip(packed.names, packed.shapes, parts, strict=True):
         if name in ("logprobs", "top_logprobs"):
             part = part.to(torch.int32).view(torch.float32)
-        values[name] = part.view(shape).tolist()
+        if name not in _ALWAYS:
+            values[name] = part.view(shape).tolist()
     return values
 
 
-def _add_extras(plan: StepPlan, rows: list[RowResult], values: dict[str, list]) -> None:
+def _add_extras(plan: StepPlan, rows: list[RowResult], packed: Packed, values: dict[str, list]) -> None:
     """Hashes and log-probabilities of the emitted tokens, where the step has them."""
-    start = 0
-    for row, result in zip(plan.rows, rows, strict=True):
+    starts = itertools.accumulate(packed.num_samples, initial=0)
+    for row, result, start in zip(plan.rows, rows, starts, strict=False):
         samples = range(start, start + len(result.token_ids))
-        start += row.num_samples
         if "hashes" in values:
             result.logits_hashes = tuple(values["hashes"][sample] for sample in samples)
         wanted = row.params.logprobs
@@ -96,20 +109,34 @@ def _add_extras(plan: StepPlan, rows: list[RowResult], values: dict[str, list]) 
             )
 
 
+def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice) -> Packed:
+    """Lay the results of one step end to end; does not wait."""
+    always = (choice.token_ids, choice.num_tokens, choice.num_accepted, batch.num_drafts)
+    parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
+    if sampled.logits_hashes is not None:
+        parts["hashes"] = sampled.logits_hashes
+    if sampled.logprobs is not None:
+        assert sampled.ranks is not None and sampled.top_ids is not None and sampled.top_logprobs is not None
+        parts["logprobs"] = sampled.logprobs.contiguous().view(torch.int32)
+        parts["ranks"] = sampled.ranks
+        parts["top_ids"] = sampled.top_ids
+        parts["top_logprobs"] = sampled.top_logprobs.contiguous().view(torch.int32)
+    data = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
+    return Packed(tuple(parts), tuple(part.shape for part in parts.values()), data, batch.samples_of_rows)
+
+
 class Readback:
     """Starts the copies."""
 
-    def begin(self, plan: StepPlan, batch: StepBatch, *, sampled: Sampled, choice: Choice) -> Handle:
-        """Pack and start the copy of one step's results; does not wait."""
-        always = (choice.token_ids, choice.num_tokens, choice.num_accepted, batch.num_drafts)
-        parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
-        if sampled.logits_hashes is not None:
-            parts["hashes"] = sampled.logits_hashes
-        if sampled.logprobs is not None:
-            assert sampled.ranks is not None and sampled.top_ids is not None and sampled.top_logprobs is not None
-            parts["logprobs"] = sampled.logprobs.contiguous().view(torch.int32)
-            parts["ranks"] = sampled.ranks
-            parts["top_ids"] = sampled.top_ids
-            parts["top_logprobs"] = sampled.top_logprobs.contiguous().view(torch.int32)
-        packed = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
-        return Handle(plan, tuple(parts), tuple(part.shape for part in parts.values()), packed)
+    def __init__(self, device: torch.device) -> None:
+        self._ring = PinnedRing(_RING, 1024) if device.type == "cuda" else None
+
+    def begin(self, plan: StepPlan, packed: Packed) -> Handle:
+        """Start the copy of one step's results; does not wait."""
+        if self._ring is None:
+            return Handle(plan, packed, packed.data, None)
+        slot = self._ring.take(packed.data.numel())
+        host = slot.buffer[: packed.data.numel()]
+        host.copy_(packed.data, non_blocking=True)
+        slot.event.record()
+        return Handle(plan, packed, host, slot.event)

@@ -24,6 +24,7 @@ class StepBatch:
     sample_starts: Tensor  # [R] int64, first sample of each row
     num_samples: Tensor  # [R] int64, 1 + real drafts; 0 for a chunk that is not the last, or without room
     sample: SampleBatch
+    samples_of_rows: tuple[int, ...]  # samples laid out for each row
     length_bound: int  # host's bound on the tokens known of any row after this step
 
     @property

@@ -15,7 +15,10 @@ from outrider.sampling.verifier import Choice
 
 
 class RequestTable:
-    """State of up to `max_rows` requests of up to `max_model_len` tokens, `num_drafts` drafts each."""
+    """State of up to `max_rows` requests of up to `max_model_len` tokens, `num_drafts` drafts each.
+
+    One more row, `padding_row`, belongs to nobody: it has no room, so a step that lists it emits nothing for it.
+    """
 
     def __init__(
         self,
@@ -26,8 +29,12 @@ class RequestTable:
         block_size: int,
         vocab_size: int,
         kernels: Kernels,
+        staging: Staging,
         device: torch.device,
     ) -> None:
+        self.padding_row = max_rows
+        max_rows += 1
+
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
@@ -44,13 +51,14 @@ class RequestTable:
         self.block_tables = zeros(max_rows, -(-max_model_len // block_size), dtype=torch.int32)
         self.sampling = SamplingTable(max_rows, vocab_size, device)
         self._kernels = kernels
+        self._staging = staging
 
-    def admit(self, admissions: tuple[Admission, ...], staging: Staging) -> None:
+    def admit(self, admissions: tuple[Admission, ...]) -> None:
         """Fill the rows of requests that start or resume; everything of the row's former owner is overwritten."""
         if not admissions:
             return
-        tokens = staging.put({str(index): entry.token_ids for index, entry in enumerate(admissions)})
-        scalars = staging.put(
+        tokens = self._staging.put({str(index): entry.token_ids for index, entry in enumerate(admissions)})
+        scalars = self._staging.put(
             {
                 "rows": [entry.row for entry in admissions],
                 "num_tokens": [len(entry.token_ids) for entry in admissions],
@@ -62,17 +70,17 @@ class RequestTable:
         self.num_tokens[rows] = scalars["num_tokens"]
         self.num_computed[rows] = scalars["num_computed"]
         self.max_total[rows] = scalars["max_total"]
-        self.num_drafts[rows] = 0
-        self.block_tables[rows] = 0
+        self.num_drafts.index_fill_(0, rows, 0)
+        self.block_tables.index_fill_(0, rows, 0)
         for index, entry in enumerate(admissions):
             self.token_ids[entry.row, : len(entry.token_ids)] = tokens[str(index)].to(torch.int32)
             self.sampling.write(entry)
 
-    def add_blocks(self, new_blocks: tuple[NewBlocks, ...], staging: Staging) -> None:
+    def add_blocks(self, new_blocks: tuple[NewBlocks, ...]) -> None:
         """Append blocks to block tables."""
         if not new_blocks:
             return
-        put = staging.put(
+        put = self._staging.put(
             {
                 "rows": [entry.row for entry in new_blocks for _ in entry.block_ids],
                 "columns": [entry.first_index + i for entry in new_blocks for i in range(len(entry.block_ids))],

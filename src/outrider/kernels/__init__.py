@@ -44,6 +44,20 @@ class Kernels(Protocol):
     def write_kv(self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
         """k, v [M, Hk, D] into caches [num_blocks, block_size, Hk, D] at slots [M] int64."""
 
+    def rotary_and_write_kv(
+        self,
+        heads: Tensor,
+        positions: Tensor,
+        cos_sin: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        slots: Tensor,
+        *,
+        norms: tuple[Tensor, Tensor] | None = None,
+        eps: float = 0.0,
+    ) -> Tensor:
+        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv."""
+
     def plan_attention(
         self, block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
     ) -> Any:
@@ -124,6 +138,7 @@ FILES = {
     "rotary": "rope",
     "embedding": "embedding",
     "write_kv": "kv",
+    "rotary_and_write_kv": "kv",
     "plan_attention": "attention",
     "paged_attention": "attention",
     "assemble": "index",
@@ -134,12 +149,16 @@ FILES = {
 """The file that holds each kernel, in every implementation."""
 
 
+IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
+"""Each implementation and the package of its files."""
+
+
 def load_kernels(name: str) -> Kernels:
-    """The implementation called `name`: a sub-package of this one with the files of `FILES`."""
-    if name != "reference":
-        raise ConfigError(f"kernels {name!r} are not known. Known: reference.")
+    """The implementation called `name`."""
+    if name not in IMPLEMENTATIONS:
+        raise ConfigError(f"kernels {name!r} are not known. Known: {', '.join(IMPLEMENTATIONS)}.")
     functions: dict[str, Callable[..., Any]] = {
-        function: getattr(importlib.import_module(f"{__name__}.{name}.{file}"), function)
+        function: getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
         for function, file in FILES.items()
     }
     return cast(Kernels, types.SimpleNamespace(**functions))

@@ -23,6 +23,9 @@ _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
 
 _HALF = 64
 
+_COMBINED_HEADS = 4
+"""Heads to a CTA where pieces are merged; most find nothing to merge, and fewer CTAs end sooner."""
+
 
 @dataclass(slots=True)
 class AttentionPlan:
@@ -117,7 +120,7 @@ def paged_attention(
         )
     for work in works:
         if work.may_split:
-            combine_kernel[(work.tiles.tokens.shape[0], num_heads)](
+            combine_kernel[(work.tiles.tokens.shape[0], triton.cdiv(num_heads, _COMBINED_HEADS))](
                 work.tiles.tokens,
                 plan.kv_lengths,
                 work.splits,
@@ -125,11 +128,13 @@ def paged_attention(
                 state,
                 q if sinks is None else sinks,
                 out,
+                num_heads,
                 out.stride(0),
                 work.max_pieces,
+                HEADS=_COMBINED_HEADS,
                 D=head_dim,
                 HAS_SINKS=sinks is not None,
-                num_warps=1,
+                num_warps=_COMBINED_HEADS,
                 launch_pdl=True,
             )
     return out

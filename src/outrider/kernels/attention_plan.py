@@ -7,7 +7,7 @@ several: parts of whole pieces. None of this can change a bit: pieces are always
 # (arguments of kernels are Triton's own)
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 import triton
@@ -55,9 +55,37 @@ class Work:
     may_split: bool
 
 
-@lru_cache(maxsize=256)
+_SHORT = 32
+"""Rows of at most this many tokens, all alike, are those of decoding."""
+
+
 def make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device) -> tuple[Tiles, ...]:
-    """Tiles of `heads` query heads (a power of two) by tokens; tall ones for rows with many tokens."""
+    """Tiles of `heads` query heads (a power of two) by tokens; tall ones for rows with many tokens.
+
+    The tiles of a batch that decodes live for ever: a captured graph reads them.
+    """
+    is_decoding = row_counts[0] <= _SHORT and row_counts == (row_counts[0],) * len(row_counts)
+    make = _kept_tiles if is_decoding else _recent_tiles
+    return make(row_counts, heads, max_row_blocks, device)
+
+
+@lru_cache(maxsize=64)
+def _recent_tiles(
+    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device
+) -> tuple[Tiles, ...]:
+    return _make_tiles(row_counts, heads, max_row_blocks, device)
+
+
+@cache
+def _kept_tiles(
+    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device
+) -> tuple[Tiles, ...]:
+    return _make_tiles(row_counts, heads, max_row_blocks, device)
+
+
+def _make_tiles(
+    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device
+) -> tuple[Tiles, ...]:
     per_block = ROWS // heads
     tables: dict[int, list[tuple[int, int, int, int]]] = {1: [], 2: []}
     start = 0

@@ -50,7 +50,7 @@ def _load_state(p_acc, p_state, o_slot, o_d, m_piece, D: gl.constexpr):
     return m, w, acc
 
 
-@gluon.jit(do_not_specialize=["out_stride", "max_pieces"])
+@gluon.jit(do_not_specialize=["num_heads", "out_stride", "max_pieces"])
 def combine_kernel(
     p_tokens,  # [n] int32, tokens that may have been split
     p_lengths,
@@ -59,39 +59,40 @@ def combine_kernel(
     p_state,
     p_sinks,
     p_out,
+    num_heads,
     out_stride,
     max_pieces,
+    HEADS: gl.constexpr,
     D: gl.constexpr,
     HAS_SINKS: gl.constexpr,
 ):
-    """One token and query head: the first part, then pieces in ascending order."""
-    BLOCK: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [1, gl.num_warps()], [1, 0])
+    """One token and HEADS query heads, a warp each: the first part, then pieces in ascending order."""
+    BLOCK: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [gl.num_warps(), 1], [1, 0])
     ROW: gl.constexpr = gl.SliceLayout(1, BLOCK)
     gdc_launch_dependents()
     gdc_wait()
     i_token = gl.load(p_tokens + gl.program_id(0))
-    i_head = gl.program_id(1)
     num_merged = gl.load(p_splits + i_token * 2)
     first_piece = gl.load(p_splits + i_token * 2 + 1)
     length = gl.load(p_lengths + i_token).to(gl.int32)
     if num_merged == 0:
         return
-    o_one = gl.arange(0, 1, layout=ROW)
+    o_head = gl.program_id(1) * HEADS + gl.arange(0, HEADS, layout=ROW)
     o_d = gl.arange(0, D, layout=gl.SliceLayout(0, BLOCK))
-    m_one = o_one == 0
-    o_slot = o_one + (i_token * gl.num_programs(1) + i_head).to(gl.int64) * max_pieces
-    m, w, acc = _load_state(p_acc, p_state, o_slot + first_piece, o_d, m_one, D)
+    m_head = o_head < num_heads
+    o_slot = (i_token.to(gl.int64) * num_heads + o_head) * max_pieces
+    m, w, acc = _load_state(p_acc, p_state, o_slot + first_piece, o_d, m_head, D)
     end = (length + PIECE - 1) // PIECE
     for i in range(first_piece + num_merged, end, 4):
         # all loads before the first use; a piece that is not there changes nothing
-        m_0, w_0, acc_0 = _load_state(p_acc, p_state, o_slot + i, o_d, m_one, D)
-        m_1, w_1, acc_1 = _load_state(p_acc, p_state, o_slot + i + 1, o_d, m_one & (i + 1 < end), D)
-        m_2, w_2, acc_2 = _load_state(p_acc, p_state, o_slot + i + 2, o_d, m_one & (i + 2 < end), D)
-        m_3, w_3, acc_3 = _load_state(p_acc, p_state, o_slot + i + 3, o_d, m_one & (i + 3 < end), D)
+        m_0, w_0, acc_0 = _load_state(p_acc, p_state, o_slot + i, o_d, m_head, D)
+        m_1, w_1, acc_1 = _load_state(p_acc, p_state, o_slot + i + 1, o_d, m_head & (i + 1 < end), D)
+        m_2, w_2, acc_2 = _load_state(p_acc, p_state, o_slot + i + 2, o_d, m_head & (i + 2 < end), D)
+        m_3, w_3, acc_3 = _load_state(p_acc, p_state, o_slot + i + 3, o_d, m_head & (i + 3 < end), D)
         m, w, acc = merge(m, w, acc, m_0, w_0, acc_0)
         m, w, acc = merge(m, w, acc, m_1, w_1, acc_1)
         m, w, acc = merge(m, w, acc, m_2, w_2, acc_2)
         m, w, acc = merge(m, w, acc, m_3, w_3, acc_3)
-    out = normalise(m, w, acc, p_sinks, o_one + i_head, m_one, HAS_SINKS).to(p_out.dtype.element_ty)
-    p_row = p_out + i_token.to(gl.int64) * out_stride + i_head * D
-    gl.store(p_row + o_one[:, None] + o_d[None, :], out, mask=m_one[:, None] & (o_d[None, :] < D))
+    out = normalise(m, w, acc, p_sinks, o_head, m_head, HAS_SINKS).to(p_out.dtype.element_ty)
+    p_row = p_out + i_token.to(gl.int64) * out_stride + o_head * D
+    gl.store(p_row[:, None] + o_d[None, :], out, mask=m_head[:, None] & (o_d[None, :] < D))

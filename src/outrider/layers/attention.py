@@ -43,18 +43,19 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
-        self._write_kv = context.kernels.write_kv
+        self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
         self._backend = context.backend
 
     def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
         num_tokens = x.shape[0]
         heads = self.qkv_proj(x).view(num_tokens, -1, self.head_dim)
-        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
+        norms, eps = None, 0.0
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
         (rope,) = self._rope
-        q, k = rope(q, batch.positions), rope(k, batch.positions)
-        self._write_kv(k, v, cache.k, cache.v, batch.slots)
+        q = self._rotary_and_write_kv(
+            heads, batch.positions, rope.cos_sin, cache.k, cache.v, batch.slots, norms=norms, eps=eps
+        )
         attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
-        return self.o_proj(attended.reshape(num_tokens, -1))
+        return self.o_proj(attended.view(num_tokens, -1))

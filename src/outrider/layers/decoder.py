@@ -31,7 +31,7 @@ class Hidden:
 
 
 class DecoderLayer(nn.Module):
-    """h += attention(norm(h)); h += mlp(norm(h))."""
+    """h += attention(norm(h)); h += mlp(norm(h)). Each sum is made together with the norm that follows it."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, attention: nn.Module, mlp: nn.Module):
         super().__init__()
@@ -40,11 +40,20 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps, context)
         self.mlp = mlp
 
-    def forward(self, h: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
-        """h [M, H] -> [M, H], both residual adds done."""
-        attended = self.self_attn(self.input_layernorm(h), batch, cache, metadata)
-        normed, h = self.post_attention_layernorm.add(attended, h)
-        return h + self.mlp(normed)
+    def forward(
+        self, x: Tensor, h: Tensor | None, batch: ForwardBatch, cache: LayerKV, metadata: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x, h [M, H]: what the layer before adds to its residual stream, and that stream (None: x is all of it).
+
+        Returns this layer's own (addend, stream), and the stream that went in, summed.
+        """
+        if h is None:
+            normed, entered = self.input_layernorm(x), x
+        else:
+            normed, entered = self.input_layernorm.add(x, h)
+        attended = self.self_attn(normed, batch, cache, metadata)
+        normed, h = self.post_attention_layernorm.add(attended, entered)
+        return self.mlp(normed), h, entered
 
 
 class CausalLM(nn.Module):
@@ -85,14 +94,16 @@ class CausalLM(nn.Module):
     def forward(self, batch: ForwardBatch, caches: Sequence[LayerKV]) -> Hidden:
         """Runs all layers, writing K and V of every token into `caches` (one per layer)."""
         metadata = self.context.backend.begin(batch)
-        h = self.embed_tokens(batch.token_ids)
-        tapped = {0: h}
-        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True), start=1):
-            h = layer(h, batch, cache, metadata)
-            if index in self.taps:
-                tapped[index] = h
-        taps = torch.cat([tapped[tap] for tap in self.taps], dim=1) if self.taps else None
-        return Hidden(self.norm(h), taps)
+        x, h = self.embed_tokens(batch.token_ids), None
+        entered = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, h, before = layer(x, h, batch, cache, metadata)
+            entered.append(before)
+        assert h is not None, "a model has layers"
+        last, total = self.norm.add(x, h)
+        entered.append(total)
+        taps = torch.cat([entered[tap] for tap in self.taps], dim=1) if self.taps else None
+        return Hidden(last, taps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [S, H], rows of `Hidden.last` -> [S, vocab_size] fp32."""

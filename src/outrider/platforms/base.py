@@ -11,7 +11,7 @@ import outrider.platforms as package
 from outrider.core import plugins
 from outrider.core.errors import ConfigError, UnsupportedError
 
-_LATER = ("cuda", "rocm")
+_LATER = ("rocm",)
 
 
 class BasePlatform(ABC):
@@ -43,10 +43,10 @@ class BasePlatform(ABC):
 
 
 def select_platform(name: str) -> BasePlatform:
-    """The platform called `name`; "auto" takes the CPU, the only one that is built."""
+    """The platform called `name`; "auto" takes a GPU if PyTorch finds one."""
     if name in _LATER and name not in platform_names():
         raise UnsupportedError(f"device={name!r} is not built yet. Use device='cpu'.")
-    chosen = "cpu" if name == "auto" else name
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if chosen not in platform_names():
         raise ConfigError(f"device={name!r} is not known. Known: auto, {', '.join(platform_names())}.")
     platform: BasePlatform = plugins.find(package, chosen, what="device").Platform()

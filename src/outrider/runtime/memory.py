@@ -1,4 +1,12 @@
-"""How many KV blocks there are: bytes at hand over bytes of a block, target and drafter together."""
+"""How many KV blocks there are: bytes at hand over bytes of a block, target and drafter together.
+
+A GPU's bytes at hand are what one measurement leaves: the weights are loaded, the largest step has run once, and its
+peak is known. The sum is kept as lines for a person.
+"""
+
+from dataclasses import dataclass
+
+import torch
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
@@ -6,16 +14,58 @@ from outrider.core.errors import ConfigError
 CPU_KV_BYTES = 1 << 30
 """A CPU gives this much to the KV cache, times gpu_memory_utilization: memory is shared with everything else."""
 
+_GIB = float(1 << 30)
 
-def size_blocks(config: EngineConfig, *, bytes_per_block: int, max_model_len: int) -> int:
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes for the KV cache, and how they came about."""
+
+    num_bytes: int
+    explanation: str
+
+
+def cpu_room(utilization: float) -> Room:
+    """A fixed share, because a CPU's memory is not the engine's own."""
+    num_bytes = int(CPU_KV_BYTES * utilization)
+    return Room(num_bytes, f"{utilization:g} of {CPU_KV_BYTES / _GIB:g} GiB")
+
+
+class GpuMeasurement:
+    """Made when the weights stand; `room` after the largest steps have run."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        self._weights = torch.cuda.memory_allocated(device)
+
+    def room(self, utilization: float) -> Room:
+        """What `utilization` of the device leaves beside weights, the peak of a step, as much again for captured
+        graphs, and what is held outside of PyTorch."""
+        torch.cuda.synchronize(self._device)
+        step = torch.cuda.max_memory_allocated(self._device) - self._weights
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self._device)
+        other = total - free - torch.cuda.memory_reserved(self._device)
+        num_bytes = int(total * utilization) - self._weights - 2 * step - other
+        explanation = (
+            f"{max(num_bytes, 0) / _GIB:.2f} GiB = {utilization:g} of {total / _GIB:.2f} GiB"
+            f" - {self._weights / _GIB:.2f} weights and tables - 2 x {step / _GIB:.2f} largest step (eager, graphs)"
+            f" - {other / _GIB:.2f} held outside of PyTorch"
+        )
+        return Room(num_bytes, explanation)
+
+
+def size_blocks(config: EngineConfig, room: Room, *, bytes_per_block: int, max_model_len: int) -> int:
     """Number of blocks, null block included; never more than max_num_seqs full-length requests can use."""
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     most = 1 + config.max_num_seqs * -(-max_model_len // config.block_size)
-    count = min(most, int(CPU_KV_BYTES * config.gpu_memory_utilization) // bytes_per_block)
+    count = min(most, room.num_bytes // bytes_per_block)
     if count < 2:
         raise ConfigError(
-            f"one KV block takes {bytes_per_block} bytes and there is room for {count}: two are the least. "
-            "Raise gpu_memory_utilization or choose a smaller model."
+            f"one KV block takes {bytes_per_block} bytes and there is room for {max(count, 0)}: two are the least"
+            f" ({room.explanation}). Raise gpu_memory_utilization or choose a smaller model."
         )
     return count

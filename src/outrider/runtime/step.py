@@ -5,8 +5,8 @@ What differs was chosen when its parts were made. Nothing here waits for the dev
 
 from outrider.attention.kv import KVCache
 from outrider.core.plan import StepPlan
-from outrider.device.assemble import Assembler
-from outrider.device.readback import Handle, Readback
+from outrider.device.assemble import Assembler, Layout
+from outrider.device.readback import Packed, pack
 from outrider.device.table import RequestTable
 from outrider.layers.decoder import CausalLM
 from outrider.sampling.sampler import Sampler
@@ -15,7 +15,7 @@ from outrider.speculation.drafter import BaseDrafter
 
 
 class Step:
-    """Runs plans on one model."""
+    """Runs steps of one model. It reads the layout and the table only, so it can be captured and replayed."""
 
     def __init__(
         self,
@@ -32,13 +32,17 @@ class Step:
         self.assembler = assembler
         self.drafter = drafter
         self.sampler = Sampler()
-        self.readback = Readback()
 
-    def __call__(self, plan: StepPlan) -> Handle:
-        """Launch one step; its results are read later through the handle."""
-        batch = self.assembler.assemble(plan, self.table)
+    def admit(self, plan: StepPlan) -> None:
+        """Write the plan's admissions and blocks to the table."""
+        self.table.admit(plan.admissions)
+        self.table.add_blocks(plan.new_blocks)
         if self.drafter is not None:
             self.drafter.admit(plan.admissions)
+
+    def __call__(self, layout: Layout) -> Packed:
+        """Run one step; its results are read later."""
+        batch = self.assembler.build(layout, self.table)
         hidden = self.model(batch.forward, self.caches)
         logits = self.model.logits(hidden.last[batch.sample_index])
         sampled = self.sampler(logits, batch.sample, self.table.sampling)
@@ -49,9 +53,9 @@ class Step:
             drafts=batch.drafts,
             room=batch.room,
         )
-        handle = self.readback.begin(plan, batch, sampled=sampled, choice=choice)
+        packed = pack(batch, sampled=sampled, choice=choice)
         self.table.commit(batch, choice)
         if self.drafter is not None:
             drafts = self.drafter.propose(batch, hidden=hidden, choice=choice)
             self.table.put_drafts(batch, drafts, position_limit=self.drafter.position_limit)
-        return handle
+        return packed

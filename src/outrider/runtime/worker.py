@@ -1,17 +1,20 @@
 """Everything one device needs for its steps: model, drafter, KV memory, table. Built once, in this order:
 
-platform -> kernels and attention backend -> target weights -> drafter -> number of KV blocks -> memory -> step.
+platform -> kernels and attention backend -> target weights -> drafter -> table and step -> number of KV blocks ->
+memory -> graphs.
 """
 
 import torch
 
-from outrider.attention.kv import KVCache
+from outrider.attention.kv import KVCache, KVSpec
 from outrider.attention.selector import select_backend
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
-from outrider.core.plan import StepPlan
+from outrider.core.plan import RowPlan, StepPlan
+from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler
-from outrider.device.readback import Handle
+from outrider.device.graphs import StepGraphs
+from outrider.device.readback import Handle, Readback
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
@@ -20,8 +23,9 @@ from outrider.layers.decoder import kv_spec
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
-from outrider.runtime.memory import size_blocks
+from outrider.runtime.memory import GpuMeasurement, Room, cpu_room, size_blocks
 from outrider.runtime.step import Step
+from outrider.sampling.params import Need
 from outrider.speculation.drafter import BaseDrafter, DrafterContext, load_drafter
 
 
@@ -64,42 +68,87 @@ class Worker:
                 )
             )
             model.set_taps(self.drafter.tap_layers)
-        drafter_bytes = self.drafter.bytes_per_block if self.drafter else 0
-        self.num_blocks = size_blocks(
-            config, bytes_per_block=spec.bytes_per_block + drafter_bytes, max_model_len=self.max_model_len
-        )
         self.num_lookahead = self.drafter.num_lookahead if self.drafter else 0
-        staging = Staging(self.platform.device)
-        table = RequestTable(
+        self._staging = Staging(self.platform.device)
+        self._readback = Readback(self.platform.device)
+        self._table = RequestTable(
             max_rows=config.max_num_seqs,
             max_model_len=self.max_model_len,
             num_drafts=config.num_speculative_tokens,
             block_size=config.block_size,
             vocab_size=self.model_config.vocab_size,
             kernels=kernels,
+            staging=self._staging,
             device=self.platform.device,
         )
+        self._assembler = Assembler(
+            kernels=kernels,
+            staging=self._staging,
+            num_drafts=config.num_speculative_tokens,
+            wants_digest=config.logits_digest,
+        )
         if self.drafter is not None:
-            self.drafter.allocate(self.num_blocks, config.block_size)
-            self.drafter.attach(table, staging)
+            self.drafter.attach(self._table, self._staging)
         self._step = Step(
             model=model,
-            caches=KVCache(spec, self.num_blocks, device=self.platform.device),
-            table=table,
-            assembler=Assembler(
-                kernels=kernels,
-                staging=staging,
-                max_rows=config.max_num_seqs,
-                num_drafts=config.num_speculative_tokens,
-                wants_digest=config.logits_digest,
-            ),
+            caches=self._allocate(spec, 2),
+            table=self._table,
+            assembler=self._assembler,
             drafter=self.drafter,
         )
+        self.room = self._measure_room()
+        drafter_bytes = self.drafter.bytes_per_block if self.drafter else 0
+        self.num_blocks = size_blocks(
+            config, self.room, bytes_per_block=spec.bytes_per_block + drafter_bytes, max_model_len=self.max_model_len
+        )
+        self._step.caches = self._allocate(spec, self.num_blocks)
+        self._graphs = self._make_graphs()
+
+    def _allocate(self, spec: KVSpec, num_blocks: int) -> KVCache:
+        if self.drafter is not None:
+            self.drafter.allocate(num_blocks, self.config.block_size)
+        return KVCache(spec, num_blocks, device=self.platform.device)
+
+    @torch.inference_mode()
+    def _measure_room(self) -> Room:
+        if self.platform.device.type != "cuda":
+            return cpu_room(self.config.gpu_memory_utilization)
+        measurement = GpuMeasurement(self.platform.device)
+        self._table.sampling.needs[self._table.padding_row] = Need.RANDOM | Need.TRUNCATION
+        self._step(self._assembler.lay_out(_largest_plan(self.config, self._table.padding_row), self._table))
+        self._table.sampling.needs[self._table.padding_row] = Need.NOTHING
+        return measurement.room(self.config.gpu_memory_utilization)
+
+    @torch.inference_mode()
+    def _make_graphs(self) -> StepGraphs | None:
+        if self.platform.device.type != "cuda" or self.config.enforce_eager:
+            return None
+        if self.drafter is not None and not self.drafter.is_capturable:
+            return None
+        graphs = StepGraphs(
+            self._step,
+            assembler=self._assembler,
+            table=self._table,
+            staging=self._staging,
+            max_rows=self.config.max_num_seqs,
+            max_model_len=self.max_model_len,
+        )
+        graphs.prepare()
+        return graphs
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> Handle:
-        """Launch one step."""
-        return self._step(plan)
+        """Launch one step; its results are read later through the handle."""
+        self._step.admit(plan)
+        packed = self._graphs.replay(plan) if self._graphs is not None else None
+        if packed is None:
+            packed = self._step(self._assembler.lay_out(plan, self._table))
+        return self._readback.begin(plan, packed)
+
+    @property
+    def num_graphs(self) -> int:
+        """Shapes of steps that are replayed as graphs; 0 where every step is launched."""
+        return self._graphs.num_captured if self._graphs is not None else 0
 
     @property
     def is_exact(self) -> bool:
@@ -117,6 +166,8 @@ class Worker:
             ("attention backend", f"{self.selection.backend.name}: {self.selection.reason}"),
             *(("  not " + name, reason) for name, reason in self.selection.refused),
             ("KV blocks", f"{self.num_blocks - 1} of {self.config.block_size} tokens"),
+            ("KV memory", self.room.explanation),
+            ("graphs", f"{self.num_graphs} captured" if self.num_graphs else "none"),
         ]
         if self.config.speculative is not None and self.drafter is not None:
             invariant = "row-invariant" if self.drafter.is_row_invariant else "not row-invariant"
@@ -128,6 +179,33 @@ class Worker:
             ("exact", "yes: tokens depend on weights, prompt, parameters and seed only" if self.is_exact else "NO")
         )
         return lines
+
+
+def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:
+    """As many tokens and samples as a step can have, none of them anybody's."""
+    width = 1 + config.num_speculative_tokens
+    left = config.step_token_budget
+    counts: list[int] = []
+    while left >= width and len(counts) < config.max_num_seqs:
+        counts.append(width)
+        left -= width
+    rows = [_padding_plan(padding_row, count, num_drafts=width - 1) for count in counts]
+    if left > 0:
+        rows.append(_padding_plan(padding_row, left, num_drafts=0))
+    return StepPlan(step_id=0, admissions=(), new_blocks=(), rows=tuple(rows))
+
+
+def _padding_plan(row: int, num_tokens: int, *, num_drafts: int) -> RowPlan:
+    return RowPlan(
+        request_id="",
+        epoch=0,
+        row=row,
+        num_tokens=num_tokens,
+        num_drafts=num_drafts,
+        does_sample=True,
+        length_bound=num_tokens,
+        params=SamplingParams(),
+    )
 
 
 def _max_model_len(config: EngineConfig, model_limit: int) -> int:

@@ -5,14 +5,42 @@ Lengths, drafts and last tokens are in the request table; nothing here is keyed 
 """
 
 from collections.abc import Sequence
+from enum import IntFlag
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from outrider.core.plan import Admission
-from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS
+from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS, SamplingParams
 
 _LARGEST = torch.finfo(torch.float32).max
+
+
+class Need(IntFlag):
+    """Parts of the sampler that a request needs: host facts that choose work, never a result."""
+
+    NOTHING = 0
+    RANDOM = 1
+    TRUNCATION = 2
+    PENALTIES = 4
+    BIAS = 8
+    MIN_TOKENS = 16
+
+
+def needs_of(params: SamplingParams) -> Need:
+    """What a request with these parameters needs."""
+    need = Need.NOTHING
+    for part, is_needed in (
+        (Need.RANDOM, not params.is_greedy),
+        (Need.TRUNCATION, params.has_truncation),
+        (Need.PENALTIES, params.has_penalties),
+        (Need.BIAS, bool(params.logit_bias)),
+        (Need.MIN_TOKENS, params.min_tokens > 0),
+    ):
+        if is_needed:
+            need |= part
+    return need
 
 
 class SamplingTable:
@@ -49,6 +77,9 @@ class SamplingTable:
         self.output_counts = torch.zeros(max_rows, vocab_size, dtype=torch.int32, device=device)
         self.prompt_mask = torch.zeros(max_rows, vocab_size, dtype=torch.bool, device=device)
 
+        self.needs = np.zeros(max_rows, dtype=np.int64)  # on the host: `Need` of each row
+        self.num_logprobs = np.full(max_rows, -1)  # on the host: top log-probabilities asked for, -1 for none
+
     def write(self, admission: Admission) -> None:
         """Fill the row of a request that starts, or starts again: nothing of the row's last owner stays.
 
@@ -56,6 +87,8 @@ class SamplingTable:
         `num_prompt_tokens` are prompt, the rest is output. Raises nothing; ids were checked at admission.
         """
         params, row = admission.params, admission.row
+        self.needs[row] = needs_of(params)
+        self.num_logprobs[row] = -1 if params.logprobs is None else params.logprobs
         for table, value in (
             (self.temperature, 0.0 if params.is_greedy else params.temperature),
             (self.top_p, params.top_p),

@@ -50,6 +50,8 @@ class BaseDrafter(ABC):
 
     is_row_invariant = True
     """False: acceptance counts may vary from run to run. The tokens cannot."""
+    is_capturable = True
+    """False: `propose` does more than launch kernels, so no step with it is replayed as a graph."""
     num_lookahead = 0
     """KV indices it writes behind the last known token."""
     tap_layers: tuple[int, ...] = ()

@@ -1,6 +1,9 @@
-"""Writing keys and values into the paged cache."""
+"""Writing keys and values into the paged cache, alone and behind the head norms and the rotation."""
 
 from torch import Tensor
+
+from outrider.kernels.reference.norm import rms_norm
+from outrider.kernels.reference.rope import rotary
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
@@ -10,3 +13,26 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
     """
     k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, slots, k)
     v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, slots, v)
+
+
+def rotary_and_write_kv(
+    heads: Tensor,
+    positions: Tensor,
+    cos_sin: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slots: Tensor,
+    *,
+    norms: tuple[Tensor, Tensor] | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """heads [M, Hq + 2 Hk, D], q then k then v -> rotated q [M, Hq, D]; rotated k, and v, go to the caches.
+
+    `norms`: weights [D] of an RMSNorm of each head of q and of k, before the rotation.
+    """
+    num_kv_heads = k_cache.shape[2]
+    q, k, v = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
+    if norms is not None:
+        q, k = rms_norm(q, norms[0], eps), rms_norm(k, norms[1], eps)
+    write_kv(rotary(k, positions, cos_sin), v, k_cache, v_cache, slots)
+    return rotary(q, positions, cos_sin)

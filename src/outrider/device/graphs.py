@@ -1,0 +1,140 @@
+"""Steady decoding as one CUDA graph: a step whose rows all decode is replayed, not launched.
+
+A graph serves every step of its shape: rows padded to a bucket, lengths below a bound, the parts of the sampler that
+its requests need. It reads rows from one buffer that is overwritten before each replay; all else of the layout depends
+on the shape alone. Padding is the table's padding row, for which a step does nothing. A shape outside the prepared ones
+is captured when it first comes. What the step computes is not known here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from outrider.core.plan import StepPlan
+from outrider.device.assemble import Assembler, Layout
+from outrider.device.readback import Packed
+from outrider.device.staging import Staging
+from outrider.device.table import RequestTable
+from outrider.sampling.params import Need
+
+ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Rows of a graph; more are never replayed."""
+
+_FIRST_LENGTH_BOUND = 4096
+_LENGTH_STEP = 8
+"""Bounds on lengths: each is this many times the one before, up to max_model_len."""
+
+_LOGPROBS = (0, 5, 20)
+"""Top log-probabilities that a graph gives; a request reads as many as it asked for."""
+
+_RANDOM = Need.RANDOM | Need.TRUNCATION
+_EVERYTHING = Need.RANDOM | Need.TRUNCATION | Need.PENALTIES | Need.BIAS | Need.MIN_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What distinguishes one graph from another."""
+
+    num_rows: int
+    length_bound: int
+    needs: Need
+    num_logprobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    inputs: Tensor  # [2, num_rows] int64: table rows, most drafts of each
+    packed: Packed
+    layout: Layout  # its tensors are read by the graph
+
+
+class StepGraphs:
+    """The graphs of one step, in one pool of memory: only one is replayed at a time."""
+
+    def __init__(
+        self,
+        run: Callable[[Layout], Packed],
+        *,
+        assembler: Assembler,
+        table: RequestTable,
+        staging: Staging,
+        max_rows: int,
+        max_model_len: int,
+    ) -> None:
+        self._run = run
+        self._assembler = assembler
+        self._table = table
+        self._staging = staging
+        self._buckets = [size for size in ROW_BUCKETS if size < max_rows] + [min(max_rows, ROW_BUCKETS[-1])]
+        self._bounds = [_FIRST_LENGTH_BOUND]
+        while self._bounds[-1] < max_model_len:
+            self._bounds.append(self._bounds[-1] * _LENGTH_STEP)
+        self._bounds[-1] = min(self._bounds[-1], max_model_len)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._captured: dict[Shape, _Captured] = {}
+
+    @property
+    def num_captured(self) -> int:
+        return len(self._captured)
+
+    def prepare(self) -> None:
+        """Capture what every service needs: greedy and random rows, in every bucket; the largest first."""
+        for needs in (Need.NOTHING, _RANDOM):
+            for size in reversed(self._buckets):
+                self._get(Shape(size, self._bounds[0], needs, None))
+
+    def replay(self, plan: StepPlan) -> Packed | None:
+        """Run the step, or None where it is no step of decoding rows only."""
+        num_rows = len(plan.rows)
+        if num_rows > self._buckets[-1]:
+            return None
+        if not all(row.does_sample and row.num_tokens == 1 + row.num_drafts for row in plan.rows):
+            return None
+        rows = [row.row for row in plan.rows]
+        captured = self._get(self._shape(rows, max(row.length_bound for row in plan.rows)))
+        inputs = np.zeros(captured.inputs.shape, dtype=np.int64)
+        inputs[0] = self._table.padding_row
+        inputs[0, :num_rows] = rows
+        inputs[1, :num_rows] = [row.num_drafts for row in plan.rows]
+        self._staging.put_into(captured.inputs, inputs)
+        captured.graph.replay()
+        return captured.packed
+
+    def _shape(self, rows: list[int], length: int) -> Shape:
+        needs = Need(int(np.bitwise_or.reduce(self._table.sampling.needs[rows])))
+        if needs & ~_RANDOM:
+            needs = _EVERYTHING
+        elif needs:
+            needs = _RANDOM
+        num_logprobs = int(self._table.sampling.num_logprobs[rows].max())
+        return Shape(
+            next(size for size in self._buckets if size >= len(rows)),
+            next(bound for bound in self._bounds if bound >= length),
+            needs,
+            None if num_logprobs < 0 else next(count for count in (*_LOGPROBS, num_logprobs) if count >= num_logprobs),
+        )
+
+    def _get(self, shape: Shape) -> _Captured:
+        if shape not in self._captured:
+            self._captured[shape] = self._capture(shape)
+        return self._captured[shape]
+
+    def _capture(self, shape: Shape) -> _Captured:
+        inputs = torch.zeros(2, shape.num_rows, dtype=torch.int64, device=self._table.num_tokens.device)
+        inputs[0].fill_(self._table.padding_row)
+        layout = self._assembler.lay_out_decoding(
+            inputs[0],
+            inputs[1],
+            length_bound=shape.length_bound,
+            needs=shape.needs,
+            num_logprobs=shape.num_logprobs,
+        )
+        self._run(layout)  # nothing may be compiled or allocated for the first time under capture
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            packed = self._run(layout)
+        return _Captured(graph, inputs, packed, layout)
