@@ -73,8 +73,8 @@ class Assembler:
         most_logprobs = int(num_logprobs.max())
         self._last_key = key
         self._last = Layout(
-            row_counts=tuple(counts.tolist()),
-            samples_of_rows=tuple(samples.tolist()),
+            row_counts=tuple([row.num_tokens for row in plan.rows]),
+            samples_of_rows=tuple([row.num_samples for row in plan.rows]),
             length_bound=length_bound,
             num_logprobs=None if most_logprobs < 0 else most_logprobs,
             numbers={name: put[name] for name in numbers},
