@@ -121,7 +121,7 @@ class Worker:
 
     @torch.inference_mode()
     def _make_graphs(self) -> StepGraphs | None:
-        if self.platform.device.type != "cuda" or self.config.enforce_eager:
+        if not self.platform.has_graphs or self.config.enforce_eager:
             return None
         if self.drafter is not None and not self.drafter.is_capturable:
             return None
@@ -162,6 +162,7 @@ class Worker:
             ("model", f"{config.architecture}, {config.num_layers} layers, vocabulary {config.vocab_size}"),
             ("max_model_len", str(self.max_model_len)),
             ("platform", ", ".join(f"{name} {value}" for name, value in self.platform.key(self.dtype).items())),
+            ("device", f"{self.platform.summary}: {self.platform.reason}"),
             ("kernels", self.platform.kernels),
             ("attention backend", f"{self.selection.backend.name}: {self.selection.reason}"),
             *(("  not " + name, reason) for name, reason in self.selection.refused),
