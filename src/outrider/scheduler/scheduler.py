@@ -287,8 +287,7 @@ class Scheduler:
             if reason is None and num_tokens >= request.max_total_tokens:
                 reason = FinishReason.LENGTH
         request.num_computed_tokens = min(num_computed, num_tokens)
-        if request.num_computed_tokens >= (request.num_cached_blocks + 1) * self._block_size:
-            self.prefix.publish(request)
+        self.prefix.publish(request)
         if reason is not None:
             self._finish(request, reason)
 
