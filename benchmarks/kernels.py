@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.timing import progress
 
-NAMES = ("gemm", "attention")
+NAMES = ("gemm", "attention", "experts")
 
 
 def main() -> None:

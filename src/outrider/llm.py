@@ -1,14 +1,17 @@
 """`LLM`: the offline face of the engine. Prompts in, finished outputs out, in the order they were given."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from outrider.core.config import engine_config
 from outrider.core.errors import RequestError
-from outrider.core.outputs import RequestOutput
+from outrider.core.outputs import OutputDelta, RequestOutput
+from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.engine import Engine
@@ -40,14 +43,7 @@ class LLM:
         One `SamplingParams` serves all prompts, or there is one for each. A prompt or parameter that cannot be
         served raises RequestError before any request runs. `use_tqdm` shows progress if it takes over two seconds.
         """
-        listed: list[Prompt] = [prompts] if isinstance(prompts, (str, dict)) else list(prompts)
-        if sampling_params is None or isinstance(sampling_params, SamplingParams):
-            params = [sampling_params or SamplingParams()] * len(listed)
-        else:
-            params = list(sampling_params)
-        if len(params) != len(listed):
-            raise RequestError(f"{len(params)} sampling_params for {len(listed)} prompts. Give one, or one for each.")
-        requests = [self.engine.new_request(prompt, entry) for prompt, entry in zip(listed, params, strict=True)]
+        requests = self._requests(prompts, sampling_params)
         queued: list[str] = []
         try:
             for request in requests:
@@ -59,6 +55,48 @@ class LLM:
                 self.engine.abort(request_id)
             raise
         return [finished[request.request_id] for request in requests]
+
+    def stream(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> Iterator[OutputDelta]:
+        """The same as `generate`, piece by piece; a delta's `prompt_index` says which prompt it belongs to.
+
+        Refusals are raised at once. Closing the iterator aborts what still runs.
+        """
+        return self._stream(self._requests(prompts, sampling_params))
+
+    def _stream(self, requests: list[Request]) -> Iterator[OutputDelta]:
+        index_of = {request.request_id: index for index, request in enumerate(requests)}
+        deltas: deque[OutputDelta] = deque()
+        queued: list[str] = []
+        num_finished = 0
+        try:
+            for request in requests:
+                self.engine.add(request, on_delta=deltas.append)
+                queued.append(request.request_id)
+            while num_finished < len(requests):
+                self.engine.step()
+                while deltas:
+                    delta = deltas.popleft()
+                    num_finished += delta.output is not None
+                    yield replace(delta, prompt_index=index_of[delta.request_id])
+        finally:
+            for request_id in queued:
+                self.engine.abort(request_id)
+
+    def _requests(
+        self, prompts: Prompt | Sequence[Prompt], sampling_params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> list[Request]:
+        listed: list[Prompt] = [prompts] if isinstance(prompts, (str, dict)) else list(prompts)
+        if sampling_params is None or isinstance(sampling_params, SamplingParams):
+            params = [sampling_params or SamplingParams()] * len(listed)
+        else:
+            params = list(sampling_params)
+        if len(params) != len(listed):
+            raise RequestError(f"{len(params)} sampling_params for {len(listed)} prompts. Give one, or one for each.")
+        return [self.engine.new_request(prompt, entry) for prompt, entry in zip(listed, params, strict=True)]
 
     def chat(
         self,

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from outrider.core.errors import OutriderError, RequestError
-from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_STOP_TOKEN_IDS, SamplingParams
+from outrider.core.sampling_params import (
+    MAX_CHOICES,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROB_TOKEN_IDS,
+    MAX_LOGPROBS,
+    MAX_STOP_TOKEN_IDS,
+    SamplingParams,
+)
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -44,6 +51,11 @@ def test_number_out_of_range_is_refused(name: str, low: float, high: float, reme
         ("max_tokens", 1, 2**31 - 1),
         ("seed", -(2**63), 2**63 - 1),
         ("logprobs", 0, MAX_LOGPROBS),
+        ("prompt_logprobs", 0, MAX_LOGPROBS),
+        ("n", 1, MAX_CHOICES),
+        ("num_speculative_tokens", 0, 2**31 - 1),
+        ("truncate_prompt_tokens", -1, 2**31 - 1),
+        ("priority", -(2**31), 2**31 - 1),
     ],
 )
 def test_integer_out_of_range_is_refused(name: str, low: int, high: int) -> None:
@@ -56,9 +68,50 @@ def test_integer_out_of_range_is_refused(name: str, low: int, high: int) -> None
         assert getattr(SamplingParams(**fields), name) == value
 
 
-@pytest.mark.parametrize("n", [0, 2, 4, -1])
-def test_n_above_one_is_refused_by_name(n: int) -> None:
-    assert refusal(n=n) == f"n={n} is not built yet: only n=1. Submit the prompt with other seeds."
+@pytest.mark.parametrize("name", ["best_of", "logits_processors"])
+def test_what_is_not_offered_is_refused_by_name_with_a_remedy(name: str) -> None:
+    assert refusal(**{name: 2}).startswith(f"{name}=2 is not offered. ")
+    SamplingParams(**{name: None})
+
+
+@pytest.mark.parametrize("name", ["detokenize", "echo", "include_stop_str_in_output", "skip_special_tokens"])
+def test_a_choice_takes_true_or_false_only(name: str) -> None:
+    assert refusal(**{name: 1}) == f"{name}=1 is not a choice; it takes True or False."
+
+
+@pytest.mark.parametrize("name", ["bad_words", "allowed_token_ids", "logprob_token_ids"])
+def test_a_list_that_is_none_is_refused(name: str) -> None:
+    for value in ("ab", 5, {1: 2}):
+        assert refusal(**{name: value}).startswith(f"{name}={value!r} is a {type(value).__name__}. Use a list of ")
+
+
+@pytest.mark.parametrize("word", ["", "  ", [], 5, None, b"a", [1, -1], ["a"], [True]])
+def test_a_bad_word_that_is_none_is_refused(word: Any) -> None:
+    assert refusal(bad_words=["good", word]).startswith("bad_words")
+
+
+def test_lists_of_ids_are_refused_where_they_cannot_hold() -> None:
+    assert refusal(allowed_token_ids=[]) == "allowed_token_ids=[] allows nothing. Leave it unset to allow every token."
+    assert refusal(allowed_token_ids=[3, -1]).startswith("allowed_token_ids=-1 is out of range")
+    assert refusal(logprob_token_ids=[1.0]).startswith("logprob_token_ids=1.0 is out of range")
+    most = MAX_LOGPROB_TOKEN_IDS
+    assert f"at most {most} fit" in refusal(logprob_token_ids=list(range(most + 1)))
+    SamplingParams(logprob_token_ids=list(range(most)))
+
+
+def test_text_is_refused_where_none_is_made() -> None:
+    assert refusal(detokenize=False, stop="a").startswith("stop='a' needs text, and detokenize=False makes none.")
+    assert refusal(detokenize=False, echo=True).startswith("echo=True needs text, and detokenize=False makes none.")
+
+
+def test_a_prompt_cut_to_nothing_is_refused() -> None:
+    assert refusal(truncate_prompt_tokens=0) == "truncate_prompt_tokens=0 leaves no prompt. Give 1 or more, or -1."
+
+
+def test_log_probabilities_by_id_ask_for_those_of_the_chosen_token() -> None:
+    assert SamplingParams().num_logprobs is None
+    assert SamplingParams(logprob_token_ids=[3]).num_logprobs == 0
+    assert SamplingParams(logprob_token_ids=[3], logprobs=4).num_logprobs == 4
 
 
 def test_top_p_of_zero_is_refused_with_what_was_meant() -> None:
@@ -118,8 +171,8 @@ def test_ignore_eos_is_true_or_false(value: Any) -> None:
 
 
 def test_unknown_parameter_is_an_error_that_names_it() -> None:
-    with pytest.raises(TypeError, match="best_of"):
-        SamplingParams(best_of=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="use_beam_search"):
+        SamplingParams(use_beam_search=True)  # type: ignore[call-arg]
 
 
 def test_parameters_are_named_and_frozen() -> None:

@@ -19,12 +19,15 @@ PARAMS = (
     SamplingParams(temperature=1.0, presence_penalty=0.5, logprobs=0),
     SamplingParams(temperature=0.0, min_p=0.5, logit_bias={3: 1.0}, min_tokens=2),
     SamplingParams(temperature=1.2, top_k=5, repetition_penalty=1.1),
+    SamplingParams(temperature=0.0, allowed_token_ids=[1, 4], logprob_token_ids=[2, 3]),
 )
 LISTS = {
     "random_index": lambda params: params.temperature > 0,
     "penalty_index": lambda params: params.presence_penalty != 0 or params.repetition_penalty != 1,
     "bias_index": lambda params: params.logit_bias is not None,
     "min_tokens_index": lambda params: params.min_tokens > 0,
+    "bad_words_index": lambda params: bool(params.bad_words),
+    "allowed_index": lambda params: params.allowed_token_ids is not None,
     "truncation_index": lambda params: params.temperature > 0 and (params.top_k > 0 or params.top_p < 1),
 }
 
@@ -106,8 +109,9 @@ def check(layout: Layout, rows: list[RowPlan]) -> None:
     assert layout.row_counts == tuple(row.num_tokens for row in rows)
     assert layout.samples_of_rows == tuple(row.num_samples for row in rows)
     assert layout.length_bound == max(row.length_bound for row in rows)
-    wanted = [row.params.logprobs for row in rows if row.params.logprobs is not None]
+    wanted = [row.params.num_logprobs for row in rows if row.params.num_logprobs is not None]
     assert layout.num_logprobs == (max(wanted) if wanted else None)
+    assert layout.num_given == max(len(row.params.logprob_token_ids or ()) for row in rows)
 
 
 @pytest.mark.parametrize("seed", range(5))

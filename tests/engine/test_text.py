@@ -55,7 +55,7 @@ class Output:
     @property
     def text(self) -> str:
         """Asked once, at the end."""
-        return self.checker.end("r", was_cut=isinstance(self.request.stop_reason, str))
+        return self.checker.end("r")[1]
 
 
 def visible(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:

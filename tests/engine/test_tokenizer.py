@@ -177,5 +177,5 @@ def test_texts_that_tokens_have_of_their_own_change_nothing(name: str, request: 
             assert batched.extend(tokens[start : start + count]) == "".join(expected[start : start + count])
             start += count
         assert plain.flush() == fast.flush() == batched.flush()
-        num_own += sum(bool(tokenizer.own_texts[token_id]) for token_id in tokens)
+        num_own += sum(bool(tokenizer.own_texts()[token_id]) for token_id in tokens)
     assert (num_own > 500) == (name == "byte_level"), "texts of their own are for byte-level tokenizers only"

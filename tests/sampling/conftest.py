@@ -14,6 +14,7 @@ from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch
 
 INDEX_LISTS = ("random_index", "penalty_index", "bias_index", "min_tokens_index", "truncation_index")
+INDEX_LISTS += ("bad_words_index", "allowed_index")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,10 @@ class Case:
     drafts: tuple[int, ...]
     stop_token_ids: tuple[int, ...]
     logits: Tensor  # [k + 1, vocab_size] fp32
+
+    @property
+    def bad_words(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(word) for word in self.params.bad_words or ())
 
     @property
     def length(self) -> int:
@@ -45,6 +50,7 @@ class Case:
             params=self.params,
             seed=self.seed,
             stop_token_ids=self.stop_token_ids,
+            bad_words=self.bad_words,
         )
 
 
@@ -71,10 +77,14 @@ def logits_of_kind(kind: int, vocab_size: int, generator: torch.Generator) -> Te
     return logits
 
 
-def _params(rng: random.Random, vocab_size: int) -> SamplingParams:
+def _params(rng: random.Random, vocab_size: int, few: list[int]) -> SamplingParams:
+    """`few`: the tokens that the request often has."""
+
     def sometimes(value: float, neutral: float) -> float:
         return value if rng.random() < 0.5 else neutral
 
+    words = [[rng.choice(few) for _ in range(rng.randrange(1, 4))] for _ in range(4)]
+    allowed = [*few, *(rng.randrange(vocab_size) for _ in range(vocab_size // 2))]
     bias = {rng.randrange(vocab_size): rng.choice((-100.0, -1.5, 0.25, 5.0, 3e38)) for _ in range(6)}
     return SamplingParams(
         temperature=rng.choice((0.0, 1e-5, 0.3, 1.0, 1.7, 1e4)),
@@ -86,6 +96,9 @@ def _params(rng: random.Random, vocab_size: int) -> SamplingParams:
         frequency_penalty=sometimes(rng.uniform(-2, 2), 0.0),
         logit_bias=bias if rng.random() < 0.4 else None,
         min_tokens=rng.choice((0, 0, 3, 9)),
+        bad_words=words if rng.random() < 0.4 else None,
+        allowed_token_ids=allowed if rng.random() < 0.3 else None,
+        logprob_token_ids=[rng.randrange(vocab_size) for _ in range(rng.randrange(3))] or None,
         max_tokens=100,
     )
 
@@ -94,25 +107,25 @@ def _make_crowd(num_requests: int, *, vocab_size: int, num_drafts: int, seed: in
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
 
-    def tokens(count: int) -> tuple[int, ...]:
-        few = [rng.randrange(vocab_size) for _ in range(4)]  # repeats are likely
+    def tokens(count: int, few: list[int]) -> tuple[int, ...]:
         return tuple(rng.choice((*few, rng.randrange(vocab_size))) for _ in range(count))
+
+    def make(kind: int) -> Case:
+        few = [rng.randrange(vocab_size) for _ in range(4)]  # repeats are likely
+        return Case(
+            params=_params(rng, vocab_size, few),
+            seed=rng.randrange(-(2**63), 2**63),
+            prompt=tokens(rng.randrange(1, 12), few),
+            output=tokens(rng.randrange(0, 8), few),
+            drafts=tokens(num_drafts, few),
+            stop_token_ids=tuple(dict.fromkeys((*tokens(rng.randrange(0, 6), few), 0, 0))),
+            logits=rows(kind),
+        )
 
     def rows(kind: int) -> Tensor:
         return torch.stack([logits_of_kind(kind, vocab_size, generator) for _ in range(num_drafts + 1)])
 
-    return [
-        Case(
-            params=_params(rng, vocab_size),
-            seed=rng.randrange(-(2**63), 2**63),
-            prompt=tokens(rng.randrange(1, 12)),
-            output=tokens(rng.randrange(0, 8)),
-            drafts=tokens(num_drafts),
-            stop_token_ids=tuple(dict.fromkeys((*tokens(rng.randrange(0, 6)), 0, 0))),
-            logits=rows(rng.randrange(8)),
-        )
-        for _ in range(num_requests)
-    ]
+    return [make(rng.randrange(8)) for _ in range(num_requests)]
 
 
 def _wants(case: Case) -> dict[str, bool]:
@@ -123,6 +136,8 @@ def _wants(case: Case) -> dict[str, bool]:
         "bias_index": bool(params.logit_bias),
         "min_tokens_index": params.min_tokens > 0,
         "truncation_index": params.has_truncation,
+        "bad_words_index": bool(params.bad_words),
+        "allowed_index": params.allowed_token_ids is not None,
     }
 
 
@@ -141,6 +156,9 @@ def _make_batch(
         wanted[name] = torch.tensor(listed) if listed else None
     num_drafts = len(cases[0].drafts)
     drafts = [cases[case].drafts for case, _ in samples]
+    known = torch.zeros(len(cases), max(case.length for case in cases) + num_drafts + 1, dtype=torch.int32)
+    for row, case in enumerate(cases):
+        known[row, : case.length] = torch.tensor(case.prompt + case.output)
     batch = SampleBatch(
         rows=torch.tensor([case for case, _ in samples]),
         offsets=torch.tensor([offset for _, offset in samples]),
@@ -148,6 +166,8 @@ def _make_batch(
         drafts=torch.tensor(drafts, dtype=torch.int64).view(len(samples), num_drafts),
         num_logprobs=num_logprobs,
         wants_digest=wants_digest,
+        token_ids=known,
+        num_given=2 if num_logprobs is not None else 0,
         **wanted,
     )
     return torch.stack([cases[case].logits[offset] for case, offset in samples]), batch

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.generation.logits_process import NoBadWordsLogitsProcessor
 
 from outrider.core.sampling_params import SamplingParams
 from outrider.kernels.reference import sampling as kernels
@@ -45,6 +46,12 @@ def slow_bias(row: list[float], bias: dict[int, float]) -> list[float]:
 
 def slow_forbid(row: list[float], token_ids: tuple[int, ...]) -> list[float]:
     return [-INFINITY if token_id in set(token_ids) else value for token_id, value in enumerate(row)]
+
+
+def slow_bad_ends(output: tuple[int, ...], words: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Last tokens of the words whose other tokens end the output."""
+    text = "".join(chr(100 + token_id) for token_id in output)
+    return tuple(word[-1] for word in words if text.endswith("".join(chr(100 + token_id) for token_id in word[:-1])))
 
 
 def slow_penalize(
@@ -102,6 +109,9 @@ def slow_sample(case, offset: int) -> int:
     if len(output) < params.min_tokens:
         row = slow_forbid(row, case.stop_token_ids)
     row = slow_penalize(row, case.prompt, output, params)
+    if params.allowed_token_ids is not None:
+        row = slow_forbid(row, tuple(set(range(len(row))) - set(params.allowed_token_ids)))
+    row = slow_forbid(row, slow_bad_ends(output, case.bad_words))
     if params.temperature < 1e-5:
         return slow_order(row)[0]
     scaled = slow_scale(row, params.temperature)
@@ -130,6 +140,10 @@ def test_sampler_equals_slow_python(vocab_size: int, make_crowd, make_batch, mak
         top = order[: min(num_top, vocab_size)]
         assert int(sampled.ranks[place]) == order.index(token_id) + 1
         assert sampled.top_ids[place].tolist() == top
+        given = cases[samples[place][0]].params.logprob_token_ids or []
+        assert sampled.given_ranks[place].tolist()[: len(given)] == [order.index(token_id) + 1 for token_id in given]
+        by_id = sampled.given_logprobs[place].tolist()[: len(given)]
+        assert by_id == pytest.approx([slow_logprob(row, token_id) for token_id in given], rel=1e-5, abs=1e-5)
         logprobs = [float(sampled.logprobs[place]), *sampled.top_logprobs[place].tolist()]
         assert logprobs == pytest.approx([slow_logprob(row, i) for i in (token_id, *top)], rel=1e-5, abs=1e-5)
 
@@ -291,3 +305,37 @@ def test_without_wishes_there_are_no_logprobs_and_no_digest(make_crowd, make_bat
     assert plain.logprobs is plain.ranks is plain.top_ids is plain.top_logprobs is plain.logits_hashes is None
     chosen_only = make(*make_batch(cases, [(0, 0), (1, 0)], num_logprobs=0), table)
     assert chosen_only.logprobs.shape == (2,) and chosen_only.top_ids.shape == (2, 0)
+
+
+def test_bad_words_are_those_of_transformers() -> None:
+    """Its processor sees whole sequences; here the prompt is left out, so the outputs alone are given to it."""
+    rng = random.Random(8)
+    vocab_size, num_rows = 9, 40
+    for _ in range(30):
+        words = [[rng.randrange(vocab_size) for _ in range(rng.randrange(1, 5))] for _ in range(5)]
+        outputs = [[rng.randrange(vocab_size) for _ in range(12)] for _ in range(num_rows)]
+        logits = torch.randn(num_rows, vocab_size)
+        theirs = NoBadWordsLogitsProcessor(words)(torch.tensor(outputs), logits)
+        offsets = torch.tensor([rng.randrange(4) for _ in range(num_rows)])
+        known = torch.tensor([[*output, 0, 0, 0] for output in outputs], dtype=torch.int32)
+        drafts = torch.zeros(num_rows, 3, dtype=torch.int64)
+        for row, offset in enumerate(offsets.tolist()):  # the last tokens are drafts, and not in the table
+            known[row, 12 - offset : 12] = 7
+            drafts[row, :offset] = torch.tensor(outputs[row][12 - offset :], dtype=torch.int64)
+        tails = kernels.output_tails(
+            known, drafts, offsets=offsets, lengths=torch.full((num_rows,), 12),
+            num_prompt_tokens=torch.zeros(num_rows, dtype=torch.int64), width=4,
+        )  # fmt: skip
+        padded = torch.tensor([[-1] * (5 - len(word)) + word for word in words], dtype=torch.int32)
+        ours = kernels.forbid_words(logits, tails, padded.expand(num_rows, -1, -1), torch.full((num_rows,), len(words)))
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 31, 32, 33, 500])
+def test_a_mask_of_bits_keeps_the_tokens_whose_bits_are_set(vocab_size: int) -> None:
+    logits = torch.randn(6, vocab_size)
+    is_allowed = torch.rand(6, vocab_size) < 0.5
+    words = np.packbits(is_allowed.numpy(), axis=1, bitorder="little")
+    words = np.pad(words, ((0, 0), (0, -words.shape[1] % 4))).view(np.int32)
+    masked = kernels.apply_mask(logits, torch.from_numpy(words))
+    assert torch.equal(masked, logits.masked_fill(~is_allowed, -INFINITY))

@@ -29,6 +29,7 @@ def to_bits(sampled: Sampled) -> Tensor:
         return values.to(torch.int64).view(sampled.token_ids.shape[0], -1)
 
     fields = (sampled.token_ids, sampled.logprobs, sampled.ranks, sampled.top_ids, sampled.top_logprobs)
+    fields += (sampled.given_logprobs, sampled.given_ranks)
     return torch.cat([bits(field) for field in (*fields, sampled.logits_hashes)], dim=1)
 
 
@@ -106,6 +107,8 @@ def plain_decoding(cases, table: SamplingTable, make_batch) -> Tensor:
         fields = {name: getattr(batch, name) for name in SampleBatch.__slots__}
         fields["offsets"] = torch.zeros_like(rows)
         fields["drafts"] = torch.zeros(len(cases), 0, dtype=torch.int64)
+        for row, case in enumerate(cases):  # the drafts before are known tokens now
+            fields["token_ids"][row, case.length : case.length + offset] = drafts[row, :offset]
         steps.append(to_bits(Sampler()(logits, SampleBatch(**fields), table)))
         if offset < NUM_DRAFTS:
             table.count(rows, drafts[:, offset : offset + 1], torch.ones_like(rows))

@@ -162,7 +162,7 @@ def lose_a_preempted_request(patch: Patch) -> None:
 
     def lose(self: Scheduler, request: Request) -> None:
         preempt(self, request)
-        self.waiting.popleft()
+        self.waiting.pop(0)
 
     patch.setattr(Scheduler, "_preempt", lose)
 

@@ -94,7 +94,7 @@ class CompletionOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
-    """A finished request: prompt, completion and what speculation did."""
+    """A finished request: prompt, completions and what speculation did."""
 
     request_id: str
     prompt: str | None
@@ -106,3 +106,28 @@ class RequestOutput:
     """Prompt tokens taken from the prefix cache at the first admission."""
     num_preemptions: int
     speculation: SpeculationStats
+    """Of all completions together."""
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    """One entry for each prompt token; the first has nothing before it and is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputDelta:
+    """What one step added to one completion. Texts, token ids and log-probabilities of all deltas make the whole.
+
+    Text that may still turn out to be the beginning of a stop string, or a part of a character, comes later.
+    """
+
+    request_id: str
+    index: int
+    """Which of the n completions."""
+    text: str
+    token_ids: list[int]
+    logprobs: list[dict[int, Logprob]] | None = None
+    finish_reason: str | None = None
+    """Set in the last delta of the completion."""
+    stop_reason: int | str | None = None
+    output: RequestOutput | None = None
+    """The whole, in the last delta of the request."""
+    prompt_index: int = 0
+    """Which of the prompts given to `LLM.stream`."""

@@ -30,6 +30,10 @@ class Admission:
     seed: int
     stop_token_ids: tuple[int, ...]
     """eos and stop ids: forbidden before min_tokens."""
+    choice: int = 0
+    """Index of the completion among the n of its prompt: a part of the noise's key."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that the output may not contain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,9 @@ class RowPlan:
     length_bound: int
     """No token of this row stands at or after this position in this step."""
     params: SamplingParams
+    first_scored: int = 0
+    """Offset in the chunk of the first token whose successor in the prompt is scored (prompt_logprobs)."""
+    num_scored: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -86,6 +93,9 @@ class TokenLogprobs:
     rank: int
     top_ids: tuple[int, ...]
     top_logprobs: tuple[float, ...]
+    given_logprobs: tuple[float, ...] = ()
+    """Of `logprob_token_ids`, in their order."""
+    given_ranks: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +113,8 @@ class RowResult:
     """Per emitted token, with `logits_digest`."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     """Per emitted token, where the request asked for them."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Per scored token of the prompt, where the request asked for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

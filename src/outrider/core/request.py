@@ -36,6 +36,12 @@ class Request:
     max_total_tokens: int
     """Prompt and output never exceed this: min(prompt + max_tokens, max_model_len)."""
     prompt: str | None = None
+    choice: int = 0
+    """Index among the n completions of its prompt."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """params.bad_words as token ids."""
+    arrival: int = 0
+    """Order of arrival, given by the scheduler when it is queued."""
 
     status: RequestStatus = RequestStatus.WAITING
     token_ids: list[int] = field(default_factory=list)
@@ -67,6 +73,8 @@ class Request:
     speculation: SpeculationStats = field(default_factory=SpeculationStats)
     is_draft: list[bool] = field(default_factory=list)
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    prompt_logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    """From the second prompt token on."""
     logits_digest: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +97,13 @@ class Request:
     @property
     def output_token_ids(self) -> list[int]:
         return self.token_ids[len(self.prompt_token_ids) :]
+
+    @property
+    def num_unscored_tokens(self) -> int:
+        """Prompt tokens whose log-probabilities are asked for and not known; the first has none."""
+        if self.params.prompt_logprobs is None:
+            return 0
+        return self.num_prompt_tokens - 1 - len(self.prompt_logprobs)
 
     @property
     def is_prefilling(self) -> bool:

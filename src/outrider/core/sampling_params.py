@@ -18,12 +18,26 @@ MAX_LOGIT_BIAS = 300
 MAX_STOP_TOKEN_IDS = 32
 """Most stop ids (eos included) that one request may carry."""
 
+MAX_CHOICES = 128
+MAX_BAD_WORDS = 64
+"""Most token sequences of one request that may be forbidden; a word of text can be two of them."""
+MAX_BAD_WORD_TOKENS = 16
+MAX_LOGPROB_TOKEN_IDS = 32
 
 _CONTAINERS = {
     "stop": "one text or a list of texts",
     "stop_token_ids": "a list of token ids",
     "logit_bias": "a dict of token id to number",
+    "bad_words": "a list of texts or of lists of token ids",
+    "allowed_token_ids": "a list of token ids",
+    "logprob_token_ids": "a list of token ids",
 }
+
+_REFUSED = {
+    "best_of": "Ask for n and choose among the outputs yourself.",
+    "logits_processors": "A function cannot run on the device. Use logit_bias, bad_words or allowed_token_ids.",
+}
+"""Fields of other engines that are not offered, and what to do instead."""
 
 
 def _check_number(name: str, value: Any, low: float, high: float, *, remedy: str) -> None:
@@ -41,7 +55,9 @@ class SamplingParams:
     """Sampling parameters of one request; names and meanings are vLLM's."""
 
     n: int = 1
-    """Completions per prompt. Only 1 is built."""
+    """Completions per prompt; each draws its own noise. The first equals that of n=1."""
+    best_of: None = None
+    """Not offered."""
     temperature: float = 1.0
     """Divides the logits; 0 is greedy."""
     top_k: int = 0
@@ -72,10 +88,38 @@ class SamplingParams:
     """64-bit seed of the noise; without one the engine draws one and reports it."""
     logprobs: int | None = None
     """Return the log-probability of each token and of this many most likely ones (0: the chosen only)."""
+    logprob_token_ids: list[int] | None = None
+    """Return the log-probabilities of these token ids at each output token, too."""
+    prompt_logprobs: int | None = None
+    """The same as `logprobs` for the tokens of the prompt; such a request does not read the prefix cache."""
+    bad_words: list[str | list[int]] | None = None
+    """Words, or sequences of token ids, that the output may not contain: their last token is forbidden where the
+    others came just before it. A word of text is forbidden with and without a space in front."""
+    allowed_token_ids: list[int] | None = None
+    """Only these token ids may be produced."""
+    include_stop_str_in_output: bool = False
+    """Keep the stop string, or the text of the stop token, in the returned text."""
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the returned text."""
+    detokenize: bool = True
+    """Return text; without it only token ids come back, and stop strings are refused."""
+    truncate_prompt_tokens: int | None = None
+    """Keep only this many tokens of the prompt, the last ones; -1 as many as leave room for max_tokens."""
+    echo: bool = False
+    """The returned text begins with the prompt's."""
+    num_speculative_tokens: int | None = None
+    """Most drafts a step for this request, where the engine has more; 0 turns speculation off for it. The tokens are
+    the same."""
+    priority: int = 0
+    """Requests with a lower number are started first, and preempted last."""
+    logits_processors: None = None
+    """Not offered."""
 
     def __post_init__(self) -> None:
-        if self.n != 1:
-            raise RequestError(f"n={self.n!r} is not built yet: only n=1. Submit the prompt with other seeds.")
+        for name, remedy in _REFUSED.items():
+            if getattr(self, name) is not None:
+                raise RequestError(f"{name}={getattr(self, name)!r} is not offered. {remedy}")
+        _check_int("n", self.n, 1, MAX_CHOICES, remedy="1 is the default.")
         infinity = float("inf")
         _check_number("temperature", self.temperature, 0.0, 1e4, remedy="0 is greedy.")
         _check_int("top_k", self.top_k, -1, 2**31 - 1, remedy="0 keeps all tokens.")
@@ -97,12 +141,31 @@ class SamplingParams:
             _check_int("seed", self.seed, -(2**63), 2**63 - 1, remedy="None draws one.")
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS, remedy="None returns none.")
-        for name, kinds in (("stop", (str, list, tuple)), ("stop_token_ids", (list, tuple)), ("logit_bias", dict)):
+        if self.prompt_logprobs is not None:
+            _check_int("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS, remedy="None returns none.")
+        if self.truncate_prompt_tokens is not None:
+            _check_int(
+                "truncate_prompt_tokens", self.truncate_prompt_tokens, -1, 2**31 - 1, remedy="None cuts nothing."
+            )
+            if self.truncate_prompt_tokens == 0:
+                raise RequestError("truncate_prompt_tokens=0 leaves no prompt. Give 1 or more, or -1.")
+        if self.num_speculative_tokens is not None:
+            _check_int("num_speculative_tokens", self.num_speculative_tokens, 0, 2**31 - 1, remedy="0 is off.")
+        _check_int("priority", self.priority, -(2**31), 2**31 - 1, remedy="0 is the default.")
+        for name, kinds in (
+            ("stop", (str, list, tuple)),
+            ("stop_token_ids", (list, tuple)),
+            ("logit_bias", dict),
+            ("bad_words", (list, tuple)),
+            ("allowed_token_ids", (list, tuple)),
+            ("logprob_token_ids", (list, tuple)),
+        ):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
                 raise RequestError(f"{name}={value!r} is a {type(value).__name__}. Use {_CONTAINERS[name]}.")
-        if not isinstance(self.ignore_eos, bool):
-            raise RequestError(f"ignore_eos={self.ignore_eos!r} is not a choice; it takes True or False.")
+        for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize", "echo"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name}={getattr(self, name)!r} is not a choice; it takes True or False.")
         for text in self.stop_strings:
             if not isinstance(text, str) or not text:
                 raise RequestError(f"stop={self.stop!r} holds {text!r}: stop strings are non-empty text.")
@@ -112,6 +175,11 @@ class SamplingParams:
             raise RequestError(
                 f"stop_token_ids has {len(self.stop_token_ids or [])} ids; at most {MAX_STOP_TOKEN_IDS - 8} fit."
             )
+        if self.stop_strings and not self.detokenize:
+            raise RequestError(f"stop={self.stop!r} needs text, and detokenize=False makes none. Use stop_token_ids.")
+        if self.echo and not self.detokenize:
+            raise RequestError("echo=True needs text, and detokenize=False makes none. Leave echo unset.")
+        self._check_id_lists()
         bias = self.logit_bias or {}
         if len(bias) > MAX_LOGIT_BIAS:
             raise RequestError(f"logit_bias has {len(bias)} entries; at most {MAX_LOGIT_BIAS} fit.")
@@ -119,6 +187,27 @@ class SamplingParams:
             _check_int("logit_bias", token_id, 0, 2**31 - 1, remedy="Each key is a token id.")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not -infinity < value < infinity:
                 raise RequestError(f"logit_bias[{token_id}]={value!r} is not a finite number.")
+
+    def _check_id_lists(self) -> None:
+        for token_id in self.allowed_token_ids or []:
+            _check_int("allowed_token_ids", token_id, 0, 2**31 - 1, remedy="Each is a token id.")
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise RequestError("allowed_token_ids=[] allows nothing. Leave it unset to allow every token.")
+        for token_id in self.logprob_token_ids or []:
+            _check_int("logprob_token_ids", token_id, 0, 2**31 - 1, remedy="Each is a token id.")
+        if len(self.logprob_token_ids or []) > MAX_LOGPROB_TOKEN_IDS:
+            raise RequestError(
+                f"logprob_token_ids has {len(self.logprob_token_ids or [])} ids; at most {MAX_LOGPROB_TOKEN_IDS} fit."
+            )
+        for word in self.bad_words or []:
+            if isinstance(word, str) and word.strip():
+                continue
+            if not isinstance(word, (list, tuple)) or not word:
+                raise RequestError(
+                    f"bad_words holds {word!r}. Each is a text that is not blank, or a list of token ids."
+                )
+            for token_id in word:
+                _check_int("bad_words", token_id, 0, 2**31 - 1, remedy="A list holds token ids.")
 
     @property
     def stop_strings(self) -> list[str]:
@@ -131,6 +220,11 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         """True where no noise is made."""
         return self.temperature < GREEDY_BELOW
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Most likely tokens that are returned with each token; None: no log-probabilities at all."""
+        return self.logprobs if self.logprobs is not None or not self.logprob_token_ids else 0
 
     @property
     def has_penalties(self) -> bool:

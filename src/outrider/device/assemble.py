@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
 from outrider.core.plan import StepPlan
 from outrider.device.staging import Staging
-from outrider.device.step_batch import StepBatch
+from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
 from outrider.sampling.params import Need
@@ -27,6 +28,8 @@ _LISTS = {
     "penalty_index": Need.PENALTIES,
     "bias_index": Need.BIAS,
     "min_tokens_index": Need.MIN_TOKENS,
+    "bad_words_index": Need.BAD_WORDS,
+    "allowed_index": Need.ALLOWED,
 }
 """Lists of samples in `SampleBatch`, and who is in them."""
 
@@ -39,10 +42,12 @@ class Layout:
     samples_of_rows: tuple[int, ...]
     length_bound: int  # no token stands at or after this position
     num_logprobs: int | None
+    num_given: int
     numbers: Mapping[str, Tensor]
     """rows, num_known, draft_bound, does_sample, row_starts, sample_starts [R]; token_row, token_offset [T];
-    sample_row, sample_offset, sample_index [S]."""
+    sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]."""
     lists: Mapping[str, Tensor | None]
+    num_prompt_logprobs: int = 0
 
 
 class Assembler:
@@ -58,32 +63,47 @@ class Assembler:
 
     def lay_out(self, plan: StepPlan, table: RequestTable) -> Layout:
         """The layout of one plan, in one copy; the last one's tensors again where the rows lie as they did."""
-        columns = [(row.row, row.num_tokens, row.num_drafts, row.does_sample) for row in plan.rows]
-        rows, counts, draft_bound, does_sample = np.array(columns, dtype=np.int64).T
-        needs, num_logprobs = table.sampling.needs[rows], table.sampling.num_logprobs[rows]
+        columns = [(row.row, row.num_tokens, row.num_drafts, row.does_sample, row.num_scored) for row in plan.rows]
+        rows, counts, draft_bound, does_sample, scored = np.array(columns, dtype=np.int64).T
+        needs, num_given = table.sampling.needs[rows], table.sampling.num_given[rows]
+        num_logprobs = table.sampling.num_logprobs[rows]
         length_bound = max([row.length_bound for row in plan.rows])
-        key = (columns, needs.tobytes(), num_logprobs.tobytes())
-        if self._last is not None and key == self._last_key:
+        key = (columns, needs.tobytes(), num_given.tobytes(), num_logprobs.tobytes())
+        if self._last is not None and key == self._last_key and not scored.any():
             return replace(self._last, length_bound=length_bound)
         samples = (1 + draft_bound) * does_sample
         numbers = _numbers(rows, counts=counts, samples=samples, draft_bound=draft_bound)
         needs = needs[numbers["sample_row"]]
         lists = {name: np.flatnonzero(needs & need) for name, need in _LISTS.items()}
+        if scored.any():
+            first = numbers["row_starts"] + np.array([row.first_scored for row in plan.rows])
+            numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
+            offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
+            numbers["scored_index"] = first[scored_row] + offset
         put = self._staging.put({**numbers, **lists})
-        most_logprobs = int(num_logprobs.max())
         self._last_key = key
+        most_logprobs = int(num_logprobs.max())
         self._last = Layout(
             row_counts=tuple([row.num_tokens for row in plan.rows]),
             samples_of_rows=tuple([row.num_samples for row in plan.rows]),
             length_bound=length_bound,
             num_logprobs=None if most_logprobs < 0 else most_logprobs,
+            num_given=int(num_given.max()),
             numbers={name: put[name] for name in numbers},
             lists={name: put[name] if index.size else None for name, index in lists.items()},
+            num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
         )
         return self._last
 
     def lay_out_decoding(
-        self, rows: Tensor, draft_bound: Tensor, *, length_bound: int, needs: Need, num_logprobs: int | None
+        self,
+        rows: Tensor,
+        draft_bound: Tensor,
+        *,
+        length_bound: int,
+        needs: Need,
+        num_logprobs: int | None,
+        num_given: int,
     ) -> Layout:
         """The layout of any step of these many rows with one known token each: `rows` and `draft_bound` ([R] int64)
         are read when the step runs. Every sample is in the lists of `needs`."""
@@ -99,6 +119,7 @@ class Assembler:
             samples_of_rows=(width,) * num_rows,
             length_bound=length_bound,
             num_logprobs=num_logprobs,
+            num_given=num_given,
             numbers={**put, "rows": rows, "draft_bound": draft_bound},
             lists={name: everyone if needs & need else None for name, need in _LISTS.items()},
         )
@@ -151,11 +172,22 @@ class Assembler:
                 drafts=drafts[put["sample_row"]],
                 num_logprobs=layout.num_logprobs,
                 wants_digest=self._wants_digest,
+                token_ids=table.token_ids,
+                num_given=layout.num_given,
                 **layout.lists,
             ),
             samples_of_rows=layout.samples_of_rows,
             length_bound=layout.length_bound + 1,
+            scored=_scored_tokens(layout, table, tokens.positions),
         )
+
+
+def _scored_tokens(layout: Layout, table: RequestTable, positions: Tensor) -> ScoredTokens | None:
+    if "scored_index" not in layout.numbers:
+        return None
+    index, row = layout.numbers["scored_index"], layout.numbers["scored_row"]
+    token_ids = table.token_ids[layout.numbers["rows"][row], positions[index] + 1]
+    return ScoredTokens(index=index, token_ids=token_ids.to(torch.int64), num_logprobs=layout.num_prompt_logprobs)
 
 
 def _numbers(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from outrider.core.plan import StepPlan
+from outrider.core.sampling_params import MAX_LOGPROB_TOKEN_IDS
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed
 from outrider.device.staging import Staging
@@ -31,7 +32,7 @@ _LOGPROBS = (0, 5, 20)
 """Top log-probabilities that a graph gives; a request reads as many as it asked for."""
 
 _RANDOM = Need.RANDOM | Need.TRUNCATION
-_EVERYTHING = Need.RANDOM | Need.TRUNCATION | Need.PENALTIES | Need.BIAS | Need.MIN_TOKENS
+_EVERYTHING = ~Need.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Shape:
     num_rows: int
     length_bound: int
     needs: Need
-    num_logprobs: int | None
+    num_logprobs: int | None = None
+    num_given: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class StepGraphs:
         """Capture what every service needs: greedy and random rows, in every bucket; the largest first."""
         for needs in (Need.NOTHING, _RANDOM):
             for size in reversed(self._buckets):
-                self._get(Shape(size, self._bounds[0], needs, None))
+                self._get(Shape(size, self._bounds[0], needs))
 
     def replay(self, plan: StepPlan) -> Packed | None:
         """Run the step, or None where it is no step of decoding rows only."""
@@ -93,6 +95,8 @@ class StepGraphs:
         if num_rows > self._buckets[-1]:
             return None
         if not all(row.does_sample and row.num_tokens == 1 + row.num_drafts for row in plan.rows):
+            return None
+        if any(row.num_scored for row in plan.rows):
             return None
         rows = [row.row for row in plan.rows]
         captured = self._get(self._shape(rows, max(row.length_bound for row in plan.rows)))
@@ -116,6 +120,7 @@ class StepGraphs:
             next(bound for bound in self._bounds if bound >= length),
             needs,
             None if num_logprobs < 0 else next(count for count in (*_LOGPROBS, num_logprobs) if count >= num_logprobs),
+            MAX_LOGPROB_TOKEN_IDS if self._table.sampling.num_given[rows].any() else 0,
         )
 
     def _get(self, shape: Shape) -> _Captured:
@@ -132,6 +137,7 @@ class StepGraphs:
             length_bound=shape.length_bound,
             needs=shape.needs,
             num_logprobs=shape.num_logprobs,
+            num_given=shape.num_given,
         )
         self._run(layout)  # nothing may be compiled or allocated for the first time under capture
         graph = torch.cuda.CUDAGraph()

@@ -4,7 +4,6 @@
 later. Floats travel as their bits.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
+from outrider.sampling.logprobs import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
 
@@ -82,7 +82,7 @@ def _extras(packed: Packed, host: Tensor) -> dict[str, list]:
     parts = torch.split(host, [shape.numel() for shape in packed.shapes])
     values = {}
     for name, shape, part in zip(packed.names, packed.shapes, parts, strict=True):
-        if name in ("logprobs", "top_logprobs"):
+        if name.endswith("logprobs"):
             part = part.to(torch.int32).view(torch.float32)
         if name not in _ALWAYS:
             values[name] = part.view(shape).tolist()
@@ -90,39 +90,66 @@ def _extras(packed: Packed, host: Tensor) -> dict[str, list]:
 
 
 def _add_extras(plan: StepPlan, rows: list[RowResult], packed: Packed, values: dict[str, list]) -> None:
-    """Hashes and log-probabilities of the emitted tokens, where the step has them."""
-    starts = itertools.accumulate(packed.num_samples, initial=0)
-    for row, result, start in zip(plan.rows, rows, starts, strict=False):
+    """Hashes and log-probabilities of emitted tokens and of scored ones of the prompt, where the step has them."""
+    start = scored = 0
+    for row, result, num_samples in zip(plan.rows, rows, packed.num_samples, strict=False):
         samples = range(start, start + len(result.token_ids))
         if "hashes" in values:
-            result.logits_hashes = tuple(values["hashes"][sample] for sample in samples)
-        wanted = row.params.logprobs
-        if wanted is not None:
+            result.logits_hashes = tuple([values["hashes"][sample] for sample in samples])
+        params = row.params
+        if params.num_logprobs is not None:
+            num_given = len(params.logprob_token_ids or ())
             result.logprobs = tuple(
-                TokenLogprobs(
-                    logprob=values["logprobs"][sample],
-                    rank=values["ranks"][sample],
-                    top_ids=tuple(values["top_ids"][sample][:wanted]),
-                    top_logprobs=tuple(values["top_logprobs"][sample][:wanted]),
-                )
-                for sample in samples
+                _token_logprobs(values, "", place, params.num_logprobs, num_given) for place in samples
             )
+        if row.num_scored:
+            most = params.prompt_logprobs or 0
+            places = range(scored, scored + row.num_scored)
+            result.prompt_logprobs = tuple(_token_logprobs(values, "prompt_", place, most, 0) for place in places)
+        start += num_samples
+        scored += row.num_scored
 
 
-def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice) -> Packed:
-    """Lay the results of one step end to end; does not wait."""
+def _token_logprobs(
+    values: dict[str, list], prefix: str, place: int, num_logprobs: int, num_given: int
+) -> TokenLogprobs:
+    return TokenLogprobs(
+        logprob=values[prefix + "logprobs"][place],
+        rank=values[prefix + "ranks"][place],
+        top_ids=tuple(values[prefix + "top_ids"][place][:num_logprobs]),
+        top_logprobs=tuple(values[prefix + "top_logprobs"][place][:num_logprobs]),
+        given_logprobs=tuple(values[prefix + "given_logprobs"][place][:num_given]) if num_given else (),
+        given_ranks=tuple(values[prefix + "given_ranks"][place][:num_given]) if num_given else (),
+    )
+
+
+def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs | None = None) -> Packed:
+    """Lay the results of one step end to end; does not wait. `scores`: of the prompt's own tokens."""
     always = (choice.token_ids, choice.num_tokens, choice.num_accepted, batch.num_drafts)
     parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
     if sampled.logits_hashes is not None:
         parts["hashes"] = sampled.logits_hashes
     if sampled.logprobs is not None:
         assert sampled.ranks is not None and sampled.top_ids is not None and sampled.top_logprobs is not None
-        parts["logprobs"] = sampled.logprobs.contiguous().view(torch.int32)
+        parts["logprobs"] = _bits(sampled.logprobs)
         parts["ranks"] = sampled.ranks
         parts["top_ids"] = sampled.top_ids
-        parts["top_logprobs"] = sampled.top_logprobs.contiguous().view(torch.int32)
+        parts["top_logprobs"] = _bits(sampled.top_logprobs)
+        if batch.sample.num_given:
+            assert sampled.given_logprobs is not None and sampled.given_ranks is not None
+            parts["given_logprobs"] = _bits(sampled.given_logprobs)
+            parts["given_ranks"] = sampled.given_ranks
+    if scores is not None:
+        parts["prompt_logprobs"] = _bits(scores.chosen)
+        parts["prompt_ranks"] = scores.ranks
+        parts["prompt_top_ids"] = scores.top_ids
+        parts["prompt_top_logprobs"] = _bits(scores.top_logprobs)
     data = torch.cat([part.reshape(-1).to(torch.int64) for part in parts.values()])
     return Packed(tuple(parts), tuple(part.shape for part in parts.values()), data, batch.samples_of_rows)
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.contiguous().view(torch.int32)
 
 
 class Readback:

@@ -9,6 +9,15 @@ from outrider.sampling.sampler import SampleBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredTokens:
+    """Prompt tokens whose log-probabilities are asked for, and where in the step they are predicted."""
+
+    index: Tensor  # [P] int64, place in the flat batch of the token before
+    token_ids: Tensor  # [P] int64, the prompt's own tokens
+    num_logprobs: int  # most top log-probabilities that one of them wants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepBatch:
     """One step on the device. R rows, S samples: the flat rows of logits, 1 + drafts for each row that samples."""
 
@@ -26,6 +35,7 @@ class StepBatch:
     sample: SampleBatch
     samples_of_rows: tuple[int, ...]  # samples laid out for each row
     length_bound: int  # host's bound on the tokens known of any row after this step
+    scored: ScoredTokens | None = None  # None: nobody asked
 
     @property
     def num_rows(self) -> int:

@@ -7,7 +7,12 @@ from typing import Any
 from outrider.core.errors import RequestError
 from outrider.core.outputs import SpeculationStats
 from outrider.core.request import Request
-from outrider.core.sampling_params import MAX_STOP_TOKEN_IDS, SamplingParams
+from outrider.core.sampling_params import (
+    MAX_BAD_WORD_TOKENS,
+    MAX_BAD_WORDS,
+    MAX_STOP_TOKEN_IDS,
+    SamplingParams,
+)
 from outrider.engine.tokenizer import Tokenizer
 
 Prompt = str | dict[str, Any]
@@ -38,7 +43,7 @@ class Admission:
 
     def request(self, prompt: Prompt, params: SamplingParams, *, request_id: str) -> Request:
         """A checked request; raises RequestError with the value, the reason and the remedy."""
-        text, token_ids = self._prompt(prompt)
+        text, token_ids = self._truncate(*self._prompt(prompt), params)
         num_tokens = len(token_ids)
         if num_tokens >= self._max_model_len:
             raise RequestError(
@@ -48,6 +53,15 @@ class Admission:
         self._check_ids("prompt_token_ids", token_ids)
         self._check_ids("stop_token_ids", params.stop_token_ids or ())
         self._check_ids("logit_bias", list(params.logit_bias or {}))
+        self._check_ids("allowed_token_ids", params.allowed_token_ids or ())
+        self._check_ids("logprob_token_ids", params.logprob_token_ids or ())
+        if params.num_speculative_tokens is not None and params.num_speculative_tokens > self._num_drafts:
+            raise RequestError(
+                f"num_speculative_tokens={params.num_speculative_tokens} is above the engine's {self._num_drafts}. "
+                "Lower it, or leave it unset for the engine's."
+            )
+        if params.echo and self._tokenizer is None:
+            raise RequestError("echo=True needs text, and there is no tokenizer. Leave echo unset.")
         if params.stop_strings and self._tokenizer is None:
             raise RequestError(f"stop={params.stop!r} needs text, and there is no tokenizer. Use stop_token_ids.")
         eos_token_ids = () if params.ignore_eos else self._eos_token_ids
@@ -57,6 +71,9 @@ class Admission:
                 f"{num_stops} stop ids (eos included) are too many: at most {MAX_STOP_TOKEN_IDS} fit. "
                 "Shorten stop_token_ids."
             )
+        bad_words = self._bad_words(params)
+        stop_token_ids = (*eos_token_ids, *(params.stop_token_ids or ()))
+        self._check_some_token_is_left(params, bad_words, stop_token_ids if params.min_tokens else ())
         room = self._max_model_len - num_tokens
         if params.max_tokens is not None:
             room = min(room, params.max_tokens)
@@ -69,10 +86,64 @@ class Admission:
             seed=seed,
             eos_token_ids=eos_token_ids,
             max_total_tokens=num_tokens + room,
+            bad_words=bad_words,
             speculation=SpeculationStats(
                 max_drafts=self._num_drafts, num_accepted_tokens_per_pos=[0] * self._num_drafts
             ),
         )
+
+    def _truncate(self, text: str | None, token_ids: list[int], params: SamplingParams) -> tuple[str | None, list[int]]:
+        """The last tokens of the prompt, as many as asked for; then the text is that of what is left."""
+        most = params.truncate_prompt_tokens
+        if most == -1:
+            most = max(1, self._max_model_len - (params.max_tokens or 1))
+        if most is None or len(token_ids) <= most:
+            return text, token_ids
+        token_ids = token_ids[-most:]
+        if text is not None:
+            text = self._tokenizer.decode(token_ids, skip_special_tokens=False) if self._tokenizer else None
+        return text, token_ids
+
+    def _bad_words(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
+        """As token ids: of a text both forms, with and without a space in front, where the space changes its token."""
+        found: dict[tuple[int, ...], None] = {}
+        for word in params.bad_words or ():
+            if not isinstance(word, str):
+                self._check_ids("bad_words", word)
+                found[tuple(word)] = None
+                continue
+            if self._tokenizer is None:
+                raise RequestError(f"bad_words holds the text {word!r}, and there is no tokenizer. Give token ids.")
+            bare = tuple(self._tokenizer.encode(word.lstrip(), add_special_tokens=False))
+            spaced = tuple(self._tokenizer.encode(" " + word.lstrip(), add_special_tokens=False))
+            found[bare] = None
+            if spaced[0] != bare[0] and len(spaced) == len(bare):  # vLLM's rule
+                found[spaced] = None
+        if len(found) > MAX_BAD_WORDS:
+            raise RequestError(f"bad_words are {len(found)} token sequences; at most {MAX_BAD_WORDS} fit. Give fewer.")
+        for ids in found:
+            if len(ids) > MAX_BAD_WORD_TOKENS:
+                raise RequestError(
+                    f"bad_words holds a word of {len(ids)} tokens; at most {MAX_BAD_WORD_TOKENS} fit. Shorten it."
+                )
+        return tuple(found)
+
+    def _check_some_token_is_left(
+        self, params: SamplingParams, bad_words: tuple[tuple[int, ...], ...], stop_token_ids: tuple[int, ...]
+    ) -> None:
+        """Some token must be allowed whatever comes before it, or there could be nothing to choose."""
+        if params.allowed_token_ids is None and not bad_words:
+            return
+        forbidden = {ids[-1] for ids in bad_words}.union(stop_token_ids)
+        if params.allowed_token_ids is None:
+            is_left = len(forbidden) < self._vocab_size
+        else:
+            is_left = not forbidden.issuperset(params.allowed_token_ids)
+        if not is_left:
+            raise RequestError(
+                "allowed_token_ids, bad_words and min_tokens together can leave no token to choose. "
+                "Allow a token that is neither a stop id nor the end of a bad word."
+            )
 
     def _prompt(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, str):

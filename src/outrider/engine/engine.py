@@ -5,15 +5,18 @@ planned. It is the same code: only how many steps may be in flight differs.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from outrider.core.config import EngineConfig
-from outrider.core.outputs import CompletionOutput, FinishReason, Logprob, RequestOutput
+from outrider.core.errors import RequestError
+from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
+from outrider.engine.group import Group, choices_of, stop_reason_of
 from outrider.engine.text import StopChecker
 from outrider.engine.tokenizer import Tokenizer
 from outrider.runtime.worker import Worker
@@ -47,6 +50,8 @@ class Engine:
             stop_checker=self._stop_checker,
         )
         self._in_flight: deque[Handle] = deque()
+        self._groups: dict[str, Group] = {}
+        self._group_of: dict[str, Group] = {}  # by the id of each unfinished completion
         self._num_requests = 0
 
     def new_request(self, prompt: Prompt, params: SamplingParams, *, request_id: str | None = None) -> Request:
@@ -54,15 +59,35 @@ class Engine:
         self._num_requests += 1
         return self.admission.request(prompt, params, request_id=request_id or str(self._num_requests - 1))
 
-    def add(self, request: Request) -> None:
-        """Queue a checked request."""
-        self.scheduler.add(request)
-        self._stop_checker.begin(request)
+    def add(self, request: Request, *, on_delta: Callable[[OutputDelta], None] | None = None) -> None:
+        """Queue a checked request, with all its n completions; `on_delta` is called with what each step adds."""
+        if request.request_id in self._groups:
+            raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
+        group = Group(choices=choices_of(request), on_delta=on_delta)
+        added: list[Request] = []
+        try:
+            for choice in group.choices:
+                self.scheduler.add(choice)
+                added.append(choice)
+        except RequestError:
+            for choice in added:
+                self.scheduler.abort(choice.request_id)
+            raise
+        self._groups[request.request_id] = group
+        for choice in group.choices:
+            self._group_of[choice.request_id] = group
+            self._stop_checker.begin(choice)
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Take a request back; what it has so far, or None if it is not there."""
-        request = self.scheduler.abort(request_id)
-        return self._output(request) if request else None
+        group = self._groups.get(request_id)
+        if group is None:
+            return None
+        output = None
+        for choice in group.choices:
+            if self.scheduler.abort(choice.request_id) is not None:
+                output = self._emit(choice)
+        return output
 
     @property
     def has_work(self) -> bool:
@@ -80,31 +105,42 @@ class Engine:
             return []
         handle = self._in_flight.popleft()
         changed = self.scheduler.settle(handle.plan, handle.wait())
-        return [self._output(request) for request in changed if request.finish_reason is not None]
+        outputs = [self._emit(request) for request in changed]
+        return [output for output in outputs if output is not None]
 
-    def _output(self, request: Request) -> RequestOutput:
+    def _emit(self, request: Request) -> RequestOutput | None:
+        """Tell the caller what is new of a completion; the whole output where it was the last of its request."""
+        group = self._group_of[request.request_id]
+        is_finished = request.finish_reason is not None
+        if not is_finished and group.on_delta is None:
+            return None
+        output = None
+        if is_finished:
+            piece, text = self._stop_checker.end(request.request_id)
+            group.completions[request.choice] = self._completion(request, text)
+            del self._group_of[request.request_id]
+            if len(group.completions) == len(group.choices):
+                del self._groups[group.request_id]
+                output = group.output(self._named)
+        else:
+            piece = self._stop_checker.take(request.request_id)
+        if group.on_delta is not None:
+            delta = group.delta(request, piece, output, self._named)
+            if delta is not None:
+                group.on_delta(delta)
+        return output
+
+    def _completion(self, request: Request, text: str) -> CompletionOutput:
         assert request.finish_reason is not None
-        is_string = isinstance(request.stop_reason, str)
-        text = self._stop_checker.end(request.request_id, was_cut=is_string)
-        completion = CompletionOutput(
-            index=0,
+        return CompletionOutput(
+            index=request.choice,
             text=text,
             token_ids=request.output_token_ids,
             finish_reason=request.finish_reason.value,
-            stop_reason=request.stop_reason if request.finish_reason is FinishReason.STOP else None,
-            logprobs=self._named(request.logprobs) if request.params.logprobs is not None else None,
+            stop_reason=stop_reason_of(request),
+            logprobs=self._named(request.logprobs) if request.params.num_logprobs is not None else None,
             is_draft=request.is_draft,
             logits_digest=f"{request.logits_digest:016x}" if self.config.logits_digest else None,
-        )
-        return RequestOutput(
-            request_id=request.request_id,
-            prompt=request.prompt,
-            prompt_token_ids=request.prompt_token_ids,
-            outputs=[completion],
-            seed=request.seed,
-            num_cached_tokens=max(request.num_cached_tokens, 0),
-            num_preemptions=request.num_preemptions,
-            speculation=request.speculation,
         )
 
     def _named(self, logprobs: list[dict[int, Logprob]]) -> list[dict[int, Logprob]]:

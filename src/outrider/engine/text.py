@@ -1,7 +1,9 @@
 """Text of running requests, and where an output ends: eos, stop ids, stop strings, token by token.
 
-`token_ids` ends with the token that completed the stop; the stop's own text is not returned. Whatever the same
-step or a later one produced behind it is dropped by the scheduler.
+`token_ids` ends with the token that completed the stop; the stop's own text is returned only if asked for. Whatever
+the same step or a later one produced behind it is dropped by the scheduler.
+
+    text:  | given to the caller ... | may begin a stop string | bytes of an unfinished character (TextStream) |
 """
 
 from outrider.core.outputs import FinishReason
@@ -10,14 +12,18 @@ from outrider.engine.tokenizer import TextStream, Tokenizer
 
 
 class OutputText:
-    """The text of one request so far."""
+    """The text of one request so far. `echo`: text in front of it, in which no stop is looked for."""
 
-    def __init__(self, request: Request, stream: TextStream | None) -> None:
+    def __init__(self, request: Request, stream: TextStream | None, *, echo: str = "") -> None:
         self._stream = stream
         self._stops = request.params.stop_strings
+        self._keeps_stop = request.params.include_stop_str_in_output
         self._min_tokens = request.params.min_tokens
         self._num_tokens = 0
         self._stop_ids = frozenset((*request.eos_token_ids, *(request.params.stop_token_ids or ())))
+        self._num_given = 0
+        self._echo = echo
+        self._is_cut = False
         self.text = ""
 
     def can_stop_in(self, token_ids: tuple[int, ...]) -> bool:
@@ -31,11 +37,16 @@ class OutputText:
             self.text += self._stream.extend(token_ids)
 
     def push(self, token_id: int) -> str | None:
-        """Append one token's text; the stop string that it completed, if any (the text is then cut before it)."""
+        """Append one token's text; the stop string that it completed, if any (the text then ends there)."""
         self._num_tokens += 1
         if self._stream is None:
             return None
         return self._append(self._stream.push(token_id))
+
+    def push_stop_token(self, token_id: int) -> None:
+        """The token that ends the output: its text counts only where the caller wants it."""
+        if self._keeps_stop and self._stream is not None:
+            self.text += self._stream.push(token_id)
 
     def _append(self, piece: str) -> str | None:
         """The earliest stop string that ends in `piece`, the longest where several start there."""
@@ -50,14 +61,40 @@ class OutputText:
                 found = (place, -len(stop), stop)
         if found is None:
             return None
-        self.text = self.text[: found[0]]
+        self.text = self.text[: found[0] + (len(found[2]) if self._keeps_stop else 0)]
+        self._is_cut = True
         return found[2]
 
+    def take(self) -> str:
+        """What can be given to the caller and was not yet: never a part of what a stop string may still cut off."""
+        return self._take(len(self.text) - self._num_held())
+
     def finish(self) -> str:
-        """The whole text, held-back bytes included."""
-        if self._stream is not None:
+        """The last of it, held-back bytes included; after a stop string nothing held back belongs to it."""
+        if self._stream is not None and not self._is_cut:
             self._append(self._stream.flush())
-        return self.text
+        return self._take(len(self.text))
+
+    @property
+    def whole(self) -> str:
+        """Echo and text."""
+        return self._echo + self.text
+
+    def _take(self, end: int) -> str:
+        end += len(self._echo)
+        piece = self.whole[self._num_given : end]
+        self._num_given = max(self._num_given, end)
+        return piece
+
+    def _num_held(self) -> int:
+        """Characters at the end that are the beginning of a stop string."""
+        held = 0
+        for stop in self._stops:
+            for size in range(min(len(stop) - 1, len(self.text)), held, -1):
+                if self.text.endswith(stop[:size]):
+                    held = size
+                    break
+        return held
 
 
 class StopChecker:
@@ -69,8 +106,15 @@ class StopChecker:
 
     def begin(self, request: Request) -> None:
         """Start following a request."""
-        stream = self._tokenizer.stream() if self._tokenizer else None
-        self._texts[request.request_id] = OutputText(request, stream)
+        stream, echo, tokenizer, params = None, "", self._tokenizer, request.params
+        if tokenizer is not None and params.detokenize:
+            stream = tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
+            if params.echo:
+                echo = request.prompt
+                if echo is None:
+                    skips = params.skip_special_tokens
+                    echo = tokenizer.decode(request.prompt_token_ids, skip_special_tokens=skips)
+        self._texts[request.request_id] = OutputText(request, stream, echo=echo)
 
     def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
         """How many of the new `token_ids` belong to the output, and why it ends if it does."""
@@ -82,8 +126,10 @@ class StopChecker:
         for count, token_id in enumerate(token_ids, start=1):
             if token_id in stop_token_ids:
                 request.stop_reason = token_id
+                text.push_stop_token(token_id)
                 return count, FinishReason.STOP
             if token_id in request.eos_token_ids:
+                text.push_stop_token(token_id)
                 return count, FinishReason.STOP
             stop = text.push(token_id)
             if stop is not None:
@@ -93,7 +139,11 @@ class StopChecker:
                 return count, FinishReason.LENGTH
         return len(token_ids), None
 
-    def end(self, request_id: str, *, was_cut: bool) -> str:
-        """Stop following; the whole text. After a stop string nothing held back belongs to it."""
+    def take(self, request_id: str) -> str:
+        """Text of a running request that can be given to its caller and was not yet."""
+        return self._texts[request_id].take()
+
+    def end(self, request_id: str) -> tuple[str, str]:
+        """Stop following; the last piece of text, and the whole."""
         text = self._texts.pop(request_id)
-        return text.text if was_cut else text.finish()
+        return text.finish(), text.whole

@@ -30,7 +30,11 @@ class Tokenizer:
         self._backend = self._tokenizer.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
-        self.own_texts = OwnTexts(self)
+        self._own_texts = {skips: OwnTexts(self, skip_special_tokens=skips) for skips in (False, True)}
+
+    def own_texts(self, *, skip_special_tokens: bool = True) -> "OwnTexts":
+        """What each token adds to a text, as far as that needs no neighbour."""
+        return self._own_texts[skip_special_tokens]
 
     @property
     def is_by_bytes(self) -> bool:
@@ -51,18 +55,20 @@ class Tokenizer:
         assert isinstance(text, str)
         return self.encode(text, add_special_tokens=False)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out; ids that the tokenizer does not have give nothing."""
-        text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of ids, special tokens left out if asked; ids that the tokenizer does not have give nothing."""
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
-    def has_text(self, token_id: int) -> bool:
-        """False for special tokens and for ids that the tokenizer does not have."""
-        return token_id not in self._special_ids and self._backend.id_to_token(token_id) is not None
+    def has_text(self, token_id: int, *, skip_special_tokens: bool = True) -> bool:
+        """False for special tokens, if these are left out, and for ids that the tokenizer does not have."""
+        if skip_special_tokens and token_id in self._special_ids:
+            return False
+        return self._backend.id_to_token(token_id) is not None
 
-    def stream(self) -> "TextStream":
+    def stream(self, *, skip_special_tokens: bool = True) -> "TextStream":
         """A decoder for the tokens of one output."""
-        return TextStream(self)
+        return TextStream(self, skip_special_tokens=skip_special_tokens)
 
 
 class OwnTexts(dict[int, str | None]):
@@ -71,16 +77,17 @@ class OwnTexts(dict[int, str | None]):
     Filled as tokens occur. "" for tokens without text.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
         super().__init__()
         self._tokenizer = tokenizer
+        self._skips = skip_special_tokens
 
     def __missing__(self, token_id: int) -> str | None:
         text: str | None = None
-        if not self._tokenizer.has_text(token_id):
+        if not self._tokenizer.has_text(token_id, skip_special_tokens=self._skips):
             text = ""
         elif self._tokenizer.is_by_bytes:
-            text = self._tokenizer.decode([token_id])
+            text = self._tokenizer.decode([token_id], skip_special_tokens=self._skips)
             if not text or _UNFINISHED in text:
                 text = None
         self[token_id] = text
@@ -96,9 +103,10 @@ class TextStream:
     ids where a decoder looks back (byte fallback: an invalid byte spoils its valid neighbours).
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._own_texts = tokenizer.own_texts
+        self._skips = skip_special_tokens
+        self._own_texts = tokenizer.own_texts(skip_special_tokens=skip_special_tokens)
         self._context: list[int] = []
         self._context_text = ""
         self._fresh: list[int] = []
@@ -135,10 +143,13 @@ class TextStream:
 
     def _settle(self) -> None:
         self._context, self._fresh, self._num_given = self._fresh, [], 0
-        self._context_text = self._tokenizer.decode(self._context)
+        self._context_text = self._decode(self._context)
 
     def _fresh_text(self) -> str:
-        text = self._tokenizer.decode(self._context + self._fresh)
+        text = self._decode(self._context + self._fresh)
         if text.startswith(self._context_text):  # the context shows whether a space belongs in front
             return text[len(self._context_text) :]
-        return self._tokenizer.decode(self._fresh)
+        return self._decode(self._fresh)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=self._skips)

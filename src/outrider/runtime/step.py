@@ -9,6 +9,7 @@ from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, pack
 from outrider.device.table import RequestTable
 from outrider.layers.decoder import CausalLM
+from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
 from outrider.sampling.verifier import verify
 from outrider.speculation.drafter import BaseDrafter
@@ -53,7 +54,8 @@ class Step:
             drafts=batch.drafts,
             room=batch.room,
         )
-        packed = pack(batch, sampled=sampled, choice=choice)
+        scores = score_prompt(self.model, hidden, batch.scored) if batch.scored is not None else None
+        packed = pack(batch, sampled=sampled, choice=choice, scores=scores)
         self.table.commit(batch, choice)
         if self.drafter is not None:
             drafts = self.drafter.propose(batch, hidden=hidden, choice=choice)

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from outrider.core.plan import Admission
-from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS, SamplingParams
+from outrider.core.sampling_params import (
+    MAX_BAD_WORD_TOKENS,
+    MAX_BAD_WORDS,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROB_TOKEN_IDS,
+    MAX_STOP_TOKEN_IDS,
+    SamplingParams,
+)
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -26,6 +33,8 @@ class Need(IntFlag):
     PENALTIES = 4
     BIAS = 8
     MIN_TOKENS = 16
+    BAD_WORDS = 32
+    ALLOWED = 64
 
 
 def needs_of(params: SamplingParams) -> Need:
@@ -37,6 +46,8 @@ def needs_of(params: SamplingParams) -> Need:
         (Need.PENALTIES, params.has_penalties),
         (Need.BIAS, bool(params.logit_bias)),
         (Need.MIN_TOKENS, params.min_tokens > 0),
+        (Need.BAD_WORDS, bool(params.bad_words)),
+        (Need.ALLOWED, params.allowed_token_ids is not None),
     ):
         if is_needed:
             need |= part
@@ -67,6 +78,7 @@ class SamplingTable:
         self.seed = column(0, torch.int64)  # [max_rows]
         self.choice = column(0, torch.int64)  # [max_rows], index of the completion
         self.min_length = column(0, torch.int64)  # [max_rows], no stop id at a position below it
+        self.num_prompt_tokens = column(0, torch.int64)  # [max_rows]
 
         self.num_stop_token_ids = column(0, torch.int64)  # [max_rows]
         self.stop_token_ids = torch.zeros(max_rows, MAX_STOP_TOKEN_IDS, dtype=torch.int64, device=device)
@@ -74,11 +86,19 @@ class SamplingTable:
         self.logit_bias_ids = torch.zeros(max_rows, MAX_LOGIT_BIAS, dtype=torch.int64, device=device)
         self.logit_bias = torch.zeros(max_rows, MAX_LOGIT_BIAS, dtype=torch.float32, device=device)
 
+        self.num_bad_words = column(0, torch.int64)  # [max_rows]
+        bad_words_shape = (max_rows, MAX_BAD_WORDS, MAX_BAD_WORD_TOKENS)  # words at the right, -1 in front
+        self.bad_words = torch.full(bad_words_shape, -1, dtype=torch.int32, device=device)
+        num_words = -(-vocab_size // 32)
+        self.allowed = torch.full((max_rows, num_words), -1, dtype=torch.int32, device=device)  # a bit for each token
+        self.logprob_token_ids = torch.zeros(max_rows, MAX_LOGPROB_TOKEN_IDS, dtype=torch.int64, device=device)
+
         self.output_counts = torch.zeros(max_rows, vocab_size, dtype=torch.int32, device=device)
         self.prompt_mask = torch.zeros(max_rows, vocab_size, dtype=torch.bool, device=device)
 
         self.needs = np.zeros(max_rows, dtype=np.int64)  # on the host: `Need` of each row
         self.num_logprobs = np.full(max_rows, -1)  # on the host: top log-probabilities asked for, -1 for none
+        self.num_given = np.zeros(max_rows, dtype=np.int64)  # on the host: ids whose log-probabilities are asked for
 
     def write(self, admission: Admission) -> None:
         """Fill the row of a request that starts, or starts again: nothing of the row's last owner stays.
@@ -88,7 +108,8 @@ class SamplingTable:
         """
         params, row = admission.params, admission.row
         self.needs[row] = needs_of(params)
-        self.num_logprobs[row] = -1 if params.logprobs is None else params.logprobs
+        self.num_logprobs[row] = -1 if params.num_logprobs is None else params.num_logprobs
+        self.num_given[row] = len(params.logprob_token_ids or ())
         for table, value in (
             (self.temperature, 0.0 if params.is_greedy else params.temperature),
             (self.top_p, params.top_p),
@@ -98,8 +119,9 @@ class SamplingTable:
             (self.frequency_penalty, params.frequency_penalty),
             (self.top_k, params.top_k),
             (self.seed, admission.seed),
-            (self.choice, 0),
+            (self.choice, admission.choice),
             (self.min_length, admission.num_prompt_tokens + params.min_tokens),
+            (self.num_prompt_tokens, admission.num_prompt_tokens),
         ):
             table[row].fill_(value)
 
@@ -108,6 +130,11 @@ class SamplingTable:
         values = [min(max(value, -_LARGEST), _LARGEST) for value in bias.values()]
         self._write_list(self.logit_bias_ids[row], self.num_logit_bias[row], list(bias))
         self._write_list(self.logit_bias[row], self.num_logit_bias[row], values)
+
+        self._write_words(row, admission.bad_words)
+        self._write_allowed(row, params.allowed_token_ids)
+        given = params.logprob_token_ids or []
+        self.logprob_token_ids[row, : len(given)].copy_(self._to_device(given, torch.int64))
 
         token_ids = self._to_device(admission.token_ids, torch.int64)
         output_ids = token_ids[admission.num_prompt_tokens :]
@@ -131,7 +158,23 @@ class SamplingTable:
         target[: len(values)].copy_(self._to_device(values, target.dtype))
         count.fill_(len(values))
 
-    def _to_device(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
+    def _write_words(self, row: int, words: Sequence[Sequence[int]]) -> None:
+        self.num_bad_words[row].fill_(len(words))
+        if words:
+            flat = [[-1] * (MAX_BAD_WORD_TOKENS - len(word)) + list(word) for word in words]
+            self.bad_words[row, : len(words)].copy_(self._to_device(flat, torch.int32))
+
+    def _write_allowed(self, row: int, token_ids: Sequence[int] | None) -> None:
+        if token_ids is None:
+            self.allowed[row].fill_(-1)
+            return
+        bits = [0] * self.allowed.shape[1]
+        for token_id in token_ids:
+            bits[token_id // 32] |= 1 << token_id % 32
+        signed = [word - (1 << 32) if word >> 31 else word for word in bits]
+        self.allowed[row].copy_(self._to_device(signed, torch.int32))
+
+    def _to_device(self, values: Sequence[float] | Sequence[Sequence[int]], dtype: torch.dtype) -> Tensor:
         """Through pinned memory where there is a copy to overlap."""
         host = torch.tensor(values, dtype=dtype)
         if self.device.type == "cuda":

@@ -4,7 +4,7 @@ A sample is one row of logits. Sample i of a request is treated as if the drafts
 token is the one that plain decoding would choose there. Whether drafts are accepted is the verifier's business.
 
 Order of work (vLLM's): log-probabilities and hash of the raw logits; logit bias; stop ids before min_tokens;
-penalties; the largest logit where temperature is 0; else temperature, min_p, top_k, top_p and the Gumbel argmax.
+penalties; tokens that are not allowed, and bad words; the largest logit where temperature is 0; else temperature, min_p, top_k, top_p and the Gumbel argmax.
 """
 
 from collections.abc import Callable
@@ -39,6 +39,10 @@ class SampleBatch:
     truncation_index: Tensor | None  # random samples whose request has top_k, top_p or min_p
     num_logprobs: int | None  # most top log-probabilities that a sample wants; None: no log-probabilities
     wants_digest: bool
+    bad_words_index: Tensor | None = None  # samples whose request has bad words
+    allowed_index: Tensor | None = None  # samples whose request may produce certain tokens only
+    token_ids: Tensor | None = None  # [max_rows, max_tokens] int32, the request table's; read for bad words
+    num_given: int = 0  # most token ids whose log-probabilities a request asked for by id
 
     @property
     def num_samples(self) -> int:
@@ -54,6 +58,8 @@ class Sampled:
     ranks: Tensor | None  # [num_samples] int64, of the chosen token, from 1
     top_ids: Tensor | None  # [num_samples, min(num_logprobs, vocab_size)] int64
     top_logprobs: Tensor | None  # likewise fp32
+    given_logprobs: Tensor | None  # [num_samples, num_given] fp32, of the ids that the request asked for
+    given_ranks: Tensor | None  # likewise int64
     logits_hashes: Tensor | None  # [num_samples] int64, see `digest.hash_rows`
 
 
@@ -79,21 +85,26 @@ class Sampler:
                 ranks=None,
                 top_ids=None,
                 top_logprobs=None,
+                given_logprobs=None,
+                given_ranks=None,
                 logits_hashes=logits_hashes,
             )
-        logprobs = compute_logprobs(raw, token_ids, num_logprobs=batch.num_logprobs)
+        given_ids = table.logprob_token_ids[batch.rows, : batch.num_given]
+        logprobs = compute_logprobs(raw, token_ids, num_logprobs=batch.num_logprobs, given_ids=given_ids)
         return Sampled(
             token_ids=token_ids,
             logprobs=logprobs.chosen,
             ranks=logprobs.ranks,
             top_ids=logprobs.top_ids,
             top_logprobs=logprobs.top_logprobs,
+            given_logprobs=logprobs.given,
+            given_ranks=logprobs.given_ranks,
             logits_hashes=logits_hashes,
         )
 
 
 def _process(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:
-    """Logit bias, min_tokens and penalties, each where it is listed: [num_samples, vocab_size] fp32."""
+    """What changes logits before temperature, each where it is listed: [num_samples, vocab_size] fp32."""
 
     def add_bias(logits: Tensor, index: Tensor) -> Tensor:
         rows = batch.rows[index]
@@ -117,9 +128,27 @@ def _process(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor
             frequency=table.frequency_penalty[rows],
         )
 
+    def allow(logits: Tensor, index: Tensor) -> Tensor:
+        return kernels.apply_mask(logits, table.allowed[batch.rows[index]])
+
+    def forbid_bad_words(logits: Tensor, index: Tensor) -> Tensor:
+        assert batch.token_ids is not None, "bad words need the tokens before them"
+        rows, words = batch.rows[index], table.bad_words
+        tails = kernels.output_tails(
+            batch.token_ids[rows],
+            batch.drafts[index],
+            offsets=batch.offsets[index],
+            lengths=batch.lengths[index],
+            num_prompt_tokens=table.num_prompt_tokens[rows],
+            width=words.shape[2] - 1,
+        )
+        return kernels.forbid_words(logits, tails, words[rows], table.num_bad_words[rows])
+
     logits = _replace(logits, batch.bias_index, add_bias)
     logits = _replace(logits, batch.min_tokens_index, forbid_stop_ids)
-    return _replace(logits, batch.penalty_index, penalize)
+    logits = _replace(logits, batch.penalty_index, penalize)
+    logits = _replace(logits, batch.allowed_index, allow)
+    return _replace(logits, batch.bad_words_index, forbid_bad_words)
 
 
 def _choose(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:

@@ -8,7 +8,7 @@ it can reach, and only confirmed tokens are published. Knows no text (a `StopChe
 """
 
 import itertools
-from collections import deque
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -17,7 +17,7 @@ from typing import Protocol
 from outrider.core.digest import fold
 from outrider.core.errors import RequestError
 from outrider.core.outputs import FinishReason, Logprob
-from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult
+from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.core.request import Request, RequestStatus
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.prefix import PrefixCache
@@ -69,8 +69,8 @@ class Scheduler:
     ) -> None:
         self.pool = BlockPool(num_blocks)
         self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching)
-        self.running: list[Request] = []  # in order of admission: the last is preempted first
-        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # in order of admission
+        self.waiting: list[Request] = []  # by priority, then in order of arrival
         self._requests: dict[str, Request] = {}
         self._block_size = block_size
         self._budget = max_num_batched_tokens
@@ -79,6 +79,7 @@ class Scheduler:
         self._stop_checker = stop_checker
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._num_steps = 0
+        self._arrivals = itertools.count(1)
         self._epochs = itertools.count(1)  # one for all: an id may return while old results are in flight
         self.num_preemptions = 0
 
@@ -94,8 +95,13 @@ class Scheduler:
                 "Lower max_tokens, shorten the prompt, or give the engine more blocks."
             )
         request.epoch = next(self._epochs)
+        request.arrival = next(self._arrivals)
         self._requests[request.request_id] = request
-        self.waiting.append(request)
+        self._queue(request)
+
+    def _queue(self, request: Request) -> None:
+        """A preempted request keeps its arrival, so it waits before those of its priority that came later."""
+        insort(self.waiting, request, key=_urgency)
 
     def abort(self, request_id: str) -> Request | None:
         """Take a request back, wherever it stands; results still in flight for it are dropped."""
@@ -130,21 +136,26 @@ class Scheduler:
         )
 
     def _plan_decodes(self, step: _Step) -> None:
-        num_drafts, block_size = self._num_drafts, self._block_size
-        count = 1 + num_drafts
-        reach = count + self._num_lookahead
+        num_lookahead, block_size = self._num_lookahead, self._block_size
         for request in sorted(self.running, key=_last_step):
             num_known, most = len(request.token_ids), request.max_total_tokens
             if request.row < 0 or request.num_scheduled_tokens < num_known:
                 continue  # preempted for this very step, or in its prompt
             if num_known + request.num_steps_in_flight >= most:
                 continue  # the steps in flight reach the end
+            num_drafts = self._num_drafts_of(request)
+            count = 1 + num_drafts
             if count > step.left:
                 break
             bound = num_known + request.num_tokens_in_flight
-            is_held = min(bound + reach, most) <= len(request.block_ids) * block_size
-            if is_held or self._reserve(request, bound + reach, step):
+            reach = bound + count + num_lookahead
+            if min(reach, most) <= len(request.block_ids) * block_size or self._reserve(request, reach, step):
                 self._put_row(request, step, num_tokens=count, num_drafts=num_drafts, length=bound + num_drafts)
+
+    def _num_drafts_of(self, request: Request) -> int:
+        """The engine's k, or fewer where the request asks for fewer."""
+        asked = request.params.num_speculative_tokens
+        return self._num_drafts if asked is None else min(asked, self._num_drafts)
 
     def _plan_prompts(self, step: _Step) -> None:
         for request in list(self.running):
@@ -152,11 +163,31 @@ class Scheduler:
                 self._put_chunk(request, step)
 
     def _put_chunk(self, request: Request, step: _Step) -> None:
-        count = min(request.num_tokens - request.num_scheduled_tokens, step.left)
+        start = request.num_scheduled_tokens
+        count = min(request.num_tokens - start, step.left)
         request.num_scheduled_tokens += count
-        self._put_row(request, step, num_tokens=count, num_drafts=0, length=request.num_scheduled_tokens)
+        # token p scores token p + 1; those known before a preemption are not scored again
+        first_scored = max(start, request.num_prompt_tokens - 1 - request.num_unscored_tokens)
+        end_scored = min(start + count, request.num_prompt_tokens - 1)
+        self._put_row(
+            request,
+            step,
+            num_tokens=count,
+            num_drafts=0,
+            length=start + count,
+            scored=range(first_scored - start, max(first_scored, end_scored) - start),
+        )
 
-    def _put_row(self, request: Request, step: _Step, *, num_tokens: int, num_drafts: int, length: int) -> None:
+    def _put_row(
+        self,
+        request: Request,
+        step: _Step,
+        *,
+        num_tokens: int,
+        num_drafts: int,
+        length: int,
+        scored: range = range(0),
+    ) -> None:
         does_sample = request.num_scheduled_tokens >= len(request.token_ids)
         if does_sample:
             request.num_steps_in_flight += 1
@@ -172,6 +203,8 @@ class Scheduler:
                 does_sample=does_sample,
                 length_bound=min(length, request.max_total_tokens),
                 params=request.params,
+                first_scored=scored.start,
+                num_scored=len(scored),
             )
         )
 
@@ -179,12 +212,12 @@ class Scheduler:
         admissions: list[Admission] = []
         while self.waiting and self._free_rows and step.left > 0:
             request = self.waiting[0]
-            cached = self.prefix.match(request)
+            cached = self.prefix.match(request) if request.num_unscored_tokens <= 0 else []
             reserved = min(request.num_tokens + 1 + self._num_lookahead, request.max_total_tokens)
             fresh = self._num_blocks(reserved) - len(cached)
             if fresh > self.pool.num_free - sum(self.pool.is_free(block_id) for block_id in cached):
                 break
-            self.waiting.popleft()
+            self.waiting.pop(0)
             for block_id in cached:
                 self.pool.share(block_id)
             request.block_ids = cached + self.pool.allocate(fresh)
@@ -214,20 +247,23 @@ class Scheduler:
             params=request.params,
             seed=request.seed,
             stop_token_ids=(*request.eos_token_ids, *(request.params.stop_token_ids or ())),
+            choice=request.choice,
+            bad_words=request.bad_words,
         )
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self._block_size)
 
     def _reserve(self, request: Request, num_tokens: int, step: _Step) -> bool:
-        """Blocks up to `num_tokens`; preempts the latest admitted until they fit. The latest itself waits: False.
+        """Blocks up to `num_tokens`; preempts until they fit, the least urgent first, of those the latest admitted.
 
-        The oldest never waits (alone it always fits, see `add`), so a request that waits gets its turn.
+        Of equally urgent ones the oldest never waits (alone it always fits, see `add`), so each gets its turn. A
+        request that would be its own victim waits: False.
         """
         fresh = self._num_blocks(min(num_tokens, request.max_total_tokens)) - len(request.block_ids)
         while fresh > self.pool.num_free:
             step.is_short = True
-            victim = self.running[-1]
+            victim = max(reversed(self.running), key=lambda other: other.params.priority)
             if victim is request:
                 return False
             step.drop(victim.request_id)
@@ -242,7 +278,7 @@ class Scheduler:
         request.status = RequestStatus.WAITING
         request.num_preemptions += 1
         self.num_preemptions += 1
-        self.waiting.appendleft(request)
+        self._queue(request)
 
     def _leave(self, request: Request) -> None:
         """Give back row and blocks; results in flight belong to the past."""
@@ -286,6 +322,9 @@ class Scheduler:
             request.num_scheduled_tokens = num_tokens
             if reason is None and num_tokens >= request.max_total_tokens:
                 reason = FinishReason.LENGTH
+        for entry in result.prompt_logprobs:
+            token_id = request.prompt_token_ids[1 + len(request.prompt_logprobs)]
+            request.prompt_logprobs.append(_logprobs(token_id, entry, ()))
         request.num_computed_tokens = min(num_computed, num_tokens)
         self.prefix.publish(request)
         if reason is not None:
@@ -319,8 +358,20 @@ def _append(request: Request, result: RowResult, kept: int) -> None:
 def _append_extras(request: Request, result: RowResult, token_ids: tuple[int, ...]) -> None:
     for row_hash in result.logits_hashes[: len(token_ids)]:
         request.logits_digest = fold(request.logits_digest, row_hash)
+    given_ids = request.params.logprob_token_ids or ()
     for token_id, entry in zip(token_ids, result.logprobs, strict=False):
-        ranked = enumerate(zip(entry.top_ids, entry.top_logprobs, strict=True), start=1)
-        logprobs = {top_id: Logprob(logprob=value, rank=rank) for rank, (top_id, value) in ranked}
-        logprobs[token_id] = Logprob(logprob=entry.logprob, rank=entry.rank)
-        request.logprobs.append(logprobs)
+        request.logprobs.append(_logprobs(token_id, entry, given_ids))
+
+
+def _logprobs(token_id: int, entry: TokenLogprobs, given_ids: Iterable[int]) -> dict[int, Logprob]:
+    """Of the most likely tokens, of those asked for by id, and of the token itself."""
+    ranked = enumerate(zip(entry.top_ids, entry.top_logprobs, strict=True), start=1)
+    logprobs = {top_id: Logprob(logprob=value, rank=rank) for rank, (top_id, value) in ranked}
+    for given_id, value, rank in zip(given_ids, entry.given_logprobs, entry.given_ranks, strict=True):
+        logprobs[given_id] = Logprob(logprob=value, rank=rank)
+    logprobs[token_id] = Logprob(logprob=entry.logprob, rank=entry.rank)
+    return logprobs
+
+
+def _urgency(request: Request) -> tuple[int, int]:
+    return request.params.priority, request.arrival

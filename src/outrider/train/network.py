@@ -171,12 +171,20 @@ class Target(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids [rows, length] -> final-normed hidden, and the taps side by side [rows, length, 3 * hidden_size]."""
+        states = self._states(ids)
+        return self.model.norm(states[-1]), torch.cat([states[count] for count in self.shape.taps], dim=-1)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """ids [rows, length] -> final-normed hidden alone."""
+        return self.model.norm(self._states(ids)[-1])
+
+    def _states(self, ids: Tensor) -> list[Tensor]:
+        """The residual stream before the first layer and after each."""
         cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device))
-        x, states = self.model.embed_tokens(ids), {}
-        for count, layer in enumerate(self.model.layers, start=1):
-            x, _, _ = layer(x, cos, sin)
-            states[count] = x
-        return self.model.norm(x), torch.cat([states[count] for count in self.shape.taps], dim=-1)
+        states = [self.model.embed_tokens(ids)]
+        for layer in self.model.layers:
+            states.append(layer(states[-1], cos, sin)[0])
+        return states
 
     def prefill(self, ids: Tensor, cache: Cache) -> Tensor:
         """Right-padded ids [rows, length] from position 0 -> final-normed hidden of every position."""

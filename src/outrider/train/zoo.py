@@ -1,6 +1,6 @@
 """`python -m outrider.train.zoo STAGES`: makes the shipped models, stage by stage. Holds no training code.
 
-Stages: collect, tokenizer, encode, target, measure-target, policy, eagle3, measure-eagle3; `all` for all.
+Stages: collect, tokenizer, encode, target, measure-target, policy, eagle3, measure-eagle3, draft; `all` for all.
 A stage whose result is in the work or zoo folder is skipped, so a broken run goes on where it stopped.
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from . import checkpoints, measure, policy, prepare, vocabulary
 from .distill import train_head
+from .draft import draft_shape, train_draft
 from .eagle import HeadShape
 from .fit import Budget
 from .network import Shape
@@ -24,7 +25,7 @@ from .prepare import Recipe
 from .pretrain import mean_loss, round_to_bf16, train_target
 from .tokens import Share, TokenRow
 
-STAGES = ("collect", "tokenizer", "encode", "target", "measure-target", "policy", "eagle3", "measure-eagle3")
+STAGES = ("collect", "tokenizer", "encode", "target", "measure-target", "policy", "eagle3", "measure-eagle3", "draft")
 RECIPE, SHAPE, HEAD_SHAPE = Recipe(), Shape(), HeadShape()
 STARTED = time.monotonic()
 
@@ -63,6 +64,19 @@ def parse_arguments() -> argparse.Namespace:
         help="windows of code, chat, arithmetic, sampled code, sampled arithmetic",
     )
     parser.add_argument("--head-length", type=int, default=1024)
+    parser.add_argument("--draft-steps", type=int, default=30_000)
+    parser.add_argument("--draft-seconds", type=float, default=600)
+    parser.add_argument("--draft-lr", type=float, default=4e-3)
+    parser.add_argument("--draft-layers", type=int, default=2)
+    parser.add_argument("--draft-intermediate-size", type=int, default=224)
+    parser.add_argument("--draft-length", type=int, default=512, help="tokens of a window")
+    parser.add_argument(
+        "--draft-rows",
+        type=int,
+        nargs=5,
+        default=(2, 1, 1, 3, 1),
+        help="windows of code, chat, arithmetic, sampled code, sampled arithmetic",
+    )
     parser.add_argument("--per-family", type=int, default=25, help="held-out problems of each family")
     parser.add_argument("--target-cooldown", type=float, default=0.45, help="part of the steps with a falling rate")
     parser.add_argument("--start-from", type=Path, help="a target folder to go on training from")
@@ -78,6 +92,7 @@ class Run:
         self.work: Path = options.work
         self.tiny: Path = options.zoo / "tiny"
         self.head: Path = options.zoo / "tiny-eagle3"
+        self.draft_model: Path = options.zoo / "tiny-draft"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.recipe = Recipe(
             package_limit=options.package_limit,
@@ -198,6 +213,32 @@ class Run:
         self._record("eagle3-figures", figures)
         for name, value in figures.items():
             say(f"{name}: {json.dumps(value)}")
+
+    def draft(self) -> None:
+        if (self.draft_model / "model.safetensors").exists():
+            return
+        options, tokenizer = self.options, vocabulary.load(self.tiny)
+        names = ("code", "chat", "arithmetic", "policy_code", "policy_arithmetic")
+        rows = zip(names, options.draft_rows, strict=True)
+        shares = [Share(self._row(name), count, 0.3 if name == "code" else 1.0) for name, count in rows]
+        target = checkpoints.load_target(self.tiny, self.device)
+        budget = Budget(steps=options.draft_steps, seconds=options.draft_seconds, lr=options.draft_lr)
+        shape = draft_shape(
+            target.shape, num_layers=options.draft_layers, intermediate_size=options.draft_intermediate_size
+        )
+        draft, curve = train_draft(
+            shape,
+            target,
+            shares,
+            length=options.draft_length,
+            budget=budget,
+            seed=options.seed,
+            compiled=not options.eager,
+            say=say,
+        )
+        round_to_bf16(draft)
+        checkpoints.save_target(draft, self.draft_model, end_ids=vocabulary.stop_ids(tokenizer))
+        self._record("draft-curve", asdict(curve) | {"budget": asdict(budget), "rows": options.draft_rows})
 
     def _row(self, name: str) -> TokenRow:
         return TokenRow.load(self.work / "tokens" / name, self.device)

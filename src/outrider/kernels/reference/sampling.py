@@ -106,6 +106,44 @@ def forbid(logits: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
     return logits.scatter_reduce(1, ids, limits, reduce="amin")
 
 
+def apply_mask(logits: Tensor, words: Tensor) -> Tensor:
+    """-inf at every token whose bit is 0: token t is bit t % 32 of word t // 32.
+
+    words [num_rows, ceil(vocab_size / 32)] int32.
+    """
+    bits = torch.arange(32, dtype=torch.int32, device=logits.device)
+    is_allowed = ((words.unsqueeze(2) >> bits) & 1).view(words.shape[0], -1)[:, : logits.shape[1]]
+    return logits.masked_fill(is_allowed == 0, -torch.inf)
+
+
+def output_tails(
+    token_ids: Tensor, drafts: Tensor, *, offsets: Tensor, lengths: Tensor, num_prompt_tokens: Tensor, width: int
+) -> Tensor:
+    """The last `width` output tokens before the one produced, -1 where the output has not begun: int64.
+
+    token_ids [num_rows, max_tokens] int32, of which lengths - offsets are known; the first `offsets` of drafts
+    [num_rows, k] int64 count as accepted behind them. offsets, lengths, num_prompt_tokens: [num_rows] int64.
+    """
+    place = lengths.unsqueeze(1) - width + torch.arange(width, device=lengths.device)
+    known = token_ids.gather(1, place.clamp(0, token_ids.shape[1] - 1)).to(torch.int64)
+    if drafts.shape[1]:
+        draft_index = place - (lengths - offsets).unsqueeze(1)
+        known = torch.where(draft_index >= 0, drafts.gather(1, draft_index.clamp(0, drafts.shape[1] - 1)), known)
+    return torch.where(place >= num_prompt_tokens.unsqueeze(1), known, -1)
+
+
+def forbid_words(logits: Tensor, tails: Tensor, words: Tensor, counts: Tensor) -> Tensor:
+    """-inf at the last token of each word whose other tokens end the row's tail.
+
+    tails [num_rows, width] int64 (`output_tails`); words [num_rows, max_words, width + 1] int32, at the right, -1 in
+    front of shorter ones; counts [num_rows] int64: words of the row that hold.
+    """
+    heads = words[:, :, :-1]
+    is_begun = ((heads == tails.unsqueeze(1)) | (heads < 0)).all(dim=2)
+    limits = torch.where(is_begun & _is_within(counts, words.shape[1]), -torch.inf, torch.inf)
+    return logits.scatter_reduce(1, words[:, :, -1].to(torch.int64).clamp(min=0), limits, reduce="amin")
+
+
 def penalize(
     logits: Tensor,
     counts: Tensor,

@@ -1,0 +1,98 @@
+"""The n completions of one prompt: each is a request of its own, and the caller sees them as one.
+
+Completion 0 is the request itself; the others differ from it in the noise's choice index only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from outrider.core.outputs import CompletionOutput, FinishReason, Logprob, OutputDelta, RequestOutput, SpeculationStats
+from outrider.core.request import Request
+
+Name = Callable[[list[dict[int, Logprob]]], list[dict[int, Logprob]]]
+"""Adds each token's own text to log-probabilities."""
+
+
+def choices_of(request: Request) -> list[Request]:
+    """`request` and its copies for the other completions; nothing is queued yet."""
+    others = [
+        replace(
+            request,
+            request_id=f"{request.request_id}#{choice}",
+            choice=choice,
+            params=replace(request.params, prompt_logprobs=None),
+            token_ids=[],
+            block_ids=[],
+            block_hashes=[],
+            is_draft=[],
+            logprobs=[],
+            prompt_logprobs=[],
+            speculation=_empty(request.speculation),
+        )
+        for choice in range(1, request.params.n)
+    ]
+    return [request, *others]
+
+
+def _empty(stats: SpeculationStats) -> SpeculationStats:
+    return SpeculationStats(
+        max_drafts=stats.max_drafts, num_accepted_tokens_per_pos=[0] * len(stats.num_accepted_tokens_per_pos)
+    )
+
+
+def stop_reason_of(request: Request) -> int | str | None:
+    """The token id or string that ended it; None for eos, length and abort."""
+    return request.stop_reason if request.finish_reason is FinishReason.STOP else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """One prompt's completions, running and finished."""
+
+    choices: list[Request]
+    on_delta: Callable[[OutputDelta], None] | None
+    completions: dict[int, CompletionOutput] = field(default_factory=dict)
+    num_told: dict[int, int] = field(default_factory=dict)
+    """Tokens of each completion that were given in deltas."""
+
+    @property
+    def request_id(self) -> str:
+        return self.choices[0].request_id
+
+    def delta(self, request: Request, text: str, output: RequestOutput | None, name: Name) -> OutputDelta | None:
+        """What is new since the last delta of this completion; None where nothing is."""
+        told = self.num_told.get(request.choice, 0)
+        token_ids = request.output_token_ids[told:]
+        if not token_ids and not text and request.finish_reason is None:
+            return None
+        self.num_told[request.choice] = told + len(token_ids)
+        has_logprobs = request.params.num_logprobs is not None
+        return OutputDelta(
+            request_id=self.request_id,
+            index=request.choice,
+            text=text,
+            token_ids=token_ids,
+            logprobs=name(request.logprobs[told:]) if has_logprobs else None,
+            finish_reason=request.finish_reason.value if request.finish_reason is not None else None,
+            stop_reason=stop_reason_of(request),
+            output=output,
+        )
+
+    def output(self, name: Name) -> RequestOutput:
+        """All completions, finished."""
+        first = self.choices[0]
+        speculation = _empty(first.speculation)
+        for choice in self.choices:
+            speculation.add(choice.speculation)
+        scored = first.params.prompt_logprobs is not None
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=first.prompt,
+            prompt_token_ids=first.prompt_token_ids,
+            outputs=[self.completions[index] for index in sorted(self.completions)],
+            seed=first.seed,
+            num_cached_tokens=max(first.num_cached_tokens, 0),
+            num_preemptions=sum(choice.num_preemptions for choice in self.choices),
+            speculation=speculation,
+            prompt_logprobs=[None, *name(first.prompt_logprobs)] if scored else None,
+        )

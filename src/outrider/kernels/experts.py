@@ -1,0 +1,351 @@
+"""The experts of a mixture on a GPU: two GEMMs in one persistent kernel, the same bits for a token in every batch.
+
+The family of `linear`, K never cut: weights stand on the M side of wgmma, tokens on its N side, and a dot product is
+one chain of wgmmas over K in ascending order. Items of work are (record, weight tile): first all of gate and up, then
+all of down. A CTA goes from one to the other without a pause, for its weights of down are under way before the rows
+are ready. `routing` made the records; how many there are, only the device knows.
+
+Rounding points, those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to it, its product with
+up, the row of down. The weighted sum over a token's experts is fp32, in the order of its router, rounded once.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.language.core import extern, inline_asm_elementwise, int32
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from outrider.kernels.device import counters, num_sms
+from outrider.kernels.routing import RECORD_WIDTH, Routing, combine, gather
+
+load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
+
+BOX = gl.constexpr(64)
+"""Rows and columns of weights that TMA brings at once; a tile of weights is two boxes of rows."""
+
+_PITCH = 64
+"""Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
+
+
+class Tile(NamedTuple):
+    """How a CTA works; none of it can change a bit of the result."""
+
+    block_k: int
+    stages: int  # tiles in flight: about 200 KB of shared memory, one CTA to an SM
+
+
+_TILES = {16: Tile(128, 6), 32: Tile(128, 5), 64: Tile(128, 4), 128: Tile(64, 5)}
+"""By rows of a record."""
+
+
+def empty_expert_weights(
+    num_experts: int, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """[num_experts, output_size, input_size], rows in memory, each at an aligned place."""
+    pitch = triton.cdiv(input_size, _PITCH) * _PITCH
+    return torch.empty(num_experts, output_size, pitch, dtype=dtype, device=device)[:, :, :input_size]
+
+
+def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tensor:
+    """x [T, H], gate_up [E, 2I, H] with gate rows first, down [E, H, I], one 16-bit dtype -> [T, H].
+
+    Each token is the weighted sum of its experts' gated MLPs. None has a capacity, nothing is dropped.
+    """
+    num_tokens, hidden_size = x.shape
+    num_experts, width = down.shape[0], down.shape[2]
+    assert gate_up.shape == (num_experts, 2 * width, hidden_size), f"gate_up is {tuple(gate_up.shape)}"
+    assert down.shape[1] == hidden_size, f"down {tuple(down.shape)} does not fit x {tuple(x.shape)}"
+    assert routing.ids.shape[0] == num_tokens, f"{num_tokens} tokens, routing of {routing.ids.shape[0]}"
+    assert routing.bases.shape[1] == num_experts, f"{num_experts} experts, routing of {routing.bases.shape[1]}"
+    assert x.dtype == gate_up.dtype == down.dtype and x.dtype.itemsize == 2, f"experts take 16-bit, not {x.dtype}"
+    assert hidden_size % 8 == 0 and width % 8 == 0, f"TMA reads rows of 16 bytes, not {hidden_size} and {width}"
+    if num_tokens == 0:
+        return x.new_empty(0, hidden_size)
+
+    if routing.is_gathered:
+        x = gather(x, routing)
+    elif not _is_aligned(x):
+        x = x.clone(memory_format=torch.contiguous_format)
+    block_k, stages = _TILES[routing.tile]
+    inner = torch.empty(routing.num_rows, width, dtype=x.dtype, device=x.device)
+    y = torch.empty(routing.num_rows, hidden_size, dtype=x.dtype, device=x.device)
+    gate_tiles, down_tiles = triton.cdiv(width, 64), triton.cdiv(hidden_size, 128)
+    bound = routing.records.shape[0]
+    _experts_kernel[(min(num_sms(x.device), bound * (gate_tiles + down_tiles)),)](
+        _descriptor(x, routing.tile, block_k),
+        _descriptor(_flat(gate_up), 64, 64),
+        _descriptor(inner, routing.tile, block_k),
+        _descriptor(_flat(down), 64, 64),
+        inner,
+        y,
+        routing.records,
+        routing.num_records,
+        counters(x.device, bound),
+        hidden_size // 8,
+        width // 8,
+        gate_tiles,
+        down_tiles,
+        triton.cdiv(hidden_size, block_k),
+        triton.cdiv(width, block_k),
+        STAGES=stages,
+        RECORD_WIDTH=RECORD_WIDTH,
+        IS_GATHERED=routing.is_gathered,
+        num_warps=8,
+        launch_pdl=True,
+    )
+    return combine(y, routing, num_tokens=num_tokens)
+
+
+def _is_aligned(matrix: Tensor) -> bool:
+    """What TMA can read."""
+    pitch = matrix.stride(0) * matrix.element_size()
+    return matrix.stride(1) == 1 and pitch % 16 == 0 and matrix.data_ptr() % 16 == 0 and pitch > 0
+
+
+def _flat(weights: Tensor) -> Tensor:
+    """[E, N, K] -> [E × N, K]."""
+    num_experts, output_size, input_size = weights.shape
+    matrix = weights.as_strided((num_experts * output_size, input_size), (weights.stride(1), weights.stride(2)))
+    is_even = weights.stride(0) == output_size * weights.stride(1)
+    assert is_even and _is_aligned(matrix), "TMA cannot read these weights; make them with empty_expert_weights"
+    return matrix
+
+
+def _descriptor(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns], layout)
+
+
+@extern
+def _fence_proxies(_semantic=None):
+    """Orders a thread's plain accesses of global memory with those of TMA."""
+    inline_asm_elementwise(
+        "fence.proxy.async.global; // dummy $0", "=r", [], dtype=int32, is_pure=False, pack=1, _semantic=_semantic
+    )
+
+
+@gluon.constexpr_function
+def _sum_layout(tokens):
+    return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[8, 1], instr_shape=[16, tokens, 16])
+
+
+@gluon.constexpr_function
+def _columns(tokens):
+    """Bases of the columns: one to lanes, three to warps, the rest to registers."""
+    return [1 << i for i in range((tokens - 1).bit_length())]
+
+
+@gluon.constexpr_function
+def _pair_layout(tokens):
+    """[64, tokens, 2]: gate and up of four neighbours to a thread."""
+    registers = [[0, 0, 1], [1, 0, 0], [2, 0, 0]] + [[0, c, 0] for c in _columns(tokens)[4:]]
+    lanes = [[4, 0, 0], [8, 0, 0], [16, 0, 0], [32, 0, 0], [0, 1, 0]]
+    return gl.DistributedLinearLayout(registers, lanes, [[0, 2, 0], [0, 4, 0], [0, 8, 0]], [], [64, tokens, 2])
+
+
+@gluon.constexpr_function
+def _inner_layout(tokens):
+    """[64, tokens], 8 bytes of a row to a thread."""
+    registers = [[1, 0], [2, 0]] + [[0, c] for c in _columns(tokens)[4:]]
+    lanes = [[4, 0], [8, 0], [16, 0], [32, 0], [0, 1]]
+    return gl.DistributedLinearLayout(registers, lanes, [[0, 2], [0, 4], [0, 8]], [], [64, tokens])
+
+
+@gluon.constexpr_function
+def _out_layout(tokens):
+    """[128, tokens], 16 bytes of a row to a thread."""
+    registers = [[1, 0], [2, 0], [4, 0]] + [[0, c] for c in _columns(tokens)[4:]]
+    lanes = [[8, 0], [16, 0], [32, 0], [64, 0], [0, 1]]
+    return gl.DistributedLinearLayout(registers, lanes, [[0, 2], [0, 4], [0, 8]], [], [128, tokens])
+
+
+@gluon.jit
+def _load_weights(w_desc, boxes, full, stage, i_row, part_rows, i_k, is_needed):
+    """Two boxes of rows, `part_rows` apart, of one BLOCK_K."""
+    HALVES: gl.constexpr = boxes.shape[0] // full.shape[0] // 2
+    for i in gl.static_range(HALVES):
+        for j in gl.static_range(2):
+            box = boxes.index((stage * HALVES + i) * 2 + j)
+            load_tile(w_desc, [i_row + j * part_rows, i_k + i * BOX], full.index(stage), box, pred=is_needed)
+
+
+@gluon.jit
+def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHERED: gl.constexpr):
+    """The producer: one warp."""
+    x_desc, gate_up_desc, inner_desc, down_desc = descriptors
+    x_ring, _, boxes, full, empty = ring
+    p_records, p_num_records, p_ready = work
+    H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
+    STAGES: gl.constexpr = x_ring.shape[0]
+    TILE: gl.constexpr = x_ring.shape[1]
+    BLOCK_K: gl.constexpr = x_ring.shape[2]
+    NUM_BYTES: gl.constexpr = (TILE + 2 * BOX) * BLOCK_K * 2
+    gdc_wait()
+    num_records = gl.load(p_num_records)
+    num_ctas = gl.num_programs(0)
+    step = 0
+    for item in range(gl.program_id(0), num_records * gate_tiles, num_ctas):
+        p_record = p_records + item // gate_tiles * RECORD_WIDTH
+        i_row = gl.load(p_record) * (2 * W) + item % gate_tiles * BOX
+        i_x = 0
+        if IS_GATHERED:
+            i_x = gl.load(p_record + 1)
+        for k in range(hidden_blocks):
+            stage = step % STAGES
+            mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+            mbarrier.expect(full.index(stage), NUM_BYTES)
+            load_tile(x_desc, [i_x, k * BLOCK_K], full.index(stage), x_ring.index(stage))
+            _load_weights(gate_up_desc, boxes, full, stage, i_row, W, k * BLOCK_K, True)
+            step += 1
+
+    first = (gl.program_id(0) + num_ctas - num_records * gate_tiles % num_ctas) % num_ctas
+    for item in range(first, num_records * down_tiles, num_ctas):
+        i_record = item // down_tiles
+        p_record = p_records + i_record * RECORD_WIDTH
+        i_row = gl.load(p_record) * H + item % down_tiles * (2 * BOX)
+        i_x = gl.load(p_record + 1)
+        # weights of the first item need not wait for the rows that they multiply
+        num_early = 0
+        if item == first:
+            num_early = gl.minimum(width_blocks, STAGES)
+        for k in range(num_early):
+            stage = (step + k) % STAGES
+            mbarrier.wait(empty.index(stage), (((step + k) // STAGES) & 1) ^ 1)
+            mbarrier.expect(full.index(stage), NUM_BYTES)
+            _load_weights(down_desc, boxes, full, stage, i_row, BOX, k * BLOCK_K, True)
+        num_ready = gl.atomic_add(p_ready + i_record, 0, sem="acquire", scope="gpu")
+        while num_ready < gate_tiles:
+            num_ready = gl.atomic_add(p_ready + i_record, 0, sem="acquire", scope="gpu")
+        _fence_proxies()
+        for k in range(width_blocks):
+            stage = step % STAGES
+            is_late = k >= num_early
+            mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+            mbarrier.expect(full.index(stage), NUM_BYTES, pred=is_late)
+            load_tile(inner_desc, [i_x, k * BLOCK_K], full.index(stage), x_ring.index(stage))
+            _load_weights(down_desc, boxes, full, stage, i_row, BOX, k * BLOCK_K, is_late)
+            step += 1
+
+
+@gluon.jit
+def _product(ring, step, num_blocks):
+    """[128, TILE] fp32 of the next `num_blocks` stages, which begin at `step`."""
+    x_ring, w_ring, _, full, empty = ring
+    STAGES: gl.constexpr = x_ring.shape[0]
+    TILE: gl.constexpr = x_ring.shape[1]
+    acc = gl.zeros([2 * BOX, TILE], gl.float32, _sum_layout(TILE))
+    for k in range(num_blocks):
+        stage = (step + k) % STAGES
+        mbarrier.wait(full.index(stage), ((step + k) // STAGES) & 1)
+        b_x = x_ring.index(stage).permute((1, 0))
+        acc = warpgroup_mma(w_ring.index(stage), b_x, acc, use_acc=k > 0, is_async=True)
+        acc = warpgroup_mma_wait(1, deps=(acc,))
+        mbarrier.arrive(empty.index((step + k + STAGES - 1) % STAGES), pred=k > 0)
+    acc = warpgroup_mma_wait(0, deps=(acc,))
+    mbarrier.arrive(empty.index((step + num_blocks + STAGES - 1) % STAGES))
+    return acc
+
+
+@gluon.jit
+def _multiply(ring, p_inner, p_y, work, extent, RECORD_WIDTH: gl.constexpr):
+    """The consumers: two warpgroups, each with 64 rows of weights; gate and up, or two neighbours of down."""
+    p_records, p_num_records, p_ready = work
+    H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
+    TILE: gl.constexpr = ring[0].shape[1]
+    dtype: gl.constexpr = p_y.dtype.element_ty
+    INNER: gl.constexpr = _inner_layout(TILE)
+    OUT: gl.constexpr = _out_layout(TILE)
+    gdc_wait()
+    num_records = gl.load(p_num_records)
+    num_ctas = gl.num_programs(0)
+    step = 0
+    for item in range(gl.program_id(0), num_records * gate_tiles, num_ctas):
+        acc = _product(ring, step, hidden_blocks)
+        step += hidden_blocks
+        b_pair = acc.to(dtype).reshape([2, BOX, TILE]).permute((1, 2, 0))
+        b_gate, b_up = gl.convert_layout(b_pair, _pair_layout(TILE)).split()
+        b_wide = b_gate.to(gl.float32)
+        b_silu = (b_wide / (1.0 + gl.exp(-b_wide))).to(dtype)
+        b_inner = gl.convert_layout((b_silu.to(gl.float32) * b_up.to(gl.float32)).to(dtype), INNER)
+
+        i_record = item // gate_tiles
+        p_record = p_records + i_record * RECORD_WIDTH
+        o_column = item % gate_tiles * BOX + gl.arange(0, BOX, layout=gl.SliceLayout(1, INNER))
+        o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, INNER))
+        m = (o_row < gl.load(p_record + 2))[None, :] & (o_column < W)[:, None]
+        o = (gl.load(p_record + 1) + o_row).to(gl.int64) * W
+        gl.store(p_inner + o[None, :] + o_column[:, None], b_inner, mask=m)
+        _fence_proxies()
+        gl.thread_barrier()
+        gl.atomic_add(p_ready + i_record, 1, sem="release", scope="gpu")
+
+    first = (gl.program_id(0) + num_ctas - num_records * gate_tiles % num_ctas) % num_ctas
+    for item in range(first, num_records * down_tiles, num_ctas):
+        acc = _product(ring, step, width_blocks)
+        step += width_blocks
+        b_y = gl.convert_layout(acc.to(dtype), OUT)
+        p_record = p_records + item // down_tiles * RECORD_WIDTH
+        o_column = item % down_tiles * (2 * BOX) + gl.arange(0, 2 * BOX, layout=gl.SliceLayout(1, OUT))
+        o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, OUT))
+        m = (o_row < gl.load(p_record + 2))[None, :] & (o_column < H)[:, None]
+        o = (gl.load(p_record + 1) + o_row).to(gl.int64) * H
+        gl.store(p_y + o[None, :] + o_column[:, None], b_y, mask=m)
+
+
+@gluon.jit(
+    do_not_specialize=["hidden_octets", "width_octets", "gate_tiles", "down_tiles", "hidden_blocks", "width_blocks"],
+)
+def _experts_kernel(
+    x_desc,  # [rows or T, H]
+    gate_up_desc,  # [E × 2W, H]
+    inner_desc,  # [rows, W]
+    down_desc,  # [E × H, W]
+    p_inner,  # [rows, W]
+    p_y,  # [rows, H]
+    p_records,  # [bound, RECORD_WIDTH] int32
+    p_num_records,
+    p_ready,  # [bound] int32, finished tiles of gate and up of a record; zero before, and after `combine`
+    hidden_octets,  # H = 8 × hidden_octets, which tells the compiler how wide it may store
+    width_octets,
+    gate_tiles,
+    down_tiles,
+    hidden_blocks,
+    width_blocks,
+    STAGES: gl.constexpr,
+    RECORD_WIDTH: gl.constexpr,
+    IS_GATHERED: gl.constexpr,
+):
+    TILE: gl.constexpr = x_desc.block_type.shape[0]
+    BLOCK_K: gl.constexpr = x_desc.block_type.shape[1]
+    FLAT: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    dtype: gl.constexpr = x_desc.dtype
+    x_ring = gl.allocate_shared_memory(dtype, [STAGES, TILE, BLOCK_K], FLAT)
+    w_ring = gl.allocate_shared_memory(dtype, [STAGES, 2 * BOX, BLOCK_K], FLAT)
+    # the same memory as TMA fills it: columns by 64, in them two boxes of rows
+    boxes = w_ring._reinterpret(dtype, [STAGES * (BLOCK_K // BOX) * 2, BOX, BOX], FLAT)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(full.index(i), count=1)
+        mbarrier.init(empty.index(i), count=1)
+    gdc_launch_dependents()
+    descriptors = (x_desc, gate_up_desc, inner_desc, down_desc)
+    ring = (x_ring, w_ring, boxes, full, empty)
+    work = (p_records, p_num_records, p_ready)
+    extent = (hidden_octets * 8, width_octets * 8, gate_tiles, down_tiles, hidden_blocks, width_blocks)
+    gl.warp_specialize(
+        [
+            (_multiply, (ring, p_inner, p_y, work, extent, RECORD_WIDTH)),
+            (_load, (descriptors, ring, work, extent, RECORD_WIDTH, IS_GATHERED)),
+        ],
+        [1],
+        [40],
+    )

@@ -1,0 +1,76 @@
+"""What kernels say to a GPU beyond Triton's language, and its stand-in under Triton's interpreter.
+
+The logarithms and exponential are those of CUDA's library, which plain PyTorch on a GPU calls too.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+IS_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def launch_dependents():
+    """Let the next kernel start; it waits before it reads what this one writes."""
+    if not IS_INTERPRETED:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def wait():
+    """Wait for all kernels before this one."""
+    if not IS_INTERPRETED:
+        gdc_wait()
+
+
+@triton.jit
+def product(a, b):
+    """fp32 a × b, rounded before anything is added to it: no compiler may make an fma of it."""
+    if IS_INTERPRETED:
+        return a * b
+    else:
+        return tl.inline_asm_elementwise(
+            "mul.rn.f32 $0, $1, $2;", "=f,f,f", [a, b], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def exp(x):
+    return tl.exp(x) if IS_INTERPRETED else libdevice.exp(x)
+
+
+@triton.jit
+def log(x):
+    return tl.log(x) if IS_INTERPRETED else libdevice.log(x)
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x); the interpreter rounds 1 + x first."""
+    return tl.log(1.0 + x) if IS_INTERPRETED else libdevice.log1p(x)
+
+
+@triton.jit
+def rough_log2(x):
+    """log2 of normal numbers, to about 2^-20: for bounds, never for a result."""
+    if IS_INTERPRETED:
+        return tl.log2(x)
+    else:
+        return tl.inline_asm_elementwise("lg2.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def fma_down(x, FACTOR: tl.constexpr, OFFSET: tl.constexpr):
+    """x × FACTOR + OFFSET of positive fp32, rounded down."""
+    return tl.inline_asm_elementwise(
+        "fma.rz.f32 $0, $1, $2, $3;",
+        "=f,f,f,f",
+        [x, tl.full(x.shape, FACTOR, tl.float32), tl.full(x.shape, OFFSET, tl.float32)],
+        dtype=tl.float32,
+        is_pure=True,
+        pack=1,
+    )

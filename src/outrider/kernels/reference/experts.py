@@ -1,0 +1,39 @@
+"""The experts of a mixture: gated MLPs over the tokens that chose them, summed with the router's weights.
+
+Rounding points, those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to it, its product with
+up, the row of down. The weighted sum over a token's experts is fp32, in the order of its router, rounded once.
+"""
+
+import torch
+from torch import Tensor
+
+from outrider.kernels.reference.activation import silu_and_mul
+from outrider.kernels.reference.linear import TILE, linear
+from outrider.kernels.reference.routing import Routing
+
+
+def empty_expert_weights(
+    num_experts: int, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """[num_experts, output_size, input_size], each expert stored by columns, as `linear` reads fastest."""
+    padded = -(-output_size // TILE) * TILE
+    weights = torch.empty(num_experts, input_size, padded, dtype=dtype, device=device)
+    return weights[:, :, :output_size].transpose(1, 2)
+
+
+def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tensor:
+    """x [T, H], gate_up [E, 2I, H] with gate rows first, down [E, H, I], one dtype -> [T, H].
+
+    Each token is the weighted sum of its experts' gated MLPs. None has a capacity, nothing is dropped.
+    """
+    num_tokens, top_k = routing.ids.shape
+    of_slots = x.new_empty(num_tokens, top_k, x.shape[1])
+    for i_expert in range(gate_up.shape[0]):
+        tokens, slots = (routing.ids == i_expert).nonzero(as_tuple=True)
+        if len(tokens) > 0:
+            inner = silu_and_mul(linear(x[tokens], gate_up[i_expert]))
+            of_slots[tokens, slots] = linear(inner, down[i_expert])
+    total = x.new_zeros(num_tokens, x.shape[1], dtype=torch.float32)
+    for i in range(top_k):
+        total = total + of_slots[:, i].float() * routing.weights[:, i : i + 1]
+    return total.to(x.dtype)

@@ -1,0 +1,30 @@
+"""Log-probabilities of prompt tokens, in slices of rows: a prompt's logits are never all there at once.
+
+Knows a model's head and a step; nothing of requests.
+"""
+
+import torch
+
+from outrider.device.step_batch import ScoredTokens
+from outrider.kernels.reference.sampling import finite
+from outrider.layers.decoder import CausalLM, Hidden
+from outrider.sampling.logprobs import Logprobs, compute_logprobs
+
+ROWS_AT_ONCE = 128
+"""Rows of logits in memory at once; a row's bits do not depend on it."""
+
+
+def score_prompt(model: CausalLM, hidden: Hidden, scored: ScoredTokens) -> Logprobs:
+    """What the model thought of each scored token, from the hidden state of the token before it."""
+    parts = [
+        compute_logprobs(finite(model.logits(hidden.last[index])), token_ids, num_logprobs=scored.num_logprobs)
+        for index, token_ids in zip(scored.index.split(ROWS_AT_ONCE), scored.token_ids.split(ROWS_AT_ONCE), strict=True)
+    ]
+    return Logprobs(
+        chosen=torch.cat([part.chosen for part in parts]),
+        ranks=torch.cat([part.ranks for part in parts]),
+        top_ids=torch.cat([part.top_ids for part in parts]),
+        top_logprobs=torch.cat([part.top_logprobs for part in parts]),
+        given=torch.cat([part.given for part in parts]),
+        given_ranks=torch.cat([part.given_ranks for part in parts]),
+    )
