@@ -37,6 +37,7 @@ class Engine:
             eos_token_ids=self.worker.eos_token_ids,
             num_drafts=config.num_speculative_tokens,
             seed=config.seed,
+            is_synthetic=config.speculative is not None and config.speculative.acceptance_rates is not None,
         )
         self._stop_checker = StopChecker(self.tokenizer)
         self.scheduler = Scheduler(
