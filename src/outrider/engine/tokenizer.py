@@ -45,9 +45,13 @@ class Tokenizer:
         """Ids of a prompt."""
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
     def encode_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> list[int]:
         """Ids of chat messages under the model's template, with the assistant's header behind them."""
-        if not self._tokenizer.chat_template:
+        if not self.has_chat_template:
             raise RequestError("The model has no chat template. Use generate() with plain text.")
         text = self._tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True, **options

@@ -116,6 +116,11 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._requests)
 
+    @property
+    def num_steps(self) -> int:
+        """Steps planned so far."""
+        return self._num_steps
+
     def plan(self) -> StepPlan | None:
         """The next step, or None where nothing can run before a step in flight is settled."""
         step = _Step(left=self._budget)
