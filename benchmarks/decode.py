@@ -58,20 +58,20 @@ def write_configs(directory: Path) -> tuple[str, str]:
     return str(directory / "target"), str(directory / "head")
 
 
-def make(directory: Path, drafter: str, max_num_seqs: int) -> LLM:
+def make(directory: Path, drafter: str, max_num_seqs: int, **options: Any) -> LLM:
     target, head = str(directory / "target"), str(directory / "head")
     speculative: dict[str, Any] | None = None
     if drafter == "eagle3":
         speculative = {"method": "eagle3", "model": head, "num_speculative_tokens": 3}
+    options = {"max_model_len": 4096, "max_num_batched_tokens": 8192} | options
     return LLM(
         target,
         load_format="dummy",
         skip_tokenizer_init=True,
-        max_model_len=4096,
         max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=8192,
         enable_prefix_caching=False,
         speculative_config=speculative,
+        **options,
     )
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "kernels")]
+sys.path[:0] = [
+    str(folder) for folder in (FOLDER, FOLDER.parent, FOLDER.parent / "kernels", FOLDER.parent / "identity")
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

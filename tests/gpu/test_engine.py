@@ -4,21 +4,11 @@ The truth is each request alone, eager, without speculation. What a CPU gives is
 platform.
 """
 
-import sys
-from pathlib import Path
-
+import crowd as crowds
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "identity"), str(ROOT / "tests")]
-
-import crowd as crowds  # noqa: E402
-from cover import pairwise  # noqa: E402
-
-ZOO = ROOT / "zoo"
-EOS = 3071
-EAGLE3 = {"method": "eagle3", "model": str(ZOO / "tiny-eagle3")}
+from cover import pairwise
+from gpu_engine import EAGLE3, ZOO, ZOO_EOS
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +18,7 @@ def unwritten_memory_is_nan():
 
 @pytest.fixture(scope="module")
 def cases():
-    return crowds.crowd(EOS)
+    return crowds.crowd(ZOO_EOS)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +84,7 @@ def test_tokens_and_digests_are_those_of_the_request_alone(run, cases, truth, sp
 
 
 def test_long_outputs_of_a_crowd_of_64(speculative):
-    shared = crowds.crowd(EOS)[1].prompt
+    shared = crowds.crowd(ZOO_EOS)[1].prompt
     cases = [
         crowds.Case(
             str(index),
@@ -112,7 +102,7 @@ def test_long_outputs_of_a_crowd_of_64(speculative):
         assert crowds.mismatches(cases[index : index + 1], alone, expected[index : index + 1]) == []
     llm = crowds.make(
         ZOO / "tiny", device="cuda", max_model_len=2048, max_num_seqs=64,
-        speculative_config={**EAGLE3, "num_speculative_tokens": 3},
+        speculative_config=EAGLE3,
     )  # fmt: skip
     assert crowds.mismatches(cases, crowds.run(llm, cases), expected) == []
 

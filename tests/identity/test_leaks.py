@@ -13,7 +13,6 @@ from outrider.device.assemble import Assembler
 from outrider.device.table import RequestTable
 from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.layers.linear import Linear
-from outrider.sampling import sampler
 from outrider.scheduler.prefix import PrefixCache
 
 
@@ -40,12 +39,12 @@ def test_a_stock_gemm(target, speculative, cases, monkeypatch):
 
 
 def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
-    original = sampler.gumbel
+    original = sampling_kernels.gumbel
 
     def gumbel(seeds, choices, positions, vocab_size):
         return original(torch.arange(len(seeds)), choices, positions, vocab_size)
 
-    monkeypatch.setattr(sampler, "gumbel", gumbel)
+    monkeypatch.setattr(sampling_kernels, "gumbel", gumbel)
     wrong = found(target, speculative, cases, truth)
     assert any("temperature 1" in line for line in wrong)
     assert not any(line.startswith("greedy") for line in wrong)

@@ -112,11 +112,44 @@ def check_drafts(step: Step) -> None:
     assert torch.equal(ours[1], expected[1]), "put_drafts: num_drafts"
 
 
+def check_chain_known(step: Step) -> None:
+    token_ids, num_tokens, _, _, _, _, tables = step.table()
+    arguments = {
+        "rows": step.rows,
+        "token_row": step.token_row,
+        "positions": (num_tokens[step.rows[step.token_row]] - step.integers(len(step.token_row), low=-2, high=6)).clamp(
+            min=-1
+        ),
+        "kv_lengths": step.integers(len(step.token_row), high=3),
+        "block_size": BLOCK_SIZE,
+    }
+    results = [module.chain_known(token_ids, num_tokens, tables, **arguments) for module in (kernels, reference)]
+    for name, ours, expected in zip(results[1]._fields, *results, strict=True):
+        assert torch.equal(ours, expected), f"chain_known: {name}\n{ours}\n{expected}"
+
+
+def check_chain_drafted(step: Step) -> None:
+    _, num_tokens, _, max_total, drafts, _, tables = step.table()
+    arguments = {
+        "rows": step.rows,
+        "drafts": drafts[step.rows, 0] + step.integers(len(step.rows), low=-1, high=2) * VOCAB_SIZE,
+        "num_emitted": step.integers(len(step.rows), high=3),
+        "step": step.rng.randint(1, 5),
+        "vocab_size": VOCAB_SIZE,
+        "block_size": BLOCK_SIZE,
+    }
+    results = [module.chain_drafted(num_tokens, max_total, tables, **arguments) for module in (kernels, reference)]
+    for name, ours, expected in zip(results[1]._fields, *results, strict=True):
+        assert torch.equal(ours, expected), f"chain_drafted: {name}\n{ours}\n{expected}"
+
+
 CHECKS: dict[str, Callable[[Step], None]] = {
     "assemble": check_assemble,
     "slot_of": check_slots,
     "commit": check_commit,
     "put_drafts": check_drafts,
+    "chain_known": check_chain_known,
+    "chain_drafted": check_chain_drafted,
 }
 
 

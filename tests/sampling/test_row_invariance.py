@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider.kernels.reference import sampling as kernels
-from outrider.sampling import sampler as sampler_module
+from outrider.kernels.reference import sampling as sampler_module
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampled, Sampler
 

@@ -1,6 +1,6 @@
 """Folding per-token hashes of logits into one 64-bit digest per request; host only.
 
-The hash of a row is made on the device (`sampling/digest.py`). Order matters here: the digest of two tokens is
+The hash of a row is made on the device (`kernels/reference/sampling.py`). Order matters here: the digest of two tokens is
 not the digest of the same tokens swapped.
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
-from outrider.sampling.logprobs import Logprobs
+from outrider.kernels.reference.sampling import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider.core.errors import ConfigError
+from outrider.kernels.reference.sampling import Logprobs
 
 
 class Kernels(Protocol):
@@ -128,6 +129,104 @@ class Kernels(Protocol):
     def slot_of(self, block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
         """block_tables [T, max_blocks], index [T] -> KV slot [T] int64; 0 where not valid."""
 
+    def chain_known(
+        self,
+        token_ids: Tensor,
+        num_tokens: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        token_row: Tensor,
+        positions: Tensor,
+        kv_lengths: Tensor,
+        block_size: int,
+    ) -> Any:
+        """Inputs of a drafter's pass over the tokens behind the target's: `kernels/reference/index.py`."""
+
+    def chain_drafted(
+        self,
+        num_tokens: Tensor,
+        max_total: Tensor,
+        block_tables: Tensor,
+        *,
+        rows: Tensor,
+        drafts: Tensor,
+        num_emitted: Tensor,
+        step: int,
+        vocab_size: int,
+        block_size: int,
+    ) -> Any:
+        """Inputs of a drafter's pass over its own last drafts: `kernels/reference/index.py`."""
+
+    def process(
+        self,
+        logits: Tensor,
+        *,
+        rows: Tensor,
+        offsets: Tensor,
+        lengths: Tensor,
+        drafts: Tensor,
+        num_logit_bias: Tensor,
+        logit_bias_ids: Tensor,
+        logit_bias: Tensor,
+        min_length: Tensor,
+        num_stop_token_ids: Tensor,
+        stop_token_ids: Tensor,
+        output_counts: Tensor,
+        prompt_mask: Tensor,
+        repetition: Tensor,
+        presence: Tensor,
+        frequency: Tensor,
+        allowed: Tensor,
+        num_bad_words: Tensor,
+        bad_words: Tensor,
+        token_ids: Tensor | None,
+        num_prompt_tokens: Tensor,
+        bias_index: Tensor | None,
+        min_tokens_index: Tensor | None,
+        penalty_index: Tensor | None,
+        allowed_index: Tensor | None,
+        bad_words_index: Tensor | None,
+    ) -> Tensor:
+        """logits [S, V] fp32 -> what changes them before temperature: `kernels/reference/sampling.py`."""
+
+    def choose(
+        self,
+        logits: Tensor,
+        *,
+        rows: Tensor,
+        positions: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        min_p: Tensor,
+        seeds: Tensor,
+        choices: Tensor,
+        random_index: Tensor | None,
+        truncation_index: Tensor | None,
+    ) -> Tensor:
+        """A token [S] int64 for each row of processed logits [S, V] fp32."""
+
+    def draft_choose(
+        self,
+        logits: Tensor,
+        target_ids: Tensor,
+        *,
+        rows: Tensor,
+        positions: Tensor,
+        temperature: Tensor,
+        seeds: Tensor,
+        choices: Tensor,
+        has_random_rows: bool,
+    ) -> Tensor:
+        """Target ids [R] int64 of drafts, under the target's own noise; logits [R, draft vocabulary] fp32."""
+
+    def logprobs(self, logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tensor | None = None) -> Logprobs:
+        """Log-probabilities and ranks of chosen, most likely and given tokens of raw logits [S, V] fp32."""
+
+    def hash_rows(self, logits: Tensor) -> Tensor:
+        """A 64-bit hash [S] int64 of the bits of each row of logits [S, V] fp32."""
+
 
 FILES = {
     "empty_weight": "linear",
@@ -145,6 +244,13 @@ FILES = {
     "commit": "index",
     "put_drafts": "index",
     "slot_of": "index",
+    "chain_known": "index",
+    "chain_drafted": "index",
+    "process": "sampling",
+    "choose": "sampling",
+    "draft_choose": "sampling",
+    "logprobs": "sampling",
+    "hash_rows": "sampling",
 }
 """The file that holds each kernel, in every implementation."""
 

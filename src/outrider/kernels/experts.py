@@ -3,7 +3,8 @@
 The family of `linear`, K never cut: weights stand on the M side of wgmma, tokens on its N side, and a dot product is
 one chain of wgmmas over K in ascending order. Items of work are (record, weight tile): first all of gate and up, then
 all of down. A CTA goes from one to the other without a pause, for its weights of down are under way before the rows
-are ready. `routing` made the records; how many there are, only the device knows.
+are ready. `routing` made the records; how many there are, only the device knows. CTAs wait for each other, so all must
+have an SM: only one such kernel may run on a device at a time.
 
 Rounding points, those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to it, its product with
 up, the row of down. The weighted sum over a token's experts is fp32, in the order of its router, rounded once.
@@ -24,12 +25,16 @@ from triton.language.core import extern, inline_asm_elementwise, int32
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.device import counters, num_sms
+from outrider.kernels.routing import BLOCK as TOKENS
 from outrider.kernels.routing import RECORD_WIDTH, Routing, combine, gather
 
 load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
 
 BOX = gl.constexpr(64)
 """Rows and columns of weights that TMA brings at once; a tile of weights is two boxes of rows."""
+
+BLOCK = gl.constexpr(TOKENS)
+"""Tokens that need no gathering."""
 
 _PITCH = 64
 """Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
@@ -39,10 +44,11 @@ class Tile(NamedTuple):
     """How a CTA works; none of it can change a bit of the result."""
 
     block_k: int
-    stages: int  # tiles in flight: about 200 KB of shared memory, one CTA to an SM
+    stages: int  # tiles in flight: 160 to 200 KB of shared memory, one CTA to an SM
 
 
-_TILES = {16: Tile(128, 6), 32: Tile(128, 5), 64: Tile(128, 4), 128: Tile(64, 5)}
+# benchmarks/log.md, entry 7: with six stages of the smallest, one token took 1 µs longer
+_TILES = {16: Tile(128, 5), 32: Tile(128, 5), 64: Tile(128, 4), 128: Tile(64, 5)}
 """By rows of a record."""
 
 
@@ -76,7 +82,9 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         x = x.clone(memory_format=torch.contiguous_format)
     block_k, stages = _TILES[routing.tile]
     inner = torch.empty(routing.num_rows, width, dtype=x.dtype, device=x.device)
-    y = torch.empty(routing.num_rows, hidden_size, dtype=x.dtype, device=x.device)
+    top_k = routing.ids.shape[1]
+    y = torch.empty(num_tokens * top_k, hidden_size, dtype=x.dtype, device=x.device)
+    out = y if routing.is_gathered else torch.empty(num_tokens, hidden_size, dtype=x.dtype, device=x.device)
     gate_tiles, down_tiles = triton.cdiv(width, 64), triton.cdiv(hidden_size, 128)
     bound = routing.records.shape[0]
     _experts_kernel[(min(num_sms(x.device), bound * (gate_tiles + down_tiles)),)](
@@ -86,9 +94,14 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         _descriptor(_flat(down), 64, 64),
         inner,
         y,
+        out,
+        routing.weights,
+        routing.slots,
         routing.records,
         routing.num_records,
-        counters(x.device, bound),
+        counters(x.device, bound + down_tiles),
+        num_tokens,
+        bound,
         hidden_size // 8,
         width // 8,
         gate_tiles,
@@ -96,12 +109,13 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         triton.cdiv(hidden_size, block_k),
         triton.cdiv(width, block_k),
         STAGES=stages,
+        K=top_k,
         RECORD_WIDTH=RECORD_WIDTH,
         IS_GATHERED=routing.is_gathered,
         num_warps=8,
         launch_pdl=True,
     )
-    return combine(y, routing, num_tokens=num_tokens)
+    return combine(y, routing, num_tokens=num_tokens) if routing.is_gathered else out
 
 
 def _is_aligned(matrix: Tensor) -> bool:
@@ -233,6 +247,9 @@ def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHER
             load_tile(inner_desc, [i_x, k * BLOCK_K], full.index(stage), x_ring.index(stage))
             _load_weights(down_desc, boxes, full, stage, i_row, BOX, k * BLOCK_K, is_late)
             step += 1
+        # the last to have waited leaves a zero
+        if gl.atomic_add(p_ready + i_record, 1, sem="relaxed", scope="gpu") == gate_tiles + down_tiles - 1:
+            gl.store(p_ready + i_record, 0)
 
 
 @gluon.jit
@@ -255,9 +272,19 @@ def _product(ring, step, num_blocks):
 
 
 @gluon.jit
-def _multiply(ring, p_inner, p_y, work, extent, RECORD_WIDTH: gl.constexpr):
+def _multiply(
+    ring,
+    p_inner,
+    sums,
+    work,
+    extent,
+    K: gl.constexpr,
+    RECORD_WIDTH: gl.constexpr,
+    IS_GATHERED: gl.constexpr,
+):
     """The consumers: two warpgroups, each with 64 rows of weights; gate and up, or two neighbours of down."""
     p_records, p_num_records, p_ready = work
+    p_y, _, _, p_slots, _, bound = sums
     H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
     TILE: gl.constexpr = ring[0].shape[1]
     dtype: gl.constexpr = p_y.dtype.element_ty
@@ -268,6 +295,9 @@ def _multiply(ring, p_inner, p_y, work, extent, RECORD_WIDTH: gl.constexpr):
     num_ctas = gl.num_programs(0)
     step = 0
     for item in range(gl.program_id(0), num_records * gate_tiles, num_ctas):
+        i_record = item // gate_tiles
+        p_record = p_records + i_record * RECORD_WIDTH
+        first_row, num_rows = gl.load(p_record + 1), gl.load(p_record + 2)
         acc = _product(ring, step, hidden_blocks)
         step += hidden_blocks
         b_pair = acc.to(dtype).reshape([2, BOX, TILE]).permute((1, 2, 0))
@@ -276,12 +306,10 @@ def _multiply(ring, p_inner, p_y, work, extent, RECORD_WIDTH: gl.constexpr):
         b_silu = (b_wide / (1.0 + gl.exp(-b_wide))).to(dtype)
         b_inner = gl.convert_layout((b_silu.to(gl.float32) * b_up.to(gl.float32)).to(dtype), INNER)
 
-        i_record = item // gate_tiles
-        p_record = p_records + i_record * RECORD_WIDTH
         o_column = item % gate_tiles * BOX + gl.arange(0, BOX, layout=gl.SliceLayout(1, INNER))
         o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, INNER))
-        m = (o_row < gl.load(p_record + 2))[None, :] & (o_column < W)[:, None]
-        o = (gl.load(p_record + 1) + o_row).to(gl.int64) * W
+        m = (o_row < num_rows)[None, :] & (o_column < W)[:, None]
+        o = (first_row + o_row).to(gl.int64) * W
         gl.store(p_inner + o[None, :] + o_column[:, None], b_inner, mask=m)
         _fence_proxies()
         gl.thread_barrier()
@@ -289,19 +317,61 @@ def _multiply(ring, p_inner, p_y, work, extent, RECORD_WIDTH: gl.constexpr):
 
     first = (gl.program_id(0) + num_ctas - num_records * gate_tiles % num_ctas) % num_ctas
     for item in range(first, num_records * down_tiles, num_ctas):
+        i_record = item // down_tiles
+        p_record = p_records + i_record * RECORD_WIDTH
+        o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, OUT))
+        if IS_GATHERED:
+            m_row = o_row < gl.load(p_record + 2)
+            i_row = gl.load(p_record + 1) + o_row
+        else:
+            b_slot = gl.load(p_slots + i_record * BLOCK + o_row, mask=o_row < BLOCK, other=-1)
+            m_row = b_slot >= 0
+            i_row = o_row * K + b_slot
         acc = _product(ring, step, width_blocks)
         step += width_blocks
         b_y = gl.convert_layout(acc.to(dtype), OUT)
-        p_record = p_records + item // down_tiles * RECORD_WIDTH
         o_column = item % down_tiles * (2 * BOX) + gl.arange(0, 2 * BOX, layout=gl.SliceLayout(1, OUT))
-        o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, OUT))
-        m = (o_row < gl.load(p_record + 2))[None, :] & (o_column < H)[:, None]
-        o = (gl.load(p_record + 1) + o_row).to(gl.int64) * H
-        gl.store(p_y + o[None, :] + o_column[:, None], b_y, mask=m)
+        m = m_row[None, :] & (o_column < H)[:, None]
+        gl.store(p_y + (i_row.to(gl.int64) * H)[None, :] + o_column[:, None], b_y, mask=m)
+        if not IS_GATHERED:
+            gl.thread_barrier()
+            p_done = p_ready + bound + item % down_tiles
+            if gl.atomic_add(p_done, 1, sem="acq_rel", scope="gpu") == num_records - 1:
+                gl.store(p_done, 0)
+                _combine(sums, item % down_tiles, H, K)
+
+
+@gluon.jit
+def _combine(sums, i_tile, H, K: gl.constexpr):
+    """The last CTA of a tile of down adds the slots of all tokens in order, each warp those of one token."""
+    p_y, p_out, p_weights, _, num_tokens, _ = sums
+    SUM: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [8, 1], [1, 0])
+    o_token = gl.arange(0, BLOCK, layout=gl.SliceLayout(1, SUM))
+    o_column = i_tile * (2 * BOX) + gl.arange(0, 2 * BOX, layout=gl.SliceLayout(0, SUM))
+    m_token = o_token < num_tokens
+    m = m_token[:, None] & (o_column < H)[None, :]
+    total = gl.zeros([BLOCK, 2 * BOX], gl.float32, SUM)
+    for i in gl.static_range(K):
+        i_pair = o_token * K + i
+        p_row = p_y + (i_pair.to(gl.int64) * H)[:, None] + o_column[None, :]
+        b_y = gl.load(p_row, mask=m, other=0.0, cache_modifier=".cg").to(gl.float32)
+        b_weight = gl.load(p_weights + i_pair, mask=m_token, other=0.0)
+        total = gl.fma(gl.zeros_like(total) + b_weight[:, None], b_y, total)
+    p_row = p_out + (o_token.to(gl.int64) * H)[:, None] + o_column[None, :]
+    gl.store(p_row, total.to(p_out.dtype.element_ty), mask=m)
 
 
 @gluon.jit(
-    do_not_specialize=["hidden_octets", "width_octets", "gate_tiles", "down_tiles", "hidden_blocks", "width_blocks"],
+    do_not_specialize=[
+        "num_tokens",
+        "bound",
+        "hidden_octets",
+        "width_octets",
+        "gate_tiles",
+        "down_tiles",
+        "hidden_blocks",
+        "width_blocks",
+    ],
 )
 def _experts_kernel(
     x_desc,  # [rows or T, H]
@@ -309,10 +379,16 @@ def _experts_kernel(
     inner_desc,  # [rows, W]
     down_desc,  # [E × H, W]
     p_inner,  # [rows, W]
-    p_y,  # [rows, H]
+    p_y,  # [T × K, H], by row if gathered, else by token and slot
+    p_out,  # [T, H], if not gathered
+    p_weights,  # [T, K] fp32
+    p_slots,  # [bound, BLOCK] int32, if not gathered
     p_records,  # [bound, RECORD_WIDTH] int32
     p_num_records,
-    p_ready,  # [bound] int32, finished tiles of gate and up of a record; zero before, and after `combine`
+    p_ready,  # int32, zero before and after: [bound] finished tiles of gate and up of a record, then tiles of down
+    # that have seen it; and, if not gathered, [down_tiles] finished records of a tile of down
+    num_tokens,
+    bound,
     hidden_octets,  # H = 8 × hidden_octets, which tells the compiler how wide it may store
     width_octets,
     gate_tiles,
@@ -320,6 +396,7 @@ def _experts_kernel(
     hidden_blocks,
     width_blocks,
     STAGES: gl.constexpr,
+    K: gl.constexpr,
     RECORD_WIDTH: gl.constexpr,
     IS_GATHERED: gl.constexpr,
 ):
@@ -340,10 +417,11 @@ def _experts_kernel(
     descriptors = (x_desc, gate_up_desc, inner_desc, down_desc)
     ring = (x_ring, w_ring, boxes, full, empty)
     work = (p_records, p_num_records, p_ready)
+    sums = (p_y, p_out, p_weights, p_slots, num_tokens, bound)
     extent = (hidden_octets * 8, width_octets * 8, gate_tiles, down_tiles, hidden_blocks, width_blocks)
     gl.warp_specialize(
         [
-            (_multiply, (ring, p_inner, p_y, work, extent, RECORD_WIDTH)),
+            (_multiply, (ring, p_inner, sums, work, extent, K, RECORD_WIDTH, IS_GATHERED)),
             (_load, (descriptors, ring, work, extent, RECORD_WIDTH, IS_GATHERED)),
         ],
         [1],

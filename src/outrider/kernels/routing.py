@@ -22,7 +22,7 @@ BLOCK = 8
 """Tokens of one CTA of the router; so few that they need no gathering: every expert multiplies them all."""
 
 RECORD_WIDTH = 4
-"""int32 numbers of a record, one for each tile of an expert's tokens: expert, first row, number of rows, 0."""
+"""int32 numbers of a record, one for each tile of an expert's tokens: expert, first row, number of rows, unused."""
 
 _SMALL_TILE = 16
 _COLUMNS = 1024
@@ -33,8 +33,9 @@ class Routing(NamedTuple):
 
     weights: Tensor  # [T, K] fp32
     ids: Tensor  # [T, K] int32
-    ranks: Tensor  # [T, K] int32: row of (token, slot) = bases[token // BLOCK, expert] + rank
-    bases: Tensor  # [ceil(T / BLOCK), E] int32
+    ranks: Tensor  # [T, K] int32: row of (token, slot) = bases[token // BLOCK, expert] + rank; if gathered
+    bases: Tensor  # [ceil(T / BLOCK), E] int32; if gathered
+    slots: Tensor  # [bound, BLOCK] int32: slot of each token in which it chose the record's expert, or -1; if not
     records: Tensor  # [bound, RECORD_WIDTH] int32
     num_records: Tensor  # [1] int32
     tile: int  # rows of a record at most
@@ -67,6 +68,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
     weights = torch.empty(num_tokens, top_k, dtype=torch.float32, device=device)
     ids, ranks = torch.empty(2, num_tokens, top_k, dtype=torch.int32, device=device)
     bases = torch.empty(num_blocks, num_experts, dtype=torch.int32, device=device)
+    slots = torch.empty(0 if is_gathered else bound, BLOCK, dtype=torch.int32, device=device)
     records = torch.empty(bound, RECORD_WIDTH, dtype=torch.int32, device=device)
     num_records = torch.empty(1, dtype=torch.int32, device=device)
     if num_tokens > 0:
@@ -76,6 +78,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             ids,
             ranks,
             bases,
+            slots,
             records,
             num_records,
             counters(device, 1),
@@ -94,7 +97,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             launch_pdl=True,
         )
     num_rows = num_pairs if is_gathered else num_used * _SMALL_TILE
-    return Routing(weights, ids, ranks, bases, records, num_records, tile, num_rows, is_gathered)
+    return Routing(weights, ids, ranks, bases, slots, records, num_records, tile, num_rows, is_gathered)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "tile", "stride"])
@@ -104,6 +107,7 @@ def _route_kernel(
     p_ids,  # [T, K] int32
     p_ranks,  # [T, K] int32
     p_bases,  # [blocks, E] int32: counts first
+    p_slots,  # [bound, BLOCK] int32
     p_records,  # [bound, RECORD_WIDTH] int32
     p_num_records,
     p_count,  # int32, zero before and after
@@ -139,7 +143,7 @@ def _route_kernel(
     b_key = tl.where(m_expert[None, :], b_key, LOWEST)
     b_id = tl.zeros([BLOCK, K_PAD], tl.int32)
     b_value = tl.zeros([BLOCK, K_PAD], tl.float32)
-    m_chosen = tl.zeros([BLOCK, E_PAD], tl.int32)
+    b_slot = tl.full([BLOCK, E_PAD], -1, tl.int32)
     b_largest = tl.zeros([BLOCK], tl.float32)
     b_sum = tl.zeros([BLOCK], tl.float32)
     for i in range(K):
@@ -152,7 +156,7 @@ def _route_kernel(
         b_sum += b_exp
         m_hit = o_expert[None, :] == i_expert[:, None]
         b_key = tl.where(m_hit, LOWEST, b_key)
-        m_chosen += m_hit.to(tl.int32)
+        b_slot = tl.where(m_hit, i, b_slot)
         b_id = tl.where(o_slot[None, :] == i, i_expert[:, None], b_id)
         b_value = tl.where(o_slot[None, :] == i, b_exp[:, None], b_value)
     if not IS_NORMALIZED:
@@ -162,14 +166,14 @@ def _route_kernel(
     tl.store(p_weights + o_pair, b_value / b_sum[:, None], mask=m_pair)
     tl.store(p_ids + o_pair, b_id, mask=m_pair)
 
-    m_chosen = tl.where(m_token[:, None], m_chosen, 0)
+    m_chosen = (m_token[:, None] & (b_slot >= 0)).to(tl.int32)
     b_count = tl.sum(m_chosen, axis=0)
     if not IS_GATHERED:
-        # one CTA has all tokens, and every record has all tokens
+        # one CTA has all tokens, and every record has them all
         m_used = (b_count > 0).to(tl.int32)
         i_record = tl.cumsum(m_used, axis=0) - m_used
-        tl.store(p_ranks + o_pair, tl.zeros([BLOCK, K_PAD], tl.int32) + o_token[:, None], mask=m_pair)
-        tl.store(p_bases + o_expert, i_record * tile, mask=m_expert)
+        p_slot = p_slots + i_record[None, :] * BLOCK + o_token[:, None]
+        tl.store(p_slot, tl.where(m_chosen > 0, b_slot, -1), mask=(m_used > 0)[None, :] & (o_token >= 0)[:, None])
         p_record = p_records + i_record * RECORD_WIDTH
         tl.store(p_record, o_expert, mask=m_used > 0)
         tl.store(p_record + 1, i_record * tile, mask=m_used > 0)
@@ -289,10 +293,7 @@ def _gather_kernel(
 
 
 def combine(y: Tensor, routing: Routing, *, num_tokens: int) -> Tensor:
-    """y [rows, H], what experts made of their rows -> [T, H]: weighted sums over slots in their order, rounded once.
-
-    Counters of records are zero again afterwards.
-    """
+    """y [T × K, H], what experts made of gathered rows -> [T, H]: weighted sums over slots in order, rounded once."""
     width = y.shape[1]
     out = torch.empty(num_tokens, width, dtype=y.dtype, device=y.device)
     _combine_kernel[(num_tokens, triton.cdiv(width, _COLUMNS))](
@@ -302,9 +303,7 @@ def combine(y: Tensor, routing: Routing, *, num_tokens: int) -> Tensor:
         routing.ids,
         routing.ranks,
         routing.bases,
-        counters(y.device, routing.records.shape[0]),
         width,
-        routing.records.shape[0],
         K=routing.ids.shape[1],
         E=routing.bases.shape[1],
         BLOCK=BLOCK,
@@ -315,7 +314,7 @@ def combine(y: Tensor, routing: Routing, *, num_tokens: int) -> Tensor:
     return out
 
 
-@triton.jit(do_not_specialize=["bound"])
+@triton.jit
 def _combine_kernel(
     p_y,  # [rows, H]
     p_out,  # [T, H]
@@ -323,9 +322,7 @@ def _combine_kernel(
     p_ids,
     p_ranks,
     p_bases,
-    p_ready,  # [bound] int32
     width,
-    bound,
     K: tl.constexpr,
     E: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -342,8 +339,4 @@ def _combine_kernel(
         b_y = tl.load(p_y + i_row * width + o_column, mask=m, other=0.0).to(tl.float32)
         b_weight = tl.zeros([COLUMNS], tl.float32) + tl.load(p_weights + i_token * K + i)
         acc = tl.fma(b_weight, b_y, acc)
-    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
-        for start in range(0, bound, COLUMNS):
-            o = start + tl.arange(0, COLUMNS)
-            tl.store(p_ready + o, tl.zeros([COLUMNS], tl.int32), mask=o < bound)
     tl.store(p_out + i_token * width + o_column, acc.to(p_out.dtype.element_ty), mask=m)

@@ -6,9 +6,8 @@ Knows a model's head and a step; nothing of requests.
 import torch
 
 from outrider.device.step_batch import ScoredTokens
-from outrider.kernels.reference.sampling import finite
+from outrider.kernels.reference.sampling import Logprobs
 from outrider.layers.decoder import CausalLM, Hidden
-from outrider.sampling.logprobs import Logprobs, compute_logprobs
 
 ROWS_AT_ONCE = 128
 """Rows of logits in memory at once; a row's bits do not depend on it."""
@@ -17,7 +16,7 @@ ROWS_AT_ONCE = 128
 def score_prompt(model: CausalLM, hidden: Hidden, scored: ScoredTokens) -> Logprobs:
     """What the model thought of each scored token, from the hidden state of the token before it."""
     parts = [
-        compute_logprobs(finite(model.logits(hidden.last[index])), token_ids, num_logprobs=scored.num_logprobs)
+        model.context.kernels.logprobs(model.logits(hidden.last[index]), token_ids, num_top=scored.num_logprobs)
         for index, token_ids in zip(scored.index.split(ROWS_AT_ONCE), scored.token_ids.split(ROWS_AT_ONCE), strict=True)
     ]
     return Logprobs(

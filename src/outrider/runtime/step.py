@@ -34,7 +34,8 @@ class Step:
         self.assembler = assembler
         self.drafter = drafter
         self.comparison = comparison
-        self.sampler = Sampler()
+        self.kernels = model.context.kernels
+        self.sampler = Sampler(self.kernels)
 
     def admit(self, plan: StepPlan) -> None:
         """Write the plan's admissions and blocks to the table."""

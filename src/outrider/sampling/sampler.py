@@ -4,19 +4,16 @@ A sample is one row of logits. Sample i of a request is treated as if the drafts
 token is the one that plain decoding would choose there. Whether drafts are accepted is the verifier's business.
 
 Order of work (vLLM's): log-probabilities and hash of the raw logits; logit bias; stop ids before min_tokens;
-penalties; tokens that are not allowed, and bad words; the largest logit where temperature is 0; else temperature, min_p, top_k, top_p and the Gumbel argmax.
+penalties; tokens that are not allowed, and bad words; the largest logit where temperature is 0; else temperature,
+min_p, top_k, top_p and the Gumbel argmax.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from outrider.kernels.reference import sampling as kernels
-from outrider.sampling.digest import hash_rows
-from outrider.sampling.logprobs import compute_logprobs
-from outrider.sampling.noise import gumbel
+from outrider.kernels import Kernels, load_kernels
 from outrider.sampling.params import SamplingTable
 
 
@@ -60,11 +57,15 @@ class Sampled:
     top_logprobs: Tensor | None  # likewise fp32
     given_logprobs: Tensor | None  # [num_samples, num_given] fp32, of the ids that the request asked for
     given_ranks: Tensor | None  # likewise int64
-    logits_hashes: Tensor | None  # [num_samples] int64, see `digest.hash_rows`
+    logits_hashes: Tensor | None  # [num_samples] int64, see `hash_rows` of the kernels
 
 
 class Sampler:
     """Samples every row alone: its bits do not depend on the other rows."""
+
+    def __init__(self, kernels: Kernels | None = None) -> None:
+        """`kernels`: None for plain PyTorch."""
+        self._kernels = kernels or load_kernels("reference")
 
     def __call__(self, logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Sampled:
         """Choose a token for each row of `logits` ([num_samples, vocab_size] fp32, not changed).
@@ -75,105 +76,67 @@ class Sampler:
             f"logits {tuple(logits.shape)} are not {batch.num_samples} samples of {table.vocab_size} tokens"
         )
         assert logits.dtype == torch.float32, f"logits are {logits.dtype}, not float32"
-        raw = kernels.finite(logits)
-        token_ids = _choose(_process(raw, batch, table), batch, table)
-        logits_hashes = hash_rows(logits) if batch.wants_digest else None
-        if batch.num_logprobs is None:
-            return Sampled(
-                token_ids=token_ids,
-                logprobs=None,
-                ranks=None,
-                top_ids=None,
-                top_logprobs=None,
-                given_logprobs=None,
-                given_ranks=None,
-                logits_hashes=logits_hashes,
-            )
-        given_ids = table.logprob_token_ids[batch.rows, : batch.num_given]
-        logprobs = compute_logprobs(raw, token_ids, num_logprobs=batch.num_logprobs, given_ids=given_ids)
+        kernels = self._kernels
+        token_ids = kernels.choose(
+            self._process(logits, batch, table),
+            rows=batch.rows,
+            positions=batch.lengths,
+            temperature=table.temperature,
+            top_k=table.top_k,
+            top_p=table.top_p,
+            min_p=table.min_p,
+            seeds=table.seed,
+            choices=table.choice,
+            random_index=batch.random_index,
+            truncation_index=batch.truncation_index,
+        )
+        logprobs = None
+        if batch.num_logprobs is not None:
+            given_ids = table.logprob_token_ids[batch.rows, : batch.num_given]
+            logprobs = kernels.logprobs(logits, token_ids, num_top=batch.num_logprobs, given_ids=given_ids)
         return Sampled(
             token_ids=token_ids,
-            logprobs=logprobs.chosen,
-            ranks=logprobs.ranks,
-            top_ids=logprobs.top_ids,
-            top_logprobs=logprobs.top_logprobs,
-            given_logprobs=logprobs.given,
-            given_ranks=logprobs.given_ranks,
-            logits_hashes=logits_hashes,
+            logprobs=logprobs.chosen if logprobs else None,
+            ranks=logprobs.ranks if logprobs else None,
+            top_ids=logprobs.top_ids if logprobs else None,
+            top_logprobs=logprobs.top_logprobs if logprobs else None,
+            given_logprobs=logprobs.given if logprobs else None,
+            given_ranks=logprobs.given_ranks if logprobs else None,
+            logits_hashes=kernels.hash_rows(logits) if batch.wants_digest else None,
         )
 
-
-def _process(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:
-    """What changes logits before temperature, each where it is listed: [num_samples, vocab_size] fp32."""
-
-    def add_bias(logits: Tensor, index: Tensor) -> Tensor:
-        rows = batch.rows[index]
-        counts = table.num_logit_bias[rows]
-        return kernels.add_bias(logits, table.logit_bias_ids[rows], table.logit_bias[rows], counts)
-
-    def forbid_stop_ids(logits: Tensor, index: Tensor) -> Tensor:
-        rows = batch.rows[index]
-        is_early = batch.lengths[index] < table.min_length[rows]
-        return kernels.forbid(logits, table.stop_token_ids[rows], table.num_stop_token_ids[rows] * is_early)
-
-    def penalize(logits: Tensor, index: Tensor) -> Tensor:
-        rows = batch.rows[index]
-        counts = kernels.count_drafts(table.output_counts[rows], batch.drafts[index], batch.offsets[index])
-        return kernels.penalize(
+    def _process(self, logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:
+        """What changes logits before temperature, each where it is listed: [num_samples, vocab_size] fp32."""
+        lists = {
+            "bias_index": batch.bias_index,
+            "min_tokens_index": batch.min_tokens_index,
+            "penalty_index": batch.penalty_index,
+            "allowed_index": batch.allowed_index,
+            "bad_words_index": batch.bad_words_index,
+        }
+        if all(index is None for index in lists.values()):
+            return logits
+        return self._kernels.process(
             logits,
-            counts,
-            table.prompt_mask[rows],
-            repetition=table.repetition_penalty[rows],
-            presence=table.presence_penalty[rows],
-            frequency=table.frequency_penalty[rows],
+            rows=batch.rows,
+            offsets=batch.offsets,
+            lengths=batch.lengths,
+            drafts=batch.drafts,
+            num_logit_bias=table.num_logit_bias,
+            logit_bias_ids=table.logit_bias_ids,
+            logit_bias=table.logit_bias,
+            min_length=table.min_length,
+            num_stop_token_ids=table.num_stop_token_ids,
+            stop_token_ids=table.stop_token_ids,
+            output_counts=table.output_counts,
+            prompt_mask=table.prompt_mask,
+            repetition=table.repetition_penalty,
+            presence=table.presence_penalty,
+            frequency=table.frequency_penalty,
+            allowed=table.allowed,
+            num_bad_words=table.num_bad_words,
+            bad_words=table.bad_words,
+            token_ids=batch.token_ids,
+            num_prompt_tokens=table.num_prompt_tokens,
+            **lists,
         )
-
-    def allow(logits: Tensor, index: Tensor) -> Tensor:
-        return kernels.apply_mask(logits, table.allowed[batch.rows[index]])
-
-    def forbid_bad_words(logits: Tensor, index: Tensor) -> Tensor:
-        assert batch.token_ids is not None, "bad words need the tokens before them"
-        rows, words = batch.rows[index], table.bad_words
-        tails = kernels.output_tails(
-            batch.token_ids[rows],
-            batch.drafts[index],
-            offsets=batch.offsets[index],
-            lengths=batch.lengths[index],
-            num_prompt_tokens=table.num_prompt_tokens[rows],
-            width=words.shape[2] - 1,
-        )
-        return kernels.forbid_words(logits, tails, words[rows], table.num_bad_words[rows])
-
-    logits = _replace(logits, batch.bias_index, add_bias)
-    logits = _replace(logits, batch.min_tokens_index, forbid_stop_ids)
-    logits = _replace(logits, batch.penalty_index, penalize)
-    logits = _replace(logits, batch.allowed_index, allow)
-    return _replace(logits, batch.bad_words_index, forbid_bad_words)
-
-
-def _choose(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:
-    """Tokens of processed logits: [num_samples] int64."""
-    token_ids = kernels.argmax(logits)
-    if batch.random_index is None:
-        return token_ids
-
-    # A greedy row that is listed divides by 1 and gets no noise.
-    temperature = table.temperature[batch.rows]
-    scaled = kernels.below_max(logits) / torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
-
-    def truncate(scaled: Tensor, index: Tensor) -> Tensor:
-        rows = batch.rows[index]
-        top_k, top_p, min_p = table.top_k[rows], table.top_p[rows], table.min_p[rows]
-        return kernels.truncate(logits[index], scaled, top_k=top_k, top_p=top_p, min_p=min_p)
-
-    scaled = _replace(scaled, batch.truncation_index, truncate)
-    index = batch.random_index
-    rows = batch.rows[index]
-    noise = gumbel(table.seed[rows], table.choice[rows], batch.lengths[index], table.vocab_size)
-    noise = torch.where((temperature[index] > 0).unsqueeze(1), noise, 0.0)
-    return token_ids.index_copy(0, index, kernels.argmax(scaled[index] + noise))
-
-
-def _replace(values: Tensor, index: Tensor | None, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """`values` with the listed rows put through `change(values[index], index)`; the others keep their bits."""
-    return values if index is None else values.index_copy(0, index, change(values[index], index))

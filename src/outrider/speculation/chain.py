@@ -15,7 +15,7 @@ there; the loop's own rows are provisional, and stand only behind the last known
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,22 +24,10 @@ from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import KVCache, KVSpec
 from outrider.core.errors import ConfigError
 from outrider.core.plan import Admission
-from outrider.core.sampling_params import GREEDY_BELOW
 from outrider.device.step_batch import StepBatch
-from outrider.kernels.reference.sampling import argmax
 from outrider.layers.decoder import Hidden
-from outrider.sampling.noise import gumbel_at
 from outrider.sampling.verifier import Choice
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
-
-
-class ChainRows(NamedTuple):
-    """Rows of one drafter pass: invalid rows are padding."""
-
-    token_ids: Tensor  # [T] int64
-    kv_index: Tensor  # [T] int64
-    is_valid: Tensor  # [T] bool
-    table_rows: Tensor  # [T] int64
 
 
 class ChainDrafter(BaseDrafter):
@@ -104,9 +92,20 @@ class ChainDrafter(BaseDrafter):
                 "block": [entry.last_cached_block for entry in hits],
             }
         )
-        rows = self._known_rows(put["rows"], put["index"], put["index"] > 0)
+        count = len(hits)
+        tokens = self._kernels.chain_known(
+            self.table.token_ids,
+            self.table.num_tokens,
+            self.table.block_tables,
+            rows=put["rows"],
+            token_row=torch.arange(count, device=self._device),
+            positions=put["index"] - 1,
+            kv_lengths=put["index"],
+            block_size=self._block_size,
+        )
         bound = max(entry.num_computed_tokens for entry in hits) + 1
-        self.forward(self.boundary[put["block"]], self._batch(rows, (1,) * len(hits), put["rows"], bound))
+        block_tables = self.table.block_tables[put["rows"]]
+        self.forward(self.boundary[put["block"]], self._batch(tokens, (1,) * count, block_tables, bound))
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
         features = self.features(hidden)
@@ -114,56 +113,68 @@ class ChainDrafter(BaseDrafter):
         state = self._write_true_rows(batch, features)[last]
         length = self.table.num_tokens[batch.rows]
         drafts = [self._pick(self.draft_logits(state), batch, length)]
-        counts = (1,) * batch.num_rows
+        counts, block_tables = (1,) * batch.num_rows, batch.forward.block_tables
         for step in range(1, self.num_drafts):
-            index = length - 1 + step
-            is_valid = (index < self.table.max_total[batch.rows]) & (choice.num_tokens > 0)
-            rows = ChainRows(drafts[-1], index, is_valid, batch.rows)
-            state = self.forward(self.fed_back(state), self._batch(rows, counts, batch.rows, batch.length_bound + step))
-            drafts.append(self._pick(self.draft_logits(state), batch, index + 1))
+            tokens = self._kernels.chain_drafted(
+                self.table.num_tokens,
+                self.table.max_total,
+                self.table.block_tables,
+                rows=batch.rows,
+                drafts=drafts[-1],
+                num_emitted=choice.num_tokens,
+                step=step,
+                vocab_size=self.table.vocab_size,
+                block_size=self._block_size,
+            )
+            pass_batch = self._batch(tokens, counts, block_tables, batch.length_bound + step)
+            state = self.forward(self.fed_back(state), pass_batch)
+            drafts.append(self._pick(self.draft_logits(state), batch, length + step))
         return torch.stack(drafts, dim=1)
 
     def _write_true_rows(self, batch: StepBatch, features: Tensor) -> Tensor:
         """KV of every token that is now known and whose feature this step computed; states of all rows."""
         target = batch.forward
-        index = target.positions + 1
-        table_rows = batch.rows[batch.token_row]
-        is_valid = (target.kv_lengths > 0) & (index < self.table.num_tokens[table_rows])
         self._keep_boundary(target, features)
-        rows = self._known_rows(table_rows, index, is_valid)
-        return self.forward(features, self._batch(rows, target.row_counts, batch.rows, target.kv_length_bound + 1))
+        tokens = self._kernels.chain_known(
+            self.table.token_ids,
+            self.table.num_tokens,
+            self.table.block_tables,
+            rows=batch.rows,
+            token_row=batch.token_row,
+            positions=target.positions,
+            kv_lengths=target.kv_lengths,
+            block_size=self._block_size,
+        )
+        known = self._batch(tokens, target.row_counts, target.block_tables, target.kv_length_bound + 1)
+        return self.forward(features, known)
 
     def _keep_boundary(self, target: ForwardBatch, features: Tensor) -> None:
         """Keep the feature of every token that ends a block; others go to the null block's place."""
         ends_block = (target.slots + 1) % self._block_size == 0
         self.boundary[torch.where(ends_block, target.slots // self._block_size, 0)] = features
 
-    def _known_rows(self, table_rows: Tensor, index: Tensor, is_valid: Tensor) -> ChainRows:
-        column = index.clamp(max=self.table.token_ids.shape[1] - 1)
-        token_ids = torch.where(is_valid, self.table.token_ids[table_rows, column].long(), 0)
-        return ChainRows(token_ids, index, is_valid, table_rows)
-
-    def _batch(self, rows: ChainRows, counts: tuple[int, ...], batch_rows: Tensor, bound: int) -> ForwardBatch:
-        block_tables = self.table.block_tables
-        is_token = (rows.token_ids >= 0) & (rows.token_ids < self.table.vocab_size)
+    def _batch(self, tokens: Any, counts: tuple[int, ...], block_tables: Tensor, bound: int) -> ForwardBatch:
+        """`tokens`: `ChainTokens`; block_tables [number of rows, max_blocks]."""
         return ForwardBatch(
-            token_ids=torch.where(is_token & rows.is_valid, rows.token_ids, 0),
-            positions=torch.where(rows.is_valid, rows.kv_index - 1, 0),
-            slots=self._kernels.slot_of(
-                block_tables[rows.table_rows], rows.kv_index, rows.is_valid, block_size=self._block_size
-            ),
-            kv_lengths=torch.where(rows.is_valid, rows.kv_index + 1, 0),
-            block_tables=block_tables[batch_rows],
+            token_ids=tokens.token_ids,
+            positions=tokens.positions,
+            slots=tokens.slots,
+            kv_lengths=tokens.kv_lengths,
+            block_tables=block_tables,
             row_counts=counts,
             kv_length_bound=min(bound, block_tables.shape[1] * self._block_size),
         )
 
     def _pick(self, logits: Tensor, batch: StepBatch, position: Tensor) -> Tensor:
         """Target ids [R] of the drafts for `position`: argmax, under the target's own noise where it will use it."""
-        if batch.sample.random_index is not None:
-            sampling, rows = self.table.sampling, batch.rows
-            temperature = sampling.temperature[rows].unsqueeze(1)
-            is_greedy = temperature < GREEDY_BELOW
-            noise = gumbel_at(sampling.seed[rows], sampling.choice[rows], position, self.draft_token_ids)
-            logits = torch.where(is_greedy, logits, logits / torch.where(is_greedy, 1.0, temperature) + noise)
-        return self.draft_token_ids[argmax(logits)]
+        sampling = self.table.sampling
+        return self._kernels.draft_choose(
+            logits,
+            self.draft_token_ids,
+            rows=batch.rows,
+            positions=position,
+            temperature=sampling.temperature,
+            seeds=sampling.seed,
+            choices=sampling.choice,
+            has_random_rows=batch.sample.random_index is not None,
+        )

@@ -7,9 +7,14 @@ over a row is `row_sum`, a fixed tree; maxima, integer sums and element-wise wor
 The order of tokens is (logit descending, id ascending) everywhere.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from outrider.kernels.reference.noise import gumbel, gumbel_at
 
 _LARGEST = torch.finfo(torch.float32).max
 _MASS_BITS = 40
@@ -206,3 +211,247 @@ def truncate(logits: Tensor, scaled: Tensor, *, top_k: Tensor, top_p: Tensor, mi
 def _is_within(counts: Tensor, width: int) -> Tensor:
     """[num_rows, width] bool: True in the first `counts` columns of each row."""
     return torch.arange(width, device=counts.device) < counts.unsqueeze(1)
+
+
+class Logprobs(NamedTuple):
+    """What a model thought of tokens, one row per row of logits."""
+
+    chosen: Tensor  # [num_rows] fp32
+    ranks: Tensor  # [num_rows] int64, 1 for the most likely token; ties count the lower id first
+    top_ids: Tensor  # [num_rows, num_top] int64, in order
+    top_logprobs: Tensor  # [num_rows, num_top] fp32
+    given: Tensor  # [num_rows, num_given] fp32
+    given_ranks: Tensor  # [num_rows, num_given] int64
+
+
+def logprobs(logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tensor | None = None) -> Logprobs:
+    """Log-probabilities of `token_ids` [num_rows] int64, of the `num_top` most likely tokens and of `given_ids`.
+
+    logits [num_rows, vocab_size] fp32, raw; given_ids [num_rows, num_given] int64. At most vocab_size top tokens are
+    returned; the first n of them are the same for every num_top >= n.
+    """
+    logits = finite(logits)
+    all_logprobs = log_softmax(logits)
+    top_ids = top(logits, min(num_top, logits.shape[1]))
+    if given_ids is None:
+        given_ids = token_ids.new_zeros(logits.shape[0], 0)
+    given_ranks = [ranks(logits, column) for column in given_ids.unbind(dim=1)]
+    return Logprobs(
+        chosen=all_logprobs.gather(1, token_ids.unsqueeze(1)).squeeze(1),
+        ranks=ranks(logits, token_ids),
+        top_ids=top_ids,
+        top_logprobs=all_logprobs.gather(1, top_ids),
+        given=all_logprobs.gather(1, given_ids),
+        given_ranks=torch.stack(given_ranks, dim=1) if given_ranks else given_ids,
+    )
+
+
+def process(
+    logits: Tensor,
+    *,
+    rows: Tensor,
+    offsets: Tensor,
+    lengths: Tensor,
+    drafts: Tensor,
+    num_logit_bias: Tensor,
+    logit_bias_ids: Tensor,
+    logit_bias: Tensor,
+    min_length: Tensor,
+    num_stop_token_ids: Tensor,
+    stop_token_ids: Tensor,
+    output_counts: Tensor,
+    prompt_mask: Tensor,
+    repetition: Tensor,
+    presence: Tensor,
+    frequency: Tensor,
+    allowed: Tensor,
+    num_bad_words: Tensor,
+    bad_words: Tensor,
+    token_ids: Tensor | None,
+    num_prompt_tokens: Tensor,
+    bias_index: Tensor | None,
+    min_tokens_index: Tensor | None,
+    penalty_index: Tensor | None,
+    allowed_index: Tensor | None,
+    bad_words_index: Tensor | None,
+) -> Tensor:
+    """What changes logits [num_rows, vocab_size] fp32 before temperature, in the order of the index lists.
+
+    Of each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
+    produced; all [num_rows] int64; drafts [num_rows, k] int64. The other tensors are tables of N entries, as
+    `SamplingTable` lays them out, and token_ids [N, max_tokens] int32 of the request table, needed for bad words.
+    The index lists only save work: a row that is listed without need keeps its bits. An implementation may read on the
+    device which rows have need, and then a list says no more than whether it is None.
+    """
+
+    def add_biases(logits: Tensor, index: Tensor) -> Tensor:
+        own = rows[index]
+        return add_bias(logits, logit_bias_ids[own], logit_bias[own], num_logit_bias[own])
+
+    def forbid_stop_ids(logits: Tensor, index: Tensor) -> Tensor:
+        own = rows[index]
+        is_early = lengths[index] < min_length[own]
+        return forbid(logits, stop_token_ids[own], num_stop_token_ids[own] * is_early)
+
+    def penalize_rows(logits: Tensor, index: Tensor) -> Tensor:
+        own = rows[index]
+        return penalize(
+            logits,
+            count_drafts(output_counts[own], drafts[index], offsets[index]),
+            prompt_mask[own],
+            repetition=repetition[own],
+            presence=presence[own],
+            frequency=frequency[own],
+        )
+
+    def allow(logits: Tensor, index: Tensor) -> Tensor:
+        return apply_mask(logits, allowed[rows[index]])
+
+    def forbid_bad_words(logits: Tensor, index: Tensor) -> Tensor:
+        assert token_ids is not None, "bad words need the tokens before them"
+        own = rows[index]
+        tails = output_tails(
+            token_ids[own],
+            drafts[index],
+            offsets=offsets[index],
+            lengths=lengths[index],
+            num_prompt_tokens=num_prompt_tokens[own],
+            width=bad_words.shape[2] - 1,
+        )
+        return forbid_words(logits, tails, bad_words[own], num_bad_words[own])
+
+    logits = finite(logits)
+    logits = _replace(logits, bias_index, add_biases)
+    logits = _replace(logits, min_tokens_index, forbid_stop_ids)
+    logits = _replace(logits, penalty_index, penalize_rows)
+    logits = _replace(logits, allowed_index, allow)
+    return _replace(logits, bad_words_index, forbid_bad_words)
+
+
+def choose(
+    logits: Tensor,
+    *,
+    rows: Tensor,
+    positions: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+    seeds: Tensor,
+    choices: Tensor,
+    random_index: Tensor | None,
+    truncation_index: Tensor | None,
+) -> Tensor:
+    """A token for each row: [num_rows] int64 of processed logits [num_rows, vocab_size] fp32.
+
+    rows [num_rows] int64 say which entry of the columns [N] belongs to a row: temperature, top_p, min_p fp32, top_k,
+    seeds, choices int64. positions [num_rows] int64, of the token produced. Rows of temperature 0 take the first token
+    in order; of the others, `truncate` says which tokens are kept, and the noise of (seed, choice, position) which of
+    them is chosen. The index lists only save work, as in `process`.
+    """
+    logits = finite(logits)
+    token_ids = argmax(logits)
+    if random_index is None:
+        return token_ids
+
+    # A greedy row that is listed divides by 1 and gets no noise.
+    own_temperature = temperature[rows]
+    scaled = below_max(logits) / torch.where(own_temperature > 0, own_temperature, 1.0).unsqueeze(1)
+
+    def truncate_rows(scaled: Tensor, index: Tensor) -> Tensor:
+        own = rows[index]
+        return truncate(logits[index], scaled, top_k=top_k[own], top_p=top_p[own], min_p=min_p[own])
+
+    scaled = _replace(scaled, truncation_index, truncate_rows)
+    index = random_index
+    own = rows[index]
+    noise = gumbel(seeds[own], choices[own], positions[index], logits.shape[1])
+    noise = torch.where((own_temperature[index] > 0).unsqueeze(1), noise, 0.0)
+    return token_ids.index_copy(0, index, argmax(scaled[index] + noise))
+
+
+def draft_choose(
+    logits: Tensor,
+    target_ids: Tensor,
+    *,
+    rows: Tensor,
+    positions: Tensor,
+    temperature: Tensor,
+    seeds: Tensor,
+    choices: Tensor,
+    has_random_rows: bool,
+) -> Tensor:
+    """Target ids of drafts, [num_rows] int64: argmax of logits / temperature + the target's own noise.
+
+    logits [num_rows, draft_vocab_size] fp32, target_ids [draft_vocab_size] int64; rows, positions and the columns as in
+    `choose`. Rows of temperature 0 have neither. Ties go to the lower place in the draft vocabulary.
+    """
+    logits = finite(logits)
+    if not has_random_rows:
+        return target_ids[argmax(logits)]
+    own_temperature = temperature[rows].unsqueeze(1)
+    is_greedy = own_temperature <= 0
+    noise = gumbel_at(seeds[rows], choices[rows], positions, target_ids)
+    noisy = finite(logits / torch.where(is_greedy, 1.0, own_temperature) + noise)
+    return target_ids[argmax(torch.where(is_greedy, logits, noisy))]
+
+
+def _replace(values: Tensor, index: Tensor | None, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`values` with the listed rows put through `change(values[index], index)`; the others keep their bits."""
+    return values if index is None else values.index_copy(0, index, change(values[index], index))
+
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_FACTOR_A = 0xBF58476D1CE4E5B9
+_FACTOR_B = 0x94D049BB133111EB
+
+
+def hash_rows(logits: Tensor) -> Tensor:
+    """One hash of the bits of each row: [num_rows] int64 of [num_rows, vocab_size] fp32.
+
+    Every (column, 32 bits) pair is mixed (splitmix64) and the results are added modulo 2^64, so no order of summation
+    shows. A change of one logit always changes the hash; any other change, such as two columns swapped, does but for a
+    chance of 2^-64. 0.0 and -0.0 differ, and so do NaNs of different payload.
+    """
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    bits = logits.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
+    return _mix(_mix((bits | (columns << 32)) ^ _signed(_GOLDEN)).sum(dim=1) + logits.shape[1])
+
+
+def _mix(words: Tensor) -> Tensor:
+    words = (words ^ _shift_right(words, 30)) * _signed(_FACTOR_A)
+    words = (words ^ _shift_right(words, 27)) * _signed(_FACTOR_B)
+    return words ^ _shift_right(words, 31)
+
+
+def _shift_right(words: Tensor, count: int) -> Tensor:
+    """Logical shift of int64 words."""
+    return (words >> count) & ((1 << (64 - count)) - 1)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit word."""
+    return word - (1 << 64) if word >> 63 else word
+
+
+def verify(
+    sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Drafts are kept while they equal the tokens sampled in their place: `sampling/verifier.py` says what for.
+
+    sampled_ids [num_all_samples] int64, drafts [num_rows, k] int64, the others [num_rows] int64 -> token ids
+    [num_rows, k + 1] int64, of which the first num_tokens hold and the others are 0; num_tokens, num_accepted and
+    num_drafts, each [num_rows] int64.
+    """
+    num_places = drafts.shape[1] + 1
+    places = torch.arange(num_places, device=drafts.device)
+    samples = (sample_starts.unsqueeze(1) + places).clamp(max=sampled_ids.shape[0])
+    sampled = pad(sampled_ids, (0, 1))[samples]  # [num_rows, k + 1]
+
+    num_drafts = (num_samples - 1).clamp(min=0)
+    is_kept = (drafts == sampled[:, :-1]) & (places[:-1] < num_drafts.unsqueeze(1))
+    num_equal = is_kept.to(torch.int64).cumprod(dim=1).sum(dim=1)
+
+    num_tokens = torch.minimum(num_equal + 1, room.clamp(min=0)) * (num_samples > 0)
+    token_ids = torch.where(places < num_tokens.unsqueeze(1), sampled, 0)
+    return token_ids, num_tokens, torch.minimum(num_equal, num_tokens), num_drafts

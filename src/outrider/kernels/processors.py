@@ -1,0 +1,272 @@
+"""What changes logits before a token is chosen, on a GPU: bias, penalties, what is forbidden; and verifying drafts.
+
+Each row reads on the device whether there is anything to do, so one captured call serves any mix of requests.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from outrider.kernels.native import launch_dependents, product, wait
+from outrider.kernels.order import load_finite
+
+_BLOCK = 2048
+
+
+def process(
+    logits: Tensor,
+    *,
+    rows: Tensor,
+    offsets: Tensor,
+    lengths: Tensor,
+    drafts: Tensor,
+    num_logit_bias: Tensor,
+    logit_bias_ids: Tensor,
+    logit_bias: Tensor,
+    min_length: Tensor,
+    num_stop_token_ids: Tensor,
+    stop_token_ids: Tensor,
+    output_counts: Tensor,
+    prompt_mask: Tensor,
+    repetition: Tensor,
+    presence: Tensor,
+    frequency: Tensor,
+    allowed: Tensor,
+    num_bad_words: Tensor,
+    bad_words: Tensor,
+    token_ids: Tensor | None,
+    num_prompt_tokens: Tensor,
+    bias_index: Tensor | None,
+    min_tokens_index: Tensor | None,
+    penalty_index: Tensor | None,
+    allowed_index: Tensor | None,
+    bad_words_index: Tensor | None,
+) -> Tensor:
+    """What changes logits [num_rows, vocab_size] fp32 before temperature, in the order of the index lists.
+
+    Of each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
+    produced; all [num_rows] int64; drafts [num_rows, k] int64. The other tensors are tables of N entries, as
+    `SamplingTable` lays them out, and token_ids [N, max_tokens] int32 of the request table, needed for bad words.
+    The index lists only say whether any row has need: which, is read on the device. Without any, the logits themselves
+    are returned.
+    """
+    if all(index is None for index in (bias_index, min_tokens_index, penalty_index, allowed_index, bad_words_index)):
+        return logits
+    assert bad_words_index is None or token_ids is not None, "bad words need the tokens before them"
+    has_bad_words = bad_words_index is not None
+    token_ids = bad_words if token_ids is None else token_ids
+    num_rows, vocab_size = logits.shape
+    assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
+    assert bad_words.is_contiguous() and bad_words.shape[2] & (bad_words.shape[2] - 1) == 0, "words are powers of two"
+    assert drafts.shape[1] == 0 or drafts.stride(1) == 1, "drafts of a row are contiguous"
+    out = torch.empty(num_rows, vocab_size, dtype=torch.float32, device=logits.device)
+    if num_rows > 0:
+        _process_kernel[(num_rows, triton.cdiv(vocab_size, _BLOCK))](
+            logits,
+            out,
+            rows,
+            offsets,
+            lengths,
+            drafts,
+            num_logit_bias,
+            logit_bias_ids,
+            logit_bias,
+            min_length,
+            num_stop_token_ids,
+            stop_token_ids,
+            output_counts,
+            prompt_mask,
+            repetition,
+            presence,
+            frequency,
+            allowed,
+            num_bad_words,
+            bad_words,
+            token_ids,
+            num_prompt_tokens,
+            vocab_size,
+            logits.stride(0),
+            drafts.stride(0),
+            logit_bias_ids.stride(0),
+            logit_bias.stride(0),
+            stop_token_ids.stride(0),
+            output_counts.stride(0),
+            prompt_mask.stride(0),
+            allowed.stride(0),
+            token_ids.stride(0),
+            HAS_BAD_WORDS=has_bad_words,
+            MAX_BAD_WORDS=bad_words.shape[1],
+            WORD=bad_words.shape[2],
+            BLOCK=_BLOCK,
+            num_warps=4,
+            launch_pdl=True,
+        )
+    return out
+
+
+@triton.jit
+def _at_most_largest(b):
+    return tl.minimum(b, 3.4028234663852886e38)
+
+
+@triton.jit
+def _process_kernel(
+    p_logits,
+    p_out,
+    p_rows,
+    p_offsets,
+    p_lengths,
+    p_drafts,  # [R, k]
+    p_num_bias,  # [N]
+    p_bias_ids,  # [N, max_bias] int64
+    p_bias,  # [N, max_bias] fp32
+    p_min_length,  # [N]
+    p_num_stop_ids,  # [N]
+    p_stop_ids,  # [N, max_stop_ids] int64
+    p_counts,  # [N, vocab_size] int32
+    p_prompt_mask,  # [N, vocab_size] bool
+    p_repetition,  # [N] fp32, and the next two
+    p_presence,
+    p_frequency,
+    p_allowed,  # [N, ceil(vocab_size / 32)] int32
+    p_num_bad_words,  # [N]
+    p_bad_words,  # [N, MAX_BAD_WORDS, WORD] int32, at the right, -1 in front
+    p_token_ids,  # [N, max_tokens] int32
+    p_num_prompt_tokens,  # [N]
+    vocab_size,
+    stride,
+    drafts_stride,
+    bias_ids_stride,
+    bias_stride,
+    stop_ids_stride,
+    counts_stride,
+    prompt_stride,
+    allowed_stride,
+    ids_stride,
+    HAS_BAD_WORDS: tl.constexpr,
+    MAX_BAD_WORDS: tl.constexpr,
+    WORD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    o_id = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    m = o_id < vocab_size
+    wait()
+    b = load_finite(p_logits + i_row * stride + o_id, m)
+    i_table = tl.load(p_rows + i_row)
+    for i in range(tl.load(p_num_bias + i_table).to(tl.int32)):
+        i_id = tl.load(p_bias_ids + i_table * bias_ids_stride + i)
+        bias = tl.load(p_bias + i_table * bias_stride + i)
+        b = tl.where(o_id == i_id, _at_most_largest(b + bias), b)
+    length, offset = tl.load(p_lengths + i_row), tl.load(p_offsets + i_row)
+    if length < tl.load(p_min_length + i_table):
+        for i in range(tl.load(p_num_stop_ids + i_table).to(tl.int32)):
+            b = tl.where(o_id == tl.load(p_stop_ids + i_table * stop_ids_stride + i), float("-inf"), b)
+    repetition = tl.load(p_repetition + i_table)
+    presence, frequency = tl.load(p_presence + i_table), tl.load(p_frequency + i_table)
+    if (repetition != 1.0) | (presence != 0.0) | (frequency != 0.0):
+        b_count = tl.load(p_counts + i_table * counts_stride + o_id, mask=m, other=0)
+        for i in range(offset.to(tl.int32)):
+            b_count += (o_id == tl.load(p_drafts + i_row * drafts_stride + i)).to(tl.int32)
+        m_output = b_count > 0
+        m_seen = m_output | (tl.load(p_prompt_mask + i_table * prompt_stride + o_id, mask=m, other=0) != 0)
+        b_repeated = tl.where(b > 0, tl.math.div_rn(b, repetition), product(b, repetition))
+        b = tl.where(m_seen, b_repeated, b)
+        b = b - product(b_count.to(tl.float32), frequency)
+        b = _at_most_largest(b - tl.where(m_output, presence, 0.0))
+    b_word = tl.load(p_allowed + i_table * allowed_stride + o_id // 32, mask=m, other=0)
+    b = tl.where(((b_word >> (o_id % 32)) & 1) != 0, b, float("-inf"))
+    if HAS_BAD_WORDS:
+        # the tokens before the one produced, with those of `drafts` that count; -2 where the output has not begun
+        o = tl.arange(0, WORD)
+        b_place = length - (WORD - 1) + o
+        m_output = (o < WORD - 1) & (b_place >= tl.load(p_num_prompt_tokens + i_table)) & (b_place >= 0)
+        b_draft = b_place - (length - offset)
+        m_draft = m_output & (b_draft >= 0)
+        b_tail = tl.load(p_token_ids + i_table * ids_stride + b_place, mask=m_output & (b_draft < 0), other=-2)
+        b_tail = tl.where(m_draft, tl.load(p_drafts + i_row * drafts_stride + b_draft, mask=m_draft, other=0), b_tail)
+        for i in range(tl.load(p_num_bad_words + i_table).to(tl.int32)):
+            p_word = p_bad_words + (i_table * MAX_BAD_WORDS + i) * WORD
+            b_head = tl.load(p_word + o)
+            m_begun = (b_head < 0) | (b_head == b_tail) | (o == WORD - 1)
+            if tl.min(m_begun.to(tl.int32), axis=0) > 0:
+                b = tl.where(o_id == tl.load(p_word + WORD - 1), float("-inf"), b)
+    tl.store(p_out + i_row * vocab_size + o_id, b, mask=m)
+
+
+def verify(
+    sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Drafts kept while they equal the tokens sampled in their place: see `sampling/verifier.py`.
+
+    sampled_ids [num_all_samples] int64, drafts [num_rows, k] int64, the others [num_rows] int64 -> token ids
+    [num_rows, k + 1] int64, of which the first num_tokens hold and the others are 0; num_tokens, num_accepted and
+    num_drafts, each [num_rows] int64.
+    """
+    num_rows, num_places = drafts.shape[0], drafts.shape[1] + 1
+    token_ids = torch.empty(num_rows, num_places, dtype=torch.int64, device=drafts.device)
+    counts = torch.empty(3, num_rows, dtype=torch.int64, device=drafts.device)
+    if num_rows > 0:
+        _verify_kernel[(triton.cdiv(num_rows, _VERIFY_BLOCK),)](
+            sampled_ids,
+            sample_starts,
+            num_samples,
+            drafts,
+            room,
+            token_ids,
+            counts,
+            num_rows,
+            sampled_ids.shape[0],
+            drafts.stride(0),
+            PLACES=num_places,
+            BLOCK=_VERIFY_BLOCK,
+            num_warps=1,
+            launch_pdl=True,
+        )
+    return token_ids, counts[0], counts[1], counts[2]
+
+
+_VERIFY_BLOCK = 32
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_all_samples"])
+def _verify_kernel(
+    p_sampled,
+    p_starts,
+    p_num_samples,
+    p_drafts,
+    p_room,
+    p_token_ids,  # [R, PLACES]
+    p_counts,  # [3, R]: tokens, accepted, drafts
+    num_rows,
+    num_all_samples,
+    drafts_stride,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    m = o_row < num_rows
+    wait()
+    b_start = tl.load(p_starts + o_row, mask=m, other=0)
+    b_samples = tl.load(p_num_samples + o_row, mask=m, other=0)
+    b_drafts = tl.maximum(b_samples - 1, 0)
+    b_equal = tl.zeros([BLOCK], tl.int64)
+    for i in tl.static_range(PLACES - 1):
+        m_here = m & (b_start + i < num_all_samples)
+        b_sampled = tl.load(p_sampled + b_start + i, mask=m_here, other=0)
+        b_draft = tl.load(p_drafts + o_row * drafts_stride + i, mask=m, other=0)
+        b_equal += ((b_equal == i) & (i < b_drafts) & (b_draft == b_sampled)).to(tl.int64)
+    b_room = tl.maximum(tl.load(p_room + o_row, mask=m, other=0), 0)
+    b_tokens = tl.where(b_samples > 0, tl.minimum(b_equal + 1, b_room), 0)
+    for i in tl.static_range(PLACES):
+        m_here = m & (b_start + i < num_all_samples) & (i < b_tokens)
+        b_sampled = tl.load(p_sampled + b_start + i, mask=m_here, other=0)
+        tl.store(p_token_ids + o_row * PLACES + i, b_sampled, mask=m)
+    tl.store(p_counts + o_row, b_tokens, mask=m)
+    tl.store(p_counts + num_rows + o_row, tl.minimum(b_equal, b_tokens), mask=m)
+    tl.store(p_counts + num_rows * 2 + o_row, b_drafts, mask=m)

@@ -1,0 +1,261 @@
+"""Sampling kernels against the plain PyTorch of the sampler on the same GPU, and rows in any company."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from comparison import replayed
+from torch import Tensor
+
+from outrider.kernels import native, noise, sampling
+from outrider.kernels.reference import noise as reference_noise
+from outrider.kernels.reference import sampling as reference
+
+VOCAB_SIZES = (5, 1000, 8192, 32000, 128256, 262144)
+NUM_TABLE_ROWS = 300
+
+
+@contextmanager
+def any_order() -> Iterator[None]:
+    """Plain PyTorch may use atomics here: integers, or one number for a place."""
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def make_logits(num_rows: int, vocab_size: int) -> Tensor:
+    """Rows flat and peaked, with many ties, and with numbers that are none."""
+    spread = torch.tensor([0.0, 0.5, 2.0, 5.0], device="cuda")[torch.arange(num_rows, device="cuda") % 4]
+    logits = torch.randn(num_rows, vocab_size, device="cuda") * spread.unsqueeze(1)
+    logits[::5] = (logits[::5] * 2).round() / 2
+    if num_rows > 4:
+        logits[1, 0] = float("nan")
+        logits[2, 1] = torch.inf
+        logits[3] = -torch.inf
+        logits[4, 1:] = -torch.inf
+    return logits
+
+
+def pick(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    places = torch.randint(0, len(values), (NUM_TABLE_ROWS,))
+    return torch.tensor(values, dtype=dtype)[places].cuda()
+
+
+def make_columns() -> dict[str, Tensor]:
+    return {
+        "temperature": pick(0.0, 0.3, 0.8, 1.0, 1.5),
+        "top_k": pick(0, 0, 1, 50, 3000, 1 << 20, dtype=torch.int64),
+        "top_p": pick(1.0, 0.95, 0.9, 0.5, 0.999, 0.0),
+        "min_p": pick(0.0, 0.0, 0.02, 0.3),
+        "seeds": torch.randint(-(2**62), 2**62, (NUM_TABLE_ROWS,)).cuda(),
+        "choices": torch.randint(0, 4, (NUM_TABLE_ROWS,)).cuda(),
+    }
+
+
+def make_rows(num_rows: int) -> dict[str, Tensor]:
+    return {
+        "rows": torch.randint(0, NUM_TABLE_ROWS, (num_rows,), device="cuda"),
+        "positions": torch.randint(0, 100000, (num_rows,), device="cuda"),
+    }
+
+
+def choose(logits: Tensor, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> Tensor:
+    return sampling.choose(logits, **rows, **columns, random_index=rows["rows"], truncation_index=rows["rows"])
+
+
+def expected_tokens(logits: Tensor, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> Tensor:
+    """That of the reference, which sorts the vocabulary."""
+    everything = torch.arange(logits.shape[0], device="cuda")
+    with any_order():
+        return reference.choose(logits, **rows, **columns, random_index=everything, truncation_index=everything)
+
+
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+@pytest.mark.parametrize("num_rows", [5, 70])
+def test_argmax_takes_the_lowest_id(vocab_size: int, num_rows: int) -> None:
+    logits = make_logits(num_rows, vocab_size)
+    assert torch.equal(sampling.argmax(logits), reference.argmax(reference.finite(logits)))
+
+
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+def test_noise_has_the_bits_of_plain_pytorch(vocab_size: int) -> None:
+    keys = [torch.randint(-(2**62), 2**62, (7,)).cuda() for _ in range(3)]
+    ours = noise.gumbel(*keys, vocab_size)
+    assert torch.equal(ours, reference_noise.gumbel(*keys, vocab_size))
+    ids = torch.randint(0, vocab_size, (300,), device="cuda")
+    assert torch.equal(noise.gumbel_at(*keys, ids), ours[:, ids])
+    assert noise.gumbel(*(key[:0] for key in keys), vocab_size).shape == (0, vocab_size)
+
+
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+@pytest.mark.parametrize("num_rows", [6, 200])
+def test_choose_is_the_composition_of_the_reference(vocab_size: int, num_rows: int) -> None:
+    logits, rows, columns = make_logits(num_rows, vocab_size), make_rows(num_rows), make_columns()
+    ours, expected = choose(logits, rows, columns), expected_tokens(logits, rows, columns)
+    wrong = (ours != expected).nonzero().flatten()
+    own = {name: column[rows["rows"]][wrong].tolist() for name, column in columns.items()}
+    assert len(wrong) == 0, f"rows {wrong.tolist()}: {ours[wrong]}, not {expected[wrong]}; {own}"
+
+
+@pytest.mark.parametrize("top_k", [0, 7])
+def test_choose_at_every_cut(top_k: int) -> None:
+    """Flat, peaked and tied rows under hundreds of top_p: tokens at the cut are kept or not exactly as they should."""
+    columns = make_columns() | {
+        "temperature": torch.full((NUM_TABLE_ROWS,), 1.0, device="cuda"),
+        "top_p": torch.linspace(0.001, 0.9999, NUM_TABLE_ROWS, device="cuda"),
+        "top_k": torch.full((NUM_TABLE_ROWS,), top_k, device="cuda"),
+        "min_p": torch.zeros(NUM_TABLE_ROWS, device="cuda"),
+    }
+    logits, rows = make_logits(NUM_TABLE_ROWS, 50000), make_rows(NUM_TABLE_ROWS)
+    rows["rows"] = torch.randperm(NUM_TABLE_ROWS, device="cuda")
+    assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
+
+
+def test_without_random_rows_choose_is_argmax() -> None:
+    logits, rows, columns = make_logits(9, 1000), make_rows(9), make_columns()
+    ours = sampling.choose(logits, **rows, **columns, random_index=None, truncation_index=None)
+    assert torch.equal(ours, sampling.argmax(logits))
+
+
+def test_a_row_does_not_depend_on_its_company() -> None:
+    logits, rows, columns = make_logits(200, 128256), make_rows(200), make_columns()
+    everything = choose(logits, rows, columns)
+    logprobs = sampling.logprobs(logits, everything, num_top=5)
+    for num_rows in (1, 4, 33, 150):
+        some = torch.randperm(200, device="cuda")[:num_rows]
+        own = {name: values[some] for name, values in rows.items()}
+        assert torch.equal(choose(logits[some], own, columns), everything[some])
+        for ours, expected in zip(sampling.logprobs(logits[some], everything[some], num_top=3), logprobs, strict=True):
+            assert torch.equal(ours, expected[some][:, :3] if ours.ndim == 2 else expected[some])
+
+
+@pytest.mark.parametrize("num_rows", [3, 64])
+def test_drafts_are_chosen_under_the_noise_of_the_target(num_rows: int) -> None:
+    logits, rows, columns = make_logits(num_rows, 32000), make_rows(num_rows), make_columns()
+    target_ids = torch.randperm(128256, device="cuda")[:32000]
+    arguments = {name: columns[name] for name in ("temperature", "seeds", "choices")} | {"has_random_rows": True}
+    ours = sampling.draft_choose(logits, target_ids, **rows, **arguments)
+    assert torch.equal(ours, reference.draft_choose(logits, target_ids, **rows, **arguments))
+    is_greedy = columns["temperature"][rows["rows"]] <= 0
+    assert torch.equal(ours[is_greedy], target_ids[sampling.argmax(logits)][is_greedy])
+    none = {name: values[:0] for name, values in rows.items()}
+    assert sampling.draft_choose(logits[:0], target_ids, **none, **arguments).shape == (0,)
+
+
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+@pytest.mark.parametrize("num_top", [0, 1, 20])
+def test_logprobs(vocab_size: int, num_top: int) -> None:
+    logits = make_logits(40, vocab_size)
+    chosen = torch.randint(0, vocab_size, (40,), device="cuda")
+    given = torch.randint(0, vocab_size, (40, num_top // 4), device="cuda")
+    out = sampling.logprobs(logits, chosen, num_top=num_top, given_ids=given)
+    finite = reference.finite(logits)
+    exact = finite.double().log_softmax(dim=1).float()
+    exact = torch.where(exact.isnan(), -torch.inf, exact)  # a row of -inf only
+    assert torch.equal(out.top_ids, reference.top(finite, min(num_top, vocab_size)))
+    assert torch.equal(out.ranks, reference.ranks(finite, chosen))
+    torch.testing.assert_close(out.chosen, exact.gather(1, chosen.unsqueeze(1)).squeeze(1), rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(out.top_logprobs, exact.gather(1, out.top_ids), rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(out.given, exact.gather(1, given), rtol=2e-6, atol=2e-6)
+    assert torch.equal(out.given_ranks, reference.logprobs(logits, chosen, num_top=0, given_ids=given).given_ranks)
+    assert sampling.logprobs(logits[:0], chosen[:0], num_top=num_top).chosen.shape == (0,)
+
+
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+def test_hash_is_that_of_the_reference(vocab_size: int) -> None:
+    logits = make_logits(11, vocab_size)
+    logits[5, 2] = -0.0
+    with any_order():
+        expected = reference.hash_rows(logits)
+    assert torch.equal(sampling.hash_rows(logits), expected)
+    assert sampling.hash_rows(logits[:0]).shape == (0,)
+
+
+def make_words(vocab_size: int) -> Tensor:
+    """Words of up to four tokens, of which all but the last are 0 or 1: many have begun somewhere."""
+    words = torch.randint(0, 2, (NUM_TABLE_ROWS, 8, 4), device="cuda", dtype=torch.int32)
+    num_free = torch.randint(0, 4, (NUM_TABLE_ROWS, 8, 1), device="cuda")
+    words[..., 3] = torch.randint(0, vocab_size, (NUM_TABLE_ROWS, 8), device="cuda")
+    return torch.where(torch.arange(4, device="cuda") < num_free, -1, words)
+
+
+def make_tables(vocab_size: int) -> dict[str, Tensor]:
+    """Every kind of request, many without any of it."""
+
+    def ids(width: int) -> Tensor:
+        return torch.rand(NUM_TABLE_ROWS, vocab_size, device="cuda").topk(width, dim=1).indices
+
+    return {
+        "num_logit_bias": pick(0, 0, 1, 5, dtype=torch.int64),
+        "logit_bias_ids": ids(5),
+        "logit_bias": torch.randn(NUM_TABLE_ROWS, 5, device="cuda") * pick(1.0, 100.0, 3e38).unsqueeze(1),
+        "min_length": pick(0, 0, 100000, dtype=torch.int64),
+        "num_stop_token_ids": pick(0, 1, 4, dtype=torch.int64),
+        "stop_token_ids": ids(4),
+        "output_counts": torch.randint(0, 3, (NUM_TABLE_ROWS, vocab_size), device="cuda", dtype=torch.int32),
+        "prompt_mask": torch.rand(NUM_TABLE_ROWS, vocab_size, device="cuda") < 0.3,
+        "repetition": pick(1.0, 1.0, 1.3, 0.7),
+        "presence": pick(0.0, 0.0, 0.37, -1.1),
+        "frequency": pick(0.0, 0.0, 0.29, -0.7),
+        "allowed": torch.randint(-(2**31), 2**31, (NUM_TABLE_ROWS, (vocab_size + 31) // 32), device="cuda").int()
+        | pick(-1, 0, dtype=torch.int32).unsqueeze(1),
+        "num_bad_words": pick(0, 3, 8, dtype=torch.int64),
+        "bad_words": make_words(vocab_size),
+        "token_ids": torch.randint(0, 2, (NUM_TABLE_ROWS, 120), device="cuda", dtype=torch.int32),
+        "num_prompt_tokens": torch.randint(0, 100, (NUM_TABLE_ROWS,), device="cuda"),
+    }
+
+
+@pytest.mark.parametrize("vocab_size", [7, 3000, 20000])
+def test_process_is_the_composition_of_the_reference(vocab_size: int) -> None:
+    num_rows = 60
+    logits, tables = make_logits(num_rows, vocab_size), make_tables(vocab_size)
+    rows = {
+        "rows": torch.randint(0, NUM_TABLE_ROWS, (num_rows,), device="cuda"),
+        "offsets": torch.randint(0, 4, (num_rows,), device="cuda"),
+        "lengths": torch.randint(3, 100, (num_rows,), device="cuda"),
+        "drafts": torch.randint(0, 2, (num_rows, 3), device="cuda"),
+    }
+    lists = dict.fromkeys(("bias_index", "min_tokens_index", "penalty_index", "allowed_index", "bad_words_index"))
+    everything = dict.fromkeys(lists, torch.arange(num_rows, device="cuda"))
+    with any_order():
+        expected = reference.process(logits, **rows, **tables, **everything)
+    assert torch.equal(sampling.process(logits, **rows, **tables, **everything), expected)
+    assert expected.isneginf().sum() > reference.finite(logits).isneginf().sum()
+    assert sampling.process(logits, **rows, **tables, **lists) is logits
+    none = {name: values[:0] for name, values in rows.items()}
+    assert sampling.process(logits[:0], **none, **tables, **everything).shape == (0, vocab_size)
+
+
+@pytest.mark.parametrize("num_drafts", [0, 1, 3, 7])
+@pytest.mark.parametrize("num_rows", [1, 50])
+def test_verify_equals_the_verifier(num_drafts: int, num_rows: int) -> None:
+    for _ in range(5):
+        num_samples = torch.randint(0, num_drafts + 2, (num_rows,), device="cuda")
+        starts = torch.arange(num_rows, device="cuda") * (num_drafts + 1)
+        sampled = torch.randint(0, 2, (num_rows * (num_drafts + 1) - 1,), device="cuda")
+        drafts = torch.randint(0, 2, (num_rows, num_drafts), device="cuda")
+        room = torch.randint(-1, num_drafts + 3, (num_rows,), device="cuda")
+        arguments = {"sample_starts": starts, "num_samples": num_samples, "drafts": drafts, "room": room}
+        with any_order():
+            expected = reference.verify(sampled, **arguments)
+        for ours, theirs in zip(sampling.verify(sampled, **arguments), expected, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_no_rows_strides_and_replay() -> None:
+    rows, columns = make_rows(8), make_columns()
+    none = {name: values[:0] for name, values in rows.items()}
+    assert choose(torch.zeros(0, 100, device="cuda"), none, columns).shape == (0,)
+    assert sampling.argmax(torch.zeros(0, 100, device="cuda")).shape == (0,)
+    wide = torch.full((8, 40000), float("nan"), device="cuda")
+    logits, other = wide[:, 1:32001], make_logits(8, 32000)
+    logits.copy_(make_logits(8, 32000))
+    expected = choose(other, rows, columns)
+    out = replayed(lambda: choose(logits, rows, columns), lambda: logits.copy_(other))
+    assert torch.equal(out, expected)
+
+
+def test_the_kernels_are_not_interpreted() -> None:
+    assert not native.IS_INTERPRETED.value
