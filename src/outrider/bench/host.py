@@ -1,7 +1,8 @@
 """The host's share of a step, without a device: plan, staging, reading results, settling, text. No model is run.
 
 The parts are the engine's own; only the device is a null device. What is timed is steady decoding: all requests are
-past their prompt and none ends. `µs` are microseconds (10⁻⁶ s, not the `ms` of a whole step) – per request and step.
+past their prompt and none ends. The clock is the thread's own processor time, so that other work on the machine does
+not count, though it slows this. `µs` are microseconds (10⁻⁶ s, not the `ms` of a whole step) – per request and step.
 """
 
 import statistics
@@ -152,7 +153,7 @@ class _Loop:
 
     def _turn(self) -> StepPlan:
         """The engine's turn: plan, launch, and settle what was launched a turn earlier."""
-        clock, seconds = time.perf_counter, self._seconds
+        clock, seconds = time.thread_time, self._seconds
         start = clock()
         plan = self._scheduler.plan()
         seconds["plan"] += clock() - start
