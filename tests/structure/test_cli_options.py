@@ -10,6 +10,7 @@ RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--model",
 MEASURES = [
     "--input-len",
     "--load-format",
+    "--max-num-batched-tokens",
     "--output-json",
     "--output-len",
     "--seed",

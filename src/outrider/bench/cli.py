@@ -28,6 +28,9 @@ SpeculativeConfig = Annotated[str | None, typer.Option(help='JSON, e.g. \'{"meth
 Device = Annotated[str, typer.Option(help="auto, or a platform's name.")]
 AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
 MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+MaxNumBatchedTokens = Annotated[
+    int | None, typer.Option(help="Most tokens in one step; longer prompts are cut into chunks.")
+]
 InputLen = Annotated[int, typer.Option(min=1, help="Tokens of a random prompt.")]
 OutputLen = Annotated[int, typer.Option(min=1, help="Most output tokens of a request.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
@@ -47,6 +50,7 @@ def latency(
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
     input_len: InputLen = 32,
     output_len: OutputLen = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests, all submitted at once.")] = 8,
@@ -66,6 +70,7 @@ def latency(
         device=device,
         attention_backend=attention_backend,
         max_model_len=max_model_len,
+        max_num_batched_tokens=max_num_batched_tokens,
         max_num_seqs=batch_size,
         seed=seed,
         skip_tokenizer_init=True,
@@ -93,6 +98,7 @@ def throughput(
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
     dataset_path: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="JSONL in Spec-Bench's form; unset: random prompts."),
@@ -114,6 +120,7 @@ def throughput(
         device=device,
         attention_backend=attention_backend,
         max_model_len=max_model_len,
+        max_num_batched_tokens=max_num_batched_tokens,
         max_num_seqs=max_concurrency,
         seed=seed,
         skip_tokenizer_init=dataset_path is None,
