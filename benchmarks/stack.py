@@ -22,6 +22,7 @@ ROWS = (1, 4, 32, 256)
 CONTEXT = 640
 
 
+@torch.inference_mode()
 def stack() -> Table:
     """One table; the engine is made once."""
     table = Table(

@@ -44,3 +44,13 @@ def write_tiny_model(
     model.generation_config.do_sample = False
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     return model
+
+
+def write_draft_model(directory: str | Path, target: str | Path, *, spread: float, seed: int = 0) -> None:
+    """The target's model with each weight moved a little: it agrees with the target often, and not always."""
+    model = Qwen3ForCausalLM.from_pretrained(target)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * spread * parameter.std(unbiased=False))
+    model.save_pretrained(directory)

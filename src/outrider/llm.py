@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from outrider.core.outputs import OutputDelta, RequestOutput
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
+from outrider.engine.chat import ChatOptions, Message, encode_chat
 from outrider.engine.engine import Engine
 
 _PROGRESS_AFTER = 2.0
@@ -100,20 +101,30 @@ class LLM:
 
     def chat(
         self,
-        messages: Sequence[dict[str, Any]] | Sequence[Sequence[dict[str, Any]]],
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = False,
+        **options: Any,
     ) -> list[RequestOutput]:
-        """Answer one conversation (a list of {"role", "content"}) or several, with the model's chat template."""
+        """Answer one conversation (a list of {"role", "content"}) or several, with the model's chat template.
+
+        Options are the fields of `outrider.engine.chat.ChatOptions`: tools, chat_template, add_generation_prompt,
+        continue_final_message, chat_template_kwargs.
+        """
         if not messages:
             raise RequestError("messages=[] is empty. Give at least one message.")
         tokenizer = self.engine.tokenizer
         if tokenizer is None:
             raise RequestError("chat() needs a tokenizer: leave skip_tokenizer_init unset.")
-        conversations = [messages] if isinstance(messages[0], dict) else messages
+        for name in options:
+            if name not in ChatOptions.__dataclass_fields__:
+                known = ", ".join(sorted(ChatOptions.__dataclass_fields__))
+                raise RequestError(f"chat option {name!r} is not known. Known: {known}.")
+        chat_options = ChatOptions(**options)
+        conversations = [messages] if isinstance(messages[0], Mapping) else messages
         prompts: list[Prompt] = [
-            {"prompt_token_ids": tokenizer.encode_chat(conversation)}  # type: ignore[arg-type]
+            {"prompt_token_ids": encode_chat(tokenizer, conversation, chat_options)}  # type: ignore[arg-type]
             for conversation in conversations
         ]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)

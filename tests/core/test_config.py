@@ -152,7 +152,6 @@ def test_a_synthetic_length_is_spread_with_the_least_variance(length: float, rat
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        ("draft_model", "an independent draft model"),
         ("eagle", "EAGLE-1/2 heads"),
         ("mtp", "multi-token-prediction heads"),
     ],

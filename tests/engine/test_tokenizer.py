@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from outrider.core.errors import CheckpointError, RequestError
+from outrider.core.errors import CheckpointError
 from outrider.engine.tokenizer import OwnTexts, Tokenizer
 
 from .tokenizers_made_here import SENTENCES
@@ -139,18 +139,6 @@ def test_special_and_unknown_ids_give_nothing(name: str, request: pytest.Fixture
     words = tokenizer.encode("a b ab", add_special_tokens=False)
     mixed = [entry for token_id in words for entry in (silent[0], token_id, size)]
     assert "".join(pieces_of(tokenizer, mixed)) == tokenizer.decode(mixed) == "a b ab"
-
-
-def test_chat_ends_with_the_assistants_header(byte_level: Tokenizer) -> None:
-    token_ids = byte_level.encode_chat([{"role": "user", "content": "hi"}])
-    text = byte_level._backend.decode(token_ids, skip_special_tokens=False)
-    assert text == "<|user|>hi<|end|>A:"
-    assert len(set(token_ids) & byte_level._special_ids) == 2, "marks of the template are one token each"
-
-
-def test_chat_without_a_template_is_refused(byte_fallback: Tokenizer) -> None:
-    with pytest.raises(RequestError, match=r"no chat template\. Use generate\(\)"):
-        byte_fallback.encode_chat([{"role": "user", "content": "hi"}])
 
 
 def test_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

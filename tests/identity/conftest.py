@@ -4,7 +4,7 @@ import crowd as crowds
 import pytest
 
 from tiny_heads import random_head, save_original, save_speculators
-from tiny_models import write_tiny_model
+from tiny_models import write_draft_model, write_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,15 @@ def truth(target, cases):
 
 
 @pytest.fixture(scope="session")
-def speculative(heads, cases, truth):
+def draft_model(target, tmp_path_factory):
+    """A whole model that often agrees with the target."""
+    directory = tmp_path_factory.mktemp("draft-model")
+    write_draft_model(directory, target, spread=0.06)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def speculative(heads, draft_model, cases, truth):
     """speculative_config of each standing member, by name."""
     answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
     return {
@@ -52,6 +60,7 @@ def speculative(heads, cases, truth):
         "eagle3": {"method": "eagle3", "model": heads["original"]},
         "eagle3 speculators": {"method": "eagle3", "model": heads["speculators"]},
         "eagle3 to position 60": {"method": "eagle3", "model": heads["original"], "max_model_len": 60},
+        "draft model": {"method": "draft_model", "model": draft_model},
         "noise": {"method": "noise"},
         "replay": {"method": "replay", "options": {"answers": answers}},
     }

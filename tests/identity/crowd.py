@@ -3,6 +3,7 @@
 The truth is each request alone, without speculation, depth 0, no prefix cache, its prompt in one piece.
 """
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ def _tokens(count: int, seed: int) -> tuple[int, ...]:
 def crowd(eos: int = EOS) -> list[Case]:
     """Prompts of mixed lengths, some with a shared beginning; parameters ride together. `eos`: the target's."""
     shared = _tokens(37, 1)
+    few = (5, 9, 17, 21, 33, 40, 52, 58)
 
     def case(name: str, prompt: tuple[int, ...], **params: Any) -> Case:
         params = {"max_tokens": 40, "ignore_eos": True, "seed": 11} | params
@@ -58,29 +60,42 @@ def crowd(eos: int = EOS) -> list[Case]:
         case("min_tokens", _tokens(8, 10), temperature=1.0, ignore_eos=False, min_tokens=17, logit_bias={eos: 6.0}),
         case("stop ids", _tokens(48, 11), temperature=1.2, stop_token_ids=[5, 6], logit_bias={5: 1.0, 6: 1.0}),
         case("one token", _tokens(70, 12), temperature=0.0, max_tokens=1),
+        case(
+            "bad words", _tokens(14, 13), temperature=1.0, allowed_token_ids=list(few), logprob_token_ids=[few[3], 60],
+            bad_words=[[a, b] for a in few for b in few[:2]]
+            + [list(word) for word in itertools.permutations(few[2:7], 3)][:48],
+        ),
+        case(
+            "bad words, greedy", shared[:25], temperature=0.0, num_speculative_tokens=1,
+            bad_words=[[a, b] for a in range(3, 11) for b in range(5, 13)][:60],
+        ),
+        case("prompt logprobs", shared + _tokens(30, 14), temperature=1.0, prompt_logprobs=3, max_tokens=12),
+        case("two of one prompt", _tokens(19, 15), temperature=1.0, n=2, priority=1, prompt_logprobs=0),
+        case("without speculation", _tokens(23, 16), temperature=0.9, num_speculative_tokens=0, priority=-1),
     ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that must be equal."""
+    """Everything that must be equal; of several completions, one after the other."""
 
     token_ids: tuple[int, ...]
-    logits_digest: str | None
-    finish_reason: str | None
-    stop_reason: int | str | None
+    logits_digest: str
+    finish_reason: str
+    stop_reason: str
     logprobs: str
+    prompt_logprobs: str
 
 
 def outcome(output: RequestOutput) -> Outcome:
-    completion = output.outputs[0]
-    assert completion.logits_digest is not None
+    completions = output.outputs
     return Outcome(
-        tuple(completion.token_ids),
-        completion.logits_digest,
-        completion.finish_reason,
-        completion.stop_reason,
-        repr(completion.logprobs),
+        tuple(token_id for completion in completions for token_id in completion.token_ids),
+        repr([completion.logits_digest for completion in completions]),
+        repr([completion.finish_reason for completion in completions]),
+        repr([completion.stop_reason for completion in completions]),
+        repr([completion.logprobs for completion in completions]),
+        repr(output.prompt_logprobs),
     )
 
 
@@ -99,7 +114,9 @@ def run(llm: LLM, cases: Sequence[Case]) -> list[RequestOutput]:
 def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
     """Each case alone, in the plainest way there is."""
     llm = make(target, max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False, max_num_batched_tokens=512)
-    return [outcome(run(llm, [case])[0]) for case in cases]
+    outcomes = [outcome(run(llm, [case])[0]) for case in cases]
+    assert all("None" not in found.logits_digest for found in outcomes)
+    return outcomes
 
 
 def mismatches(cases: Sequence[Case], outputs: Sequence[RequestOutput], expected: Sequence[Outcome]) -> list[str]:

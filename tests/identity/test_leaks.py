@@ -3,16 +3,20 @@
 The truth is made before the leak is put in, from the plain engine.
 """
 
+from dataclasses import replace
+
 import crowd as crowds
 import pytest
 import torch
 
 from outrider import SamplingParams
 from outrider.attention.backends.oracle import Backend
+from outrider.core.request import Request
 from outrider.device.assemble import Assembler
 from outrider.device.table import RequestTable
 from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.layers.linear import Linear
+from outrider.sampling.params import SamplingTable
 from outrider.scheduler.prefix import PrefixCache
 
 
@@ -82,6 +86,34 @@ def test_penalties_blind_to_drafts(target, speculative, cases, truth, monkeypatc
     assert not any("top-k" in line for line in wrong)
 
 
+def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatch):
+    original = sampling_kernels.output_tails
+
+    def output_tails(token_ids, drafts, *, offsets, lengths, num_prompt_tokens, width):
+        return original(
+            token_ids, drafts, offsets=offsets * 0, lengths=lengths - offsets, num_prompt_tokens=num_prompt_tokens,
+            width=width,
+        )  # fmt: skip
+
+    monkeypatch.setattr(sampling_kernels, "output_tails", output_tails)
+    wrong = found(target, speculative, cases, truth)
+    assert wrong and all(line.startswith("bad words") for line in wrong)
+
+
+def test_completions_that_share_their_noise(target, speculative, cases, truth, monkeypatch):
+    original = SamplingTable.write
+    monkeypatch.setattr(SamplingTable, "write", lambda self, entry: original(self, replace(entry, choice=0)))
+    wrong = found(target, speculative, cases, truth)
+    assert wrong and all(line.startswith("two of one prompt") for line in wrong)
+
+
+def test_prompt_logprobs_behind_a_prefix_hit(target, speculative, cases, truth, monkeypatch):
+    """Tokens of cached blocks are not scored."""
+    monkeypatch.setattr(Request, "num_unscored_tokens", property(lambda self: 0))
+    wrong = found(target, speculative, cases, truth, warm=True)
+    assert wrong and all(line.startswith(("prompt logprobs", "two of one prompt")) for line in wrong)
+
+
 def test_attention_that_depends_on_the_chunk(target, speculative, cases, truth, monkeypatch):
     """Rows of several tokens add their tiles in another order, as a split by query length would."""
     original = Backend.attend
@@ -134,4 +166,4 @@ def test_top_p_mass_in_floating_point_of_the_batch(target, speculative, cases, t
 
     monkeypatch.setattr(sampling_kernels, "row_sum", row_sum)
     wrong = found(target, speculative, cases, truth)
-    assert wrong and all(line.startswith("logprobs") for line in wrong)
+    assert wrong and all(": logprobs" in line or "prompt_logprobs" in line for line in wrong)

@@ -121,6 +121,7 @@ def check_chain_known(step: Step) -> None:
             min=-1
         ),
         "kv_lengths": step.integers(len(step.token_row), high=3),
+        "first_index": step.rng.randint(0, 1),
         "block_size": BLOCK_SIZE,
     }
     results = [module.chain_known(token_ids, num_tokens, tables, **arguments) for module in (kernels, reference)]
@@ -136,6 +137,7 @@ def check_chain_drafted(step: Step) -> None:
         "num_emitted": step.integers(len(step.rows), high=3),
         "step": step.rng.randint(1, 5),
         "vocab_size": VOCAB_SIZE,
+        "first_index": step.rng.randint(0, 1),
         "block_size": BLOCK_SIZE,
     }
     results = [module.chain_drafted(num_tokens, max_total, tables, **arguments) for module in (kernels, reference)]

@@ -50,10 +50,12 @@ def _drafter(name: str, tmp_path) -> dict | None:
     if name == "eagle3":
         head = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=crowds.VOCAB, tap_layers=(0, 1, 2))
         return {"method": "eagle3", "model": str(save_speculators(head, tmp_path / "head"))}
+    if name == "draft_model":
+        return {"method": name, "model": str(tmp_path / "target")}
     return {"method": name}
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "eagle3"])
+@pytest.mark.parametrize("drafter", ["ngram", "eagle3", "draft_model"])
 def test_no_step_reads_a_value(meta, tmp_path, drafter):
     write_tiny_model(tmp_path / "target", "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=2)
     config = engine_config(
@@ -66,10 +68,11 @@ def test_no_step_reads_a_value(meta, tmp_path, drafter):
         num_drafts=config.num_speculative_tokens, num_lookahead=worker.num_lookahead, enable_prefix_caching=True,
         stop_checker=(checker := StopChecker(None)),
     )  # fmt: skip
-    for index, case in enumerate([*crowds.crowd()[1:9], *crowds.crowd()[1:3]]):
+    for index, case in enumerate([*crowds.crowd()[1:9], *crowds.crowd()[1:3], *crowds.crowd()[14:19]]):
         request = Request(
             request_id=str(index), prompt_token_ids=list(case.prompt), params=case.params, seed=1, eos_token_ids=(2,),
             max_total_tokens=len(case.prompt) + (case.params.max_tokens or 1),
+            bad_words=tuple(tuple(word) for word in case.params.bad_words or ()),
         )  # fmt: skip
         request.speculation.num_accepted_tokens_per_pos = [0] * 16
         scheduler.add(request)

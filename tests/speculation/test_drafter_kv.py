@@ -10,23 +10,27 @@ from outrider import LLM, SamplingParams
 from outrider.core.request import Request
 from outrider.speculation.chain import ChainDrafter
 from tiny_heads import random_head, save_speculators
-from tiny_models import write_tiny_model
+from tiny_models import write_draft_model, write_tiny_model
 
 VOCAB, K = 61, 3
 GREEDY = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
 
 
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory):
-    target = tmp_path_factory.mktemp("target")
+@pytest.fixture(scope="module", params=["eagle3", "draft_model"])
+def directories(request, tmp_path_factory):
+    """Target, drafter and the drafter's method."""
+    target, drafter = tmp_path_factory.mktemp("target"), tmp_path_factory.mktemp("drafter")
     write_tiny_model(target, "qwen3", vocab_size=VOCAB, num_hidden_layers=5)
-    head = random_head(vocab_size=VOCAB, draft_vocab_size=40)
-    return str(target), str(save_speculators(head, tmp_path_factory.mktemp("head")))
+    if request.param == "eagle3":
+        save_speculators(random_head(vocab_size=VOCAB, draft_vocab_size=40), drafter)
+    else:
+        write_draft_model(drafter, target, spread=0.1)
+    return str(target), str(drafter), request.param
 
 
 def _make(directories, **options) -> LLM:
-    target, head = directories
-    config = {"method": "eagle3", "model": head, "num_speculative_tokens": K}
+    target, drafter, method = directories
+    config = {"method": method, "model": drafter, "num_speculative_tokens": K}
     options = {"overlap_depth": 0, "max_num_seqs": 4} | options
     return LLM(target, skip_tokenizer_init=True, speculative_config=config, **options)
 
@@ -72,13 +76,12 @@ def _run_until(llm: LLM, request: Request, num_output: int) -> None:
         llm.engine.step()
 
 
-def _drafter_kv(llm: LLM, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """K and V at the indices 1 … num_tokens - 1 of a running request."""
+def _drafter_kv(llm: LLM, request: Request) -> list[torch.Tensor]:
+    """K and V of every layer at the indices up to num_tokens - 1 of a running request."""
     drafter = llm.engine.worker.drafter
-    index = torch.arange(1, request.num_tokens)
+    index = torch.arange(drafter.first_index, request.num_tokens)
     slots = torch.tensor(request.block_ids)[index // 16] * 16 + index % 16
-    (cache,) = drafter.caches
-    return cache.k.flatten(0, 1)[slots], cache.v.flatten(0, 1)[slots]
+    return [kv.flatten(0, 1)[slots] for cache in drafter.caches for kv in (cache.k, cache.v)]
 
 
 def _check_clean(directories, llm: LLM, request: Request) -> None:

@@ -19,7 +19,7 @@ LEVELS = (
     ("models", "speculation"),
     ("runtime",),
     ("engine",),
-    ("llm", "show"),
+    ("llm", "async_llm", "show"),
     ("bench", "gate", "server"),
     ("cli",),
 )

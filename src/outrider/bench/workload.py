@@ -7,6 +7,7 @@ from pathlib import Path
 
 from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
+from outrider.engine.chat import ChatOptions, encode_chat
 from outrider.engine.tokenizer import Tokenizer
 
 
@@ -39,8 +40,8 @@ def dataset_prompts(path: Path, *, count: int, tokenizer: Tokenizer) -> list[lis
             raise ConfigError(
                 f"{path}, line {number}: {error!r}. Each line is a JSON object with 'turns', a list of texts."
             ) from error
-        if tokenizer.has_chat_template:
-            prompts.append(tokenizer.encode_chat([{"role": "user", "content": turn}]))
+        if tokenizer.chat_template:
+            prompts.append(encode_chat(tokenizer, [{"role": "user", "content": turn}], ChatOptions()))
         else:
             prompts.append(tokenizer.encode(turn))
     return prompts

@@ -26,7 +26,6 @@ _SPECULATIVE_KEYS = (
 )
 
 _LATER = {
-    "draft_model": "an independent draft model",
     "eagle": "EAGLE-1/2 heads",
     "mtp": "multi-token-prediction heads",
 }

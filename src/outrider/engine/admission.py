@@ -57,11 +57,6 @@ class Admission:
         self._check_ids("logit_bias", list(params.logit_bias or {}))
         self._check_ids("allowed_token_ids", params.allowed_token_ids or ())
         self._check_ids("logprob_token_ids", params.logprob_token_ids or ())
-        if params.num_speculative_tokens is not None and params.num_speculative_tokens > self._num_drafts:
-            raise RequestError(
-                f"num_speculative_tokens={params.num_speculative_tokens} is above the engine's {self._num_drafts}. "
-                "Lower it, or leave it unset for the engine's."
-            )
         if params.echo and self._tokenizer is None:
             raise RequestError("echo=True needs text, and there is no tokenizer. Leave echo unset.")
         if params.stop_strings and self._tokenizer is None:

@@ -110,10 +110,8 @@ class StopChecker:
         if tokenizer is not None and params.detokenize:
             stream = tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
             if params.echo:
-                echo = request.prompt
-                if echo is None:
-                    skips = params.skip_special_tokens
-                    echo = tokenizer.decode(request.prompt_token_ids, skip_special_tokens=skips)
+                skips = params.skip_special_tokens
+                echo = request.prompt or tokenizer.decode(request.prompt_token_ids, skip_special_tokens=skips)
         self._texts[request.request_id] = OutputText(request, stream, echo=echo)
 
     def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:

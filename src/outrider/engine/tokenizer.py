@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
-from outrider.core.errors import CheckpointError, RequestError
+from outrider.core.errors import CheckpointError
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What decoders put in place of bytes that are no character, or not yet one."""
@@ -46,18 +46,17 @@ class Tokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     @property
-    def has_chat_template(self) -> bool:
-        return bool(self._tokenizer.chat_template)
+    def chat_template(self) -> str | None:
+        """The model's own Jinja template, if it has one."""
+        template = self._tokenizer.chat_template
+        assert template is None or isinstance(template, (str, dict))
+        return template.get("default") if isinstance(template, dict) else template
 
-    def encode_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> list[int]:
-        """Ids of chat messages under the model's template, with the assistant's header behind them."""
-        if not self.has_chat_template:
-            raise RequestError("The model has no chat template. Use generate() with plain text.")
-        text = self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **options
-        )
+    def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
+        """Chat messages as text under a template; options are those of transformers' apply_chat_template."""
+        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
         assert isinstance(text, str)
-        return self.encode(text, add_special_tokens=False)
+        return text
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of ids, special tokens left out if asked; ids that the tokenizer does not have give nothing."""

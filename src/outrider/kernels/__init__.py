@@ -139,6 +139,7 @@ class Kernels(Protocol):
         token_row: Tensor,
         positions: Tensor,
         kv_lengths: Tensor,
+        first_index: int,
         block_size: int,
     ) -> Any:
         """Inputs of a drafter's pass over the tokens behind the target's: `kernels/reference/index.py`."""
@@ -154,6 +155,7 @@ class Kernels(Protocol):
         num_emitted: Tensor,
         step: int,
         vocab_size: int,
+        first_index: int,
         block_size: int,
     ) -> Any:
         """Inputs of a drafter's pass over its own last drafts: `kernels/reference/index.py`."""

@@ -316,6 +316,7 @@ def chain_known(
     token_row: Tensor,  # [T] int64
     positions: Tensor,  # [T] int64
     kv_lengths: Tensor,  # [T] int64
+    first_index: int,
     block_size: int,
 ) -> ChainTokens:
     """The token behind each of the target's, where it is known: a draft that was refused gives padding."""
@@ -334,6 +335,7 @@ def chain_known(
             out,
             count,
             0,
+            first_index,
             token_ids.shape[1],
             block_tables.shape[1],
             token_ids.stride(0),
@@ -355,6 +357,7 @@ def chain_drafted(
     num_emitted: Tensor,  # [R] int64
     step: int,
     vocab_size: int,
+    first_index: int,
     block_size: int,
 ) -> ChainTokens:
     """The draft that stands `step` behind the last known token; padding where the request ends before it."""
@@ -373,6 +376,7 @@ def chain_drafted(
             out,
             count,
             step,
+            first_index,
             vocab_size,
             block_tables.shape[1],
             drafts.stride(0),
@@ -384,7 +388,7 @@ def chain_drafted(
     return ChainTokens(*out)
 
 
-@triton.jit(do_not_specialize=["count", "step", "limit", "max_blocks"])
+@triton.jit(do_not_specialize=["count", "step", "first_index", "limit", "max_blocks"])
 def _chain_kernel(
     p_ids,  # known: [N, width] int32; drafted: [T] int64
     p_num_tokens,
@@ -397,6 +401,7 @@ def _chain_kernel(
     p_out,  # [4, T]
     count,
     step,
+    first_index,
     limit,  # known: width of the rows of ids; drafted: vocabulary
     max_blocks,
     ids_stride,
@@ -422,6 +427,6 @@ def _chain_kernel(
         b_id = tl.where((b_id >= 0) & (b_id < limit), b_id, 0)
     b_slot = _slot(p_tables, i_table * tables_stride, b_index, m_valid, max_blocks, BLOCK_SIZE)
     tl.store(p_out + o, tl.where(m_valid, b_id, 0), mask=m)
-    tl.store(p_out + count + o, tl.where(m_valid, b_index - 1, 0), mask=m)
+    tl.store(p_out + count + o, tl.where(m_valid, b_index - first_index, 0), mask=m)
     tl.store(p_out + count * 2 + o, tl.where(m_valid, b_slot, 0), mask=m)
     tl.store(p_out + count * 3 + o, tl.where(m_valid, b_index + 1, 0), mask=m)

@@ -10,6 +10,7 @@ from outrider.attention.kv import KVCache, KVSpec
 from outrider.attention.selector import select_backend
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
+from outrider.core.model_config import ModelConfig
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler
@@ -19,7 +20,7 @@ from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import kv_spec
+from outrider.layers.decoder import CausalLM, kv_spec
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
@@ -47,14 +48,18 @@ class Worker:
         context = LayerContext(
             kernels=kernels, backend=self.selection.backend, dtype=self.dtype, device=self.platform.device
         )
-        model = load_model(
-            config.model,
-            self.model_config,
-            context,
-            max_positions=self.max_model_len,
-            load_format=config.load_format,
-            seed=config.seed,
-        )
+
+        def load(directory: str, model_config: ModelConfig) -> CausalLM:
+            return load_model(
+                directory,
+                model_config,
+                context,
+                max_positions=self.max_model_len,
+                load_format=config.load_format,
+                seed=config.seed,
+            )
+
+        model = load(config.model, self.model_config)
         self.drafter: BaseDrafter | None = None
         if config.speculative is not None:
             self.drafter = load_drafter(
@@ -67,6 +72,7 @@ class Worker:
                     platform=self.platform,
                     max_model_len=self.max_model_len,
                     block_size=config.block_size,
+                    load_model=load,
                 )
             )
             model.set_taps(self.drafter.tap_layers)

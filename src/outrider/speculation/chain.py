@@ -1,4 +1,4 @@
-"""Drafting with a KV cache of one's own: the part every feature drafter shares (EAGLE-3 now, EAGLE and MTP later).
+"""Drafting with a KV cache of one's own: the part that all drafters with weights share (EAGLE-3, draft models).
 
 A row of the drafter joins the target's feature at position j - 1 with the token at j, and its KV stands at index j:
 
@@ -12,6 +12,9 @@ under one name. Only the feature of a block's last token is needed by the next i
 
 After each step the rows of all accepted tokens are written with true features, over whatever the draft loop left
 there; the loop's own rows are provisional, and stand only behind the last known token.
+
+A drafter that reads no features (an independent model) has features of width 0 and `first_index` 0: nothing else
+differs.
 """
 
 from abc import abstractmethod
@@ -33,6 +36,9 @@ from outrider.speculation.drafter import BaseDrafter, DrafterContext
 class ChainDrafter(BaseDrafter):
     """k drafts from k passes of a small model over its own paged KV, on the engine's blocks."""
 
+    first_index = 1
+    """The first KV index that is written: position 0 of the drafter stands there."""
+
     def __init__(self, context: DrafterContext, spec: KVSpec) -> None:
         """`spec`: shape of the drafter's own KV cache; its features are as wide as its hidden state."""
         super().__init__(context)
@@ -48,6 +54,11 @@ class ChainDrafter(BaseDrafter):
     @property
     def bytes_per_block(self) -> int:
         return self._spec.bytes_per_block + self.feature_size * self._spec.dtype.itemsize
+
+    @property
+    @abstractmethod
+    def bytes_per_step(self) -> int:
+        """Bytes of weights that the passes of one step read together."""
 
     @property
     @abstractmethod
@@ -80,19 +91,23 @@ class ChainDrafter(BaseDrafter):
         self.boundary = torch.zeros(num_blocks, self.feature_size, dtype=self._spec.dtype, device=self._device)
         self._block_size = block_size
 
+    def needs_first_row(self, entry: Admission) -> bool:
+        """True where the first index to compute is no row of the step: its feature lies in a cached block."""
+        return entry.last_cached_block >= 0
+
     def admit(self, admissions: tuple[Admission, ...]) -> None:
-        """Behind a prefix-cache hit: write the one index whose feature lies in the cached block."""
-        hits = [entry for entry in admissions if entry.last_cached_block >= 0]
-        if not hits:
+        """Write the one index in front of a request's rows, where there is one to write."""
+        first = [entry for entry in admissions if self.needs_first_row(entry)]
+        if not first:
             return
         put = self.staging.put(
             {
-                "rows": [entry.row for entry in hits],
-                "index": [entry.num_computed_tokens for entry in hits],
-                "block": [entry.last_cached_block for entry in hits],
+                "rows": [entry.row for entry in first],
+                "index": [entry.num_computed_tokens for entry in first],
+                "block": [max(entry.last_cached_block, 0) for entry in first],
             }
         )
-        count = len(hits)
+        count = len(first)
         tokens = self._kernels.chain_known(
             self.table.token_ids,
             self.table.num_tokens,
@@ -100,10 +115,11 @@ class ChainDrafter(BaseDrafter):
             rows=put["rows"],
             token_row=torch.arange(count, device=self._device),
             positions=put["index"] - 1,
-            kv_lengths=put["index"],
+            kv_lengths=put["index"] - self.first_index + 1,
+            first_index=self.first_index,
             block_size=self._block_size,
         )
-        bound = max(entry.num_computed_tokens for entry in hits) + 1
+        bound = max(entry.num_computed_tokens for entry in first) + 1
         block_tables = self.table.block_tables[put["rows"]]
         self.forward(self.boundary[put["block"]], self._batch(tokens, (1,) * count, block_tables, bound))
 
@@ -124,6 +140,7 @@ class ChainDrafter(BaseDrafter):
                 num_emitted=choice.num_tokens,
                 step=step,
                 vocab_size=self.table.vocab_size,
+                first_index=self.first_index,
                 block_size=self._block_size,
             )
             pass_batch = self._batch(tokens, counts, block_tables, batch.length_bound + step)
@@ -143,6 +160,7 @@ class ChainDrafter(BaseDrafter):
             token_row=batch.token_row,
             positions=target.positions,
             kv_lengths=target.kv_lengths,
+            first_index=self.first_index,
             block_size=self._block_size,
         )
         known = self._batch(tokens, target.row_counts, target.block_tables, target.kv_length_bound + 1)

@@ -39,6 +39,8 @@ class DrafterContext:
     platform: BasePlatform
     max_model_len: int
     block_size: int
+    load_model: Callable[[str, ModelConfig], CausalLM]
+    """A whole model from its directory, for the engine's longest request."""
 
     @property
     def device(self) -> torch.device:

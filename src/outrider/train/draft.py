@@ -7,6 +7,7 @@ embedding starts as the target's. Knows nothing of how the texts were made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,16 @@ from torch import Tensor
 from .fit import Budget, Curve, fit
 from .network import Shape, Target
 from .tokens import Share, draw_batch
+
+_FIRST_SCALE = 0.1
+"""Of the final norm: with the target's embedding as head, random layers would else begin very sure of themselves."""
+
+
+class Judged(NamedTuple):
+    """Windows and what the target makes of them."""
+
+    ids: Tensor  # [rows, length] int64
+    hidden: Tensor  # [rows, length, hidden_size] fp16, the target's, after its final norm
 
 
 def draft_shape(target: Shape, *, num_layers: int, intermediate_size: int) -> Shape:
@@ -32,10 +43,20 @@ def draft_shape(target: Shape, *, num_layers: int, intermediate_size: int) -> Sh
     )
 
 
-def draft_loss(draft: Target, target: Target, ids: Tensor) -> Tensor:
+@torch.no_grad()
+def judge(target: Target, shares: Sequence[Share], *, length: int, num_batches: int, random: torch.Generator) -> Judged:
+    """Windows drawn once, with the target's last hidden state at every token: from it come its distributions."""
+    ids, hidden = [], []
+    for _ in range(num_batches):
+        ids.append(draw_batch(shares, length=length, random=random))
+        hidden.append(target.hidden(ids[-1]).half())
+    return Judged(torch.cat(ids), torch.cat(hidden))
+
+
+def draft_loss(draft: Target, target: Target, ids: Tensor, hidden: Tensor) -> Tensor:
     """Mean over ids [rows, length] of the cross-entropy against the target's next-token distribution."""
     with torch.no_grad():
-        wanted = target.logits(target.hidden(ids)).float().softmax(dim=-1)
+        wanted = target.logits(hidden.float()).softmax(dim=-1)
     said = draft.logits(draft.hidden(ids)).float().log_softmax(dim=-1)
     return -(wanted * said).sum(dim=-1).mean()
 
@@ -46,26 +67,30 @@ def train_draft(
     shares: Sequence[Share],
     *,
     length: int,
+    num_batches: int,
+    rows_at_once: int,
     budget: Budget,
     seed: int,
     compiled: bool,
     say: Callable[[str], None],
 ) -> tuple[Target, Curve]:
-    """A draft model for `target`, in fp32, and its curve."""
+    """A draft model for `target`, in fp32, and its curve. Each step takes `rows_at_once` of the judged windows."""
     device = target.model.embed_tokens.weight.device
     draft = Target(shape)
     draft.initialise(seed)
     with torch.no_grad():
         draft.model.embed_tokens.weight.copy_(target.model.embed_tokens.weight.cpu())
-        draft.model.norm.weight.copy_(target.model.norm.weight.cpu())
+        draft.model.norm.weight.fill_(_FIRST_SCALE)
     draft.to(device)
-    loss = torch.compile(draft_loss, dynamic=False) if compiled else draft_loss
     random = torch.Generator(device=device).manual_seed(seed)
+    judged = judge(target, shares, length=length, num_batches=num_batches, random=random)
+    say(f"{judged.ids.numel()} tokens judged")
+    loss = torch.compile(draft_loss, dynamic=False) if compiled else draft_loss
 
     def losses_at(step: int) -> Tensor:
-        ids = draw_batch(shares, length=length, random=random)
+        rows = torch.randint(judged.ids.shape[0], (rows_at_once,), generator=random, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return loss(draft, target, ids)[None]
+            return loss(draft, target, judged.ids[rows], judged.hidden[rows])[None]
 
     curve = fit(list(draft.named_parameters()), losses_at, budget=budget, say=say)
     return draft, curve

@@ -69,7 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--draft-lr", type=float, default=4e-3)
     parser.add_argument("--draft-layers", type=int, default=2)
     parser.add_argument("--draft-intermediate-size", type=int, default=224)
-    parser.add_argument("--draft-length", type=int, default=512, help="tokens of a window")
+    parser.add_argument("--draft-length", type=int, default=384, help="tokens of a window")
+    parser.add_argument("--draft-batches", type=int, default=90, help="draws of windows that the target judges")
+    parser.add_argument("--draft-rows-at-once", type=int, default=4, help="windows of a step")
     parser.add_argument(
         "--draft-rows",
         type=int,
@@ -231,6 +233,8 @@ class Run:
             target,
             shares,
             length=options.draft_length,
+            num_batches=options.draft_batches,
+            rows_at_once=options.draft_rows_at_once,
             budget=budget,
             seed=options.seed,
             compiled=not options.eager,

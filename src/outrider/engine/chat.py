@@ -1,0 +1,92 @@
+"""Messages of a conversation as text: the model's template, or one that the caller gives, with tools.
+
+Rendering is the transformers library's own. Whatever a template or a model marks in its text, such as the beginning
+and end of reasoning, is passed through: it is text like any other.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import TemplateError
+
+from outrider.core.errors import RequestError
+from outrider.engine.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+"""{"role", "content"} and whatever else the template reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """How a conversation is rendered; names and meanings are vLLM's."""
+
+    tools: Sequence[Mapping[str, Any]] | None = None
+    """JSON schemas of the functions that the model may call."""
+    chat_template: str | None = None
+    """A Jinja template in place of the model's own."""
+    add_generation_prompt: bool | None = None
+    """End with the assistant's header; None: unless the last message is to be continued."""
+    continue_final_message: bool = False
+    """Leave the last message open, so that the output goes on with it."""
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Further names for the template, such as enable_thinking."""
+
+    def __post_init__(self) -> None:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise RequestError(
+                "continue_final_message=True leaves the last message open, and add_generation_prompt=True begins "
+                "another. Leave add_generation_prompt unset."
+            )
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: ChatOptions) -> list[int]:
+    """Token ids of a conversation. The template writes special tokens itself: none are added."""
+    if not messages:
+        raise RequestError("messages=[] is empty. Give at least one message.")
+    if options.chat_template is None and not tokenizer.chat_template:
+        raise RequestError("The model has no chat template. Give chat_template, or use generate() with plain text.")
+    adds = options.add_generation_prompt
+    try:
+        text = tokenizer.render_chat(
+            [_plain(message) for message in messages],
+            tools=list(options.tools) if options.tools is not None else None,
+            chat_template=options.chat_template,
+            add_generation_prompt=not options.continue_final_message if adds is None else adds,
+            continue_final_message=options.continue_final_message,
+            **options.chat_template_kwargs,
+        )
+    except (TemplateError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(
+            f"the chat template refuses these messages: {error}. Change them, or the template."
+        ) from error
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Text parts joined, and a tool call's arguments as an object: what templates expect."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise RequestError(f"message {message!r} has no role. A message is {{'role': …, 'content': …}}.")
+    plain = dict(message)
+    content = plain.get("content")
+    if isinstance(content, (list, tuple)):
+        for part in content:
+            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise RequestError(f"content holds {part!r}. Only {{'type': 'text', 'text': …}} is built.")
+        plain["content"] = "\n".join(part["text"] for part in content)
+    if plain.get("tool_calls"):
+        plain["tool_calls"] = [_with_object(call) for call in plain["tool_calls"]]
+    return plain
+
+
+def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call.get("function") or {})
+    if isinstance(function.get("arguments"), str):
+        try:
+            function["arguments"] = json.loads(function["arguments"] or "{}")
+        except json.JSONDecodeError as error:
+            raise RequestError(
+                f"tool call arguments {function['arguments']!r} are no JSON: {error}. Give an object."
+            ) from error
+    return dict(call) | {"function": function}

@@ -1,0 +1,101 @@
+"""An independent small model drafts: `model` is its directory, and it must have the target's vocabulary.
+
+    token     x0   x1   x2   x3          index j holds K, V of token x[j];
+    index      0    1    2    3          row j predicts token j + 1.
+
+Its KV stands at the same indices as the target's and depends on tokens alone, so there is no feature to hand on. After
+a step of the target its rows are those of the tokens *behind* the target's: the token just sampled is read in the
+same pass as the accepted drafts, and k drafts take k passes. The one index that no such row has, the first that a
+request computes, is written when the request is admitted. All else is `speculation/chain.py`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.core.errors import ConfigError
+from outrider.core.plan import Admission
+from outrider.layers.decoder import Hidden, kv_spec
+from outrider.loading.hf import read_json, read_model_config
+from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.drafter import DrafterContext
+
+
+class Drafter(ChainDrafter):
+    """`method: "draft_model"`; `model` is the directory of a causal language model."""
+
+    first_index = 0
+
+    def __init__(self, context: DrafterContext) -> None:
+        self.refuse_options(context.config)
+        directory = context.config.model
+        if directory is None:
+            raise ConfigError("speculative_config: method 'draft_model' needs 'model', the directory of a model.")
+        config = read_model_config(directory)
+        _check_vocabulary(directory, config.vocab_size, context)
+        super().__init__(context, kv_spec(config, dtype=context.layers.dtype, block_size=context.block_size))
+        self._model = context.load_model(directory, config)
+        self._token_ids = torch.arange(config.vocab_size, device=context.device)
+
+    @property
+    def feature_size(self) -> int:
+        return 0
+
+    @property
+    def bytes_per_step(self) -> int:
+        """All weights in every pass; of an embedding that is not the head's too, single rows are read."""
+        is_tied = self._model.lm_head.weight is self._model.embed_tokens.weight
+        sizes = {name: parameter.nbytes for name, parameter in self._model.named_parameters()}
+        every = sum(size for name, size in sizes.items() if is_tied or not name.startswith("embed_tokens"))
+        return self.num_drafts * every
+
+    @property
+    def draft_token_ids(self) -> Tensor:
+        return self._token_ids
+
+    def needs_first_row(self, entry: Admission) -> bool:
+        return True
+
+    def features(self, hidden: Hidden) -> Tensor:
+        return hidden.last[:, :0]
+
+    def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
+        return self._model(batch, self.caches).last
+
+    def fed_back(self, state: Tensor) -> Tensor:
+        return state[:, :0]
+
+    def draft_logits(self, state: Tensor) -> Tensor:
+        return self._model.logits(state)
+
+
+def _check_vocabulary(directory: str, vocab_size: int, context: DrafterContext) -> None:
+    """The same size, and the same tokens where both directories have a tokenizer."""
+    wanted = context.target_config.vocab_size
+    remedy = "A draft model must have the target's vocabulary: take one of the same family."
+    if vocab_size != wanted:
+        raise ConfigError(f"the draft model's vocab_size={vocab_size} is not the target's {wanted}. {remedy}")
+    name = "tokenizer.json"
+    paths = [Path(folder) / name for folder in (directory, context.engine.model)]
+    if not all(path.is_file() for path in paths):
+        return
+    ours, theirs = (_tokens_of(read_json(str(path.parent), name)) for path in paths)
+    for token_id in sorted(ours.keys() | theirs.keys()):
+        if ours.get(token_id) != theirs.get(token_id):
+            raise ConfigError(
+                f"token {token_id} is {ours.get(token_id)!r} in the draft model and {theirs.get(token_id)!r} in the "
+                f"target. {remedy}"
+            )
+
+
+def _tokens_of(tokenizer: dict[str, Any]) -> dict[int, str]:
+    """Token of each id, added ones included."""
+    model = tokenizer.get("model", {}).get("vocab", {})
+    if isinstance(model, list):  # unigram: [[token, score], …]
+        tokens = {token_id: entry[0] for token_id, entry in enumerate(model)}
+    else:
+        tokens = {token_id: token for token, token_id in model.items()}
+    return tokens | {entry["id"]: entry["content"] for entry in tokenizer.get("added_tokens", [])}
