@@ -1,4 +1,4 @@
-"""The command line: `outrider generate | info | demo`. Parses, calls `LLM`, prints; no logic of the engine."""
+"""The command line: `outrider generate | info | demo | bench`. Parses, calls `LLM`, prints; no logic of the engine."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from outrider import show
+from outrider.bench.cli import app as bench
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench, name="bench", no_args_is_help=True)
 console = Console(highlight=False)
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"

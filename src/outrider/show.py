@@ -55,6 +55,8 @@ def _figures(output: RequestOutput) -> str:
     figures = f"{count} tokens in {stats.num_steps} steps"
     if stats.num_drafts:
         figures += f", acceptance length {stats.mean_acceptance_length:.2f}"
+    if stats.is_synthetic:
+        figures += ", synthetic acceptance: NOT EXACT"
     return f"{figures}, {output.outputs[0].finish_reason}"
 
 

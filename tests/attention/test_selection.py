@@ -4,28 +4,49 @@ import pytest
 import torch
 
 from outrider.attention import backends as package
+from outrider.attention import selector
 from outrider.attention.base import AttentionBackend
 from outrider.attention.kv import KVCache, KVSpec
 from outrider.attention.selector import select_backend
 from outrider.core import plugins
 from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.platforms.base import BasePlatform, platform_names, select_platform
+from outrider.platforms import base as platforms
+from outrider.platforms.base import (
+    BasePlatform,
+    Capability,
+    GpuPlatform,
+    platform_class,
+    platform_names,
+    select_platform,
+)
 
 SPEC = KVSpec(num_layers=3, num_kv_heads=2, head_dim=32, dtype=torch.float32, block_size=16)
 CPU = select_platform("cpu")
+H200 = Capability(name="NVIDIA H200", version=(9, 0), arch="sm_90", runtime="13.0")
+A100 = Capability(name="NVIDIA A100", version=(8, 0), arch="sm_80", runtime="13.0")
+MI300 = Capability(name="AMD Instinct MI300X", version=(9, 4), arch="gfx942", runtime="7.1")
+MI100 = Capability(name="AMD Instinct MI100", version=(9, 0), arch="gfx908", runtime="7.1")
+GPUS = {"cuda": (H200, A100), "rocm": (MI300, MI100)}
+"""A GPU that each platform takes, and one that it refuses."""
+
+BF16 = KVSpec(num_layers=3, num_kv_heads=2, head_dim=128, dtype=torch.bfloat16, block_size=16)
+
+
+def platform_of(name: str) -> BasePlatform:
+    """The platform as it is on a machine that has such a device."""
+    found = platform_class(name)
+    return found(GPUS[name][0]) if issubclass(found, GpuPlatform) else found()
 
 
 @pytest.mark.parametrize("name", platform_names())
 def test_platforms_keep_their_contract(name):
-    if name == "cuda" and not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match=r"device='cuda': PyTorch finds no CUDA device\..*device='cpu'"):
-            select_platform(name)
-        return
-    platform = select_platform(name)
+    platform = platform_of(name)
     assert isinstance(platform, BasePlatform) and platform.name == name
     known = set(plugins.names(package))
     assert set(platform.attention_backends) <= known
+    assert set(platform.excluded_backends) <= known - set(platform.attention_backends)
     assert all(reason for reason in platform.excluded_backends.values())
+    assert platform.summary and platform.reason
     key = platform.key(platform.resolve_dtype("auto"))
     assert {"device", "capability", "torch", "dtype"} <= set(key)
     assert all(isinstance(value, str) for value in key.values())
@@ -52,16 +73,126 @@ def test_auto_takes_a_platform_that_is_built():
     assert select_platform("auto").name in platform_names()
 
 
-@pytest.mark.parametrize("name", ["rocm"])
-def test_platforms_that_come_later_are_refused_by_name(name):
-    if name in platform_names():
-        pytest.skip(f"{name} is built")
-    with pytest.raises(UnsupportedError, match=rf"device='{name}' is not built yet.*cpu"):
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_that_is_not_here_is_refused_with_the_remedy(name, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    stack = platform_class(name).stack
+    with pytest.raises(ConfigError, match=rf"device='{name}': this PyTorch .* not for {stack}.*device='cpu'"):
+        select_platform(name)
+    monkeypatch.setattr(torch.version, stack.lower() if name == "cuda" else "hip", "1.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=rf"device='{name}': PyTorch finds no {stack} device"):
         select_platform(name)
 
 
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_that_is_not_built_for_is_refused_by_its_name(name):
+    taken, refused = GPUS[name]
+    assert platform_class(name)(taken).capability == taken
+    with pytest.raises(UnsupportedError, match=rf"device='{name}': {refused.name} \({refused.arch}\) cannot be used"):
+        platform_class(name)(refused)
+
+
+def _machine(monkeypatch, **found: Capability) -> None:
+    """A machine with these GPUs: each platform is asked as `_query` would be."""
+
+    def query(self: GpuPlatform) -> Capability:
+        if self.name not in found:
+            raise ConfigError(f"no {self.stack} here")
+        return found[self.name]
+
+    monkeypatch.setattr(platforms.GpuPlatform, "_query", query)
+
+
+def test_auto_takes_the_gpu_that_is_here_and_says_why(monkeypatch):
+    _machine(monkeypatch, cuda=H200)
+    assert select_platform("auto").name == "cuda"
+    _machine(monkeypatch)
+    chosen = select_platform("auto")
+    assert chosen.name == "cpu"
+    assert chosen.reason == "first that is here; no CUDA here; no ROCm here"
+    assert select_platform("cpu").reason == "asked for by name"
+
+
+def test_auto_passes_over_a_gpu_that_is_not_exact(monkeypatch):
+    _machine(monkeypatch, rocm=MI300)
+    chosen = select_platform("auto")
+    assert chosen.name == "cpu" and "MI300X (gfx942) is here, but not exact; ask for it by name" in chosen.reason
+    assert select_platform("rocm").name == "rocm"
+
+
+def test_auto_does_not_hide_a_gpu_that_is_not_built_for(monkeypatch):
+    _machine(monkeypatch, cuda=A100)
+    with pytest.raises(UnsupportedError, match=r"NVIDIA A100 \(sm_80\) cannot be used: .*8\.0.*Use device='cpu'"):
+        select_platform("auto")
+
+
+def test_rocm_has_its_own_order():
+    rocm = platform_of("rocm")
+    for dtype, spec in ((torch.float32, SPEC), (torch.bfloat16, BF16)):
+        assert rocm.resolve_dtype(str(dtype).removeprefix("torch.")) == dtype
+        selection = select_backend("auto", spec, rocm)
+        assert selection.backend.name == "oracle"
+        assert "AMD Instinct MI300X (gfx942)" in selection.reason
+        assert "wgmma" in dict(selection.refused)["triton"]
+    assert not rocm.is_exact and rocm.resolve_dtype("auto") == torch.float32
+    with pytest.raises(ConfigError, match="'triton' cannot be used: its kernels are written for the wgmma"):
+        select_backend("triton", BF16, rocm)
+    with pytest.raises(ConfigError, match="dtype='float16' cannot be used on rocm"):
+        rocm.resolve_dtype("float16")
+
+
+@pytest.fixture
+def more_backends(tmp_path, monkeypatch):
+    """Three more files: one for Hopper only, one for AMD's matrix cores, one that is quick and not exact."""
+    for name, (is_exact, condition, reason) in {
+        "wgmma": (True, "getattr(platform, 'capability', None) is None or platform.name != 'cuda'", "it needs Hopper"),
+        "mfma": (True, "not getattr(platform, 'summary', '').endswith('(gfx942)')", "it needs gfx942"),
+        "quick": (False, "False", ""),
+    }.items():
+        (tmp_path / f"{name}.py").write_text(
+            "from outrider.attention.base import AttentionBackend\n"
+            "class Backend(AttentionBackend):\n"
+            f"    name, is_exact = {name!r}, {is_exact}\n"
+            "    @classmethod\n"
+            "    def refuses(cls, spec, platform):\n"
+            f"        return {reason!r} if {condition} else None\n"
+        )
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.setattr(selector, "load_kernels", lambda name: name)  # a GPU's need a GPU
+
+
+def test_each_platform_goes_by_its_own_order_and_by_capability(more_backends, monkeypatch):
+    cuda, rocm = platform_of("cuda"), platform_of("rocm")
+    order = ("quick", "mfma", "wgmma", "oracle", "triton")
+    for platform in (cuda, rocm, CPU):
+        monkeypatch.setattr(type(platform), "attention_backends", order)
+    chosen = {}
+    for platform, spec in ((cuda, BF16), (rocm, BF16), (CPU, SPEC)):
+        selection = select_backend("auto", spec, platform)
+        chosen[platform.name] = selection.backend.name
+        refused = dict(selection.refused)
+        assert {selection.backend.name, *refused} == set(plugins.names(package))
+        assert refused["quick"] == "it is not exact: its results depend on the batch; ask for it by name"
+        assert platform.summary in selection.reason and ", ".join(order) in selection.reason
+    assert chosen == {"cuda": "wgmma", "rocm": "mfma", "cpu": "oracle"}
+    older = type(rocm)(Capability(name="AMD Instinct MI250X", version=(9, 0), arch="gfx90a", runtime="7.1"))
+    selection = select_backend("auto", BF16, older)
+    assert selection.backend.name == "oracle"
+    assert dict(selection.refused)["mfma"] == "it needs gfx942"
+    assert select_backend("quick", SPEC, CPU).reason == "asked for by name"
+
+
+def test_a_backend_outside_the_order_is_taken_by_name_only(more_backends):
+    selection = select_backend("auto", BF16, platform_of("cuda"))
+    assert selection.backend.name == "triton"
+    assert dict(selection.refused)["wgmma"] == "it is not among cuda's backends; ask for it by name"
+    assert select_backend("wgmma", BF16, platform_of("cuda")).backend.name == "wgmma"
+
+
 def test_an_unknown_platform_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"device='base' is not known.*auto, cpu"):
+    with pytest.raises(ConfigError, match=r"device='base' is not known.*auto, cpu, cuda, rocm"):
         select_platform("base")
 
 

@@ -113,12 +113,40 @@ def test_unknown_speculative_key_is_refused_with_those_that_are_known(key: str) 
 
 
 @pytest.mark.parametrize(
-    "key", ["rejection_sample_method", "synthetic_acceptance_rates", "synthetic_acceptance_length"]
+    ("values", "words"),
+    [
+        ({"rejection_sample_method": "block"}, "rejection_sample_method='block' is not known"),
+        ({"rejection_sample_method": "synthetic"}, "'synthetic' takes one of the two"),
+        ({"synthetic_acceptance_length": 2.0}, "'standard' neither"),
+        ({"synthetic_acceptance_rates": [0.5, 0.4, 0.3]}, "'standard' neither"),
+    ],
 )
-def test_speculative_key_that_is_not_built_is_refused_by_name(key: str) -> None:
-    assert speculative_refusal(UnsupportedError, **{key: "x"}) == (
-        f"speculative_config[{key!r}] is not built yet. Remove it."
-    )
+def test_synthetic_acceptance_is_asked_for_as_a_whole(values: dict[str, Any], words: str) -> None:
+    assert words in speculative_refusal(**values)
+
+
+@pytest.mark.parametrize("rates", [[], [0.5, 0.4], [0.5, 0.6, 0.4], [1.1, 0.5, 0.4], [0.5, 0.4, -0.1], ["a", "b", "c"]])
+def test_synthetic_rates_fall_from_one_to_zero(rates: list[Any]) -> None:
+    message = speculative_refusal(rejection_sample_method="synthetic", synthetic_acceptance_rates=rates)
+    assert message.startswith(f"synthetic_acceptance_rates={rates!r} are not 3 numbers from 1 down to 0")
+
+
+@pytest.mark.parametrize("length", [0.9, 4.1, "2", True, float("nan")])
+def test_synthetic_length_is_one_to_all_tokens_of_a_step(length: Any) -> None:
+    message = speculative_refusal(rejection_sample_method="synthetic", synthetic_acceptance_length=length)
+    assert message == f"synthetic_acceptance_length={length!r} is not a number from 1 to 4."
+
+
+@pytest.mark.parametrize(
+    ("length", "rates"),
+    [(1.0, (0.0, 0.0, 0.0)), (2.5, (1.0, 0.5, 0.0)), (3.0, (1.0, 1.0, 0.0)), (4, (1.0, 1.0, 1.0))],
+)
+def test_a_synthetic_length_is_spread_with_the_least_variance(length: float, rates: tuple[float, ...]) -> None:
+    config = SpeculativeConfig(
+        method="ngram", rejection_sample_method="synthetic", synthetic_acceptance_length=length
+    )  # fmt: skip
+    assert config.acceptance_rates == rates
+    assert SpeculativeConfig(method="ngram").acceptance_rates is None
 
 
 @pytest.mark.parametrize(

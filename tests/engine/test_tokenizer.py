@@ -6,11 +6,18 @@ from pathlib import Path
 import pytest
 
 from outrider.core.errors import CheckpointError
-from outrider.engine.tokenizer import Tokenizer
+from outrider.engine.tokenizer import OwnTexts, Tokenizer
 
 from .tokenizers_made_here import SENTENCES
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class NoTexts(OwnTexts):
+    """Every token with text is looked at closely, with its neighbours: the slow way."""
+
+    def __missing__(self, token_id: int) -> str | None:
+        return None if self._tokenizer.has_text(token_id) else ""
 
 
 def pieces_of(tokenizer: Tokenizer, token_ids: list[int]) -> list[str]:
@@ -137,3 +144,26 @@ def test_special_and_unknown_ids_give_nothing(name: str, request: pytest.Fixture
 def test_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no tokenizer.json.* pass skip_tokenizer_init=True"):
         Tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["byte_level", "byte_fallback"])
+def test_texts_that_tokens_have_of_their_own_change_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    """Random ids, special and unknown ones too: one by one, in batches, and by decoding everything, piece by piece."""
+    tokenizer = request.getfixturevalue(name)
+    ids = [*range(270), 10**6, *tokenizer.encode("".join(SENTENCES))]
+    rng = random.Random(5)
+    num_own = 0
+    for _ in range(60):
+        tokens = [rng.choice(ids) for _ in range(rng.randrange(1, 60))]
+        plain, fast, batched = tokenizer.stream(), tokenizer.stream(), tokenizer.stream()
+        plain._own_texts = NoTexts(tokenizer)
+        expected = [plain.push(token_id) for token_id in tokens]
+        assert [fast.push(token_id) for token_id in tokens] == expected
+        start = 0
+        while start < len(tokens):
+            count = rng.randrange(1, 5)
+            assert batched.extend(tokens[start : start + count]) == "".join(expected[start : start + count])
+            start += count
+        assert plain.flush() == fast.flush() == batched.flush()
+        num_own += sum(bool(tokenizer.own_texts()[token_id]) for token_id in tokens)
+    assert (num_own > 500) == (name == "byte_level"), "texts of their own are for byte-level tokenizers only"

@@ -144,7 +144,7 @@ def test_dummy_weights_need_a_config_only(target, tmp_path):
     [
         ({"max_seqs": 3}, ConfigError, "option 'max_seqs' is not known. Known: attention_backend"),
         ({"tensor_parallel_size": 2}, UnsupportedError, "tensor_parallel_size=2 is not built yet"),
-        ({"device": "rocm"}, UnsupportedError, "device='rocm' is not built yet"),
+        ({"device": "rocm"}, ConfigError, "device='rocm': this PyTorch .* not for ROCm. Install a build for ROCm"),
         ({"dtype": "bfloat16"}, ConfigError, "a CPU computes in float32"),
         (
             {"max_model_len": 4096},

@@ -7,6 +7,16 @@ import typer
 from outrider.cli import app
 
 RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--model", "--speculative-config"]
+MEASURES = [
+    "--input-len",
+    "--load-format",
+    "--max-num-batched-tokens",
+    "--output-json",
+    "--output-len",
+    "--seed",
+    "--temperature",
+    "--top-p",
+]
 
 COMMANDS = {
     "generate": [
@@ -26,12 +36,30 @@ COMMANDS = {
     ],
     "info": RUNS_A_MODEL,
     "demo": [],
+    "bench latency": [
+        *RUNS_A_MODEL,
+        *MEASURES,
+        "--batch-size",
+        "--num-iters",
+        "--num-iters-warmup",
+        "--read-bandwidth",
+    ],
+    "bench throughput": [*RUNS_A_MODEL, *MEASURES, "--dataset-path", "--max-concurrency", "--num-prompts"],
+    "bench host": ["--batch-size", "--model", "--num-iters", "--output-json"],
 }
 
 
 def commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    """Every command by the words that are typed for it."""
+    found: dict[str, Any] = {}
+    groups: list[tuple[str, Any]] = [("", typer.main.get_command(app))]
+    for prefix, group in groups:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                groups.append((f"{prefix}{name} ", command))
+            else:
+                found[prefix + name] = command
+    return found
 
 
 def names_of(command: Any) -> list[str]:

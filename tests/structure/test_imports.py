@@ -20,7 +20,7 @@ LEVELS = (
     ("runtime",),
     ("engine",),
     ("llm", "async_llm", "show"),
-    ("gate", "server"),
+    ("bench", "gate", "server"),
     ("cli",),
 )
 """From the bottom up; a package imports itself and lower levels only."""
@@ -28,7 +28,7 @@ LEVELS = (
 APART = {"scheduler": {"core"}}
 """Packages beside the levels, with all that they import."""
 
-USES_SCHEDULER = {"engine"}
+USES_SCHEDULER = {"bench", "engine"}
 FORBIDDEN_TOPS = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "triton")
 HOST_ONLY = ("core", "scheduler")
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}

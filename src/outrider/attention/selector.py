@@ -1,4 +1,7 @@
-"""Which attention backend runs, and why: the first of the platform's list that does not refuse."""
+"""Which attention backend runs, and why: the first of the platform's order that is exact and does not refuse.
+
+The platform says which it excludes; a backend asks for the capability it needs. Each says why.
+"""
 
 from dataclasses import dataclass
 
@@ -32,10 +35,13 @@ def select_backend(name: str, spec: KVSpec, platform: BasePlatform) -> Selection
                 f"attention_backend={name!r} cannot be used: {reason}. Set 'auto' to let the engine choose."
             )
         return Selection(found.Backend(kernels), "asked for by name", _others(name, reasons))
+    for other in reasons:
+        reasons[other] = reasons[other] or _reason_against_auto(other, platform)
     for preferred in platform.attention_backends:
-        if reasons.get(preferred, "not built") is None:
+        if reasons[preferred] is None:
             backend = plugins.find(package, preferred, what="attention_backend").Backend(kernels)
-            reason = f"first of {platform.name}'s backends that fits: {', '.join(platform.attention_backends)}"
+            order = ", ".join(platform.attention_backends)
+            reason = f"first of {platform.name}'s backends that fits {platform.summary}: {order}"
             return Selection(backend, reason, _others(preferred, reasons))
     listed = "; ".join(f"{known}: {reason}" for known, reason in _others("", reasons))
     raise ConfigError(f"no attention backend can run {spec} on {platform.name}. {listed}.")
@@ -46,6 +52,16 @@ def _refusal(name: str, spec: KVSpec, platform: BasePlatform) -> str | None:
         return platform.excluded_backends[name]
     backend: type[AttentionBackend] = plugins.find(package, name, what="attention_backend").Backend
     return backend.refuses(spec, platform)
+
+
+def _reason_against_auto(name: str, platform: BasePlatform) -> str | None:
+    """Why a backend that could run is never chosen unasked."""
+    backend: type[AttentionBackend] = plugins.find(package, name, what="attention_backend").Backend
+    if not backend.is_exact:
+        return "it is not exact: its results depend on the batch; ask for it by name"
+    if name not in platform.attention_backends:
+        return f"it is not among {platform.name}'s backends; ask for it by name"
+    return None
 
 
 def _others(chosen: str, reasons: dict[str, str | None]) -> tuple[tuple[str, str], ...]:

@@ -20,6 +20,9 @@ _SPECULATIVE_KEYS = (
     "max_model_len",
     "aux_hidden_state_layer_ids",
     "options",
+    "rejection_sample_method",
+    "synthetic_acceptance_rates",
+    "synthetic_acceptance_length",
 )
 
 _LATER = {
@@ -31,6 +34,10 @@ _LATER = {
 def _check_range(name: str, value: Any, low: int, high: int, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ConfigError(f"{name}={value!r} is out of range: it takes an integer from {low} to {high}. {remedy}")
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,13 @@ class SpeculativeConfig:
     """EAGLE-3: override of the head's own list; id k is the residual stream after k layers."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options that only this drafter knows; it refuses those it does not."""
+    rejection_sample_method: str = "standard"
+    """"standard": a draft is accepted where it equals the sample. "synthetic", for benchmarks: at the rates below,
+    whatever it is; the engine is then not exact, and says so."""
+    synthetic_acceptance_rates: tuple[float, ...] | None = None
+    """Synthetic: share of steps that accept draft i and all before it; one for each draft, non-increasing."""
+    synthetic_acceptance_length: float | None = None
+    """Synthetic, in place of rates: mean tokens of a step with drafts, 1 to k + 1."""
 
     def __post_init__(self) -> None:
         _check_range("num_speculative_tokens", self.num_speculative_tokens, 1, MAX_DRAFTS, "3 is a good start.")
@@ -65,6 +79,7 @@ class SpeculativeConfig:
             )
         if self.max_model_len is not None:
             _check_range("speculative max_model_len", self.max_model_len, 1, 2**31 - 1, "Leave it unset.")
+        self._check_synthetic()
         if not isinstance(self.method, str):
             raise ConfigError(f"speculative_config['method']={self.method!r} is no name. Use 'eagle3' or 'ngram'.")
         if not isinstance(self.options, dict):
@@ -74,18 +89,46 @@ class SpeculativeConfig:
                 f"method={self.method!r} ({_LATER[self.method]}) is not built yet. Use 'eagle3' or 'ngram'."
             )
 
+    def _check_synthetic(self) -> None:
+        method, rates, length = (
+            self.rejection_sample_method,
+            self.synthetic_acceptance_rates,
+            self.synthetic_acceptance_length,
+        )
+        if method not in ("standard", "synthetic"):
+            raise ConfigError(f"rejection_sample_method={method!r} is not known; it takes 'standard' or 'synthetic'.")
+        num_given = (rates is not None) + (length is not None)
+        if num_given != (method == "synthetic"):
+            raise ConfigError(
+                f"rejection_sample_method={method!r} with synthetic_acceptance_rates={rates!r} and"
+                f" synthetic_acceptance_length={length!r}: 'synthetic' takes one of the two, 'standard' neither."
+            )
+        k = self.num_speculative_tokens
+        if rates is not None:
+            is_falling = all(_is_number(rate, 0.0, 1.0) for rate in rates) and list(rates) == sorted(rates)[::-1]
+            if len(rates) != k or not is_falling:
+                raise ConfigError(
+                    f"synthetic_acceptance_rates={list(rates)!r} are not {k} numbers from 1 down to 0, none above the"
+                    " one before it: rate i is the share of steps that accept draft i and all before it."
+                )
+        if length is not None and not _is_number(length, 1.0, k + 1.0):
+            raise ConfigError(f"synthetic_acceptance_length={length!r} is not a number from 1 to {k + 1}.")
+
+    @property
+    def acceptance_rates(self) -> tuple[float, ...] | None:
+        """Rate of each draft where acceptance is synthetic. A length is spread with the least variance: 1, …, 1, the
+        rest, 0, …"""
+        if self.synthetic_acceptance_length is None:
+            return self.synthetic_acceptance_rates
+        accepted = self.synthetic_acceptance_length - 1.0
+        return tuple(min(max(accepted - place, 0.0), 1.0) for place in range(self.num_speculative_tokens))
+
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "SpeculativeConfig":
         """From the `speculative_config` argument; an unknown key is an error that names it."""
         if not isinstance(values, dict):
             raise ConfigError(f"speculative_config={values!r} is not a dict. Example: {{'method': 'ngram'}}.")
         for key in values:
-            if key in (
-                "rejection_sample_method",
-                "synthetic_acceptance_rates",
-                "synthetic_acceptance_length",
-            ):
-                raise UnsupportedError(f"speculative_config[{key!r}] is not built yet. Remove it.")
             if key not in _SPECULATIVE_KEYS:
                 raise ConfigError(f"speculative_config[{key!r}] is not known. Known: {', '.join(_SPECULATIVE_KEYS)}.")
         if "method" not in values:
@@ -100,6 +143,11 @@ class SpeculativeConfig:
                     "Leave it unset for the head's own."
                 )
             values["aux_hidden_state_layer_ids"] = tuple(layers)
+        rates = values.get("synthetic_acceptance_rates")
+        if rates is not None:
+            if not isinstance(rates, (list, tuple)):
+                raise ConfigError(f"speculative_config['synthetic_acceptance_rates']={rates!r} is not a list.")
+            values["synthetic_acceptance_rates"] = tuple(rates)
         return SpeculativeConfig(**values)
 
 

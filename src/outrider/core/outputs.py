@@ -40,6 +40,8 @@ class SpeculationStats:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
+    is_synthetic: bool = False
+    """Acceptance was drawn for a benchmark: the tokens are not the model's."""
 
     @property
     def mean_acceptance_length(self) -> float:
@@ -59,12 +61,14 @@ class SpeculationStats:
         self.num_drafts += 1
         self.num_draft_tokens += num_drafts
         self.num_accepted_tokens += num_accepted
+        counts = self.num_accepted_tokens_per_pos
         for position in range(num_accepted):
-            self.num_accepted_tokens_per_pos[position] += 1
+            counts[position] += 1
 
     def add(self, other: "SpeculationStats") -> None:
         """Add another request's counts to these."""
         self.max_drafts = max(self.max_drafts, other.max_drafts)
+        self.is_synthetic |= other.is_synthetic
         self.num_steps += other.num_steps
         self.num_drafts += other.num_drafts
         self.num_draft_tokens += other.num_draft_tokens

@@ -2,6 +2,9 @@
 
 A row takes `num_tokens` tokens in a step: a prompt chunk, or 1 + num_drafts. For prompt chunks the count is
 exact. For decode rows it is a bound: the device knows how many drafts are real.
+
+Rows are made for every request and step, and freezing them would cost twice what making them does; nobody writes
+to one all the same.
 """
 
 from dataclasses import dataclass
@@ -42,7 +45,7 @@ class NewBlocks:
     block_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RowPlan:
     """One request's share of a step."""
 
@@ -97,7 +100,7 @@ class TokenLogprobs:
     given_ranks: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RowResult:
     """What a step gave one request."""
 

@@ -7,7 +7,7 @@ serve every such step.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -64,39 +64,48 @@ class Assembler:
         self._staging = staging
         self._num_drafts = num_drafts
         self._wants_digest = wants_digest
+        self._last: Layout | None = None
+        self._last_key: object = None
 
     def lay_out(self, plan: StepPlan, table: RequestTable) -> Layout:
-        """The layout of one plan, in one copy."""
-        rows = np.array([row.row for row in plan.rows])
-        draft_bound = np.array([row.num_drafts for row in plan.rows])
-        counts = np.array([row.num_tokens for row in plan.rows])
-        samples = np.array([row.num_samples for row in plan.rows])
+        """The layout of one plan, in one copy; the last one's tensors again where the rows lie as they did."""
+        columns = [(row.row, row.num_tokens, row.num_drafts, row.does_sample, row.num_scored) for row in plan.rows]
+        rows, counts, draft_bound, does_sample, scored = np.array(columns, dtype=np.int64).T
+        needs, num_given = table.sampling.needs[rows], table.sampling.num_given[rows]
+        num_logprobs = table.sampling.num_logprobs[rows]
+        length_bound = max([row.length_bound for row in plan.rows])
+        key = (columns, needs.tobytes(), num_given.tobytes(), num_logprobs.tobytes())
+        has_masks = np.array([bool(row.masks) for row in plan.rows])
+        brings_tensors = bool(scored.any() or has_masks.any())  # of this step alone
+        if self._last is not None and key == self._last_key and not brings_tensors:
+            return replace(self._last, length_bound=length_bound)
+        samples = (1 + draft_bound) * does_sample
         numbers = _numbers(rows, counts=counts, samples=samples, draft_bound=draft_bound)
-        needs = table.sampling.needs[rows][numbers["sample_row"]]
+        needs = needs[numbers["sample_row"]]
         lists = {name: np.flatnonzero(needs & need) for name, need in _LISTS.items()}
-        scored = np.array([row.num_scored for row in plan.rows])
         if scored.any():
             first = numbers["row_starts"] + np.array([row.first_scored for row in plan.rows])
             numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
             offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
             numbers["scored_index"] = first[scored_row] + offset
-        has_masks = np.array([bool(row.masks) for row in plan.rows])
         if has_masks.any():
             masks = b"".join(mask for row in plan.rows for mask in row.masks)
             numbers["masks"] = np.frombuffer(masks, dtype=np.int32)
             numbers["mask_index"] = np.flatnonzero(has_masks[numbers["sample_row"]])
         put = self._staging.put({**numbers, **lists})
-        num_logprobs = int(table.sampling.num_logprobs[rows].max())
-        return Layout(
-            row_counts=tuple(map(int, counts)),
-            samples_of_rows=tuple(map(int, samples)),
-            length_bound=max(row.length_bound for row in plan.rows),
-            num_logprobs=None if num_logprobs < 0 else num_logprobs,
-            num_given=int(table.sampling.num_given[rows].max()),
+        self._last_key = None if brings_tensors else key
+        most_logprobs = int(num_logprobs.max())
+        self._last = Layout(
+            row_counts=tuple([row.num_tokens for row in plan.rows]),
+            samples_of_rows=tuple([row.num_samples for row in plan.rows]),
+            length_bound=length_bound,
+            num_logprobs=None if most_logprobs < 0 else most_logprobs,
+            num_given=int(num_given.max()),
             numbers={name: put[name] for name in numbers},
             lists={name: put[name] if index.size else None for name, index in lists.items()},
             num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
         )
+        return self._last
 
     def lay_out_decoding(
         self,

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
+from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels.reference.sampling import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Choice
+
+_ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
+"""Parts of every step, in this order: tokens [R, K + 1], the others [R]."""
 
 _RING = 8
 """Results that may wait to be read: more than there are steps in flight."""
@@ -45,45 +48,70 @@ class Handle:
         """Block until the step has ended, and return what it gave."""
         if self._event is not None:
             self._event.synchronize()
-        names, shapes = self._packed.names, self._packed.shapes
-        parts = torch.split(self._host, [shape.numel() for shape in shapes])
-        values = {name: part.view(shape).tolist() for name, shape, part in zip(names, shapes, parts, strict=True)}
-        for index, name in enumerate(names):
-            if name.endswith("logprobs"):
-                floats = parts[index].to(torch.int32).view(torch.float32).view(shapes[index])
-                values[name] = floats.tolist()
-        rows, start, scored = [], 0, 0
-        for index, row in enumerate(self.plan.rows):
-            rows.append(_row_result(row, index, start, scored, values))
-            start += self._packed.num_samples[index]
-            scored += row.num_scored
-        return StepResult(step_id=self.plan.step_id, rows=tuple(rows))
+        return unpack(self.plan, self._packed, self._host)
 
 
-def _row_result(row: RowPlan, index: int, start: int, scored: int, values: dict[str, list]) -> RowResult:
-    count = values["num_tokens"][index]
-    samples = range(start, start + count)
-    params = row.params
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    if params.num_logprobs is not None:
-        num_given = len(params.logprob_token_ids or ())
-        logprobs = tuple(_token_logprobs(values, "", place, params.num_logprobs, num_given) for place in samples)
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    if row.num_scored:
-        most = params.prompt_logprobs or 0
-        places = range(scored, scored + row.num_scored)
-        prompt_logprobs = tuple(_token_logprobs(values, "prompt_", place, most, 0) for place in places)
-    return RowResult(
-        request_id=row.request_id,
-        epoch=row.epoch,
-        token_ids=tuple(values["token_ids"][index][:count]),
-        num_drafts=values["num_drafts"][index],
-        num_accepted=values["num_accepted"][index],
-        logits_hashes=tuple(values["hashes"][sample] for sample in samples) if "hashes" in values else (),
-        logprobs=logprobs,
-        prompt_logprobs=prompt_logprobs,
-        drafts=tuple(values["drafts"][index][1 : 1 + values["drafts"][index][0]]) if row.masks else (),
-    )
+def unpack(plan: StepPlan, packed: Packed, host: Tensor) -> StepResult:
+    """Results row by row, from the packed data on the host ([sum of sizes] int64)."""
+    flat = host.tolist()
+    num_rows, width = packed.shapes[0]
+    first = num_rows * width
+    rows = [
+        RowResult(
+            request_id=row.request_id,
+            epoch=row.epoch,
+            token_ids=tuple(flat[start : start + num_tokens]),
+            num_drafts=num_drafts,
+            num_accepted=num_accepted,
+        )
+        for row, start, num_tokens, num_accepted, num_drafts in zip(
+            plan.rows,
+            range(0, first, width),
+            flat[first : first + num_rows],
+            flat[first + num_rows : first + 2 * num_rows],
+            flat[first + 2 * num_rows : first + 3 * num_rows],
+            strict=False,  # padding comes last
+        )
+    ]
+    if len(packed.names) > len(_ALWAYS):
+        _add_extras(plan, rows, packed, _extras(packed, host))
+    return StepResult(step_id=plan.step_id, rows=tuple(rows))
+
+
+def _extras(packed: Packed, host: Tensor) -> dict[str, list]:
+    """What is there only when asked for, by name; floats travelled as their bits."""
+    parts = torch.split(host, [shape.numel() for shape in packed.shapes])
+    values = {}
+    for name, shape, part in zip(packed.names, packed.shapes, parts, strict=True):
+        if name.endswith("logprobs"):
+            part = part.to(torch.int32).view(torch.float32)
+        if name not in _ALWAYS:
+            values[name] = part.view(shape).tolist()
+    return values
+
+
+def _add_extras(plan: StepPlan, rows: list[RowResult], packed: Packed, values: dict[str, list]) -> None:
+    """Hashes and log-probabilities of emitted tokens and of scored ones of the prompt, where the step has them."""
+    start = scored = 0
+    for index, (row, result, num_samples) in enumerate(zip(plan.rows, rows, packed.num_samples, strict=False)):
+        samples = range(start, start + len(result.token_ids))
+        if "hashes" in values:
+            result.logits_hashes = tuple([values["hashes"][sample] for sample in samples])
+        params = row.params
+        if params.num_logprobs is not None:
+            num_given = len(params.logprob_token_ids or ())
+            result.logprobs = tuple(
+                _token_logprobs(values, "", place, params.num_logprobs, num_given) for place in samples
+            )
+        if row.num_scored:
+            most = params.prompt_logprobs or 0
+            places = range(scored, scored + row.num_scored)
+            result.prompt_logprobs = tuple(_token_logprobs(values, "prompt_", place, most, 0) for place in places)
+        if row.masks:
+            num_drafts, *drafts = values["drafts"][index]
+            result.drafts = tuple(drafts[:num_drafts])
+        start += num_samples
+        scored += row.num_scored
 
 
 def _token_logprobs(
@@ -101,12 +129,8 @@ def _token_logprobs(
 
 def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs | None = None) -> Packed:
     """Lay the results of one step end to end; does not wait. `scores`: of the prompt's own tokens."""
-    parts: dict[str, Tensor] = {
-        "token_ids": choice.token_ids,
-        "num_tokens": choice.num_tokens,
-        "num_accepted": choice.num_accepted,
-        "num_drafts": batch.num_drafts,
-    }
+    always = (choice.token_ids, choice.num_tokens, choice.num_accepted, batch.num_drafts)
+    parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
     if sampled.logits_hashes is not None:
         parts["hashes"] = sampled.logits_hashes
     if sampled.logprobs is not None:

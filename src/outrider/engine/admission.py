@@ -35,12 +35,14 @@ class Admission:
         num_drafts: int,
         seed: int,
         grammars: Grammars | None = None,
+        is_synthetic: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._max_model_len = max_model_len
         self._eos_token_ids = eos_token_ids
         self._num_drafts = num_drafts
+        self._is_synthetic = is_synthetic
         self._seeds = random.Random(seed)
         self._grammars = grammars or Grammars(tokenizer, vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
@@ -87,7 +89,9 @@ class Admission:
             max_total_tokens=num_tokens + room,
             bad_words=bad_words,
             speculation=SpeculationStats(
-                max_drafts=self._num_drafts, num_accepted_tokens_per_pos=[0] * self._num_drafts
+                max_drafts=self._num_drafts,
+                num_accepted_tokens_per_pos=[0] * self._num_drafts,
+                is_synthetic=self._is_synthetic,
             ),
         )
 

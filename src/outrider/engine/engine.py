@@ -44,6 +44,7 @@ class Engine:
             num_drafts=config.num_speculative_tokens,
             seed=config.seed,
             grammars=self._grammars,
+            is_synthetic=config.speculative is not None and config.speculative.acceptance_rates is not None,
         )
         self._stop_checker = StopChecker(self.tokenizer)
         self.scheduler = Scheduler(

@@ -36,7 +36,9 @@ def choices_of(request: Request) -> list[Request]:
 
 def _empty(stats: SpeculationStats) -> SpeculationStats:
     return SpeculationStats(
-        max_drafts=stats.max_drafts, num_accepted_tokens_per_pos=[0] * len(stats.num_accepted_tokens_per_pos)
+        max_drafts=stats.max_drafts,
+        num_accepted_tokens_per_pos=[0] * len(stats.num_accepted_tokens_per_pos),
+        is_synthetic=stats.is_synthetic,
     )
 
 

@@ -20,10 +20,21 @@ class OutputText:
         self._keeps_stop = request.params.include_stop_str_in_output
         self._min_tokens = request.params.min_tokens
         self._num_tokens = 0
+        self._stop_ids = frozenset((*request.eos_token_ids, *(request.params.stop_token_ids or ())))
         self._num_given = 0
         self._echo = echo
         self._is_cut = False
         self.text = ""
+
+    def can_stop_in(self, token_ids: tuple[int, ...]) -> bool:
+        """False where none of `token_ids` can end the output, whatever their text."""
+        return bool(self._stops) or not self._stop_ids.isdisjoint(token_ids)
+
+    def extend(self, token_ids: tuple[int, ...]) -> None:
+        """Append the text of tokens that cannot stop."""
+        self._num_tokens += len(token_ids)
+        if self._stream is not None:
+            self.text += self._stream.extend(token_ids)
 
     def push(self, token_id: int) -> str | None:
         """Append one token's text; the stop string that it completed, if any (the text then ends there)."""
@@ -106,6 +117,9 @@ class StopChecker:
     def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
         """How many of the new `token_ids` belong to the output, and why it ends if it does."""
         text = self._texts[request.request_id]
+        if len(token_ids) < request.max_total_tokens - request.num_tokens and not text.can_stop_in(token_ids):
+            text.extend(token_ids)
+            return len(token_ids), None
         stop_token_ids = request.params.stop_token_ids or ()
         for count, token_id in enumerate(token_ids, start=1):
             if token_id in stop_token_ids:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
 from outrider.core.errors import CheckpointError
@@ -32,6 +33,16 @@ class Tokenizer:
         self._backend = self._tokenizer.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
+        self._own_texts = {skips: OwnTexts(self, skip_special_tokens=skips) for skips in (False, True)}
+
+    def own_texts(self, *, skip_special_tokens: bool = True) -> "OwnTexts":
+        """What each token adds to a text, as far as that needs no neighbour."""
+        return self._own_texts[skip_special_tokens]
+
+    @property
+    def is_by_bytes(self) -> bool:
+        """True where a text is the bytes of its tokens, one after the other: what a token adds needs no neighbour."""
+        return isinstance(self._backend.decoder, decoders.ByteLevel)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of a prompt."""
@@ -72,6 +83,29 @@ class Tokenizer:
         return TextStream(self, skip_special_tokens=skip_special_tokens)
 
 
+class OwnTexts(dict[int, str | None]):
+    """What a token adds to a text that ends with a whole character; None where that needs a closer look.
+
+    Filled as tokens occur. "" for tokens without text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+        self._skips = skip_special_tokens
+
+    def __missing__(self, token_id: int) -> str | None:
+        text: str | None = None
+        if not self._tokenizer.has_text(token_id, skip_special_tokens=self._skips):
+            text = ""
+        elif self._tokenizer.is_by_bytes:
+            text = self._tokenizer.decode([token_id], skip_special_tokens=self._skips)
+            if not text or _UNFINISHED in text:
+                text = None
+        self[token_id] = text
+        return text
+
+
 class TextStream:
     """Incremental text of one output. Bytes of an unfinished character are held back, what precedes them is not.
 
@@ -84,6 +118,7 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skips = skip_special_tokens
+        self._own_texts = tokenizer.own_texts(skip_special_tokens=skip_special_tokens)
         self._context: list[int] = []
         self._context_text = ""
         self._fresh: list[int] = []
@@ -91,8 +126,9 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text completed by one more token."""
-        if not self._tokenizer.has_text(token_id, skip_special_tokens=self._skips):
-            return ""
+        own = self._own_texts[token_id]
+        if own is not None and (not own or not self._fresh):
+            return own  # the context may stay as it is: whoever has texts of their own does not look at it
         self._fresh.append(token_id)
         text = self._fresh_text()
         whole = text.rstrip(_UNFINISHED)
@@ -101,6 +137,15 @@ class TextStream:
         if whole and whole == text:
             self._settle()
         return piece
+
+    def extend(self, token_ids: Sequence[int]) -> str:
+        """Text completed by several more tokens: the pieces of `push` together."""
+        if not self._fresh:
+            own_texts = self._own_texts
+            pieces = [own_texts[token_id] for token_id in token_ids]
+            if None not in pieces:
+                return "".join(pieces)  # type: ignore[arg-type]
+        return "".join([self.push(token_id) for token_id in token_ids])
 
     def flush(self) -> str:
         """What was held back, as the tokenizer renders it when nothing more comes."""

@@ -4,6 +4,7 @@ Knows nothing of models or memory sizing. A platform is a file of this folder th
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 
@@ -11,11 +12,13 @@ import outrider.platforms as package
 from outrider.core import plugins
 from outrider.core.errors import ConfigError, UnsupportedError
 
-_LATER = ("rocm",)
-
 
 class BasePlatform(ABC):
-    """One kind of device. Two runs whose `key()` is equal give equal bits."""
+    """One kind of device. Two runs whose `key()` is equal give equal bits.
+
+    Made without arguments it is the device of this machine, or `ConfigError` where there is none, `UnsupportedError`
+    where there is one that is not built for.
+    """
 
     name: str
     """File name, and the value of the option `device`."""
@@ -27,11 +30,22 @@ class BasePlatform(ABC):
     """Backends that cannot run here, with the reason."""
     is_exact: bool
     """True where every kernel on the target's path is row-invariant."""
+    has_graphs: bool
+    """True where a step can be captured and replayed."""
+    preference: int
+    """Among devices that are there, device="auto" takes the one with the largest."""
+    reason = "asked for by name"
+    """Why this one, for a person."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
         """The device that tensors are made on."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What the choice of kernels depends on, for a person: the device and its capability."""
 
     @abstractmethod
     def resolve_dtype(self, name: str) -> torch.dtype:
@@ -42,15 +56,99 @@ class BasePlatform(ABC):
         """All that the bits of a result depend on besides the model and the attention backend."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """What a GPU says of itself. Given to a platform, it stands for a GPU that is not here."""
+
+    name: str
+    """"NVIDIA H200", "AMD Instinct MI300X"."""
+    version: tuple[int, int]
+    """Compute capability: (9, 0)."""
+    arch: str
+    """"sm_90", "gfx942"."""
+    runtime: str
+    """Version of CUDA or HIP that PyTorch was built for."""
+    index: int = 0
+    """Of the device among those that PyTorch sees."""
+
+
+class GpuPlatform(BasePlatform):
+    """What NVIDIA's and AMD's GPUs share: PyTorch speaks to both through `torch.cuda`."""
+
+    stack: str
+    """"CUDA" or "ROCm": what PyTorch must have been built for."""
+    preference = 1
+
+    def __init__(self, capability: Capability | None = None) -> None:
+        self.capability = capability or self._query()
+        refusal = self.refuses(self.capability)
+        if refusal is not None:
+            raise UnsupportedError(f"device={self.name!r}: {self.summary} cannot be used: {refusal}. Use device='cpu'.")
+
+    @classmethod
+    @abstractmethod
+    def refuses(cls, capability: Capability) -> str | None:
+        """Why a GPU that is here cannot be used, or None where it can."""
+
+    def _query(self) -> Capability:
+        built_for = "ROCm" if torch.version.hip is not None else "CUDA" if torch.version.cuda is not None else "CPUs"
+        if built_for != self.stack:
+            raise ConfigError(
+                f"device={self.name!r}: this PyTorch ({torch.__version__}) was built for {built_for}, not for"
+                f" {self.stack}. Install a build for {self.stack}, or use device='cpu'."
+            )
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device={self.name!r}: PyTorch finds no {self.stack} device. Use device='cpu'.")
+        index = torch.cuda.current_device()
+        properties = torch.cuda.get_device_properties(index)
+        version = (properties.major, properties.minor)
+        return Capability(
+            name=properties.name,
+            version=version,
+            arch=getattr(properties, "gcnArchName", "").partition(":")[0] or f"sm_{version[0]}{version[1]}",
+            runtime=str(torch.version.hip or torch.version.cuda),
+            index=index,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", self.capability.index)
+
+    @property
+    def summary(self) -> str:
+        return f"{self.capability.name} ({self.capability.arch})"
+
+
 def select_platform(name: str) -> BasePlatform:
-    """The platform called `name`; "auto" takes a GPU if PyTorch finds one."""
-    if name in _LATER and name not in platform_names():
-        raise UnsupportedError(f"device={name!r} is not built yet. Use device='cpu'.")
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    if chosen not in platform_names():
-        raise ConfigError(f"device={name!r} is not known. Known: auto, {', '.join(platform_names())}.")
-    platform: BasePlatform = plugins.find(package, chosen, what="device").Platform()
-    return platform
+    """The platform called `name`; "auto" takes a GPU that is here if it is exact, else the CPU.
+
+    A GPU that is here and not built for is an error, not a reason for the CPU.
+    """
+    if name != "auto":
+        if name not in platform_names():
+            raise ConfigError(f"device={name!r} is not known. Known: auto, {', '.join(platform_names())}.")
+        return platform_class(name)()
+    absent: list[str] = []
+    for candidate in sorted(platform_names(), key=lambda known: -platform_class(known).preference):
+        try:
+            platform = platform_class(candidate)()
+        except UnsupportedError:
+            raise
+        except ConfigError as error:
+            absent.append(str(error))
+            continue
+        if not platform.is_exact:
+            absent.append(f"device={candidate!r}: {platform.summary} is here, but not exact; ask for it by name")
+            continue
+        platform.reason = "; ".join(["first that is here", *absent])
+        return platform
+    raise ConfigError("no device can run: " + "; ".join(absent))
+
+
+def platform_class(name: str) -> type[BasePlatform]:
+    """The class in the file called `name`."""
+    found: type[BasePlatform] = plugins.find(package, name, what="device").Platform
+    return found
 
 
 def platform_names() -> list[str]:

@@ -16,10 +16,16 @@ class Platform(BasePlatform):
     attention_backends = ("oracle",)
     excluded_backends: dict[str, str] = {}  # noqa: RUF012 - a constant, read only
     is_exact = True
+    has_graphs = False
+    preference = 0
 
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
+
+    @property
+    def summary(self) -> str:
+        return f"this CPU ({torch.backends.cpu.get_cpu_capability()})"
 
     def resolve_dtype(self, name: str) -> torch.dtype:
         if name in ("auto", "float32"):

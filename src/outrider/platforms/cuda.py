@@ -3,35 +3,29 @@
 import torch
 import triton
 
-from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.platforms.base import BasePlatform
+from outrider.core.errors import ConfigError
+from outrider.platforms.base import Capability, GpuPlatform
 
 
-class Platform(BasePlatform):
+class Platform(GpuPlatform):
     """The current CUDA device. Bits depend on its kind and on the versions of torch, Triton and driver."""
 
     name = "cuda"
+    stack = "CUDA"
     kernels = "triton"
     attention_backends = ("triton",)
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
     is_exact = True
+    has_graphs = True
 
-    def __init__(self) -> None:
-        if not torch.cuda.is_available():
-            raise ConfigError("device='cuda': PyTorch finds no CUDA device. Use device='cpu'.")
-        if torch.version.hip is not None:
-            raise ConfigError("device='cuda': this PyTorch was built for ROCm. Use device='rocm'.")
-        capability = torch.cuda.get_device_capability()
-        if capability[0] != 9:
-            raise UnsupportedError(
-                f"device='cuda': {torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}"
-                " and the kernels are written for 9.x (Hopper). Use device='cpu'."
+    @classmethod
+    def refuses(cls, capability: Capability) -> str | None:
+        if capability.version[0] != 9:
+            return (
+                f"its compute capability is {capability.version[0]}.{capability.version[1]} and the kernels are written"
+                " for 9.x (Hopper)"
             )
-        self._index = torch.cuda.current_device()
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda", self._index)
+        return None
 
     def resolve_dtype(self, name: str) -> torch.dtype:
         if name in ("auto", "bfloat16"):
@@ -39,12 +33,11 @@ class Platform(BasePlatform):
         raise ConfigError(f"dtype={name!r} cannot be used: the GPU's kernels compute in bfloat16. Leave it at 'auto'.")
 
     def key(self, dtype: torch.dtype) -> dict[str, str]:
-        properties = torch.cuda.get_device_properties(self._index)
         return {
             "device": self.name,
-            "kind": properties.name,
-            "capability": f"{properties.major}.{properties.minor}",
-            "cuda": str(torch.version.cuda),
+            "kind": self.capability.name,
+            "capability": f"{self.capability.version[0]}.{self.capability.version[1]}",
+            "cuda": self.capability.runtime,
             "torch": torch.__version__,
             "triton": triton.__version__,
             "dtype": str(dtype).removeprefix("torch."),

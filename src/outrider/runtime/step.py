@@ -11,7 +11,7 @@ from outrider.device.table import RequestTable
 from outrider.layers.decoder import CausalLM
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
-from outrider.sampling.verifier import verify
+from outrider.sampling.verifier import Comparison, verify
 from outrider.speculation.drafter import BaseDrafter
 
 
@@ -26,12 +26,14 @@ class Step:
         table: RequestTable,
         assembler: Assembler,
         drafter: BaseDrafter | None,
+        comparison: Comparison,
     ) -> None:
         self.model = model
         self.caches = caches
         self.table = table
         self.assembler = assembler
         self.drafter = drafter
+        self.comparison = comparison
         self.kernels = model.context.kernels
         self.sampler = Sampler(self.kernels)
 
@@ -54,6 +56,8 @@ class Step:
             num_samples=batch.num_samples,
             drafts=batch.drafts,
             room=batch.room,
+            rows=batch.rows,
+            comparison=self.comparison,
         )
         scores = score_prompt(self.model, hidden, batch.scored) if batch.scored is not None else None
         packed = pack(batch, sampled=sampled, choice=choice, scores=scores)

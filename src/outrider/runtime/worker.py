@@ -27,6 +27,8 @@ from outrider.platforms.base import select_platform
 from outrider.runtime.memory import GpuMeasurement, Room, cpu_room, size_blocks
 from outrider.runtime.step import Step
 from outrider.sampling.params import Need
+from outrider.sampling.synthetic import SyntheticAcceptance
+from outrider.sampling.verifier import EQUALITY, Comparison
 from outrider.speculation.drafter import BaseDrafter, DrafterContext, load_drafter
 
 
@@ -101,6 +103,7 @@ class Worker:
             table=self._table,
             assembler=self._assembler,
             drafter=self.drafter,
+            comparison=self._comparison(),
         )
         self.room = self._measure_room()
         drafter_bytes = self.drafter.bytes_per_block if self.drafter else 0
@@ -109,6 +112,12 @@ class Worker:
         )
         self._step.caches = self._allocate(spec, self.num_blocks)
         self._graphs = self._make_graphs()
+
+    def _comparison(self) -> Comparison:
+        rates = self.config.speculative.acceptance_rates if self.config.speculative is not None else None
+        if rates is None:
+            return EQUALITY
+        return SyntheticAcceptance(rates, seeds=self._table.sampling.seed, lengths=self._table.num_tokens)
 
     def _allocate(self, spec: KVSpec, num_blocks: int) -> KVCache:
         if self.drafter is not None:
@@ -127,7 +136,7 @@ class Worker:
 
     @torch.inference_mode()
     def _make_graphs(self) -> StepGraphs | None:
-        if self.platform.device.type != "cuda" or self.config.enforce_eager:
+        if not self.platform.has_graphs or self.config.enforce_eager:
             return None
         if self.drafter is not None and not self.drafter.is_capturable:
             return None
@@ -158,8 +167,8 @@ class Worker:
 
     @property
     def is_exact(self) -> bool:
-        """True where every kernel on the target's path is row-invariant."""
-        return self.platform.is_exact and self.selection.backend.is_exact
+        """True where every kernel on the target's path is row-invariant, and drafts are accepted by equality."""
+        return self.platform.is_exact and self.selection.backend.is_exact and self._step.comparison.is_exact
 
     def describe(self) -> list[tuple[str, str]]:
         """What runs and why, as (name, value) lines for a person."""
@@ -168,6 +177,7 @@ class Worker:
             ("model", f"{config.architecture}, {config.num_layers} layers, vocabulary {config.vocab_size}"),
             ("max_model_len", str(self.max_model_len)),
             ("platform", ", ".join(f"{name} {value}" for name, value in self.platform.key(self.dtype).items())),
+            ("device", f"{self.platform.summary}: {self.platform.reason}"),
             ("kernels", self.platform.kernels),
             ("attention backend", f"{self.selection.backend.name}: {self.selection.reason}"),
             *(("  not " + name, reason) for name, reason in self.selection.refused),
@@ -181,10 +191,15 @@ class Worker:
             lines.append(("drafter", f"{self.config.speculative.method}, {drafts}, {invariant}"))
         else:
             lines.append(("drafter", "none"))
-        lines.append(
-            ("exact", "yes: tokens depend on weights, prompt, parameters and seed only" if self.is_exact else "NO")
-        )
+        lines.append(("exact", self._exactness()))
         return lines
+
+    def _exactness(self) -> str:
+        if self.is_exact:
+            return "yes: tokens depend on weights, prompt, parameters and seed only"
+        if not self._step.comparison.is_exact:
+            return "NO: acceptance is synthetic, for benchmarks; the tokens are not the model's"
+        return "NO: this platform or attention backend does not promise it"
 
 
 def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:

@@ -24,7 +24,33 @@ class Choice:
     num_drafts: Tensor  # [num_rows] int64, real drafts that were verified
 
 
-def verify(sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor) -> Choice:
+class Comparison:
+    """Which drafts are accepted: those that equal what was sampled in their place."""
+
+    is_exact = True
+
+    def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
+        """sampled [R, k + 1] int64, drafts [R, k] int64, rows [R] int64 of the request table -> [R, k] bool."""
+        return drafts == sampled[:, :-1]
+
+    def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
+        """The tokens [R, k + 1] that stand in the places of accepted drafts and behind them."""
+        return sampled
+
+
+EQUALITY = Comparison()
+
+
+def verify(
+    sampled_ids: Tensor,
+    *,
+    sample_starts: Tensor,
+    num_samples: Tensor,
+    drafts: Tensor,
+    room: Tensor,
+    rows: Tensor | None = None,
+    comparison: Comparison = EQUALITY,
+) -> Choice:
     """Accept drafts of `num_rows` requests, all on the device.
 
     sampled_ids    [total samples] int64, tokens of the flat samples
@@ -33,6 +59,7 @@ def verify(sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, d
                    samples laid out for the request
     drafts         [num_rows, k] int64, the first num_samples - 1 are real; k = 0 is plain decoding
     room           [num_rows] int64, tokens that may still be emitted
+    rows           [num_rows] int64, rows of the request table, for a comparison that reads it
 
     Emitted token i of a request belongs to sample sample_starts + i.
     """
@@ -42,12 +69,12 @@ def verify(sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, d
     sampled = pad(sampled_ids, (0, 1))[samples]  # [num_rows, k + 1]
 
     num_drafts = (num_samples - 1).clamp(min=0)
-    is_kept = (drafts == sampled[:, :-1]) & (places[:-1] < num_drafts.unsqueeze(1))
+    is_kept = comparison(sampled, drafts, rows) & (places[:-1] < num_drafts.unsqueeze(1))
     num_equal = is_kept.to(torch.int64).cumprod(dim=1).sum(dim=1)
 
     num_tokens = torch.minimum(num_equal + 1, room.clamp(min=0)) * (num_samples > 0)
     return Choice(
-        token_ids=torch.where(places < num_tokens.unsqueeze(1), sampled, 0),
+        token_ids=torch.where(places < num_tokens.unsqueeze(1), comparison.emitted(sampled, drafts, is_kept), 0),
         num_tokens=num_tokens,
         num_accepted=torch.minimum(num_equal, num_tokens),
         num_drafts=num_drafts,

@@ -55,7 +55,9 @@ class PrefixCache:
         if not self._enabled:
             return
         count = min(request.num_computed_tokens, request.num_tokens) // self._block_size
+        if count <= request.num_cached_blocks:
+            return
         self._extend_hashes(request, count)
         for index in range(request.num_cached_blocks, count):
             self._pool.publish(request.block_ids[index], request.block_hashes[index])
-        request.num_cached_blocks = max(request.num_cached_blocks, count)
+        request.num_cached_blocks = count

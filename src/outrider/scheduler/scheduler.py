@@ -11,6 +11,7 @@ import itertools
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Protocol
 
 from outrider.core.digest import fold
@@ -48,6 +49,8 @@ class _Step:
 
     left: int
     rows: dict[str, RowPlan] = field(default_factory=dict)
+    grown: dict[str, tuple[Request, int]] = field(default_factory=dict)
+    """Requests that got blocks in this plan, with the number they had before."""
     is_short: bool = False
     """A running request lacked blocks: nobody new is admitted to the ones it waits for."""
 
@@ -56,6 +59,7 @@ class _Step:
         self.left -= row.num_tokens
 
     def drop(self, request_id: str) -> None:
+        self.grown.pop(request_id, None)
         if request_id in self.rows:
             self.left += self.rows.pop(request_id).num_tokens
 
@@ -126,10 +130,14 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._requests)
 
+    @property
+    def num_steps(self) -> int:
+        """Steps planned so far."""
+        return self._num_steps
+
     def plan(self) -> StepPlan | None:
         """The next step, or None where nothing can run before a step in flight is settled."""
         step = _Step(left=self._budget)
-        held = {request.request_id: len(request.block_ids) for request in self.running}
         self._plan_decodes(step)
         self._plan_prompts(step)
         admissions = [] if step.is_short else self._admit(step)
@@ -139,15 +147,20 @@ class Scheduler:
         return StepPlan(
             step_id=self._num_steps,
             admissions=tuple(admissions),
-            new_blocks=tuple(self._new_blocks(held)),
+            new_blocks=tuple(
+                NewBlocks(row=request.row, first_index=first, block_ids=tuple(request.block_ids[first:]))
+                for request, first in step.grown.values()
+            ),
             rows=tuple(step.rows.values()),
         )
 
     def _plan_decodes(self, step: _Step) -> None:
-        for request in sorted(self.running, key=lambda request: request.last_step):
-            if request.status is not RequestStatus.RUNNING or request.is_prefilling:
-                continue
-            if request.num_tokens + request.num_steps_in_flight >= request.max_total_tokens:
+        num_lookahead, block_size = self._num_lookahead, self._block_size
+        for request in sorted(self.running, key=_last_step):
+            num_known, most = len(request.token_ids), request.max_total_tokens
+            if request.row < 0 or request.num_scheduled_tokens < num_known:
+                continue  # preempted for this very step, or in its prompt
+            if num_known + request.num_steps_in_flight >= most:
                 continue  # the steps in flight reach the end
             if request.has_grammar and request.num_steps_in_flight:
                 continue  # its masks need the tokens and drafts of that step: it rides every second one
@@ -158,10 +171,11 @@ class Scheduler:
             count = 1 + num_drafts
             if count > step.left:
                 break
-            bound = request.num_tokens + request.num_tokens_in_flight
-            if self._reserve(request, bound + count + self._num_lookahead, step):
+            bound = num_known + request.num_tokens_in_flight
+            reach = bound + count + num_lookahead
+            if min(reach, most) <= len(request.block_ids) * block_size or self._reserve(request, reach, step):
                 self._put_row(
-                    request, step, num_tokens=count, num_drafts=num_drafts, length=bound + count - 1, masks=masks
+                    request, step, num_tokens=count, num_drafts=num_drafts, length=bound + num_drafts, masks=masks
                 )
 
     def _masks(self, request: Request, num_drafts: int) -> tuple[bytes, ...]:
@@ -209,7 +223,7 @@ class Scheduler:
         scored: range = range(0),
         masks: tuple[bytes, ...] = (),
     ) -> None:
-        does_sample = not request.is_prefilling
+        does_sample = request.num_scheduled_tokens >= len(request.token_ids)
         if does_sample:
             request.num_steps_in_flight += 1
             request.num_tokens_in_flight += 1 + num_drafts
@@ -229,15 +243,6 @@ class Scheduler:
                 masks=masks,
             )
         )
-
-    def _new_blocks(self, held: dict[str, int]) -> list[NewBlocks]:
-        """What `running` holds beyond `held` (block counts before this plan); new requests bring all theirs."""
-        added = []
-        for request in self.running:
-            first = held.get(request.request_id, 0)
-            if len(request.block_ids) > first:
-                added.append(NewBlocks(row=request.row, first_index=first, block_ids=tuple(request.block_ids[first:])))
-        return added
 
     def _admit(self, step: _Step) -> list[Admission]:
         admissions: list[Admission] = []
@@ -261,6 +266,7 @@ class Scheduler:
             request.row = self._free_rows.pop()
             request.status = RequestStatus.RUNNING
             self.running.append(request)
+            step.grown[request.request_id] = (request, 0)
             admissions.append(self._admission(request, cached))
             self._put_chunk(request, step)
         return admissions
@@ -299,6 +305,7 @@ class Scheduler:
             step.drop(victim.request_id)
             self._preempt(victim)
         if fresh > 0:
+            step.grown.setdefault(request.request_id, (request, len(request.block_ids)))
             request.block_ids.extend(self.pool.allocate(fresh))
         return True
 
@@ -338,8 +345,8 @@ class Scheduler:
         return changed
 
     def _settle_row(self, request: Request, plan: RowPlan, result: RowResult) -> None:
-        num_known = plan.num_tokens - plan.num_drafts
-        num_computed = request.num_computed_tokens + num_known + result.num_accepted
+        num_tokens = len(request.token_ids)
+        num_computed = request.num_computed_tokens + plan.num_tokens - plan.num_drafts + result.num_accepted
         reason = None
         if plan.does_sample:
             request.num_steps_in_flight -= 1
@@ -348,8 +355,9 @@ class Scheduler:
             kept, reason = self._stop_checker.check(request, result.token_ids)
             assert 1 <= kept <= len(result.token_ids), f"stop checker kept {kept} of {len(result.token_ids)}"
             _append(request, result, kept)
-            request.num_scheduled_tokens = request.num_tokens
-            if reason is None and request.num_tokens >= request.max_total_tokens:
+            num_tokens += kept
+            request.num_scheduled_tokens = num_tokens
+            if reason is None and num_tokens >= request.max_total_tokens:
                 reason = FinishReason.LENGTH
             if request.has_grammar:
                 assert self._grammars is not None, "a grammar was let in, and nobody follows it"
@@ -360,7 +368,7 @@ class Scheduler:
         for entry in result.prompt_logprobs:
             token_id = request.prompt_token_ids[1 + len(request.prompt_logprobs)]
             request.prompt_logprobs.append(_logprobs(token_id, entry, ()))
-        request.num_computed_tokens = min(num_computed, request.num_tokens)
+        request.num_computed_tokens = min(num_computed, num_tokens)
         self.prefix.publish(request)
         if reason is not None:
             self._finish(request, reason)
@@ -376,14 +384,22 @@ class Scheduler:
         return self._requests.values()
 
 
+_last_step = attrgetter("last_step")
+
+
 def _append(request: Request, result: RowResult, kept: int) -> None:
     """Confirm the first `kept` emitted tokens, with all that is known of them."""
-    token_ids = result.token_ids[:kept]
+    token_ids = result.token_ids if kept == len(result.token_ids) else result.token_ids[:kept]
     num_accepted = min(result.num_accepted, kept)
     request.token_ids.extend(token_ids)
-    request.is_draft.extend(index < num_accepted for index in range(kept))
+    request.is_draft.extend([True] * num_accepted + [False] * (kept - num_accepted))
     request.speculation.record(num_drafts=result.num_drafts, num_accepted=num_accepted)
-    for row_hash in result.logits_hashes[:kept]:
+    if result.logits_hashes or result.logprobs:
+        _append_extras(request, result, token_ids)
+
+
+def _append_extras(request: Request, result: RowResult, token_ids: tuple[int, ...]) -> None:
+    for row_hash in result.logits_hashes[: len(token_ids)]:
         request.logits_digest = fold(request.logits_digest, row_hash)
     given_ids = request.params.logprob_token_ids or ()
     for token_id, entry in zip(token_ids, result.logprobs, strict=False):

@@ -57,6 +57,11 @@ class ChainDrafter(BaseDrafter):
 
     @property
     @abstractmethod
+    def bytes_per_step(self) -> int:
+        """Bytes of weights that the passes of one step read together."""
+
+    @property
+    @abstractmethod
     def feature_size(self) -> int:
         """Width of features and states."""
 

@@ -64,6 +64,11 @@ class BaseDrafter(ABC):
         """Memory it needs for each KV block."""
         return 0
 
+    @property
+    def bytes_per_step(self) -> int:
+        """Bytes of weights that drafting reads in one step, all passes together."""
+        return 0
+
     def __init__(self, context: DrafterContext) -> None:
         self.num_drafts = context.config.num_speculative_tokens
         limit = context.config.max_model_len

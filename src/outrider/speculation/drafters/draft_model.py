@@ -45,6 +45,14 @@ class Drafter(ChainDrafter):
         return 0
 
     @property
+    def bytes_per_step(self) -> int:
+        """All weights in every pass; of an embedding that is not the head's too, single rows are read."""
+        is_tied = self._model.lm_head.weight is self._model.embed_tokens.weight
+        sizes = {name: parameter.nbytes for name, parameter in self._model.named_parameters()}
+        every = sum(size for name, size in sizes.items() if is_tied or not name.startswith("embed_tokens"))
+        return self.num_drafts * every
+
+    @property
     def draft_token_ids(self) -> Tensor:
         return self._token_ids
 

@@ -37,6 +37,10 @@ _RENAMES = {"midlayer.": "layers.0."}
 """The original format's name of the one layer."""
 
 
+_FIRST_PASS = ("fc", "input_norm")
+"""Weights between the target's features and the head's own width."""
+
+
 class HeadLayer(nn.Module):
     """The layer of the head; its attention reads embedding and feature side by side."""
 
@@ -133,6 +137,14 @@ class Drafter(ChainDrafter):
     @property
     def feature_size(self) -> int:
         return self.config.layer.hidden_size
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Target features are reduced in the first pass only; of the embedding, single rows are read."""
+        sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
+        every = sum(size for name, size in sizes.items() if not name.startswith(("embed_tokens", *_FIRST_PASS)))
+        first = sum(size for name, size in sizes.items() if name.startswith(_FIRST_PASS))
+        return first + self.num_drafts * every
 
     @property
     def draft_token_ids(self) -> Tensor:

@@ -1,0 +1,195 @@
+"""`outrider bench latency | throughput | host`: options in, tables and JSON out. Names of options are vLLM's."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from outrider.bench.host import NUM_ROWS, measure_host
+from outrider.bench.measure import Figures, measure_latency, measure_throughput
+from outrider.bench.report import figures_dict, figures_table, host_table, write_json
+from outrider.bench.workload import Workload, dataset_prompts, random_prompts
+from outrider.core.errors import ConfigError
+from outrider.core.sampling_params import SamplingParams
+from outrider.engine.tokenizer import Tokenizer
+from outrider.llm import LLM
+
+app = typer.Typer(help="Measure speed: of one batch, of a stream of requests, and of the host alone.")
+console = Console(highlight=False)
+
+_DRAFTS = 3
+"""Drafts of `bench host`, beside none."""
+
+Model = Annotated[str, typer.Option(help="Model directory; with --load-format dummy its config.json is enough.")]
+LoadFormat = Annotated[str, typer.Option(help="auto reads weights, dummy makes random ones.")]
+SpeculativeConfig = Annotated[str | None, typer.Option(help='JSON, e.g. \'{"method": "ngram"}\'. Unset: none.')]
+Device = Annotated[str, typer.Option(help="auto, or a platform's name.")]
+AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+MaxNumBatchedTokens = Annotated[
+    int | None, typer.Option(help="Most tokens in one step; longer prompts are cut into chunks.")
+]
+InputLen = Annotated[int, typer.Option(min=1, help="Tokens of a random prompt.")]
+OutputLen = Annotated[int, typer.Option(min=1, help="Most output tokens of a request.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(help="Mass to keep.")]
+Seed = Annotated[int, typer.Option(help="Seed of prompts, noise and dummy weights.")]
+OutputJson = Annotated[Path | None, typer.Option(help="File for all figures.")]
+ReadBandwidth = Annotated[
+    float | None, typer.Option(help="TB/s that the device can read; unset: what was measured on such a device.")
+]
+
+
+@app.command()
+def latency(
+    model: Model,
+    load_format: LoadFormat = "auto",
+    speculative_config: SpeculativeConfig = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
+    input_len: InputLen = 32,
+    output_len: OutputLen = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests, all submitted at once.")] = 8,
+    num_iters: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 3,
+    num_iters_warmup: Annotated[int, typer.Option(min=0, help="Runs before them.")] = 1,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    read_bandwidth: ReadBandwidth = None,
+    output_json: OutputJson = None,
+) -> None:
+    """One batch of random prompts: time to the first token, decoding speed, and how far it is from the bandwidth."""
+    llm = _engine(
+        model,
+        load_format=load_format,
+        speculative_config=speculative_config,
+        device=device,
+        attention_backend=attention_backend,
+        max_model_len=max_model_len,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_num_seqs=batch_size,
+        seed=seed,
+        skip_tokenizer_init=True,
+    )
+    prompts = random_prompts(batch_size, length=input_len, vocab_size=_vocab_size(llm), seed=seed)
+    params = [
+        SamplingParams(temperature=temperature, top_p=top_p, max_tokens=output_len, ignore_eos=True, seed=seed + index)
+        for index in range(batch_size)
+    ]
+    figures = measure_latency(
+        llm.engine,
+        Workload(prompts=prompts, params=params, max_concurrency=batch_size),
+        num_iters=num_iters,
+        num_iters_warmup=num_iters_warmup,
+        read_bandwidth=read_bandwidth * 1e12 if read_bandwidth is not None else None,
+    )
+    _report("latency", figures, llm, output_json)
+
+
+@app.command()
+def throughput(
+    model: Model,
+    load_format: LoadFormat = "auto",
+    speculative_config: SpeculativeConfig = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
+    dataset_path: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="JSONL in Spec-Bench's form; unset: random prompts."),
+    ] = None,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Requests.")] = 16,
+    max_concurrency: Annotated[int, typer.Option(min=1, help="Most requests at a time.")] = 8,
+    input_len: InputLen = 32,
+    output_len: OutputLen = 128,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    output_json: OutputJson = None,
+) -> None:
+    """A stream of requests, a new one whenever one ends: tokens/s, time to the first token and between tokens."""
+    llm = _engine(
+        model,
+        load_format=load_format,
+        speculative_config=speculative_config,
+        device=device,
+        attention_backend=attention_backend,
+        max_model_len=max_model_len,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_num_seqs=max_concurrency,
+        seed=seed,
+        skip_tokenizer_init=dataset_path is None,
+    )
+    if dataset_path is not None:
+        assert llm.engine.tokenizer is not None
+        prompts = dataset_prompts(dataset_path, count=num_prompts, tokenizer=llm.engine.tokenizer)
+    else:
+        prompts = random_prompts(num_prompts, length=input_len, vocab_size=_vocab_size(llm), seed=seed)
+    params = [
+        SamplingParams(
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=output_len,
+            ignore_eos=dataset_path is None,
+            seed=seed + index,
+        )
+        for index in range(len(prompts))
+    ]
+    figures = measure_throughput(llm.engine, Workload(prompts=prompts, params=params, max_concurrency=max_concurrency))
+    _report("throughput", figures, llm, output_json)
+
+
+@app.command()
+def host(
+    model: Annotated[str, typer.Option(help="Directory with the tokenizer.json whose text is made.")],
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Requests at once; may be repeated. Unset: 1, 8, 64, 256.")
+    ] = None,
+    num_iters: Annotated[int, typer.Option(min=1, help="Windows of 16 steps; the best counts.")] = 24,
+    output_json: OutputJson = None,
+) -> None:
+    """The host alone, on a device that takes no time: microseconds per request and step."""
+    tokenizer = Tokenizer(Path(model))
+    rows = [
+        measure_host(tokenizer, num_rows=num_rows, num_drafts=num_drafts, num_windows=num_iters)
+        for num_rows in batch_size or NUM_ROWS
+        for num_drafts in (0, _DRAFTS)
+    ]
+    console.print(host_table(rows))
+    if output_json is not None:
+        write_json(output_json, {"benchmark": "host", "rows": [figures.to_dict() for figures in rows]})
+
+
+def _engine(model: str, *, speculative_config: str | None, skip_tokenizer_init: bool, **options: Any) -> LLM:
+    speculative = None
+    if speculative_config is not None:
+        try:
+            speculative = json.loads(speculative_config)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--speculative-config is not JSON: {error}.") from error
+    return LLM(
+        model,
+        speculative_config=speculative,
+        skip_tokenizer_init=skip_tokenizer_init,
+        enable_prefix_caching=False,
+        **options,
+    )
+
+
+def _vocab_size(llm: LLM) -> int:
+    return llm.engine.worker.model_config.vocab_size
+
+
+def _report(name: str, figures: Figures, llm: LLM, output_json: Path | None) -> None:
+    described = dict(llm.engine.worker.describe())
+    title = f"bench {name}: {described['model']}"
+    console.print(figures_table(figures, title=title, exactness=described["exact"]))
+    if output_json is not None:
+        is_exact = llm.engine.worker.is_exact
+        content = {"benchmark": name, "is_exact": is_exact, "engine": described, **figures_dict(figures)}
+        write_json(output_json, content)

@@ -1,0 +1,116 @@
+"""Where the time of a step goes: target, drafter, sampling, the rest of the step, and the host.
+
+A pass of its own, because it puts clocks around the parts of a step, and steps are then launched one by one: a step
+that is replayed as a graph has no parts. On a CPU a part is timed by the wall clock, on a GPU by events on its stream,
+which nobody waits for before the pass has ended; there the parts hold the gaps between launches too.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from outrider.bench.timeline import run
+from outrider.bench.workload import Workload
+from outrider.engine.engine import Engine
+
+PARTS = ("target", "drafter", "sampling", "rest of the step", "host")
+
+
+class Clock:
+    """Seconds by part, on the wall or on the device's stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._has_events = device.type == "cuda"
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._events: list[tuple[str, Any, Any]] = []
+
+    def timed(self, part: str, function: Callable[..., Any], *, on_host: bool = False) -> Callable[..., Any]:
+        """`function` with its time counted to `part`; `on_host` takes the wall clock on every device."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = self._now(on_host)
+            result = function(*args, **kwargs)
+            self._add(part, start, self._now(on_host))
+            return result
+
+        return call
+
+    def _now(self, on_host: bool) -> Any:
+        if on_host or not self._has_events:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _add(self, part: str, start: Any, end: Any) -> None:
+        if isinstance(start, float):
+            self._seconds[part] += end - start
+        else:
+            self._events.append((part, start, end))
+
+    def seconds(self) -> dict[str, float]:
+        """Totals; waits for the device."""
+        if self._events:
+            torch.cuda.synchronize()
+        for part, start, end in self._events:
+            self._seconds[part] += start.elapsed_time(end) / 1e3
+        self._events = []
+        return dict(self._seconds)
+
+
+class _Timed:
+    """Stands in for a part of the step: the named methods are timed, all else is the part's own."""
+
+    def __init__(self, inner: Any, clock: Clock, part: str, methods: tuple[str, ...]) -> None:
+        self._inner = inner
+        self._timed = {name: clock.timed(part, getattr(inner, name)) for name in methods}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._timed["__call__"](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._timed.get(name) or getattr(self._inner, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Milliseconds per step of each of `PARTS`."""
+
+    ms: dict[str, float]
+    num_steps: int
+
+
+def measure_split(engine: Engine, workload: Workload) -> Split:
+    """Run the workload once with clocks in it; the engine is afterwards as it was."""
+    worker, scheduler = engine.worker, engine.scheduler
+    step, clock = worker._step, Clock(worker.platform.device)
+    before = (step.model, step.sampler, step.drafter, worker._graphs)
+    plan, settle, launch = scheduler.plan, scheduler.settle, worker.step
+    parts: Any = step
+    patched_scheduler: Any = scheduler
+    patched_worker: Any = worker
+    try:
+        parts.model = _Timed(step.model, clock, "target", ("__call__", "logits"))
+        parts.sampler = _Timed(step.sampler, clock, "sampling", ("__call__",))
+        if step.drafter is not None:
+            parts.drafter = _Timed(step.drafter, clock, "drafter", ("admit", "propose"))
+        worker._graphs = None
+        patched_scheduler.plan = clock.timed("host", plan, on_host=True)
+        patched_scheduler.settle = clock.timed("host", settle, on_host=True)
+        patched_worker.step = clock.timed("step", launch)
+        result = run(engine, workload, notes_deliveries=False)
+    finally:
+        parts.model, parts.sampler, parts.drafter, worker._graphs = before
+        for owner, name in ((patched_scheduler, "plan"), (patched_scheduler, "settle"), (patched_worker, "step")):
+            if name in vars(owner):
+                delattr(owner, name)
+    seconds = clock.seconds()
+    seconds["rest of the step"] = seconds.pop("step") - sum(
+        seconds.get(part, 0.0) for part in ("target", "drafter", "sampling")
+    )
+    per_step = 1e3 / result.num_steps
+    return Split({part: seconds.get(part, 0.0) * per_step for part in PARTS}, result.num_steps)
