@@ -1,4 +1,4 @@
-"""The command line: `outrider generate | info | demo`. Parses, calls `LLM`, prints; no logic of the engine."""
+"""The command line: `outrider generate | info | demo | gate`. Parses, calls `LLM`, prints; no logic of the engine."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ from outrider import show
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
+from outrider.gate.commands import app as gate
 from outrider.llm import LLM
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(gate, name="gate")
 console = Console(highlight=False)
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"

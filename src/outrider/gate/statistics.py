@@ -1,0 +1,139 @@
+"""Rates with intervals clustered by prompt, and the test that a rate has fallen. Numbers in, numbers out.
+
+Steps of one prompt are alike, so the prompt is the unit: a rate is a ratio of sums over prompts, and its standard error
+comes from the jackknife that leaves out one prompt at a time. Two runs are compared as pairs, prompt by prompt, which
+is valid whether the pairs have everything in common or nothing. The difference over its standard error is
+compared with Student's t. Its degrees of freedom are those of the *effective* number of prompts, (Σw)² / Σw² of the
+steps w that each prompt brings: a few long prompts among many short ones count as few (Carter, Schnepel and
+Steigerwald 2017, in spirit; MacKinnon, Nielsen and Webb 2023 on the jackknife with few clusters).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider.gate.quantiles import t_quantile
+from outrider.gate.sample import Sample
+
+Counts = NDArray[np.float64]
+"""[num_prompts], a sum over the turns of each prompt."""
+
+POWER = 0.8
+"""Probability with which the smallest detectable fall is caught."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """offset + Σ numerators / Σ denominators over prompts; `offset` alone where nothing was counted."""
+
+    name: str
+    numerators: Counts
+    denominators: Counts
+    offset: float = 0.0
+
+    @property
+    def value(self) -> float:
+        return float(self.offset + _divided(self.numerators.sum(), self.denominators.sum()))
+
+    @property
+    def without_each(self) -> Counts:
+        """The value with one prompt left out, for every prompt. [num_prompts]"""
+        left = self.numerators.sum() - self.numerators, self.denominators.sum() - self.denominators
+        return self.offset + _divided(*left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with what is known of its error."""
+
+    value: float
+    standard_error: float
+    df: float
+    """Degrees of freedom: effective number of prompts, less one."""
+
+    def margin(self, tail: float) -> float:
+        """What noise alone exceeds, on one side, with probability `tail`."""
+        if self.df <= 0.0:
+            return float("inf")
+        return t_quantile(tail, self.df) * self.standard_error if self.standard_error else 0.0
+
+
+def _divided(numerator: Counts, denominator: Counts) -> Counts:
+    """numerator / denominator; 0 where nothing was counted."""
+    empty = denominator == 0
+    result: Counts = np.where(empty, 0.0, numerator / np.where(empty, 1.0, denominator))
+    return result
+
+
+def estimate(ratio: Ratio) -> Estimate:
+    """One rate."""
+    return _jackknife(ratio.value, ratio.without_each, weights=ratio.denominators)
+
+
+def difference(now: Ratio, baseline: Ratio) -> Estimate:
+    """now − baseline, paired by prompt: entry i of both is the same prompt."""
+    return _jackknife(
+        now.value - baseline.value,
+        now.without_each - baseline.without_each,
+        weights=now.denominators + baseline.denominators,
+    )
+
+
+def _jackknife(value: float, without_each: Counts, *, weights: Counts) -> Estimate:
+    count = len(without_each)
+    if count < 2:
+        return Estimate(value=value, standard_error=float("inf"), df=0.0)
+    spread = without_each - without_each.mean()
+    variance = (count - 1) / count * float((spread * spread).sum())
+    return Estimate(value=value, standard_error=variance**0.5, df=max(effective_number(weights) - 1.0, 0.0))
+
+
+def effective_number(weights: Counts) -> float:
+    """(Σw)² / Σw²: as many as there are if all weigh the same, fewer if some weigh more."""
+    squares = float((weights * weights).sum())
+    return float(weights.sum()) ** 2 / squares if squares else 0.0
+
+
+def smallest_detectable_fall(estimated: Estimate, threshold: float) -> float:
+    """The true fall that crosses `threshold` with probability POWER."""
+    return threshold + estimated.margin(1.0 - POWER)
+
+
+def ratios(samples: Sequence[Sample]) -> list[Ratio]:
+    """The rates that are judged, prompts in order of first appearance.
+
+    Per position (where known), the share of steps with drafts (where known), and the mean acceptance length, last.
+    """
+    index: dict[str, int] = {}
+    for sample in samples:
+        index.setdefault(sample.prompt, len(index))
+
+    def sums(values: Sequence[int]) -> Counts:
+        result = np.zeros(len(index))
+        np.add.at(result, [index[sample.prompt] for sample in samples], np.asarray(values, dtype=np.float64))
+        return result
+
+    drafts = sums([sample.num_drafts for sample in samples])
+    widths = {len(sample.num_accepted_tokens_per_pos) for sample in samples}
+    assert len(widths) == 1, f"samples of one run have {sorted(widths)} positions"
+    found = [
+        Ratio(
+            name=f"draft {position + 1} accepted",
+            numerators=sums([sample.num_accepted_tokens_per_pos[position] for sample in samples]),
+            denominators=drafts,
+        )
+        for position in range(*widths)
+    ]
+    if all(sample.num_steps for sample in samples):
+        steps = sums([sample.num_steps for sample in samples])
+        found.append(Ratio(name=DRAFTING, numerators=drafts, denominators=steps))
+    accepted = sums([sample.num_accepted_tokens for sample in samples])
+    found.append(Ratio(name=LENGTH, numerators=accepted, denominators=drafts, offset=1.0))
+    return found
+
+
+DRAFTING = "steps with drafts"
+"""Catches a drafter that stops drafting: acceptance counts only steps with drafts and would not show it."""
+LENGTH = "mean acceptance length"
