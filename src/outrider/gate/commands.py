@@ -4,6 +4,7 @@ Exit codes: 0 pass, 1 regression, 2 could not run; an unexpected error is 2 as w
 """
 
 import functools
+import string
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,6 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False)
+if not console.is_terminal:  # a log: no reason to fold tables at 80 columns
+    console.width = 112
 errors = Console(stderr=True, highlight=False)
 
 Model = Annotated[str, typer.Option(help="Model directory, or the served name with --endpoint.")]
@@ -207,6 +210,8 @@ def compare(
     source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
     listed = read_prompts(prompts)
     ratios = cost_ratio or [0.0] * len(drafters)
+    if len(drafters) > len(string.ascii_uppercase):
+        raise GateError(f"{len(drafters)} drafters are too many: at most {len(string.ascii_uppercase)} have letters.")
     if len(ratios) != len(drafters):
         raise GateError(f"{len(ratios)} --cost-ratio for {len(drafters)} drafters. Give one for each.")
     try:
@@ -214,7 +219,8 @@ def compare(
     except ValueError as error:
         raise GateError(f"--k {k!r} is no list of numbers. Example: --k 1,2,3.") from error
     candidates = []
-    for letter, text, ratio in zip("ABCDEFGH", drafters, ratios, strict=False):
+    for letter, (text, ratio) in zip(string.ascii_uppercase, zip(drafters, ratios, strict=True), strict=False):
+        console.print(f"{letter}: {text}", markup=False)
         for number in numbers:
             config = parse_speculative(text) | ({} if number is None else {"num_speculative_tokens": number})
             settings = Settings(
@@ -229,7 +235,7 @@ def compare(
                 seed=seed,
             )
             measurement = source.measure(settings, listed)
-            name = f"{letter} {config.get('method')} k={measurement.num_drafts}"
+            name = f"{letter} k={measurement.num_drafts}"
             candidates.append(
                 comparing.Candidate(
                     name=name, num_drafts=measurement.num_drafts, cost_ratio=ratio, measurement=measurement

@@ -11,16 +11,13 @@ from outrider.gate.compare import CONFIDENCE, Candidate, Comparison, Contrast, b
 
 def candidates_table(candidates: Sequence[Candidate]) -> RenderableType:
     """Every candidate with its rates and what it gives for its cost; the best is marked."""
-    table = Table(show_edge=False)
-    columns = ("", "k", "acceptance length", "rates by position", "tokens per step", "cost ratio", "tokens per cost")
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index == 0 else "right")
+    names = ("", "acceptance length", "rates by position", "tokens per step", "cost ratio", "tokens per cost")
+    table = _table(names)
     best = best_by_speed(candidates)
     for candidate in candidates:
         stats = candidate.measurement.stats
         table.add_row(
             candidate.name + (" ← best" if candidate is best and len(candidates) > 1 else ""),
-            str(candidate.num_drafts),
             f"{stats.mean_acceptance_length:.3f}",
             " ".join(f"{rate:.3f}" for rate in stats.acceptance_rate_per_pos),
             f"{candidate.tokens_per_step:.3f}",
@@ -33,9 +30,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> RenderableType:
 def comparison_text(comparison: Comparison) -> RenderableType:
     """Which is better, by how much, how certainly, and where."""
     a, b = comparison.a.name, comparison.b.name
-    table = Table(show_edge=False)
-    for index, name in enumerate(("", a, b, "difference", f"interval, {CONFIDENCE:.0%} together", "better")):
-        table.add_column(name, justify="left" if index == 0 else "right")
+    table = _table(("", a, b, "difference", f"{CONFIDENCE:.0%} intervals", "better"))
     _add(table, [comparison.speed], "tokens per cost, ", a, b)
     _add(table, comparison.categories, "tokens per step, ", a, b)
     _add(table, comparison.positions, "rate of ", a, b)
@@ -47,6 +42,13 @@ def comparison_text(comparison: Comparison) -> RenderableType:
         f"{drafted[True, False]}, only by {b} {drafted[False, True]}, by none {drafted[False, False]}"
     )
     return Group(table, Text(line), Text(verdict(comparison), "bold"))
+
+
+def _table(names: Sequence[str]) -> Table:
+    table = Table(box=None)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
 
 
 def verdict(comparison: Comparison) -> str:

@@ -158,7 +158,7 @@ def judge(
             f"the baseline has {len({sample.prompt for sample in baseline})} prompt, and an interval clustered by "
             f"prompt needs at least {MIN_PROMPTS}. Record with more prompts."
         )
-    tests = tests_of(pairs, tolerance=tolerance, alarm_level=alarm_level)
+    tests = compare_rates(pairs, tolerance=tolerance, alarm_level=alarm_level)
     return Verdict(
         is_exact=is_exact,
         differences=differences,
@@ -168,7 +168,7 @@ def judge(
     )
 
 
-def tests_of(pairs: Sequence[tuple[Ratio, Ratio]], *, tolerance: float, alarm_level: float) -> list[Test]:
+def compare_rates(pairs: Sequence[tuple[Ratio, Ratio]], *, tolerance: float, alarm_level: float) -> list[Test]:
     """One test for each (now, baseline); together they alarm without cause with probability alarm_level at most."""
     tests = []
     for now, baseline in pairs:
