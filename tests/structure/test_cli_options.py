@@ -7,6 +7,7 @@ import typer
 from outrider.cli import app
 
 RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--model", "--speculative-config"]
+GATE_RUN = ["--all-turns", "--max-tokens", "--no-all-turns", "--seed", "--temperature"]
 
 COMMANDS = {
     "generate": [
@@ -26,12 +27,38 @@ COMMANDS = {
     ],
     "info": RUNS_A_MODEL,
     "demo": [],
+    "gate record": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
+    "gate check": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],
+    "gate compare": [
+        *(name for name in RUNS_A_MODEL if name != "--speculative-config"),
+        *GATE_RUN,
+        "--cost-ratio",
+        "--k",
+        "--prompts",
+        "drafters",
+    ],
+    "gate accuracy": [
+        *RUNS_A_MODEL,
+        "--baseline",
+        "--few-shot",
+        "--max-tokens",
+        "--no-record",
+        "--questions",
+        "--record",
+        "--threshold",
+    ],
+    "gate lanes": ["--file", "--format", "--nightly", "--no-nightly", "--since"],
 }
 
 
 def commands() -> dict[str, Any]:
+    """Every command by its words, those of groups included."""
     group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found.update({name: command} if inner is None else {f"{name} {word}": entry for word, entry in inner.items()})
+    return found
 
 
 def names_of(command: Any) -> list[str]:

@@ -36,7 +36,7 @@ class Lane:
     name: str
     hardware: str
     sources: list[str]
-    """Globs of files from the repository's root; ** crosses folders."""
+    """Globs of files from the repository's root: *, ** across folders, {a,b}."""
     entries: list[str]
     """Baseline files that `outrider gate check` runs."""
     tests: list[str]
@@ -89,9 +89,9 @@ class Lanes:
 
 
 def matches(path: str, glob: str) -> bool:
-    """True where `glob` names `path`: * within a folder, ** across folders."""
-    parts = re.split(r"(\*\*/?|\*|\?)", glob)
-    forms = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    """True where `glob` names `path`: * within a folder, ** across folders, {a,b} for either."""
+    parts = re.split(r"(\*\*/?|[*?{,}])", glob)
+    forms = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "{": "(?:", ",": "|", "}": ")"}
     return re.fullmatch("".join(forms.get(part, re.escape(part)) for part in parts), path) is not None
 
 
