@@ -57,9 +57,7 @@ def page(kind: str, counters: Counters) -> str:
         "spec_decode_num_drafts_total": c.drafts,
         "spec_decode_num_draft_tokens_total": K * c.drafts,
         "spec_decode_num_accepted_tokens_total": sum(c.per_pos),
-        **{
-            f'spec_decode_num_accepted_tokens_per_pos_total{{position="{i}"': n for i, n in enumerate(c.per_pos)
-        },
+        **{f'spec_decode_num_accepted_tokens_per_pos_total{{position="{i}"': n for i, n in enumerate(c.per_pos)},
     }
     lines = []
     for name, value in values.items():
@@ -69,7 +67,7 @@ def page(kind: str, counters: Counters) -> str:
 
 
 class FakeServer:
-    """A server in this process. `fault`: "", "busy", "traffic", "restart", "lag", "stuck", "no usage", "no counters"."""
+    """A server in this process. `fault`: busy, traffic, restart, lag, stuck, no usage, no counters, or none."""
 
     def __init__(self, kind: str, *, fault: str = "", luck: int = 70) -> None:
         self.kind, self.fault, self.luck = kind, fault, luck
@@ -114,7 +112,7 @@ def serving(fake: FakeServer) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def do_GET(self) -> None:  # noqa: N802 - the name is the standard library's
+        def do_GET(self) -> None:
             if self.path == "/metrics":
                 self._send(200, fake.metrics())
             elif self.path == "/version" and fake.kind != "sglang":
@@ -122,7 +120,7 @@ def serving(fake: FakeServer) -> Iterator[str]:
             else:
                 self._send(404, "no such page")
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if body["model"] != MODEL:
                 self._send(404, '{"error": "no such model"}')

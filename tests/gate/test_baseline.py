@@ -11,7 +11,7 @@ from outrider.gate.sample import accepted_by_step
 
 from .samples_made_here import KEY, measurement, sample
 
-SAMPLES = [sample("1"), sample("1", turn=2, steps=(0, 1)), sample("ü \\ \"", steps=(0, 3, 3, 3), category="math")]
+SAMPLES = [sample("1"), sample("1", turn=2, steps=(0, 1)), sample('ü \\ "', steps=(0, 3, 3, 3), category="math")]
 
 
 def settings(**changes):
@@ -91,7 +91,7 @@ def test_an_entry_may_have_a_tolerance_of_its_own():
         ("format = 1", "format = 2", "format=2 is not 1"),
         ("default = true", "default = false", "0 entries have default"),
         ("alarm_level = 0.01", "alarm_level = 0.05", "alarm_level=0.05 is out of range"),
-        ("tolerance = 0.02", "tolerance = 1.5", "tolerance=1.5 is out of range"),
+        ("tolerance = 0.01", "tolerance = 1.5", "tolerance=1.5 is out of range"),
         ("max_tokens", "max_tokenz", "max_tokenz"),
         ("turn = 1", "", "missing 1 required"),
         ("[gate]", "[gate", "cannot be read"),

@@ -104,9 +104,7 @@ def test_a_fall_within_the_tolerance_passes_and_beyond_it_fails():
 
 
 def test_noise_and_tolerance_are_both_needed():
-    test = Test(
-        name="x", baseline=0.5, now=0.45, margin=0.1, tolerance=0.01, is_two_sided=False, detectable_fall=0.2
-    )
+    test = Test(name="x", baseline=0.5, now=0.45, margin=0.1, tolerance=0.01, is_two_sided=False, detectable_fall=0.2)
     assert test.passed and test.lower_bound == pytest.approx(0.4) and test.upper_bound is None
     assert replace(test, margin=0.01, tolerance=0.1).passed
     assert not replace(test, margin=0.04).passed

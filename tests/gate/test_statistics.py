@@ -37,9 +37,7 @@ def test_ratio_of_sums_is_not_the_mean_of_ratios():
 
 def test_jackknife_leaves_out_one_prompt_at_a_time():
     numerators, denominators = np.array([3.0, 1.0, 7.0]), np.array([4.0, 5.0, 9.0])
-    values = [
-        np.delete(numerators, i).sum() / np.delete(denominators, i).sum() for i in range(3)
-    ]
+    values = [np.delete(numerators, i).sum() / np.delete(denominators, i).sum() for i in range(3)]
     found = statistics.estimate(ratio(numerators, denominators))
     variance = 2 / 3 * sum((value - np.mean(values)) ** 2 for value in values)
     assert found.standard_error == pytest.approx(variance**0.5)

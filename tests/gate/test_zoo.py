@@ -48,7 +48,7 @@ def test_the_zoo_on_the_cpu(path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
 def test_the_zoo_on_the_gpu(path):
-    """Equal integers once `make gate-record DEVICE=cuda` has added the card's entry, within bounds of the CPU's before."""
+    """Equal integers where `make gate-record DEVICE=cuda` has added the card's entry, else the CPU's bounds."""
     try:
         select_platform("cuda")
     except UnsupportedError as error:

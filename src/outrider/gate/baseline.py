@@ -38,7 +38,7 @@ class Settings:
     max_tokens: int = 128
     temperature: float = 0.0
     seed: int = 0
-    tolerance: float = 0.02
+    tolerance: float = 0.01
     """A relative fall that is forgiven across platforms, even where it is no noise."""
     alarm_level: float = 0.01
     """Probability that a check alarms with nothing changed, over all its tests."""
@@ -52,7 +52,7 @@ class Settings:
         if not 0.0 < self.alarm_level <= 0.01:
             raise GateError(f"alarm_level={self.alarm_level!r} is out of range: above 0, at most 0.01.")
         if not 0.0 <= self.tolerance < 1.0:
-            raise GateError(f"tolerance={self.tolerance!r} is out of range: from 0 to below 1. 0.02 is the default.")
+            raise GateError(f"tolerance={self.tolerance!r} is out of range: from 0 to below 1. 0.01 is the default.")
 
 
 RUN = ("num_speculative_tokens", "prompts_digest", "all_turns", "max_tokens", "temperature", "seed")
