@@ -1,6 +1,6 @@
 """How often the acceptance gate alarms with nothing changed, and how small a damage it sees. Needs the extra `train`.
 
-    python -m benchmarks.gate_evidence [--checks 200] [--many 4000]
+    python -m benchmarks.gate_evidence [--checks 200] [--many 1000]
 
 A check is drawn from `gate_pools.py`'s pools, whose requests ran through the engine once: N prompts and a seed for each
 make a baseline, N others (or the same) the run, and `compare_rates`, the function that `outrider gate check` judges
@@ -27,6 +27,7 @@ from outrider.gate.statistics import DRAFTING, LENGTH, Ratio
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE, ALARM_LEVEL, FIXED = 0.01, 0.01, 0.05
+POWER_CHECKS = 100
 Counts = NDArray[np.float64]  # [seeds, prompts, (steps, drafts, draft tokens, tokens, accepted at 1, 2, 3)]
 Draw = Callable[[np.random.Generator, int], tuple[Counts, Counts]]
 """(baseline, run), each [N, 7], of a check with N prompts."""
@@ -58,7 +59,6 @@ class Outcome:
     """Shares of checks that alarm, and what they could have seen."""
 
     gate: float
-    gate_without_tolerance: float
     fixed: float
     integers: float
     """Share of checks in which any count differs: what the same platform's entry would catch."""
@@ -76,11 +76,9 @@ def outcome(draw: Draw, *, num_prompts: int, checks: int, seed: int) -> Outcome:
         baseline_counts, run_counts = draw(rng, num_prompts)
         baseline, run = ratios(baseline_counts), ratios(run_counts)
         tests = compare_rates(list(zip(run, baseline, strict=True)), tolerance=TOLERANCE, alarm_level=ALARM_LEVEL)
-        strict = [abs(t.difference) if t.is_two_sided else -t.difference for t in tests]
         rows.append(
             (
                 not all(test.passed for test in tests),
-                any(fell > max(test.margin, 1e-12) for fell, test in zip(strict, tests, strict=True)),
                 fixed_alarms(baseline, run),
                 not np.array_equal(baseline_counts, run_counts),
                 -tests[-1].difference / tests[-1].baseline,
@@ -90,11 +88,10 @@ def outcome(draw: Draw, *, num_prompts: int, checks: int, seed: int) -> Outcome:
     columns = list(zip(*rows, strict=True))
     return Outcome(
         gate=float(np.mean(columns[0])),
-        gate_without_tolerance=float(np.mean(columns[1])),
-        fixed=float(np.mean(columns[2])),
-        integers=float(np.mean(columns[3])),
-        fall=float(np.mean(columns[4])),
-        sees=float(np.median(columns[5])),
+        fixed=float(np.mean(columns[1])),
+        integers=float(np.mean(columns[2])),
+        fall=float(np.mean(columns[3])),
+        sees=float(np.median(columns[4])),
     )
 
 
@@ -140,24 +137,28 @@ def mixed(healthy: Counts, damaged: Counts, share: float, rng: np.random.Generat
     return np.where(chosen[..., None], damaged, healthy[:num])
 
 
-DESIGNS = {"same prompts, same seeds": same_run, "same prompts, other seeds": same_prompts, "all anew": resampled}
+DESIGNS = {"same prompts, other seeds": same_prompts, "all anew": resampled}
+CASES = {
+    "same prompts and seeds, 40 prompts": (same_run, 40),
+    "same prompts and seeds, 120 prompts": (same_run, 120),
+    "same prompts, other seeds, 40 prompts": (same_prompts, 40),
+    "prompts and seeds anew, 40 prompts": (resampled, 40),
+}
 
 
 def false_alarms(healthy: Counts, *, checks: int, many: int) -> list[str]:
     """Tables of checks with nothing changed."""
     lines = [
-        "| prompts | drawn anew | checks | gate alarms | without its tolerance | fixed 5 % alarms "
-        "| a fall of the length seen in 4 of 5 |",
-        "|---|---|---|---|---|---|---|",
+        "| prompts | drawn anew | checks | gate alarms | fixed 5 % alarms | a fall of the length seen in 4 of 5 |",
+        "|---|---|---|---|---|---|",
     ]
     cases = [(40, name, checks) for name in ("all anew", "same prompts, other seeds")]
-    cases += [(num, name, many) for name in ("all anew", "same prompts, other seeds") for num in (5, 10, 20, 40)]
+    cases += [(num, name, many) for name in ("all anew", "same prompts, other seeds") for num in (8, 10, 20, 40)]
     for number, (num, name, count) in enumerate(cases):
         what = "prompts and seeds" if name == "all anew" else "seeds"
         found = outcome(DESIGNS[name](healthy, healthy), num_prompts=num, checks=count, seed=100 + number)
         lines.append(
             f"| {num} | {what} | {count} | {found.gate * count:.0f} ({found.gate:.2%}) "
-            f"| {found.gate_without_tolerance * count:.0f} ({found.gate_without_tolerance:.2%}) "
             f"| {found.fixed * count:.0f} ({found.fixed:.1%}) | {found.sees:.1%} |"
         )
         print(lines[-1], flush=True)
@@ -167,24 +168,23 @@ def false_alarms(healthy: Counts, *, checks: int, many: int) -> list[str]:
 def power(pools: dict[str, dict[str, Counts]], *, checks: int) -> tuple[list[str], dict[str, Outcome]]:
     """A table of damaged heads, and the outcomes of the ordinary check for the plot."""
     lines = [
-        "| damage | temperature | fall of the acceptance length | same platform: integers | gate, same prompts "
-        "and seeds | fixed 5 %, same runs | gate, all anew | fixed 5 %, same runs |",
-        "|---|---|---|---|---|---|---|---|",
+        "| damage | temperature | fall of the acceptance length | same platform: integers | gate, 40 prompts "
+        "| fixed 5 % | gate, 120 prompts | fixed 5 % | gate, 40 anew | fixed 5 % |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     shown = {}
     for number, name in enumerate(name for name in pools if name != "healthy"):
         for temperature in ("0", "1"):
             healthy, damaged = pools["healthy"][temperature], pools[name][temperature]
-            same, anew = (
-                outcome(design(healthy, damaged), num_prompts=40, checks=checks, seed=500 + number)
-                for design in (same_run, resampled)
+            few, many, anew = (
+                outcome(design(healthy, damaged), num_prompts=num, checks=checks, seed=500 + number)
+                for design, num in ((same_run, 40), (same_run, 120), (resampled, 40))
             )
             if temperature == "1":
-                shown[name] = same
-            lines.append(
-                f"| {name} | {temperature} | {same.fall:.1%} | {same.integers:.0%} | {same.gate:.0%} "
-                f"| {same.fixed:.0%} | {anew.gate:.0%} | {anew.fixed:.0%} |"
-            )
+                shown[name] = few
+            shares = [few.integers, few.gate, few.fixed, many.gate, many.fixed, anew.gate, anew.fixed]
+            cells = " | ".join(f"{share:.0%}" for share in shares)
+            lines.append(f"| {name} | {temperature} | {few.fall:.1%} | {cells} |")
             print(lines[-1], flush=True)
     return lines, shown
 
@@ -192,11 +192,11 @@ def power(pools: dict[str, dict[str, Counts]], *, checks: int) -> tuple[list[str
 def power_curves(healthy: Counts, damaged: Counts, *, checks: int) -> dict[str, list[Outcome]]:
     """Outcomes over falls from none to that of `damaged`, by design."""
     rng = np.random.default_rng(9)
-    curves: dict[str, list[Outcome]] = {name: [] for name in DESIGNS}
+    curves: dict[str, list[Outcome]] = {name: [] for name in CASES}
     for number, share in enumerate((0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)):
         other = mixed(healthy, damaged, share, rng)
-        for name, design in DESIGNS.items():
-            found = outcome(design(healthy, other), num_prompts=40, checks=checks, seed=900 + number)
+        for name, (design, num) in CASES.items():
+            found = outcome(design(healthy, other), num_prompts=num, checks=checks, seed=900 + number)
             curves[name].append(found)
     return curves
 
@@ -214,7 +214,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
     """Power over the fall, and by kind of damage."""
     mpl.use("Agg")
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), width_ratios=(1, 1.1))
-    for (name, curve), colour in zip(curves.items(), ("#1f6feb", "#2da44e", "#bf8700"), strict=True):
+    for (name, curve), colour in zip(curves.items(), ("#1f6feb", "#8250df", "#2da44e", "#bf8700"), strict=True):
         falls = [100 * found.fall for found in curve]
         left.plot(falls, [100 * found.gate for found in curve], "o-", color=colour, label=f"gate, {name}", ms=4)
         left.plot(
@@ -241,7 +241,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
         right.barh(places + offset, values, 0.25, color=colour, label=label)
     right.set_yticks(places, names, fontsize=8)
     right.invert_yaxis()
-    right.set(xlabel="checks that alarm, %", title="damaged heads, same prompts and seeds, temperature 1")
+    right.set(xlabel="checks that alarm, %", title="damaged heads, 40 prompts, same seeds, temperature 1")
     right.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -250,7 +250,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checks", type=int, default=200)
-    parser.add_argument("--many", type=int, default=4000)
+    parser.add_argument("--many", type=int, default=1000)
     arguments = parser.parse_args()
     document = json.loads((RESULTS / "gate-pools.json").read_text())
     pools = {
@@ -259,8 +259,8 @@ def main() -> None:
     }
     healthy = pools["healthy"]["1"]
     alarms = false_alarms(healthy, checks=arguments.checks, many=arguments.many)
-    table, shown = power(pools, checks=arguments.checks)
-    curves = power_curves(healthy, pools["weights noised by 0.2"]["1"], checks=arguments.checks)
+    table, shown = power(pools, checks=POWER_CHECKS)
+    curves = power_curves(healthy, pools["weights noised by 0.2"]["1"], checks=POWER_CHECKS)
     plot(curves, shown, RESULTS / "gate-evidence.png")
     falls = [f"| {name} | {smallest_fall(curve)} |" for name, curve in curves.items()]
     command = " ".join(["python -m benchmarks.gate_evidence", *sys.argv[1:]])
@@ -276,22 +276,26 @@ def main() -> None:
         "engine ran each request once; a check draws its baseline and its run from these. So the requests are real and "
         "the checks are resampled: a prompt with its seed may occur in several checks.",
         "",
-        f"Alarm level {ALARM_LEVEL:.0%} over five tests, tolerance {TOLERANCE:.0%}. *Without its tolerance*: the "
-        "interval alone decides. *Fixed 5 %*: acceptance length within 5 %, no position below 95 % of the baseline's.",
+        f"Alarm level {ALARM_LEVEL:.0%} over five tests, tolerance {TOLERANCE:.0%}. *Fixed 5 %*: acceptance "
+        "length within 5 %, no position below 95 % of the baseline's.",
         "",
         "## Nothing changed, temperature 1",
         "",
         *alarms,
         "",
-        "## Damaged heads, 40 prompts",
+        "## Damaged heads",
+        "",
+        "Baseline and run have the same prompts and seeds, as a check of the gate has, but for the last two columns. "
+        "The integers are compared on the baseline's platform, rates and the fixed 5 % elsewhere; each share is of "
+        f"{POWER_CHECKS} checks. A fixed tolerance catches small falls as often as it alarms at nothing: see above.",
         "",
         *table,
         "",
         "## Smallest fall of the acceptance length that is caught in 4 of 5 checks",
         "",
-        "40 prompts, temperature 1; graded falls are mixtures of healthy requests and those of the head noised by 0.2.",
+        "Temperature 1; graded falls are mixtures of healthy requests and those of the head noised by 0.2.",
         "",
-        "| what is drawn anew | fall |",
+        "| drawn | fall |",
         "|---|---|",
         *falls,
         "",

@@ -67,9 +67,9 @@ def test_a_platform_is_replaced_and_keeps_what_was_edited_by_hand(tmp_path):
 
 
 def test_an_entry_may_have_a_tolerance_of_its_own():
-    samples = [sample(str(index), steps=(0, 3, 3, 3, 3)) for index in range(6)]
+    samples = [sample(str(index), steps=(0, 3, 3, 3, 3)) for index in range(10)]
     baseline = Baseline(settings=settings(), entries=()).with_entry(measurement(samples))
-    now = measurement([sample(str(index), steps=(0, 3, 3, 3, 2)) for index in range(6)], key={**KEY, "torch": "9"})
+    now = measurement([sample(str(index), steps=(0, 3, 3, 3, 2)) for index in range(10)], key={**KEY, "torch": "9"})
     assert not check(baseline, now, title="t").verdict.passed
     (entry,) = baseline.entries
     loose = Baseline(

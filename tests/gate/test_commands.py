@@ -36,19 +36,19 @@ def run(*arguments, code):
 def prompts(tmp_path_factory):
     path = tmp_path_factory.mktemp("prompts") / "few.jsonl"
     entries = [json.loads(line) for line in (ZOO / "prompts.jsonl").read_text().splitlines()]
-    chosen = [entries[2], entries[3], entries[22], entries[25]]
-    chosen[3]["turns"].append("And twice as many?")
+    chosen = [entries[index] for index in (2, 3, 6, 9, 20, 22, 25, 27)]
+    chosen[7]["turns"].append("And twice as many?")
     path.write_text("".join(json.dumps(entry) + "\n" for entry in chosen))
     return path
 
 
 @pytest.fixture(scope="module")
 def recorded(prompts, tmp_path_factory):
-    """A baseline of four prompts, recorded through the command line."""
+    """A baseline of eight prompts, recorded through the command line."""
     path = tmp_path_factory.mktemp("baseline") / "few.toml"
-    options = ["--prompts", prompts, "--baseline", path, "--max-tokens", 16]
+    options = ["--prompts", prompts, "--baseline", path, "--max-tokens", 12]
     text = run("record", *TARGET, "--speculative-config", json.dumps(EAGLE3), *options, code=0)
-    assert "4 requests" in text and "1 platform entries" in text
+    assert "8 requests" in text and "1 platform entries" in text
     return path
 
 
@@ -81,7 +81,7 @@ def damaged_head(directory):
 def test_the_same_again_passes_and_writes_its_reports(baseline, tmp_path):
     reports = ["--junit", tmp_path / "out" / "j.xml", "--html", tmp_path / "out" / "h.html"]
     text = run("check", "--baseline", baseline, *reports, code=0)
-    assert "PASS: every integer and digest of 4 requests equals the baseline" in text
+    assert "PASS: every integer and digest of 8 requests equals the baseline" in text
     assert ET.parse(tmp_path / "out" / "j.xml").getroot().get("failures") == "0"
     assert "<svg" in (tmp_path / "out" / "h.html").read_text()
 
@@ -107,7 +107,7 @@ def test_another_text_is_the_targets_doing(baseline, monkeypatch):
 
     monkeypatch.setattr(measure, "_sample", sample)
     text = run("check", "--baseline", baseline, code=1)
-    assert "the text changed in 1 of 4 requests: the target changed (first in prompt 4, turn 1, output token 9)" in text
+    assert "the text changed in 1 of 8 requests: the target changed (first in prompt 4, turn 1, output token 9)" in text
 
 
 def test_elsewhere_rates_are_judged_and_the_fallback_is_said(baseline, tmp_path):
@@ -115,7 +115,7 @@ def test_elsewhere_rates_are_judged_and_the_fallback_is_said(baseline, tmp_path)
     edit(baseline, f'capability = "{here}"', 'capability = "of another CPU"')
     text = run("check", "--baseline", baseline, "--html", tmp_path / "h.html", code=0)
     assert "no entry of its own; compared with the default entry" in text and "no rate left its bounds" in text
-    text = run("record", *TARGET, "--speculative-config", json.dumps(EAGLE3), "--max-tokens", 16,
+    text = run("record", *TARGET, "--speculative-config", json.dumps(EAGLE3), "--max-tokens", 12,
                "--prompts", read_baseline(baseline).settings.prompts, "--baseline", baseline, code=0)  # fmt: skip
     assert "2 platform entries" in text
     assert "integers and digests must be equal" in run("check", "--baseline", baseline, code=0)
@@ -124,7 +124,7 @@ def test_elsewhere_rates_are_judged_and_the_fallback_is_said(baseline, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--max-tokens", 17], "max_tokens=17 is not the baseline's 16"),
+        (["--max-tokens", 17], "max_tokens=17 is not the baseline's 12"),
         (["--temperature", 0.5], "temperature=0.5 is not the baseline's 0.0"),
         (["--seed", 3], "seed=3 is not the baseline's 0"),
         (["--all-turns"], "all_turns=True is not the baseline's False"),
@@ -194,7 +194,7 @@ def test_record_refuses_what_cannot_be_gated(baseline, prompts, tmp_path):
                "prompt_lookup_max": 64}), code=2)  # fmt: skip
     assert "the drafter proposed nothing" in text
     text = run(*common, "--baseline", baseline, "--speculative-config", json.dumps(EAGLE3), code=2)
-    assert "was recorded with max_tokens=16, this is 128" in text
+    assert "was recorded with max_tokens=12, this is 128" in text
     assert not (tmp_path / "new.toml").exists()
 
 
@@ -209,14 +209,17 @@ def test_counts_do_not_depend_on_the_crowd_and_follow_the_turns(prompts, tmp_pat
         for options in ({}, {"max_num_seqs": 1, "enable_prefix_caching": False})
     ]  # fmt: skip
     assert runs[0].samples == runs[1].samples
-    assert [(sample.turn, sample.seed) for sample in runs[0].samples] == [(1, 3), (1, 4), (1, 5), (1, 6), (2, 6)]
+    assert [(sample.turn, sample.seed) for sample in runs[0].samples] == [
+        *((1, seed) for seed in range(3, 11)),
+        (2, 10),
+    ]
 
 
 def test_compare_scores_drafters_on_the_same_tokens(prompts):
     ngram = json.dumps({"method": "ngram", "num_speculative_tokens": 3})
     options = [*TARGET, "--prompts", prompts, "--max-tokens", 8]
     text = run("compare", json.dumps(EAGLE3), ngram, *options, "--cost-ratio", 0.1, "--cost-ratio", 0, code=0)
-    assert "A k=3" in text and "B k=3" in text and "of 32 output tokens, the same for both" in text
+    assert "A k=3" in text and "B k=3" in text and "of 64 output tokens, the same for both" in text
     text = run("compare", json.dumps(EAGLE3), *options, "--k", "1,2", "--cost-ratio", 0.3, code=0)
     assert "A k=1" in text and "A k=2" in text and "← best" in text
     assert "Give one for each" in run("compare", ngram, ngram, *options, "--cost-ratio", 1, code=2)

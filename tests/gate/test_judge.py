@@ -133,9 +133,11 @@ def test_other_prompts_seeds_or_turns_are_refused():
         verdict(BASELINE[1:], is_exact=False)
 
 
-def test_one_prompt_is_too_few_for_an_interval():
-    with pytest.raises(GateError, match="at least 2"):
-        judge(measurement(BASELINE[:1]), BASELINE[:1], is_exact=False, tolerance=0.0, alarm_level=0.01)
+def test_seven_prompts_are_too_few_for_bounds_and_enough_for_integers():
+    few = BASELINE[:7]
+    with pytest.raises(GateError, match="has 7 prompts; at an alarm level of 1.0% fewer than 8 cannot show a fall"):
+        judge(measurement(few), few, is_exact=False, tolerance=0.0, alarm_level=0.01)
+    assert judge(measurement(few), few, is_exact=True, tolerance=0.0, alarm_level=0.01).passed
 
 
 def test_a_later_turn_may_have_another_prompt_because_an_answer_differs():

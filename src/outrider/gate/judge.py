@@ -2,13 +2,13 @@
 
 On the platform of the baseline every integer must be equal, because the engine is exact. Elsewhere, and over HTTP,
 each rate gets a bound. With b the baseline, τ the entry's relative tolerance, SE the standard error of the paired
-difference (`statistics.py`), m the number of tests and α the alarm level:
+difference and c the critical value of all tests together at the alarm level (`statistics.py`):
 
-    one-sided (positions, steps with drafts)    fails if  b − now   > max(τ·b, t(1 − α/m)·SE)
-    two-sided (mean acceptance length)          fails if |b − now|  > max(τ·b, t(1 − α/2m)·SE)
+    one-sided (positions, steps with drafts)    fails if  b − now   > max(τ·b, c·SE)
+    two-sided (mean acceptance length)          fails if |b − now|  > max(τ·b, c·SE)
 
 So a change is reported when it is both larger than the tolerance and larger than noise explains, and with nothing
-changed the whole check alarms with probability α at most (Bonferroni). An improvement can fail only the two-sided test,
+changed the whole check alarms with the stated probability at most. An improvement can fail only the two-sided test,
 which then says so: the baseline no longer describes the drafter.
 """
 
@@ -20,10 +20,6 @@ from outrider.gate import statistics
 from outrider.gate.errors import GateError
 from outrider.gate.sample import Measurement, Sample
 from outrider.gate.statistics import LENGTH, Ratio
-
-MIN_PROMPTS = 2
-"""Fewer have no spread: nothing can be said about noise."""
-
 
 class Moved(StrEnum):
     """What differs in one request."""
@@ -153,10 +149,11 @@ def judge(
             strict=True,
         )
     ]
-    if not is_exact and len({sample.prompt for sample in baseline}) < MIN_PROMPTS:
+    num_prompts, fewest = len({sample.prompt for sample in baseline}), statistics.fewest_prompts(alarm_level)
+    if not is_exact and num_prompts < fewest:
         raise GateError(
-            f"the baseline has {len({sample.prompt for sample in baseline})} prompt, and an interval clustered by "
-            f"prompt needs at least {MIN_PROMPTS}. Record with more prompts."
+            f"the baseline has {num_prompts} prompts; at an alarm level of {alarm_level:.1%} fewer than {fewest} cannot "
+            "show a fall. Record with more prompts."
         )
     tests = compare_rates(pairs, tolerance=tolerance, alarm_level=alarm_level)
     return Verdict(
@@ -170,11 +167,12 @@ def judge(
 
 def compare_rates(pairs: Sequence[tuple[Ratio, Ratio]], *, tolerance: float, alarm_level: float) -> list[Test]:
     """One test for each (now, baseline); together they alarm without cause with probability alarm_level at most."""
+    two_sided = [baseline.name == LENGTH for _, baseline in pairs]
+    critical = statistics.critical_value(pairs, two_sided, alarm_level=alarm_level)
     tests = []
-    for now, baseline in pairs:
-        is_two_sided = baseline.name == LENGTH
+    for (now, baseline), is_two_sided in zip(pairs, two_sided, strict=True):
         difference = statistics.difference(now, baseline)
-        margin = difference.margin(alarm_level / len(pairs) / (2 if is_two_sided else 1))
+        margin = critical * difference.standard_error
         forgiven = tolerance * baseline.value
         tests.append(
             Test(

@@ -2,12 +2,19 @@
 
 Steps of one prompt are alike, so the prompt is the unit: a rate is a ratio of sums over prompts, and its standard error
 comes from the jackknife that leaves out one prompt at a time. Two runs are compared as pairs, prompt by prompt, which
-is valid whether the pairs have everything in common or nothing. The difference over its standard error is
-compared with Student's t. Its degrees of freedom are those of the *effective* number of prompts, (Σw)² / Σw² of the
-steps w that each prompt brings: a few long prompts among many short ones count as few (Carter, Schnepel and
-Steigerwald 2017, in spirit; MacKinnon, Nielsen and Webb 2023 on the jackknife with few clusters).
+is valid whether the pairs have everything in common or nothing.
+
+A family of tests gets one critical value from swaps: with nothing changed, baseline and run of a prompt could be
+exchanged and nobody would know, so exchanging them at random gives the distribution of the largest studentised
+difference, with all its correlation between tests and whatever shape the counts have. The level holds for any number of
+prompts (Westfall and Young 1993 on the maximum; Lehmann and Romano 2005, 15.2 on exactness).
+
+Intervals for plots and comparisons use Student's t with the *effective* number of prompts, (Σw)² / Σw² of the steps w that
+each brings: a few long prompts among many short ones count as few (in the spirit of Carter, Schnepel and Steigerwald
+2017; MacKinnon, Nielsen and Webb 2023 on the jackknife with few clusters).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +26,9 @@ from outrider.gate.sample import Sample
 
 Counts = NDArray[np.float64]
 """[num_prompts], a sum over the turns of each prompt."""
+
+NUM_SWAPS = 2000
+"""Random exchanges; more change nothing but the luck of a quantile. The generator's seed is fixed."""
 
 POWER = 0.8
 """Probability with which the smallest detectable fall is caught."""
@@ -69,25 +79,62 @@ def _divided(numerator: Counts, denominator: Counts) -> Counts:
 
 def estimate(ratio: Ratio) -> Estimate:
     """One rate."""
-    return _jackknife(ratio.value, ratio.without_each, weights=ratio.denominators)
+    return _estimate(ratio.value, _jackknife_error(ratio.without_each), weights=ratio.denominators)
 
 
 def difference(now: Ratio, baseline: Ratio) -> Estimate:
     """now − baseline, paired by prompt: entry i of both is the same prompt."""
-    return _jackknife(
-        now.value - baseline.value,
-        now.without_each - baseline.without_each,
-        weights=now.denominators + baseline.denominators,
-    )
+    error = _jackknife_error(now.without_each - baseline.without_each)
+    return _estimate(now.value - baseline.value, error, weights=now.denominators + baseline.denominators)
 
 
-def _jackknife(value: float, without_each: Counts, *, weights: Counts) -> Estimate:
-    count = len(without_each)
-    if count < 2:
+def _jackknife_error(without_each: Counts) -> Counts:
+    """Standard errors [...] from values with one prompt left out, [..., num_prompts]."""
+    count = without_each.shape[-1]
+    spread = without_each - without_each.mean(axis=-1, keepdims=True)
+    error: Counts = np.sqrt((count - 1) / count * (spread * spread).sum(axis=-1))
+    return error
+
+
+def _estimate(value: float, error: Counts, *, weights: Counts) -> Estimate:
+    if len(weights) < 2:
         return Estimate(value=value, standard_error=float("inf"), df=0.0)
-    spread = without_each - without_each.mean()
-    variance = (count - 1) / count * float((spread * spread).sum())
-    return Estimate(value=value, standard_error=variance**0.5, df=max(effective_number(weights) - 1.0, 0.0))
+    return Estimate(value=value, standard_error=float(error), df=max(effective_number(weights) - 1.0, 0.0))
+
+
+def critical_value(pairs: Sequence[tuple[Ratio, Ratio]], two_sided: Sequence[bool], *, alarm_level: float) -> float:
+    """Standard errors by which a difference must pass zero so that all tests together alarm at `alarm_level` at most.
+
+    `pairs`: (now, baseline) of each test, the same prompts in all; a one-sided test looks for a fall only.
+    """
+    num_prompts = len(pairs[0][0].numerators)
+    swaps = np.random.default_rng(0).random((NUM_SWAPS, num_prompts)) < 0.5
+    swaps[0] = False  # what was observed is one of the arrangements
+    largest = np.zeros(NUM_SWAPS)
+    for (now, baseline), is_two_sided in zip(pairs, two_sided, strict=True):
+        numerators = _swapped(now.numerators, baseline.numerators, swaps)
+        denominators = _swapped(now.denominators, baseline.denominators, swaps)
+        values, lefts = [], []
+        for numerator, denominator in zip(numerators, denominators, strict=True):
+            total = numerator.sum(axis=1), denominator.sum(axis=1)
+            values.append(_divided(*total))
+            lefts.append(_divided(total[0][:, None] - numerator, total[1][:, None] - denominator))
+        fall = values[1] - values[0]
+        error = _jackknife_error(lefts[0] - lefts[1])
+        studentised = _divided(np.abs(fall) if is_two_sided else fall, error)
+        largest = np.maximum(largest, studentised)
+    allowed = int(alarm_level * NUM_SWAPS)  # arrangements that may lie above
+    return float(np.sort(largest)[NUM_SWAPS - 1 - allowed]) * (1.0 + 1e-9)
+
+
+def _swapped(now: Counts, baseline: Counts, swaps: NDArray[np.bool_]) -> tuple[Counts, Counts]:
+    """(now, baseline), each [num_swaps, num_prompts], with the prompts that `swaps` marks exchanged."""
+    return np.where(swaps, baseline, now), np.where(swaps, now, baseline)
+
+
+def fewest_prompts(alarm_level: float) -> int:
+    """The fewest prompts of which all falling is rarer than `alarm_level`, on both sides."""
+    return 1 + math.ceil(math.log2(1.0 / alarm_level))
 
 
 def effective_number(weights: Counts) -> float:
