@@ -135,7 +135,7 @@ def test_other_prompts_seeds_or_turns_are_refused():
 
 def test_seven_prompts_are_too_few_for_bounds_and_enough_for_integers():
     few = BASELINE[:7]
-    with pytest.raises(GateError, match="has 7 prompts; at an alarm level of 1.0% fewer than 8 cannot show a fall"):
+    with pytest.raises(GateError, match=r"has 7 prompts; at an alarm level of 1\.0% fewer than 8 cannot show a fall"):
         judge(measurement(few), few, is_exact=False, tolerance=0.0, alarm_level=0.01)
     assert judge(measurement(few), few, is_exact=True, tolerance=0.0, alarm_level=0.01).passed
 

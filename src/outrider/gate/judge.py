@@ -21,6 +21,7 @@ from outrider.gate.errors import GateError
 from outrider.gate.sample import Measurement, Sample
 from outrider.gate.statistics import LENGTH, Ratio
 
+
 class Moved(StrEnum):
     """What differs in one request."""
 
@@ -152,8 +153,8 @@ def judge(
     num_prompts, fewest = len({sample.prompt for sample in baseline}), statistics.fewest_prompts(alarm_level)
     if not is_exact and num_prompts < fewest:
         raise GateError(
-            f"the baseline has {num_prompts} prompts; at an alarm level of {alarm_level:.1%} fewer than {fewest} cannot "
-            "show a fall. Record with more prompts."
+            f"the baseline has {num_prompts} prompts; at an alarm level of {alarm_level:.1%} fewer than {fewest} "
+            "cannot show a fall. Record with more prompts."
         )
     tests = compare_rates(pairs, tolerance=tolerance, alarm_level=alarm_level)
     return Verdict(

@@ -9,9 +9,9 @@ exchanged and nobody would know, so exchanging them at random gives the distribu
 difference, with all its correlation between tests and whatever shape the counts have. The level holds for any number of
 prompts (Westfall and Young 1993 on the maximum; Lehmann and Romano 2005, 15.2 on exactness).
 
-Intervals for plots and comparisons use Student's t with the *effective* number of prompts, (Σw)² / Σw² of the steps w that
-each brings: a few long prompts among many short ones count as few (in the spirit of Carter, Schnepel and Steigerwald
-2017; MacKinnon, Nielsen and Webb 2023 on the jackknife with few clusters).
+Intervals for plots and comparisons use Student's t with the *effective* number of prompts, (Σw)² / Σw² of the steps w
+that each brings: a few long prompts among many short ones count as few (in the spirit of Carter, Schnepel and
+Steigerwald 2017; MacKinnon, Nielsen and Webb 2023 on the jackknife with few clusters).
 """
 
 import math
@@ -27,8 +27,8 @@ from outrider.gate.sample import Sample
 Counts = NDArray[np.float64]
 """[num_prompts], a sum over the turns of each prompt."""
 
-NUM_SWAPS = 2000
-"""Random exchanges; more change nothing but the luck of a quantile. The generator's seed is fixed."""
+NUM_SWAPS = 2048
+"""Most exchanges tried: all there are for up to 11 prompts."""
 
 POWER = 0.8
 """Probability with which the smallest detectable fall is caught."""
@@ -107,10 +107,8 @@ def critical_value(pairs: Sequence[tuple[Ratio, Ratio]], two_sided: Sequence[boo
 
     `pairs`: (now, baseline) of each test, the same prompts in all; a one-sided test looks for a fall only.
     """
-    num_prompts = len(pairs[0][0].numerators)
-    swaps = np.random.default_rng(0).random((NUM_SWAPS, num_prompts)) < 0.5
-    swaps[0] = False  # what was observed is one of the arrangements
-    largest = np.zeros(NUM_SWAPS)
+    swaps = arrangements(len(pairs[0][0].numerators))
+    largest = np.zeros(len(swaps))
     for (now, baseline), is_two_sided in zip(pairs, two_sided, strict=True):
         numerators = _swapped(now.numerators, baseline.numerators, swaps)
         denominators = _swapped(now.denominators, baseline.denominators, swaps)
@@ -123,8 +121,20 @@ def critical_value(pairs: Sequence[tuple[Ratio, Ratio]], two_sided: Sequence[boo
         error = _jackknife_error(lefts[0] - lefts[1])
         studentised = _divided(np.abs(fall) if is_two_sided else fall, error)
         largest = np.maximum(largest, studentised)
-    allowed = int(alarm_level * NUM_SWAPS)  # arrangements that may lie above
-    return float(np.sort(largest)[NUM_SWAPS - 1 - allowed]) * (1.0 + 1e-9)
+    allowed = int(alarm_level * len(swaps))  # arrangements that may lie above
+    return float(np.sort(largest)[len(swaps) - 1 - allowed]) * (1.0 + 1e-9)
+
+
+def arrangements(num_prompts: int) -> NDArray[np.bool_]:
+    """[num, num_prompts]: which prompts exchange baseline and run. All ways, or NUM_SWAPS of them for many prompts.
+
+    The first is what was observed. The generator's seed is fixed, so that a check repeated gives the same verdict.
+    """
+    if 2**num_prompts <= NUM_SWAPS:
+        return (np.arange(2**num_prompts)[:, None] >> np.arange(num_prompts) & 1).astype(bool)
+    swaps = np.random.default_rng(0).random((NUM_SWAPS, num_prompts)) < 0.5
+    swaps[0] = False
+    return swaps
 
 
 def _swapped(now: Counts, baseline: Counts, swaps: NDArray[np.bool_]) -> tuple[Counts, Counts]:
