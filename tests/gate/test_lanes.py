@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from outrider.gate.baseline import read_baseline
+from outrider.gate.baseline import Baseline, Settings, read_baseline, write_baseline
 from outrider.gate.errors import GateError
 from outrider.gate.lanes import buildkite_steps, changed_files, github_matrix, matches, read_lanes, table
+
+from .samples_made_here import measurement, sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +88,26 @@ def test_a_change_calls_for_the_lanes_of_its_files(lanes):
     assert names(lanes.due(["src/sampling/noise.py"])) == ["drafter: greedy", "broken"]
     assert names(lanes.due(["src/kernels/x.py", "src/speculation/y.py"])) == ["drafter: greedy", "kernels", "broken"]
     assert names(lanes.due([], is_nightly=True)) == ["drafter: greedy", "kernels", "broken", "all night"]
+
+
+def test_a_lane_chooses_baselines_by_pattern_and_mark(tmp_path):
+    for name, marks in (("a", ["slow", "big"]), ("b", []), ("c", ["slow"])):
+        made = Settings(
+            model="m", speculative_config={}, num_speculative_tokens=3, prompts="p", prompts_digest="0", marks=marks
+        )
+        baseline = Baseline(settings=made, entries=()).with_entry(measurement([sample("1")]))
+        write_baseline(baseline, tmp_path / "b" / f"{name}.toml")
+
+    def entries(lines):
+        text = FILE.replace('entries = ["b/a.toml"]', lines)
+        (tmp_path / "lanes.toml").write_text(text)
+        return read_lanes(tmp_path / "lanes.toml").lanes[0].entries
+
+    assert entries('entries = ["b/*.toml"]') == ["b/a.toml", "b/b.toml", "b/c.toml"]
+    assert entries('entries = ["b/*.toml"]\nmarks = ["slow"]') == ["b/a.toml", "b/c.toml"]
+    assert entries('entries = ["b/c.toml", "b/a.toml"]\nmarks = ["slow", "big"]') == ["b/a.toml"]
+    with pytest.raises(GateError, match="no baseline is called 'x/"):
+        entries('entries = ["x/*.toml"]')
 
 
 def test_github_matrix(lanes):

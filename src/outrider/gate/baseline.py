@@ -46,7 +46,7 @@ class Settings:
     """Attention backends that this gate does not run on, each with the reason."""
     required_memory_gib: float = 0.0
     marks: list[str] = field(default_factory=list)
-    """Free words by which lanes choose entries."""
+    """Free words, by which a lane chooses among baselines."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alarm_level <= 0.01:

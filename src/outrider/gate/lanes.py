@@ -9,10 +9,11 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from outrider.gate.baseline import read_baseline
 from outrider.gate.errors import GateError
 
 CHANGE, NIGHTLY = "change", "nightly"
@@ -38,7 +39,9 @@ class Lane:
     sources: list[str]
     """Globs of files from the repository's root: *, ** across folders, {a,b}."""
     entries: list[str]
-    """Baseline files that `outrider gate check` runs."""
+    """Baseline files that `outrider gate check` runs; * and ? stand for several."""
+    marks: list[str]
+    """Of those, the ones that carry all these marks."""
     tests: list[str]
     """Arguments of pytest."""
     command: str
@@ -115,7 +118,23 @@ def read_lanes(path: Path) -> Lanes:
             raise GateError(f"{path}: lane {lane.name!r} has schedule {lane.schedule!r}: 'change' or 'nightly'.")
         if not lane.commands:
             raise GateError(f"{path}: lane {lane.name!r} runs nothing. Give entries, tests or a command.")
-    return Lanes(hardware=hardware, lanes=lanes)
+    return Lanes(hardware=hardware, lanes=tuple(_with_entries(lane, path.resolve().parent) for lane in lanes))
+
+
+def _with_entries(lane: Lane, root: Path) -> Lane:
+    """The same with its patterns replaced by files, and those without its marks left out."""
+    found: list[str] = []
+    for pattern in lane.entries:
+        if "*" not in pattern and "?" not in pattern:
+            found.append(pattern)
+            continue
+        paths = sorted(str(path.relative_to(root)) for path in root.glob(pattern))
+        if not paths:
+            raise GateError(f"lane {lane.name!r}: no baseline is called {pattern!r}. Record one, or remove it.")
+        found += paths
+    if lane.marks:
+        found = [entry for entry in found if set(lane.marks) <= set(read_baseline(root / entry).settings.marks)]
+    return replace(lane, entries=found)
 
 
 def _lane(values: dict[str, Any], path: Path) -> Lane:
@@ -123,7 +142,7 @@ def _lane(values: dict[str, Any], path: Path) -> Lane:
     unknown = set(values) - known
     if unknown:
         raise GateError(f"{path}: a lane has {sorted(unknown)}, which is not known. Known: {sorted(known)}.")
-    return Lane(**{"sources": [], "entries": [], "tests": [], "command": "", **values})
+    return Lane(**{"sources": [], "entries": [], "marks": [], "tests": [], "command": "", **values})
 
 
 def changed_files(since: str, *, root: Path) -> list[str]:
