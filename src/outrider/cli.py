@@ -1,4 +1,4 @@
-"""The command line: `outrider generate | info | demo | bench`. Parses, calls `LLM`, prints; no logic of the engine."""
+"""The command line: `outrider generate | info | demo | bench | gate`. Parses, calls `LLM`, prints; no engine logic."""
 
 import json
 import sys
@@ -15,6 +15,7 @@ from outrider.bench.cli import app as bench
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
+from outrider.gate.commands import app as gate
 from outrider.llm import LLM
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench", no_args_is_help=True)
+app.add_typer(gate, name="gate", no_args_is_help=True)
 console = Console(highlight=False)
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"

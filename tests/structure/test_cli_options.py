@@ -17,6 +17,7 @@ MEASURES = [
     "--temperature",
     "--top-p",
 ]
+GATE_RUN = ["--all-turns", "--max-tokens", "--no-all-turns", "--seed", "--temperature"]
 
 COMMANDS = {
     "generate": [
@@ -46,6 +47,27 @@ COMMANDS = {
     ],
     "bench throughput": [*RUNS_A_MODEL, *MEASURES, "--dataset-path", "--max-concurrency", "--num-prompts"],
     "bench host": ["--batch-size", "--model", "--num-iters", "--output-json"],
+    "gate record": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
+    "gate check": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],
+    "gate compare": [
+        *(name for name in RUNS_A_MODEL if name != "--speculative-config"),
+        *GATE_RUN,
+        "--cost-ratio",
+        "--k",
+        "--prompts",
+        "drafters",
+    ],
+    "gate accuracy": [
+        *RUNS_A_MODEL,
+        "--baseline",
+        "--few-shot",
+        "--max-tokens",
+        "--no-record",
+        "--questions",
+        "--record",
+        "--threshold",
+    ],
+    "gate lanes": ["--file", "--format", "--nightly", "--no-nightly", "--since"],
 }
 
 

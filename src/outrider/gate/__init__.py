@@ -1,0 +1,1 @@
+"""`outrider gate`: has a drafter become worse? Record a baseline, check against it, compare drafters."""

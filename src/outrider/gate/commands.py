@@ -1,0 +1,331 @@
+"""`outrider gate record | check | compare | accuracy | lanes`. Parses, calls, prints.
+
+Exit codes: 0 pass, 1 regression, 2 could not run; an unexpected error is 2 as well, or a crash would be a verdict.
+"""
+
+import functools
+import string
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from outrider.core.errors import OutriderError
+from outrider.gate import accuracy as accuracy_gate
+from outrider.gate import compare as comparing
+from outrider.gate import compare_report, report
+from outrider.gate import lanes as lane_files
+from outrider.gate.baseline import Baseline, Settings, read_baseline, write_baseline
+from outrider.gate.check import check as check_measurement
+from outrider.gate.errors import GateError
+from outrider.gate.grading import check_questions
+from outrider.gate.html import html as html_document
+from outrider.gate.junit import junit as junit_document
+from outrider.gate.junit import junit_not_run
+from outrider.gate.measure import open_engine
+from outrider.gate.prompts import digest_of, read_prompts
+from outrider.gate.source import (
+    Source,
+    check_k,
+    check_same_run,
+    parse_speculative,
+    prompts_for_check,
+    settings_for_check,
+)
+from outrider.llm import LLM
+
+PASS, REGRESSION, COULD_NOT_RUN = 0, 1, 2
+
+app = typer.Typer(
+    help="Has a drafter become worse? Exit codes: 0 pass, 1 regression, 2 could not run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+if not console.is_terminal:  # a log: no reason to fold tables at 80 columns
+    console.width = 112
+errors = Console(stderr=True, highlight=False)
+
+Model = Annotated[str, typer.Option(help="Model directory, or the served name with --endpoint.")]
+Speculative = Annotated[str, typer.Option(help='JSON, e.g. \'{"method": "ngram", "num_speculative_tokens": 3}\'.')]
+Prompts = Annotated[Path, typer.Option(help="MT-Bench, Spec-Bench or GSM8K .jsonl, ShareGPT .json, or .txt lines.")]
+BaselineFile = Annotated[Path, typer.Option(help="TOML file; a platform is added to it.")]
+MaxTokens = Annotated[int, typer.Option(help="Most output tokens of a request.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first prompt; the next has one more.")]
+AllTurns = Annotated[bool, typer.Option(help="All turns of a prompt, not only the first.")]
+Device = Annotated[str, typer.Option(help="auto, or a device's name.")]
+AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+Endpoint = Annotated[str | None, typer.Option(help="Address of a running vLLM, SGLang or Outrider server.")]
+
+
+def gated(command: Callable[..., bool]) -> Callable[..., None]:
+    """Turns what a command finds into its exit code."""
+
+    @functools.wraps(command)
+    def run(*args: object, **options: object) -> None:
+        try:
+            passed = command(*args, **options)
+        except OutriderError as error:
+            errors.print(f"outrider gate: could not run: {error}", style="red", markup=False)
+            raise typer.Exit(COULD_NOT_RUN) from None
+        except Exception:
+            errors.print(traceback.format_exc(), markup=False)
+            errors.print("outrider gate: could not run: an unexpected error, see above", style="red")
+            raise typer.Exit(COULD_NOT_RUN) from None
+        raise typer.Exit(PASS if passed else REGRESSION)
+
+    return run
+
+
+@app.command()
+@gated
+def record(
+    model: Model,
+    prompts: Prompts,
+    baseline: BaselineFile,
+    speculative_config: Speculative = "{}",
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    all_turns: AllTurns = False,
+    endpoint: Endpoint = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+) -> bool:
+    """Run the prompts and write what the drafter did as this platform's entry of the baseline file."""
+    source = Source(endpoint=endpoint, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
+    speculative = parse_speculative(speculative_config)
+    if endpoint is None and not speculative:
+        raise GateError("record needs --speculative-config: without a drafter there is nothing to gate.")
+    listed = read_prompts(prompts)
+    settings = Settings(
+        model=model,
+        speculative_config=speculative,
+        num_speculative_tokens=speculative.get("num_speculative_tokens", 0),
+        prompts=str(prompts),
+        prompts_digest=digest_of(listed),
+        all_turns=all_turns,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    measurement = source.measure(settings, listed)
+    settings = replace(settings, num_speculative_tokens=measurement.num_drafts)
+    if baseline.exists():
+        recorded = read_baseline(baseline)
+        check_same_run(settings, recorded.settings, baseline)
+    else:
+        recorded = Baseline(settings=settings, entries=())
+    if not measurement.stats.num_drafts:
+        raise GateError("the drafter proposed nothing: there is nothing to gate. Check --speculative-config.")
+    written = recorded.with_entry(measurement)
+    write_baseline(written, baseline)
+    stats = measurement.stats
+    rates = " / ".join(f"{rate:.4f}" for rate in stats.acceptance_rate_per_pos) or "not told by the server"
+    console.print(
+        f"{baseline}: {len(measurement.samples)} requests, acceptance length {stats.mean_acceptance_length:.4f}, rates "
+        f"{rates}; {len(written.entries)} platform entries",
+        markup=False,
+    )
+    return True
+
+
+@app.command()
+@gated
+def check(
+    baseline: Annotated[Path, typer.Option(help="TOML file that `record` wrote.")],
+    model: Annotated[str | None, typer.Option(help="Model directory; unset: the baseline's.")] = None,
+    speculative_config: Annotated[str | None, typer.Option(help="JSON; unset: the baseline's. k is pinned.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file; unset: the baseline's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Must be the baseline's.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Must be the baseline's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Must be the baseline's.")] = None,
+    all_turns: Annotated[bool | None, typer.Option(help="Must be the baseline's.")] = None,
+    endpoint: Endpoint = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML report with plots here.")] = None,
+) -> bool:
+    """Run the baseline's prompts again: equal integers on its platform, rates within bounds elsewhere."""
+    title = baseline.stem
+    source = Source(endpoint=endpoint, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
+    try:
+        recorded = read_baseline(baseline)
+        settings = settings_for_check(
+            recorded,
+            model=model,
+            speculative_config=None if speculative_config is None else parse_speculative(speculative_config),
+            prompts=None if prompts is None else str(prompts),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            all_turns=all_turns,
+        )
+        measurement = source.measure(settings, prompts_for_check(settings))
+        check_k(measurement, settings)
+        result = check_measurement(recorded, measurement, title=title)
+    except OutriderError as error:
+        _write(junit, junit_not_run(title, str(error)))
+        raise
+    console.print(report.screen(result))
+    _write(junit, junit_document(result))
+    _write(html, html_document(result))
+    return result.verdict.passed
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@app.command()
+@gated
+def compare(
+    drafters: Annotated[list[str], typer.Argument(help="speculative_config of each drafter, as JSON.")],
+    model: Model,
+    prompts: Prompts,
+    k: Annotated[str, typer.Option(help="Numbers of drafts to try, e.g. 1,2,3; unset: each drafter's own.")] = "",
+    cost_ratio: Annotated[
+        list[float] | None, typer.Option(help="Cost of a draft token over a target step, for each drafter in turn.")
+    ] = None,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    all_turns: AllTurns = False,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+) -> bool:
+    """Score drafters, or numbers of drafts, on the same tokens: which is better, by how much, how certainly, where."""
+    source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
+    listed = read_prompts(prompts)
+    ratios = cost_ratio or [0.0] * len(drafters)
+    if len(drafters) > len(string.ascii_uppercase):
+        raise GateError(f"{len(drafters)} drafters are too many: at most {len(string.ascii_uppercase)} have letters.")
+    if len(ratios) != len(drafters):
+        raise GateError(f"{len(ratios)} --cost-ratio for {len(drafters)} drafters. Give one for each.")
+    try:
+        numbers = [int(number) for number in k.split(",")] if k else [None]
+    except ValueError as error:
+        raise GateError(f"--k {k!r} is no list of numbers. Example: --k 1,2,3.") from error
+    candidates = []
+    for letter, (text, ratio) in zip(string.ascii_uppercase, zip(drafters, ratios, strict=True), strict=False):
+        console.print(f"{letter}: {text}", markup=False)
+        for number in numbers:
+            config = parse_speculative(text) | ({} if number is None else {"num_speculative_tokens": number})
+            settings = Settings(
+                model=model,
+                speculative_config=config,
+                num_speculative_tokens=config.get("num_speculative_tokens", 0),
+                prompts=str(prompts),
+                prompts_digest=digest_of(listed),
+                all_turns=all_turns,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed,
+            )
+            measurement = source.measure(settings, listed)
+            name = f"{letter} k={measurement.num_drafts}"
+            candidates.append(
+                comparing.Candidate(
+                    name=name, num_drafts=measurement.num_drafts, cost_ratio=ratio, measurement=measurement
+                )
+            )
+    comparing.check_same_trajectory(candidates)
+    console.print(compare_report.candidates_table(candidates))
+    for other in candidates[1:]:
+        comparison = comparing.compare(candidates[0], other, num_comparisons=len(candidates) - 1)
+        console.print()
+        console.print(compare_report.comparison_text(comparison))
+    return True
+
+
+@app.command()
+@gated
+def accuracy(
+    model: Model,
+    speculative_config: Speculative,
+    questions: Annotated[Path, typer.Option(help="GSM8K .jsonl: question and answer; the answer ends in #### number.")],
+    few_shot: Annotated[Path | None, typer.Option(help="Worked examples in the same form, put before each.")] = None,
+    max_tokens: MaxTokens = 256,
+    baseline: Annotated[Path | None, typer.Option(help="TOML file with the measured threshold.")] = None,
+    record: Annotated[bool, typer.Option(help="Write the measured threshold to --baseline.")] = False,
+    threshold: Annotated[float | None, typer.Option(help="Least share of right answers, in place of a file.")] = None,
+    device: Device = "auto",
+    attention_backend: AttentionBackend = "auto",
+    max_model_len: MaxModelLen = None,
+) -> bool:
+    """Answer questions with and without speculation: every output equal, and the score at or above its threshold."""
+    if (baseline is None) == (threshold is None):
+        raise GateError("give either --baseline, a measured threshold, or --threshold, a share of right answers.")
+    if threshold is not None and not 0.0 < threshold <= 1.0:
+        raise GateError(f"--threshold {threshold} gates nothing: it takes a share above 0, at most 1.")
+    listed = read_prompts(questions)
+    examples = read_prompts(few_shot) if few_shot else []
+    check_questions([*listed, *examples])
+    run: dict[str, Any] = {
+        "questions_digest": digest_of([*examples, *listed]),
+        "max_tokens": max_tokens,
+        "num_shots": len(examples),
+    }
+    recorded = None
+    if baseline is not None and not record:
+        recorded = accuracy_gate.read_accuracy(baseline)
+        for name, value in run.items():
+            if getattr(recorded, name) != value:
+                raise GateError(
+                    f"{name} is {value!r} here and {getattr(recorded, name)!r} in {baseline}. Repeat that run, or "
+                    "record anew."
+                )
+    source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
+    engines = [
+        open_engine(model, parse_speculative(speculative_config), **source.engine_options()),
+        LLM(model, logits_digest=True, **source.engine_options()),
+    ]
+    outputs = [accuracy_gate.run_questions(llm, listed, examples, max_tokens=max_tokens) for llm in engines]
+    result = accuracy_gate.grade(listed, *outputs)
+    if record:
+        assert baseline is not None, "checked above"
+        recorded = accuracy_gate.accuracy_baseline(result, **run)
+        accuracy_gate.write_accuracy(recorded, baseline)
+    least = recorded.threshold if recorded is not None else threshold
+    assert least is not None
+    console.print(
+        f"{result.num_right} of {result.num_questions} right ({result.score:.1%}), without speculation "
+        f"{result.num_right_plain}; threshold {least:.1%}; answers that speculation changed: {len(result.differing)}"
+    )
+    for name in result.differing:
+        console.print(f"question {name}: tokens, logits or text differ with speculation", markup=False)
+    return result.passed(least)
+
+
+@app.command()
+@gated
+def lanes(
+    since: Annotated[str, typer.Option(help="Revision to compare the working tree with.")] = "HEAD",
+    file: Annotated[Path, typer.Option(help="Lanes file; its folder's repository is compared.")] = Path("lanes.toml"),
+    nightly: Annotated[bool, typer.Option(help="Every lane, whatever changed.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text, github or buildkite.")] = "text",
+) -> bool:
+    """Print which gate entries and tests to run for what changed since a revision."""
+    forms: dict[str, Callable[..., str]] = {
+        "text": lambda _, chosen: lane_files.table(chosen),
+        "github": lane_files.github_matrix,
+        "buildkite": lane_files.buildkite_steps,
+    }
+    if form not in forms:
+        raise GateError(f"--format {form!r} is not known. Known: {', '.join(forms)}.")
+    listed = lane_files.read_lanes(file)
+    changed = [] if nightly else lane_files.changed_files(since, root=file.resolve().parent)
+    typer.echo(forms[form](listed, listed.due(changed, is_nightly=nightly)))
+    return True
