@@ -287,8 +287,9 @@ def main() -> None:
         "",
         "Baseline and run have the same prompts and seeds, as a check of the gate has, but for the last two columns. "
         "The integers are compared on the baseline's platform, rates and the fixed 5 % elsewhere; each share is of "
-        f"{POWER_CHECKS} checks. Another platform gives some other texts, so it lies between these columns and the last "
-        "two; there the fixed 5 % alarms in 60 % of checks with nothing changed, and a high figure of it shows nothing.",
+        f"{POWER_CHECKS} checks. Another platform gives some other texts, so it lies between these columns and the "
+        "last two; there the fixed 5 % alarms in 60 % of checks with nothing changed: a high figure of it shows "
+        "little.",
         "",
         *table,
         "",
