@@ -228,7 +228,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
         )
     left.axhline(1, color="#b3261e", lw=0.8)
     left.set(
-        xlabel="fall of the acceptance length, %", ylabel="checks that alarm, %", title="40 prompts, temperature 1"
+        xlabel="fall of the acceptance length, %", ylabel="checks that alarm, %", title="graded falls, temperature 1"
     )
     left.legend(fontsize=6, loc="lower right")
     places = np.arange(len(shown))
