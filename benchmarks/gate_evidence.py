@@ -228,7 +228,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
         )
     left.axhline(1, color="#b3261e", lw=0.8)
     left.set(
-        xlabel="fall of the acceptance length, %", ylabel="checks that alarm, %", title="40 prompts, temperature 1"
+        xlabel="fall of the acceptance length, %", ylabel="checks that alarm, %", title="graded falls, temperature 1"
     )
     left.legend(fontsize=6, loc="lower right")
     places = np.arange(len(shown))
@@ -288,8 +288,8 @@ def main() -> None:
         "Baseline and run have the same prompts and seeds, as a check of the gate has, but for the last two columns. "
         "The integers are compared on the baseline's platform, rates and the fixed 5 % elsewhere; each share is of "
         f"{POWER_CHECKS} checks. Another platform gives some other texts, so it lies between these columns and the "
-        "last two; there the fixed 5 % alarms in 60 % of checks with nothing changed, and a high figure of it shows "
-        "nothing.",
+        "last two; there the fixed 5 % alarms in 60 % of checks with nothing changed: a high figure of it shows "
+        "little.",
         "",
         *table,
         "",

@@ -23,8 +23,9 @@ _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
 
 _HALF = 64
 
-_COMBINED_HEADS = 4
-"""Heads to a CTA where pieces are merged; most find nothing to merge, and fewer CTAs end sooner."""
+_MANY_MERGES = 4096
+"""Merges (tokens × heads) from which four heads share a CTA: with so many most find nothing to merge, and fewer CTAs
+end sooner; with fewer they have many pieces, and want SMs (benchmarks/log.md, entry 9)."""
 
 
 @dataclass(slots=True)
@@ -120,7 +121,9 @@ def paged_attention(
         )
     for work in works:
         if work.may_split:
-            combine_kernel[(work.tiles.tokens.shape[0], triton.cdiv(num_heads, _COMBINED_HEADS))](
+            num_merged = work.tiles.tokens.shape[0]
+            heads_to_cta = 4 if num_merged * num_heads > _MANY_MERGES else 1
+            combine_kernel[(num_merged, triton.cdiv(num_heads, heads_to_cta))](
                 work.tiles.tokens,
                 plan.kv_lengths,
                 work.splits,
@@ -131,10 +134,10 @@ def paged_attention(
                 num_heads,
                 out.stride(0),
                 work.max_pieces,
-                HEADS=_COMBINED_HEADS,
+                HEADS=heads_to_cta,
                 D=head_dim,
                 HAS_SINKS=sinks is not None,
-                num_warps=_COMBINED_HEADS,
+                num_warps=heads_to_cta,
                 launch_pdl=True,
             )
     return out

@@ -83,24 +83,16 @@ def combine_kernel(
     o_slot = (i_token.to(gl.int64) * num_heads + o_head) * max_pieces
     m, w, acc = _load_state(p_acc, p_state, o_slot + first_piece, o_d, m_head, D)
     end = (length + PIECE - 1) // PIECE
-    for i in range(first_piece + num_merged, end, 8):
+    for i in range(first_piece + num_merged, end, 4):
         # all loads before the first use; a piece that is not there changes nothing
         m_0, w_0, acc_0 = _load_state(p_acc, p_state, o_slot + i, o_d, m_head, D)
         m_1, w_1, acc_1 = _load_state(p_acc, p_state, o_slot + i + 1, o_d, m_head & (i + 1 < end), D)
         m_2, w_2, acc_2 = _load_state(p_acc, p_state, o_slot + i + 2, o_d, m_head & (i + 2 < end), D)
         m_3, w_3, acc_3 = _load_state(p_acc, p_state, o_slot + i + 3, o_d, m_head & (i + 3 < end), D)
-        m_4, w_4, acc_4 = _load_state(p_acc, p_state, o_slot + i + 4, o_d, m_head & (i + 4 < end), D)
-        m_5, w_5, acc_5 = _load_state(p_acc, p_state, o_slot + i + 5, o_d, m_head & (i + 5 < end), D)
-        m_6, w_6, acc_6 = _load_state(p_acc, p_state, o_slot + i + 6, o_d, m_head & (i + 6 < end), D)
-        m_7, w_7, acc_7 = _load_state(p_acc, p_state, o_slot + i + 7, o_d, m_head & (i + 7 < end), D)
         m, w, acc = merge(m, w, acc, m_0, w_0, acc_0)
         m, w, acc = merge(m, w, acc, m_1, w_1, acc_1)
         m, w, acc = merge(m, w, acc, m_2, w_2, acc_2)
         m, w, acc = merge(m, w, acc, m_3, w_3, acc_3)
-        m, w, acc = merge(m, w, acc, m_4, w_4, acc_4)
-        m, w, acc = merge(m, w, acc, m_5, w_5, acc_5)
-        m, w, acc = merge(m, w, acc, m_6, w_6, acc_6)
-        m, w, acc = merge(m, w, acc, m_7, w_7, acc_7)
     out = normalise(m, w, acc, p_sinks, o_head, m_head, HAS_SINKS).to(p_out.dtype.element_ty)
     p_row = p_out + i_token.to(gl.int64) * out_stride + o_head * D
     gl.store(p_row[:, None] + o_d[None, :], out, mask=m_head[:, None] & (o_d[None, :] < D))
