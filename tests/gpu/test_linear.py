@@ -6,6 +6,7 @@ from comparison import assert_close, relative_rms, replayed
 from torch import Tensor
 
 from outrider.kernels import linear as module
+from outrider.kernels.device import empty_rows
 from outrider.kernels.linear import choose_work, empty_weight, linear, num_segments
 
 SHAPES = {
@@ -43,6 +44,18 @@ def test_a_row_has_the_same_bits_for_every_number_of_tokens(shape: tuple[int, in
         rows = torch.randperm(8192, device="cuda")[:num_tokens]
         out = linear(x[rows], weight, out_dtype=torch.float32)
         assert torch.equal(out, everything[rows]), f"{num_tokens} tokens"
+
+
+@pytest.mark.parametrize("num_tokens", [1, 20, 80, 150, 300])
+def test_what_lies_behind_the_last_row_is_read_and_does_not_matter(num_tokens: int) -> None:
+    x, weight = make((1000, 2888), num_tokens)
+    expected = linear(x, weight, out_dtype=torch.float32)
+    for filling in (float("nan"), float("inf"), 1e30):
+        padded = empty_rows(num_tokens, 2888, dtype=torch.bfloat16, device=x.device)
+        assert padded.untyped_storage().nbytes() > x.untyped_storage().nbytes()
+        padded._base.fill_(filling)
+        padded.copy_(x)
+        assert torch.equal(linear(padded, weight, out_dtype=torch.float32), expected)
 
 
 @pytest.mark.parametrize("shape", [(1003, 2888), (1000, 1000), (4096, 8192), (64, 256), (130, 2048)])

@@ -2,11 +2,12 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from outrider.kernels.device import empty_rows
 
 _BLOCK = 1024
 
@@ -15,7 +16,7 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     """gate_up [M, 2I], gate columns first -> [M, I] = cast(gate / (1 + exp(-gate))) × up; the quotient is fp32."""
     num_tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
     assert gate_up.shape[1] == 2 * width and gate_up.stride(1) == 1, "gate_up has two halves of contiguous columns"
-    out = torch.empty(num_tokens, width, dtype=gate_up.dtype, device=gate_up.device)
+    out = empty_rows(num_tokens, width, dtype=gate_up.dtype, device=gate_up.device)
     if num_tokens > 0:
         grid = (num_tokens, triton.cdiv(width, _BLOCK))
         _silu_kernel[grid](gate_up, out, width, gate_up.stride(0), BLOCK=_BLOCK, num_warps=4, launch_pdl=True)

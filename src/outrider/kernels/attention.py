@@ -16,7 +16,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from outrider.kernels.attention_plan import LANES, ROWS, Work, make_tiles, make_work
 from outrider.kernels.attention_state import combine_kernel
 from outrider.kernels.attention_tiles import attention_kernel
-from outrider.kernels.device import num_sms
+from outrider.kernels.device import empty_rows, num_sms
 
 _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
 """KV tiles in flight by head dim and row blocks: what 227 KB hold beside the queries."""
@@ -94,7 +94,7 @@ def paged_attention(
     num_tokens, num_heads, head_dim = q.shape
     num_kv_heads = k_cache.shape[2]
     _check(q, k_cache, v_cache)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = empty_rows(*q.shape, dtype=q.dtype, device=q.device)
     if num_tokens == 0:
         return out
     works = plan.work(

@@ -7,11 +7,24 @@ from torch import Tensor
 
 _NUM_COUNTERS = 1 << 16
 
+_ROW_TILES = (16, 32, 64, 256)
+"""Tokens that a tile of `linear` may have, the larger of which divide the last."""
+
 
 @lru_cache
 def num_sms(device: torch.device) -> int:
     """Multiprocessors, each of which runs one CTA of a persistent kernel."""
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def empty_rows(num_rows: int, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[num_rows, *shape], unfilled, with memory behind it for as many rows as fill the last tile of `linear`.
+
+    TMA reads what lies there faster than it makes zeros for rows outside of a matrix (benchmarks/log.md, entry 10).
+    """
+    tile = next((tile for tile in _ROW_TILES if num_rows <= tile), _ROW_TILES[-1])
+    padded = -(-num_rows // tile) * tile
+    return torch.empty(padded, *shape, dtype=dtype, device=device)[:num_rows]
 
 
 def counters(device: torch.device, count: int) -> Tensor:

@@ -21,7 +21,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.device import counters, num_sms
+from outrider.kernels.device import counters, empty_rows, num_sms
 
 load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
 
@@ -118,7 +118,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
     output_size = weight.shape[0]
     assert _is_aligned(weight), "rows of a weight must start at multiples of 16 bytes; make it with empty_weight"
     if not _is_aligned(x):
-        aligned = torch.empty(num_tokens, triton.cdiv(input_size, 8) * 8, dtype=x.dtype, device=x.device)
+        aligned = empty_rows(num_tokens, triton.cdiv(input_size, 8) * 8, dtype=x.dtype, device=x.device)
         x = aligned[:, :input_size].copy_(x)
 
     num_ctas = num_sms(x.device)
@@ -137,8 +137,8 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
         count = counters(x.device, token_tiles * weight_tiles * tile.warpgroups)
     segment = triton.cdiv(input_size, segments * _SEGMENT_UNIT) * _SEGMENT_UNIT
     _linear_kernel[(grid,)](
-        _descriptor(x, tile.tokens, tile.block_k),
-        _descriptor(weight, WEIGHT_ROWS, tile.block_k),
+        _descriptor(x, _rows_at_hand(x, token_tiles * tile.tokens), tile.tokens, tile.block_k),
+        _descriptor(weight, output_size, WEIGHT_ROWS, tile.block_k),
         y,
         y if bias is None else bias,
         partial,
@@ -167,9 +167,18 @@ def _is_aligned(matrix: Tensor) -> bool:
     return matrix.stride(1) == 1 and pitch % 16 == 0 and matrix.data_ptr() % 16 == 0 and pitch > 0
 
 
-def _descriptor(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
+def _rows_at_hand(x: Tensor, wanted: int) -> int:
+    """`wanted` rows if the memory behind x holds them, whatever they are; else those of x.
+
+    A row is multiplied alone, so those behind the last cannot touch it, and their results are not stored.
+    """
+    last = x.storage_offset() + (wanted - 1) * x.stride(0) + x.shape[1]
+    return wanted if last * x.element_size() <= x.untyped_storage().nbytes() else x.shape[0]
+
+
+def _descriptor(matrix: Tensor, num_rows: int, rows: int, columns: int) -> TensorDescriptor:
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
-    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns], layout)
+    return TensorDescriptor(matrix, [num_rows, matrix.shape[1]], list(matrix.stride()), [rows, columns], layout)
 
 
 @gluon.constexpr_function

@@ -5,16 +5,17 @@ A row belongs to one program, whose shape is fixed by the width alone, so a row'
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from outrider.kernels.device import empty_rows
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x [..., K], weight [K] -> [..., K] = weight × cast(x / sqrt(mean(x²) + eps)). The last dim is contiguous."""
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    out = empty_rows(*x.shape, dtype=x.dtype, device=x.device)
     _run(x, None, weight, eps, out, None)
     return out
 
@@ -22,7 +23,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
     assert x.shape == residual.shape, f"{tuple(x.shape)} and {tuple(residual.shape)} cannot be added"
-    out, total = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
+    out, total = (empty_rows(*x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     _run(x, residual, weight, eps, out, total)
     return out, total
 

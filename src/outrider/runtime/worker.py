@@ -4,6 +4,8 @@ platform -> kernels and attention backend -> target weights -> drafter -> table 
 memory -> graphs.
 """
 
+from threading import Thread
+
 import torch
 
 from outrider.attention.kv import KVCache, KVSpec
@@ -26,6 +28,7 @@ from outrider.models import load_model
 from outrider.platforms.base import select_platform
 from outrider.runtime.memory import GpuMeasurement, Room, cpu_room, size_blocks
 from outrider.runtime.step import Step
+from outrider.runtime.warm_up import compile_sampler
 from outrider.sampling.params import Need
 from outrider.sampling.synthetic import SyntheticAcceptance
 from outrider.sampling.verifier import EQUALITY, Comparison
@@ -59,6 +62,9 @@ class Worker:
                 seed=config.seed,
             )
 
+        self._compiling: Thread | None = None
+        if self.platform.kernels == "triton":
+            self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
         model = load(config.model, self.model_config)
         self.drafter: BaseDrafter | None = None
         if config.speculative is not None:
@@ -129,8 +135,12 @@ class Worker:
         if self.platform.device.type != "cuda":
             return cpu_room(self.config.gpu_memory_utilization)
         measurement = GpuMeasurement(self.platform.device)
+        largest = _largest_plan(self.config, self._table.padding_row)
+        self._step(self._assembler.lay_out(largest, self._table))
+        if self._compiling is not None:
+            self._compiling.join()
         self._table.sampling.needs[self._table.padding_row] = Need.RANDOM | Need.TRUNCATION
-        self._step(self._assembler.lay_out(_largest_plan(self.config, self._table.padding_row), self._table))
+        self._step(self._assembler.lay_out(largest, self._table))
         self._table.sampling.needs[self._table.padding_row] = Need.NOTHING
         return measurement.room(self.config.gpu_memory_utilization)
 

@@ -1,0 +1,44 @@
+"""Compiling the sampler beside everything else: its kernels take as long as all others together.
+
+A compiler runs outside of Python's lock, so a thread that launches the kernels once, on rows of its own, halves the
+wait for a first start. Where they lie in the compiler's cache already it takes no time. Knows no requests.
+"""
+
+from threading import Thread
+
+import torch
+
+from outrider.kernels import Kernels
+
+_ROWS = (1, 64)
+"""Kernels differ between few rows and many."""
+
+
+def compile_sampler(kernels: Kernels, vocab_size: int, device: torch.device) -> Thread:
+    """Started; join it before memory is measured or a graph is captured."""
+    thread = Thread(target=_run, args=(kernels, vocab_size, device), name="compile-sampler", daemon=True)
+    thread.start()
+    return thread
+
+
+@torch.inference_mode()
+def _run(kernels: Kernels, vocab_size: int, device: torch.device) -> None:
+    def column(value: float, dtype: torch.dtype) -> torch.Tensor:
+        return torch.full((1,), value, dtype=dtype, device=device)
+
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        for num_rows in _ROWS:
+            zeros = torch.zeros(num_rows, dtype=torch.int64, device=device)
+            kernels.choose(
+                torch.zeros(num_rows, vocab_size, device=device),
+                rows=zeros,
+                positions=zeros,
+                temperature=column(1.0, torch.float32),
+                top_k=column(0, torch.int64),
+                top_p=column(0.9, torch.float32),
+                min_p=column(0.0, torch.float32),
+                seeds=column(0, torch.int64),
+                choices=column(0, torch.int64),
+                random_index=zeros,
+                truncation_index=zeros,
+            )
