@@ -42,12 +42,13 @@ def speculative(cases, truth):
         "none": None,
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
         "eagle3": EAGLE3,
+        "draft_model": {"method": "draft_model", "model": str(ZOO / "tiny-draft")},
         "replay": {"method": "replay", "options": {"answers": answers}},
     }
 
 
 DIMENSIONS = {
-    "drafter": ["none", "ngram", "eagle3", "replay"],
+    "drafter": ["none", "ngram", "eagle3", "draft_model", "replay"],
     "k": [1, 3, 5],
     "chunk": [7, 60, 2048],
     "rows": [1, 5, 64],
@@ -108,7 +109,7 @@ def test_long_outputs_of_a_crowd_of_64(speculative):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-@pytest.mark.parametrize("drafter", ["none", "ngram", "eagle3", "replay"])
+@pytest.mark.parametrize("drafter", ["none", "ngram", "eagle3", "draft_model", "replay"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_no_step_waits_for_the_device(drafter, eager, cases, speculative):
     """PyTorch's sync-debug mode as an error, with prompt chunks, decode rows, penalties and log-probabilities."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from outrider.core.plan import Admission
 from outrider.core.sampling_params import SamplingParams
-from outrider.sampling.noise import gumbel, gumbel_at
+from outrider.kernels.reference.noise import gumbel, gumbel_at
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampler
 

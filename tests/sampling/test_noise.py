@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.reference.noise import gumbel_of_bits, philox
-from outrider.sampling.noise import gumbel, gumbel_at
+from outrider.kernels.reference.noise import gumbel, gumbel_at, gumbel_of_bits, philox
 
 WORD = 0xFFFFFFFF
 

@@ -17,7 +17,7 @@ from transformers.generation.logits_process import NoBadWordsLogitsProcessor
 
 from outrider.core.sampling_params import SamplingParams
 from outrider.kernels.reference import sampling as kernels
-from outrider.sampling.noise import gumbel
+from outrider.kernels.reference.noise import gumbel
 from outrider.sampling.sampler import Sampler
 
 INFINITY = math.inf
