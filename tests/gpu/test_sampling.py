@@ -5,10 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from comparison import replayed
 from torch import Tensor
 
-from outrider.kernels import native, noise, sampling
+from outrider.kernels import native, noise, sampling, truncation
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 
@@ -64,11 +66,42 @@ def choose(logits: Tensor, rows: dict[str, Tensor], columns: dict[str, Tensor]) 
     return sampling.choose(logits, **rows, **columns, random_index=rows["rows"], truncation_index=rows["rows"])
 
 
+@triton.jit
+def _weights_kernel(p_logits, p_largest, p_temperature, p_out, num_columns, BLOCK: tl.constexpr):
+    i_row = tl.program_id(0).to(tl.int64)
+    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    b = tl.load(p_logits + i_row * num_columns + o, mask=o < num_columns, other=0.0)
+    slope = truncation.slope_of(tl.load(p_temperature + i_row))
+    b = truncation.weight_of(b, tl.load(p_largest + i_row), slope)
+    tl.store(p_out + i_row * num_columns + o, b, mask=o < num_columns)
+
+
+def weights_of(logits: Tensor, temperature: Tensor) -> Tensor:
+    """The exponential of the kernels, one logit at a time: [num_rows, vocab_size] fp32 of logits that are finite."""
+    out = torch.empty_like(logits)
+    grid = (logits.shape[0], triton.cdiv(logits.shape[1], 1024))
+    _weights_kernel[grid](logits, logits.amax(dim=1), temperature, out, logits.shape[1], BLOCK=1024)
+    return out
+
+
 def expected_tokens(logits: Tensor, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> Tensor:
-    """That of the reference, which sorts the vocabulary."""
+    """That of the reference, which sorts the vocabulary and is given the weights of the kernels."""
     everything = torch.arange(logits.shape[0], device="cuda")
-    with any_order():
+    finite = reference.finite(logits)
+    temperature = columns["temperature"][rows["rows"]]
+    weights = weights_of(finite, torch.where(temperature > 0, temperature, 1.0))
+    order = reference.order_keys(finite).sort(dim=1, descending=True).indices
+    with any_order(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "exp", lambda _: weights.gather(1, order))
         return reference.choose(logits, **rows, **columns, random_index=everything, truncation_index=everything)
+
+
+@pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
+def test_weights_are_exponentials(vocab_size: int) -> None:
+    logits = reference.finite(make_logits(9, vocab_size))[4:]
+    temperature = torch.tensor([0.3, 0.8, 1.0, 1.5, 100.0], device="cuda")
+    exact = (reference.below_max(logits).double() / temperature.unsqueeze(1)).exp()
+    torch.testing.assert_close(weights_of(logits, temperature).double(), exact, rtol=1e-5, atol=1e-30)
 
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)

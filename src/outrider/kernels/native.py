@@ -64,6 +64,17 @@ def rough_log2(x):
 
 
 @triton.jit
+def rough_exp2(x):
+    """2^x by one instruction, to about 2^-22; a tiny result is 0."""
+    if IS_INTERPRETED:
+        return tl.exp2(x)
+    else:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
 def fma_down(x, FACTOR: tl.constexpr, OFFSET: tl.constexpr):
     """x × FACTOR + OFFSET of positive fp32, rounded down."""
     return tl.inline_asm_elementwise(

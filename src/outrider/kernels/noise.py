@@ -51,8 +51,14 @@ def _philox(seed, o_group, position, choice):
 @triton.jit
 def bits_block(seed, choice, position, i_group, BLOCK: tl.constexpr):
     """Random words of BLOCK token ids from 4 × i_group on; seed int64, choice and position of which 32 bits count."""
-    w_0, w_1, w_2, w_3 = _philox(seed, i_group + tl.arange(0, BLOCK // 4), position, choice)
-    return tl.reshape(tl.join(tl.join(w_0, w_2), tl.join(w_1, w_3)), [BLOCK])
+    return bits_of_groups(seed, choice, position, i_group + tl.arange(0, BLOCK // 4))
+
+
+@triton.jit
+def bits_of_groups(seed, choice, position, o_group):
+    """Random words of the token ids of groups of four: [4 × num_groups] uint32."""
+    w_0, w_1, w_2, w_3 = _philox(seed, o_group, position, choice)
+    return tl.reshape(tl.join(tl.join(w_0, w_2), tl.join(w_1, w_3)), [4 * o_group.shape[0]])
 
 
 @triton.jit

@@ -3,16 +3,19 @@
 Four kernels, each of which leaves greedy rows alone:
 
     maxima    largest logit and about the whole mass of each chunk (in `sampling.py`)
-    bracket   from a sample of the vocabulary, two logits between which the last kept token should stand
-    sift      tokens above the bracket are kept for certain: their mass is added and noise decides among them;
-              those inside are listed
-    finish    the list is cut where the kept tokens end, exactly, and noise decides among all that is left
+    bracket   from a sample of the vocabulary, two logits between which the last kept token should stand, and one
+              token that should be kept, with its noise: the firm one
+    sift      masses are added, tokens inside the bracket are listed, and so are rivals: tokens whose random word says
+              that they may be better than the firm one
+    finish    the list is cut where the kept tokens end, exactly, and noise decides among the rivals that are left
 
     | certain .............. | listed .... cut .... | dropped ......... |    tokens in order
                              hi                     lo
 
-A bracket saves time and never changes the result: counts and masses are integers, and where they show that the cut lies
-elsewhere, or the list has no room, `finish` takes the whole row for its list.
+Bracket and firm token save time and never change the result: counts and masses are integers, and where they show that
+the cut lies elsewhere or that the firm token is not kept, or a list has no room, `finish` takes the whole row.
+
+A mass is made by the GPU's own rough exponential: it differs from a CPU's in the last bits, as everything there does.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -22,12 +25,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.native import IS_INTERPRETED, exp, fma_down, launch_dependents, log, wait
-from outrider.kernels.noise import bits_block, bound_of_bits, gumbel_of_bits, gumbel_of_ids
+from outrider.kernels.native import IS_INTERPRETED, fma_down, launch_dependents, log, rough_exp2, wait
+from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
 from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
 
 _SEGMENT = 64
-_SAMPLE = 256 * _SEGMENT
+_SAMPLE = 128 * _SEGMENT
 """Tokens the bracket looks at, in segments spread evenly."""
 
 _MAX_CHUNKS = 512
@@ -36,9 +39,14 @@ _LIST_SIZE = 16384
 _SMALL_LIST = 8192
 _LIST_BLOCK = 4096
 _NOISE_BLOCK = 1024
-_SIFT_BLOCK = 256
-_SIFT_CHUNK = 8192
+_SIFT_TILE = 512
+_SIFT_TILES = 8
+_MAX_RIVALS = 4096
+_RECORD = 8
 _FEW_ROWS = 32
+
+_OFFSET = tl.constexpr(0x4B000000)
+"""Bits of 2^23."""
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -63,12 +71,14 @@ def choose_random(
         return torch.empty(shape, dtype=dtype, device=logits.device)
 
     out = scratch(num_rows)
-    brackets = scratch(num_rows, 3, dtype=torch.float32)
-    num_listed = scratch(num_rows, dtype=torch.int32)
+    brackets = scratch(num_rows, _RECORD, dtype=torch.float32)
+    firm = scratch(num_rows)
+    counts = scratch(num_rows, 2, dtype=torch.int32)
     listed = scratch(num_rows, _LIST_SIZE, dtype=torch.int32)
-    sift_chunk = 2 * _SIFT_BLOCK if num_rows <= _FEW_ROWS else _SIFT_CHUNK
-    num_sifts = triton.cdiv(vocab_size, sift_chunk)
-    found = scratch(num_rows, num_sifts, 3)
+    rivals = scratch(num_rows, _MAX_RIVALS, dtype=torch.int32)
+    sift_tiles = 1 if num_rows <= _FEW_ROWS else _SIFT_TILES
+    num_sifts = triton.cdiv(vocab_size, sift_tiles * _SIFT_TILE)
+    found = scratch(num_rows, num_sifts, 2)
     temperature, top_k, top_p, min_p, seeds, choices = columns
     limits = (rows, temperature, top_k, top_p, min_p)
     keyed_by = (seeds, choices, positions)
@@ -80,36 +90,42 @@ def choose_random(
         maxima,
         sums,
         brackets,
-        num_listed,
+        firm,
+        counts,
         *limits,
+        *keyed_by,
         *sizes,
         SAMPLE=_SAMPLE,
         SEGMENT=_SEGMENT,
-        num_warps=16,
+        num_warps=8,
         **shape,
     )
     _sift_kernel[(num_rows, num_sifts)](
         logits,
         brackets,
-        num_listed,
+        counts,
         listed,
+        rivals,
         found,
-        *limits,
+        rows,
         *keyed_by,
         logits.stride(0),
         vocab_size,
-        CHUNK=sift_chunk,
-        BLOCK=_SIFT_BLOCK,
+        TILES=sift_tiles,
+        TILE=_SIFT_TILE,
         LIST_SIZE=_LIST_SIZE,
-        num_warps=1,
+        MAX_RIVALS=_MAX_RIVALS,
+        num_warps=4,
         launch_pdl=True,
     )
     _finish_kernel[(num_rows,)](
         logits,
         maxima,
         brackets,
-        num_listed,
+        firm,
+        counts,
         listed,
+        rivals,
         found,
         *limits,
         *keyed_by,
@@ -120,6 +136,7 @@ def choose_random(
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
         LIST_SIZE=_LIST_SIZE,
+        MAX_RIVALS=_MAX_RIVALS,
         num_warps=16,
         **shape,
     )
@@ -133,35 +150,63 @@ def _scaled(b, largest, temperature):
 
 
 @triton.jit
-def _mass(b_scaled):
-    """Weight in units of 2^-40 of the most likely token's, int64."""
-    return (exp(b_scaled) * 1099511627776.0).to(tl.int64)
+def weight_of(b, largest, slope):
+    """About exp((logit - largest) / temperature), at most 1: one element-wise function, so the same bits anywhere."""
+    return tl.minimum(rough_exp2((b - tl.where(largest == float("-inf"), 0.0, largest)) * slope), 1.0)
 
 
 @triton.jit
-def _split_mass(b_scaled):
-    """_mass as two int32, upper bits and lower 20: adding 2^23, rounded down, leaves an integer in the mantissa."""
-    b_weight = exp(b_scaled)
+def slope_of(temperature):
+    return tl.minimum(tl.math.div_rn(1.4426950408889634, temperature), 3.4028234663852886e38)
+
+
+@triton.jit
+def _mass(b, largest, slope):
+    """Weight in units of 2^-40, int64."""
+    return (weight_of(b, largest, slope) * 1099511627776.0).to(tl.int64)
+
+
+@triton.jit
+def _split_mass(b_weight):
+    """The mass of a weight as two int32, upper bits and lower 20, each above _OFFSET: adding 2^23, rounded down, leaves
+    an integer in the mantissa."""
     if IS_INTERPRETED:
         b_mass = (b_weight * 1099511627776.0).to(tl.int64)
-        return (b_mass >> 20).to(tl.int32), (b_mass & 0xFFFFF).to(tl.int32)
+        return (b_mass >> 20).to(tl.int32) + _OFFSET, (b_mass & 0xFFFFF).to(tl.int32) + _OFFSET
     else:
         b_high = fma_down(b_weight, 1048576.0, 8388608.0)
         b_rest = b_weight * 1048576.0 - (b_high - 8388608.0)  # exact
         b_low = fma_down(b_rest, 1048576.0, 8388608.0)
-        return b_high.to(tl.int32, bitcast=True) - 0x4B000000, b_low.to(tl.int32, bitcast=True) - 0x4B000000
+        return b_high.to(tl.int32, bitcast=True), b_low.to(tl.int32, bitcast=True)
 
 
 @triton.jit
 def _joined_mass(b_high, b_low):
     """Sum of masses in halves."""
-    return (tl.sum(b_high.to(tl.int64), axis=0) << 20) + tl.sum(b_low.to(tl.int64), axis=0)
+    return tl.sum((b_high.to(tl.int64) << 20) + b_low.to(tl.int64), axis=0)
 
 
 @triton.jit
 def _least(min_p):
     """The smallest scaled logit that min_p keeps."""
     return tl.where(min_p > 0, log(tl.where(min_p > 0, min_p, 1.0)), float("-inf"))
+
+
+@triton.jit
+def _least_logit(least, largest, temperature):
+    """The smallest logit whose scaled one is `least` or more: what min_p keeps, as one comparison."""
+    low, high = tl.full([], -0x7F800001, tl.int64), monotonic(largest + 0.0).to(tl.int64) + 1  # from -inf on
+    if least == float("-inf"):
+        high = low
+    while low < high:
+        middle = low + ((high - low) >> 1)
+        if _scaled(value_of(middle.to(tl.int32)), largest, temperature) >= least:
+            high = middle
+        else:
+            low = middle + 1
+    found = value_of(low.to(tl.int32))
+    # nothing is kept, not even the largest
+    return tl.where(low > monotonic(largest + 0.0).to(tl.int64), float("inf"), found)
 
 
 @triton.jit
@@ -180,13 +225,17 @@ def _bracket_kernel(
     p_logits,
     p_maxima,  # [R, num_chunks] int64
     p_sums,  # [R, num_chunks, 2] fp32
-    p_brackets,  # [R, 3] fp32: lo, hi, largest logit
-    p_num_listed,  # [R] int32
+    p_brackets,  # [R, 8] fp32: lo, hi, largest logit, least logit that min_p keeps, slope, bound of noise, needs mass
+    p_firm,  # [R] int64: the best key (with noise) among the tokens of the sample that should be kept
+    p_counts,  # [R, 2] int32: listed, rivals
     p_rows,
     p_temperature,
     p_top_k,
     p_top_p,
     p_min_p,
+    p_seeds,
+    p_choices,
+    p_positions,
     stride,
     vocab_size,
     num_chunks,
@@ -197,34 +246,48 @@ def _bracket_kernel(
     """Floating point will do: a bracket is a guess."""
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
-    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT), SEGMENT)
+    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
     o = tl.arange(0, SAMPLE)
     o_id = (o // SEGMENT) * step + o % SEGMENT
     m = o_id < vocab_size
     wait()
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
-    tl.store(p_num_listed + i_row, 0)
+    tl.store(p_counts + i_row * 2, 0)
+    tl.store(p_counts + i_row * 2 + 1, 0)
+    tl.store(p_brackets + i_row * 8 + 4, 0.0)
     if temperature > 0:
         top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
         has_k = (top_k > 0) & (top_k < vocab_size)
-        largest = logit_of(largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS))
+        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+        best = largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS)
+        largest = logit_of(best)
         lo, hi = tl.full([], float("-inf"), tl.float32), tl.full([], float("-inf"), tl.float32)
+        least, least_logit = _least(min_p), tl.full([], float("-inf"), tl.float32)
+        if min_p > 0:
+            least_logit = _least_logit(least, largest, temperature)
+        b = load_finite(p_logits + i_row * stride + o_id, m)
+        b = (b - tl.where(largest == float("-inf"), 0.0, largest)) / temperature
+        sure = tl.full([], float("-inf"), tl.float32)  # scaled logits from here on should be kept
         if has_k | (top_p < 1.0) | (min_p > 0):
             share = tl.minimum(SAMPLE / vocab_size.to(tl.float32), 1.0)  # of the vocabulary that is looked at
-            b = load_finite(p_logits + i_row * stride + o_id, m)
-            b = (b - tl.where(largest == float("-inf"), 0.0, largest)) / temperature
-            least = _least(min_p)
             low, high = tl.full([], -64.0, tl.float32), tl.full([], 0.0, tl.float32)
             hi = tl.full([], float("inf"), tl.float32)
             if has_k:
                 expected = top_k.to(tl.float32) * share
                 wanted = tl.where(share < 1.0, expected + 6.0 * tl.sqrt(expected) + 6.0, expected)
+                few = tl.where(share < 1.0, expected - 6.0 * tl.sqrt(expected) - 6.0, expected)
+                low_2, high_2 = low, high
                 for _ in range(12):
-                    middle = (low + high) * 0.5
-                    is_enough = tl.sum((m & (b >= middle)).to(tl.float32), axis=0) >= wanted
-                    low, high = tl.where(is_enough, middle, low), tl.where(is_enough, high, middle)
+                    middle, middle_2 = (low + high) * 0.5, (low_2 + high_2) * 0.5
+                    above, above_2 = tl.reduce(
+                        ((m & (b >= middle)).to(tl.float32), (m & (b >= middle_2)).to(tl.float32)), 0, _add_two
+                    )
+                    low, high = tl.where(above >= wanted, middle, low), tl.where(above >= wanted, high, middle)
+                    low_2 = tl.where(above_2 > few, middle_2, low_2)
+                    high_2 = tl.where(above_2 > few, high_2, middle_2)
                 lo = low
+                sure = tl.where((few > 0) & (top_p >= 1.0), high_2, 1.0)
             elif top_p < 1.0:
                 o_chunk = tl.arange(0, CHUNKS)
                 m_chunk = o_chunk < num_chunks
@@ -243,7 +306,7 @@ def _bracket_kernel(
                     is_less = tl.sum(tl.where(b < middle, b_weight, 0.0), axis=0) <= tail * share
                     low, high = tl.where(is_less, middle, low), tl.where(is_less, high, middle)
                 b_square = tl.where(b < high, b_weight * b_weight, 0.0)
-                spread = tl.where(share < 1.0, 5.0 * tl.sqrt(tl.sum(b_square, axis=0)) / share, 0.0) + 0.01 * tail
+                spread = tl.where(share < 1.0, 4.5 * tl.sqrt(tl.sum(b_square, axis=0)) / share, 0.0) + 0.01 * tail
                 # the ends of a tail that is lighter and of one that is heavier, at once
                 low = tl.maximum(low - 6.0, -64.0)
                 low_2, high_2 = low, tl.minimum(low + 12.0, tl.maximum(heaviest, -64.0))
@@ -259,146 +322,169 @@ def _bracket_kernel(
                 lo, end = low, high_2 + 0.025
                 above = tl.sum((m & (b >= lo)).to(tl.float32), axis=0) / share
                 below = tl.sum(tl.where(b < end, b_weight, 0.0), axis=0) / share
+                sure = tl.where(below >= tail + 0.9 * spread, end, 1.0)
                 if (above > 6144.0) & (below >= tail + 0.9 * spread):
                     hi = end * temperature + largest
             lo = tl.where(lo <= -63.9, float("-inf"), lo * temperature + largest)
-            if (top_p >= 1.0) & ~has_k:  # what min_p keeps, and a little more
-                if tl.sum((m & (b >= least)).to(tl.float32), axis=0) / share > 6144.0:
-                    hi = tl.full([], float("-inf"), tl.float32)
-                lo = largest + least * temperature - 1e-5 * (tl.abs(largest) + tl.abs(least * temperature))
-        tl.store(p_brackets + i_row * 3, lo)
-        tl.store(p_brackets + i_row * 3 + 1, hi)
-        tl.store(p_brackets + i_row * 3 + 2, largest)
+            if (top_p >= 1.0) & ~has_k:  # min_p alone cuts where it says
+                lo, hi = least_logit, tl.full([], float("-inf"), tl.float32)
+                sure = least
+        # noise has two logarithms, so a rough one finds the best of the sample; exact noise for it and the first token
+        p_bits = bits_of_groups(seed, choice, position, _groups_of_sample(step, SAMPLE, SEGMENT))
+        b_rough = tl.where(m & (b >= sure) & (b >= least), b + bound_of_bits(p_bits), float("-inf"))
+        rough = tl.max(b_rough, axis=0)
+        i_best = tl.min(tl.where(b_rough == rough, o_id, 0x7FFFFFFF), axis=0)
+        first = id_of(best).to(tl.int32)
+        i_best = tl.where(rough > float("-inf"), i_best, first)
+        o_two = tl.where(tl.arange(0, 2) == 0, i_best, first)
+        b_two = _scaled(load_finite(p_logits + i_row * stride + o_two, o_two >= 0), largest, temperature)
+        b_two += gumbel_of_ids(seed, choice, position, o_two)
+        firm = tl.max(key_of(b_two + 0.0, o_two), axis=0)
+        p_record = p_brackets + i_row * 8
+        tl.store(p_record, tl.maximum(lo, least_logit))
+        tl.store(p_record + 1, hi)
+        tl.store(p_record + 2, largest)
+        tl.store(p_record + 3, least_logit)
+        tl.store(p_record + 4, slope_of(temperature))
+        # a token may be better where its random word is at most its weight times this: -log1p(-v) is at least v
+        bound = tl.exp(-tl.maximum(logit_of(firm), -50.0)) * 8396996.0  # 2^23 and a thousandth
+        tl.store(p_record + 5, bound)
+        tl.store(p_record + 6, ((top_p < 1.0) & ~has_k).to(tl.float32))
+        tl.store(p_firm + i_row, firm)
+
+
+@triton.jit
+def _groups_of_sample(step, SAMPLE: tl.constexpr, SEGMENT: tl.constexpr):
+    """Groups of four ids of the sample, in order."""
+    o = tl.arange(0, SAMPLE // 4)
+    return (o // (SEGMENT // 4)) * (step // 4) + o % (SEGMENT // 4)
+
+
+@triton.jit
+def _append(p_count, p_list, b_bits, first, SIZE: tl.constexpr, TILE: tl.constexpr):
+    """Adds ids to a list: bit 4 × tile + place of a lane's [TILE // 4] int32."""
+    b_left = b_bits.to(tl.uint32, bitcast=True)
+    if tl.max((b_bits != 0).to(tl.int32), axis=0) > 0:
+        b_num = tl.zeros(b_bits.shape, tl.int32)
+        for shift in tl.static_range(0, 32, 1):
+            b_num += ((b_left >> shift) & 1).to(tl.int32)
+        b_place = tl.atomic_add(p_count, tl.sum(b_num, axis=0)) + tl.cumsum(b_num, axis=0) - b_num
+        o_lane = first + tl.arange(0, TILE // 4) * 4
+        for i in range(tl.max(b_num, axis=0)):
+            b_rest = b_left & (b_left - 1)
+            b_lowest = b_left ^ b_rest
+            b_bit = ((b_lowest & 0xAAAAAAAA) != 0).to(tl.int32)
+            b_bit += ((b_lowest & 0xCCCCCCCC) != 0).to(tl.int32) * 2
+            b_bit += ((b_lowest & 0xF0F0F0F0) != 0).to(tl.int32) * 4
+            b_bit += ((b_lowest & 0xFF00FF00) != 0).to(tl.int32) * 8
+            b_bit += ((b_lowest & 0xFFFF0000) != 0).to(tl.int32) * 16
+            o_id = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
+            tl.store(p_list + b_place + i, o_id, mask=(b_left != 0) & (b_place + i < SIZE))
+            b_left = b_rest
 
 
 @triton.jit
 def _sift_kernel(
     p_logits,
     p_brackets,
-    p_num_listed,
+    p_counts,
     p_listed,  # [R, LIST_SIZE] int32, ids in any order
-    p_found,  # [R, num_sifts, 3] int64: mass that min_p keeps, mass and best key (with noise) of certain tokens
+    p_rivals,  # [R, MAX_RIVALS] int32, ids in any order: tokens above `lo` that may be better than `firm`
+    p_found,  # [R, num_sifts, 2] int64: mass that min_p keeps, and of certain tokens
     p_rows,
-    p_temperature,
-    p_top_k,
-    p_top_p,
-    p_min_p,
     p_seeds,
     p_choices,
     p_positions,
     stride,
     vocab_size,
-    CHUNK: tl.constexpr,
-    BLOCK: tl.constexpr,
+    TILES: tl.constexpr,
+    TILE: tl.constexpr,
     LIST_SIZE: tl.constexpr,
+    MAX_RIVALS: tl.constexpr,
 ):
+    """A lane has four neighbouring tokens of each tile, and a bit for each of them: at most 8 tiles."""
     launch_dependents()
     i_row, i_chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    p_record = p_brackets + i_row * 8
+    first = i_chunk * (TILES * TILE)
+    o_lane, o_four = tl.arange(0, TILE // 4), tl.arange(0, 4)
+    o = first + o_lane[:, None] * 4 + o_four[None, :]
     wait()
-    i_table = tl.load(p_rows + i_row)
-    temperature = tl.load(p_temperature + i_table)
-    if temperature > 0:
-        top_k, least = tl.load(p_top_k + i_table), _least(tl.load(p_min_p + i_table))
-        needs_mass = (tl.load(p_top_p + i_table) < 1.0) & ((top_k <= 0) | (top_k >= vocab_size))
+    slope = tl.load(p_record + 4)
+    if slope > 0:
+        i_table = tl.load(p_rows + i_row)
+        lo, hi, largest = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2)
+        least, bound, needs_mass = tl.load(p_record + 3), tl.load(p_record + 5), tl.load(p_record + 6) > 0
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
-        lo, hi = tl.load(p_brackets + i_row * 3), tl.load(p_brackets + i_row * 3 + 1)
-        largest = tl.load(p_brackets + i_row * 3 + 2)
-        best = tl.full([], float("-inf"), tl.float32)
-        best_id = tl.full([], -1, tl.int32)
-        # masses in two halves of 20 bits, whose sums over a chunk fit an int32
-        b_total, b_total_low = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
-        b_certain, b_certain_low = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
-        first, end = i_chunk * CHUNK, tl.minimum(i_chunk * CHUNK + CHUNK, vocab_size)
-        p_row = p_logits + i_row * stride + tl.arange(0, BLOCK)
-        # how many are open, so that the program takes its part of the list once and waits for that once
-        b_open = tl.zeros([BLOCK], tl.int32)
-        if hi > float("-inf"):
-            for start in range(first, end, BLOCK):
-                b_logit = load_finite(p_row + start, start + tl.arange(0, BLOCK) < vocab_size)
-                m_open = (start + tl.arange(0, BLOCK) < vocab_size) & (b_logit >= lo) & (b_logit < hi)
-                b_open += m_open.to(tl.int32)
-        num_open = tl.sum(b_open, axis=0)
-        i_place = tl.zeros([], tl.int32)
-        if num_open > 0:
-            i_place = tl.atomic_add(p_num_listed + i_row, num_open)
-        b_next = load_finite(p_row + first, first + tl.arange(0, BLOCK) < vocab_size)
-        for start in range(first, end, BLOCK):
-            o_id = start + tl.arange(0, BLOCK)
-            m = o_id < vocab_size
-            b_logit = b_next
-            b_next = load_finite(p_row + start + BLOCK, o_id + BLOCK < end)
-            b = _scaled(b_logit, largest, temperature)
-            m_open = m & (b_logit >= lo) & (b_logit < hi)
-            m = m & (b >= least)
-            m_certain = m & (b_logit >= hi)
+        # masses in two halves of 20 bits, whose sums over a lane fit an int32
+        b_total, b_total_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+        b_certain, b_certain_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+        b_open, b_rival = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+        p_row = p_logits + i_row * stride
+        for i in tl.static_range(TILES):
+            o_id = o + i * TILE
+            b = tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("nan"))
+            b = tl.minimum(b, 3.4028234663852886e38, propagate_nan=tl.PropagateNan.ALL)  # NaN passes no comparison
+            b_weight = tl.where(b >= least, weight_of(b, largest, slope), 0.0)
+            m_above = b >= lo
+            m_open = m_above & (b < hi)
+            b_bit = tl.full([TILE // 4, 4], 1 << (i * 4), tl.uint32).to(tl.int32, bitcast=True) << o_four[None, :]
+            b_open += tl.sum(tl.where(m_open, b_bit, 0), axis=1)
             if needs_mass:
-                b_high, b_low = _split_mass(b)
-                b_total += tl.where(m, b_high, 0)
-                b_total_low += tl.where(m, b_low, 0)
-                b_certain += tl.where(m_certain, b_high, 0)
-                b_certain_low += tl.where(m_certain, b_low, 0)
-            counts = tl.sum(m_open.to(tl.int32) + m_certain.to(tl.int32) * 65536, axis=0)
-            if counts >= 65536:
-                b_bits = bits_block(seed, choice, position, start // 4, BLOCK)
-                # the logarithms are only taken where one of the block may be the best so far
-                if tl.max(tl.where(m_certain, b + bound_of_bits(b_bits), float("-inf")), axis=0) >= best:
-                    b_noisy = tl.where(m_certain, b + gumbel_of_bits(b_bits), float("-inf"))
-                    best_here = tl.max(b_noisy, axis=0)
-                    if (best_here > best) | (best_id < 0):
-                        best = best_here
-                        best_id = tl.min(tl.where(m_certain & (b_noisy == best_here), o_id, 0x7FFFFFFF), axis=0)
-            num_open = counts & 0xFFFF
-            if num_open > 0:
-                o_place = i_place + tl.cumsum(m_open.to(tl.int32), axis=0) - 1
-                i_place += num_open
-                tl.store(p_listed + i_row * LIST_SIZE + o_place, o_id, mask=m_open & (o_place < LIST_SIZE))
-        p_place = p_found + (i_row * tl.num_programs(1) + i_chunk) * 3
+                b_high, b_low = _split_mass(b_weight)
+                m_certain = b >= hi
+                b_total += tl.sum(b_high - _OFFSET, axis=1)
+                b_total_low += tl.sum(b_low - _OFFSET, axis=1)
+                b_certain += tl.sum(tl.where(m_certain, b_high - _OFFSET, 0), axis=1)
+                b_certain_low += tl.sum(tl.where(m_certain, b_low - _OFFSET, 0), axis=1)
+            b_words = bits_of_groups(seed, choice, position, (first + i * TILE) // 4 + o_lane)
+            b_words = tl.reshape(b_words, [TILE // 4, 4])
+            b_limit = (b_weight * bound + 8388608.0).to(tl.int32, bitcast=True)
+            m_rival = m_above & ((b_words >> 9).to(tl.int32) + _OFFSET <= b_limit)
+            b_rival += tl.sum(tl.where(m_rival, b_bit, 0), axis=1)
+        _append(p_counts + i_row * 2, p_listed + i_row * LIST_SIZE, b_open, first, LIST_SIZE, TILE)
+        _append(p_counts + i_row * 2 + 1, p_rivals + i_row * MAX_RIVALS, b_rival, first, MAX_RIVALS, TILE)
+        p_place = p_found + (i_row * tl.num_programs(1) + i_chunk) * 2
         tl.store(p_place, _joined_mass(b_total, b_total_low))
         tl.store(p_place + 1, _joined_mass(b_certain, b_certain_low))
-        tl.store(p_place + 2, tl.where(best_id >= 0, key_of(best + 0.0, best_id), NOTHING))
 
 
 @triton.jit
-def _listed(p_logits, p_list, is_whole, num_listed, o, largest, temperature, least):
-    """Ids, logits, scaled logits and mask of the listed tokens that min_p keeps, at places `o`."""
+def _listed(p_logits, p_list, is_whole, num_listed, o, least):
+    """Ids, logits and mask of the listed tokens that min_p keeps, at places `o`."""
     m = o < num_listed
     b_id = o
     if not is_whole:
         b_id = tl.load(p_list + o, mask=m, other=0)
     b_logit = load_finite(p_logits + b_id, m)
-    b = _scaled(b_logit, largest, temperature)
-    return b_id, b_logit, b, m & (b >= least)
+    return b_id, b_logit, m & (b_logit >= least)
 
 
 @triton.jit
-def _amount(b_scaled, by_mass):
+def _amount(b, largest, slope, by_mass):
     """What a token counts for: its mass, or 1."""
-    return tl.where(by_mass, _mass(b_scaled), 1)
+    return tl.where(by_mass, _mass(b, largest, slope), 1)
 
 
 @triton.jit
 def _reached(
-    p_logits, p_list, is_whole, num_listed, largest, temperature, least, floor, at_least, by_mass, BLOCK: tl.constexpr
+    p_logits, p_list, is_whole, num_listed, largest, slope, least, floor, at_least, by_mass, BLOCK: tl.constexpr
 ):
     """Amount of the listed tokens with keys of `floor` or more and logits of `at_least` (monotonic) or more."""
     b_sum = tl.zeros([BLOCK], tl.int64)
     for start in range(0, num_listed, BLOCK):
-        b_id, b_logit, b, m = _listed(
-            p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), largest, temperature, least
-        )
+        b_id, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
         m = m & (key_of(b_logit, b_id) >= floor) & (monotonic(b_logit) >= at_least)
-        b_sum += tl.where(m, _amount(b, by_mass), 0)
+        b_sum += tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
     return tl.sum(b_sum, axis=0)
 
 
 @triton.jit
-def _num_ties(p_logits, p_list, is_whole, num_listed, largest, temperature, least, tied, up_to, BLOCK: tl.constexpr):
+def _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, up_to, BLOCK: tl.constexpr):
     """Listed tokens with the (monotonic) logit `tied` and ids up to `up_to`."""
     b_sum = tl.zeros([BLOCK], tl.int32)
     for start in range(0, num_listed, BLOCK):
-        b_id, b_logit, _, m = _listed(
-            p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), largest, temperature, least
-        )
+        b_id, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
         b_sum += (m & (monotonic(b_logit) == tied) & (b_id <= up_to)).to(tl.int32)
     return tl.sum(b_sum, axis=0)
 
@@ -410,7 +496,7 @@ def _cut(
     is_whole,
     num_listed,
     largest,
-    temperature,
+    slope,
     least,
     floor,
     needed,
@@ -425,27 +511,22 @@ def _cut(
     above = tl.zeros([], tl.int64)  # amount of the logits that are larger than `high`
     while low < high:
         middle = low + ((high - low + 1) >> 1)
-        got = _reached(
-            p_logits, p_list, is_whole, num_listed, largest, temperature, least, floor, middle, by_mass, BLOCK
-        )
+        got = _reached(p_logits, p_list, is_whole, num_listed, largest, slope, least, floor, middle, by_mass, BLOCK)
         if got >= needed:
             low = middle
         else:
             high = middle - 1
             above = got
     tied = low.to(tl.int32)
-    each = tl.maximum(_amount(_scaled(value_of(tied), largest, temperature), by_mass), 1)
+    each = tl.maximum(_amount(value_of(tied), largest, slope, by_mass), 1)
     missing = (needed - above + each - 1) // each
     # of equal logits, as many as are missing, by id
     first, last = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + (vocab_size - 1)
-    if _num_ties(p_logits, p_list, is_whole, num_listed, largest, temperature, least, tied, last, BLOCK) <= missing:
+    if _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, last, BLOCK) <= missing:
         first = last
     while first < last:
         middle_id = first + ((last - first) >> 1)
-        if (
-            _num_ties(p_logits, p_list, is_whole, num_listed, largest, temperature, least, tied, middle_id, BLOCK)
-            >= missing
-        ):
+        if _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, middle_id, BLOCK) >= missing:
             last = middle_id
         else:
             first = middle_id + 1
@@ -482,9 +563,9 @@ def _cut_block(b_high, b_id, b_amount, m, needed, vocab_size):
 
 
 @triton.jit
-def _lacks(num_kept, top_k, lo, largest, temperature, least):
+def _lacks(num_kept, top_k, lo, least):
     """Whether fewer than top_k are listed by fault of the bracket: min_p may drop whatever is below it."""
-    return (num_kept < top_k) & (lo > float("-inf")) & (_scaled(lo, largest, temperature) >= least)
+    return (num_kept < top_k) & (lo > float("-inf")) & (lo > least)
 
 
 @triton.jit(do_not_specialize=["num_chunks", "num_sifts"])
@@ -492,8 +573,10 @@ def _finish_kernel(
     p_logits,
     p_maxima,
     p_brackets,
-    p_num_listed,
+    p_firm,
+    p_counts,
     p_listed,
+    p_rivals,
     p_found,
     p_rows,
     p_temperature,
@@ -512,6 +595,7 @@ def _finish_kernel(
     BLOCK: tl.constexpr,
     NOISE_BLOCK: tl.constexpr,
     LIST_SIZE: tl.constexpr,
+    MAX_RIVALS: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
     launch_dependents()
@@ -523,34 +607,30 @@ def _finish_kernel(
     if temperature > 0:
         largest = logit_of(best)
         top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
-        least = _least(tl.load(p_min_p + i_table))
+        lo, least, slope = tl.load(p_brackets + i_row * 8), tl.load(p_brackets + i_row * 8 + 3), slope_of(temperature)
         has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
         p_row, p_list = p_logits + i_row * stride, p_listed + i_row * LIST_SIZE
         o_chunk = tl.arange(0, CHUNKS)
         m_chunk = o_chunk < num_sifts
-        p_place = p_found + (i_row * num_sifts + o_chunk) * 3
+        p_place = p_found + (i_row * num_sifts + o_chunk) * 2
         total = tl.sum(tl.load(p_place, mask=m_chunk, other=0), axis=0)
         certain = tl.sum(tl.load(p_place + 1, mask=m_chunk, other=0), axis=0)
-        chosen = tl.max(tl.load(p_place + 2, mask=m_chunk, other=NOTHING), axis=0)
-        num_listed = tl.load(p_num_listed + i_row)
-        lo = tl.load(p_brackets + i_row * 3)
+        num_listed, num_rivals = tl.load(p_counts + i_row * 2), tl.load(p_counts + i_row * 2 + 1)
         floor = tl.full([], NOTHING, tl.int64)
         everything = tl.full([], -0x80000000, tl.int64)
         is_whole = num_listed > LIST_SIZE
         is_small = num_listed <= SMALL
         if is_small:
-            b_id, b_logit, b, m = _listed(
-                p_row, p_list, False, num_listed, tl.arange(0, SMALL), largest, temperature, least
-            )
+            b_id, b_logit, m = _listed(p_row, p_list, False, num_listed, tl.arange(0, SMALL), least)
             b_high = monotonic(b_logit)
             if has_k:
                 num_kept = tl.sum(m.to(tl.int32), axis=0)
-                is_whole = _lacks(num_kept, top_k, lo, largest, temperature, least)
+                is_whole = _lacks(num_kept, top_k, lo, least)
                 if num_kept > top_k:
                     floor = _cut_block(b_high, b_id, m.to(tl.int64), m, top_k, vocab_size)
                     m = m & (key_of(b_logit, b_id) >= floor)
             if has_p:
-                b_mass = tl.where(m, _mass(b), 0)
+                b_mass = tl.where(m, _mass(b_logit, largest, slope), 0)
                 listed = tl.sum(b_mass, axis=0)
                 if has_k:
                     total = listed
@@ -562,23 +642,22 @@ def _finish_kernel(
         else:
             num_listed = tl.minimum(num_listed, LIST_SIZE)
             listed = _reached(
-                p_row, p_list, False, num_listed, largest, temperature, least, floor, everything, has_p & ~has_k, BLOCK
+                p_row, p_list, False, num_listed, largest, slope, least, floor, everything, has_p & ~has_k, BLOCK
             )
             if has_k:
-                is_whole |= _lacks(listed, top_k, lo, largest, temperature, least)
+                is_whole |= _lacks(listed, top_k, lo, least)
             elif has_p:
                 needed = _needed(top_p, total)
                 is_whole |= ((certain >= needed) | (certain + listed < needed)) & (total > 0)
         if is_whole:
             num_listed = vocab_size
             certain = tl.zeros([], tl.int64)
-            chosen = tl.full([], NOTHING, tl.int64)
             floor = tl.full([], NOTHING, tl.int64)
         for phase in range(2):  # top_k, then top_p
             by_mass = phase == 1
             if (is_whole | ~is_small) & tl.where(by_mass, has_p, has_k):
                 got = _reached(
-                    p_row, p_list, is_whole, num_listed, largest, temperature, least, floor, everything, by_mass, BLOCK
+                    p_row, p_list, is_whole, num_listed, largest, slope, least, floor, everything, by_mass, BLOCK
                 )
                 if has_k:
                     total = got
@@ -590,7 +669,7 @@ def _finish_kernel(
                         is_whole,
                         num_listed,
                         largest,
-                        temperature,
+                        slope,
                         least,
                         floor,
                         needed,
@@ -599,12 +678,19 @@ def _finish_kernel(
                         BLOCK,
                     )
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
-        for start in range(0, num_listed, NOISE_BLOCK):
-            b_id, b_logit, b, m = _listed(
-                p_row, p_list, is_whole, num_listed, start + tl.arange(0, NOISE_BLOCK), largest, temperature, least
-            )
+        # rivals are all that may be better than the firm token, as long as that is kept
+        chosen = tl.load(p_firm + i_row)
+        firm = load_finite(p_row + id_of(chosen), True)
+        is_kept = (firm >= least) & (key_of(firm, id_of(chosen)) >= floor)
+        is_whole = (not is_kept) | (num_rivals > MAX_RIVALS) | (is_whole & (lo > least))
+        if is_whole:
+            num_rivals = vocab_size
+            chosen = tl.full([], NOTHING, tl.int64)
+        p_rival = p_rivals + i_row * MAX_RIVALS
+        for start in range(0, num_rivals, NOISE_BLOCK):
+            b_id, b_logit, m = _listed(p_row, p_rival, is_whole, num_rivals, start + tl.arange(0, NOISE_BLOCK), least)
             m = m & (key_of(b_logit, b_id) >= floor)
-            b_noisy = b + gumbel_of_ids(seed, choice, position, b_id)
+            b_noisy = _scaled(b_logit, largest, temperature) + gumbel_of_ids(seed, choice, position, b_id)
             chosen = tl.maximum(chosen, tl.max(tl.where(m, key_of(b_noisy, b_id), NOTHING), axis=0))
         # nothing is left where min_p is above 1
         best = tl.where(chosen == NOTHING, best, chosen)
