@@ -38,7 +38,7 @@ _MAX_CHUNKS = 512
 _LIST_SIZE = 16384
 _SMALL_LIST = 8192
 _LIST_BLOCK = 4096
-_NOISE_BLOCK = 1024
+_NOISE_BLOCK = 512
 _SIFT_TILE = 512
 _SIFT_TILES = 8
 _MAX_RIVALS = 4096
@@ -98,6 +98,7 @@ def choose_random(
         SAMPLE=_SAMPLE,
         SEGMENT=_SEGMENT,
         num_warps=8,
+        maxnreg=128,
         **shape,
     )
     _sift_kernel[(num_rows, num_sifts)](
@@ -116,6 +117,7 @@ def choose_random(
         LIST_SIZE=_LIST_SIZE,
         MAX_RIVALS=_MAX_RIVALS,
         num_warps=4,
+        maxnreg=64,
         launch_pdl=True,
     )
     _finish_kernel[(num_rows,)](
