@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider.core.errors import ConfigError
-from outrider.kernels.reference.sampling import Logprobs
+from outrider.kernels.reference.sampling import Comparison, Logprobs
 
 
 class Kernels(Protocol):
@@ -229,6 +229,19 @@ class Kernels(Protocol):
     def hash_rows(self, logits: Tensor) -> Tensor:
         """A 64-bit hash [S] int64 of the bits of each row of logits [S, V] fp32."""
 
+    def verify(
+        self,
+        sampled_ids: Tensor,
+        *,
+        sample_starts: Tensor,
+        num_samples: Tensor,
+        drafts: Tensor,
+        room: Tensor,
+        rows: Tensor | None = None,
+        comparison: Comparison | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Token ids [R, k + 1], their number, accepted and real drafts [R]: `kernels/reference/sampling.py`."""
+
 
 FILES = {
     "empty_weight": "linear",
@@ -253,6 +266,7 @@ FILES = {
     "draft_choose": "sampling",
     "logprobs": "sampling",
     "hash_rows": "sampling",
+    "verify": "sampling",
 }
 """The file that holds each kernel, in every implementation."""
 

@@ -58,6 +58,7 @@ class Step:
             room=batch.room,
             rows=batch.rows,
             comparison=self.comparison,
+            kernels=self.kernels,
         )
         scores = score_prompt(self.model, hidden, batch.scored) if batch.scored is not None else None
         packed = pack(batch, sampled=sampled, choice=choice, scores=scores)

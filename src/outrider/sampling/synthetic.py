@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 
 from outrider.kernels.reference.noise import philox
+from outrider.kernels.reference.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE
 from outrider.sampling.verifier import Comparison
-
-_SIZE = 1 << 16
-_STRIDE = 40503
-"""Of the seed: odd, near 2¹⁶ times the golden ratio, so that neighbouring seeds start far apart."""
 
 
 class SyntheticAcceptance(Comparison):
@@ -34,10 +31,11 @@ class SyntheticAcceptance(Comparison):
         self._seeds = seeds
         self._lengths = lengths
         self._numbers = _numbers().to(seeds.device)
+        self.tables = (self._numbers, self._rates, self._seeds, self._lengths)
 
     def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
         assert rows is not None, "synthetic acceptance is keyed by the request"
-        place = (self._seeds[rows] * _STRIDE + self._lengths[rows]) & (_SIZE - 1)
+        place = (self._seeds[rows] * SYNTHETIC_STRIDE + self._lengths[rows]) & (SYNTHETIC_SIZE - 1)
         return self._numbers[place].unsqueeze(1) < self._rates
 
     def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
@@ -46,7 +44,7 @@ class SyntheticAcceptance(Comparison):
 
 def _numbers() -> Tensor:
     """[2¹⁶] fp32 in [0, 1), on the CPU."""
-    place = torch.arange(_SIZE)
+    place = torch.arange(SYNTHETIC_SIZE)
     zero = torch.zeros_like(place)
     word = philox((place, zero, zero, zero), (zero, zero))[0]
     return (word >> 8).to(torch.float32) * 2.0**-24

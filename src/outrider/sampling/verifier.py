@@ -9,9 +9,9 @@ Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant spe
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import pad
+
+from outrider.kernels import Kernels, load_kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,8 @@ class Comparison:
     """Which drafts are accepted: those that equal what was sampled in their place."""
 
     is_exact = True
+    tables: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    """What a kernel reads in place of a call; None: it compares."""
 
     def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
         """sampled [R, k + 1] int64, drafts [R, k] int64, rows [R] int64 of the request table -> [R, k] bool."""
@@ -50,6 +52,7 @@ def verify(
     room: Tensor,
     rows: Tensor | None = None,
     comparison: Comparison = EQUALITY,
+    kernels: Kernels | None = None,
 ) -> Choice:
     """Accept drafts of `num_rows` requests, all on the device.
 
@@ -60,22 +63,17 @@ def verify(
     drafts         [num_rows, k] int64, the first num_samples - 1 are real; k = 0 is plain decoding
     room           [num_rows] int64, tokens that may still be emitted
     rows           [num_rows] int64, rows of the request table, for a comparison that reads it
+    kernels        None: plain PyTorch
 
     Emitted token i of a request belongs to sample sample_starts + i.
     """
-    num_places = drafts.shape[1] + 1
-    places = torch.arange(num_places, device=drafts.device)
-    samples = (sample_starts.unsqueeze(1) + places).clamp(max=sampled_ids.shape[0])
-    sampled = pad(sampled_ids, (0, 1))[samples]  # [num_rows, k + 1]
-
-    num_drafts = (num_samples - 1).clamp(min=0)
-    is_kept = comparison(sampled, drafts, rows) & (places[:-1] < num_drafts.unsqueeze(1))
-    num_equal = is_kept.to(torch.int64).cumprod(dim=1).sum(dim=1)
-
-    num_tokens = torch.minimum(num_equal + 1, room.clamp(min=0)) * (num_samples > 0)
-    return Choice(
-        token_ids=torch.where(places < num_tokens.unsqueeze(1), comparison.emitted(sampled, drafts, is_kept), 0),
-        num_tokens=num_tokens,
-        num_accepted=torch.minimum(num_equal, num_tokens),
-        num_drafts=num_drafts,
+    token_ids, num_tokens, num_accepted, num_drafts = (kernels or load_kernels("reference")).verify(
+        sampled_ids,
+        sample_starts=sample_starts,
+        num_samples=num_samples,
+        drafts=drafts,
+        room=room,
+        rows=rows,
+        comparison=comparison,
     )
+    return Choice(token_ids=token_ids, num_tokens=num_tokens, num_accepted=num_accepted, num_drafts=num_drafts)

@@ -8,7 +8,7 @@ The order of tokens is (logit descending, id ascending) everywhere.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -434,14 +434,41 @@ def _signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
+class Comparison(Protocol):
+    """Which drafts are accepted; `sampling/verifier.py` has the one that counts."""
+
+    tables: tuple[Tensor, Tensor, Tensor, Tensor] | None
+    """None: by equality. Else by a draw: numbers [2^16] fp32, rates [k] fp32, seeds and lengths [N] int64."""
+
+    def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
+        """sampled [R, k + 1] int64, drafts [R, k] int64, rows [R] int64 of the request table -> [R, k] bool."""
+        ...
+
+    def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
+        """The tokens [R, k + 1] that stand in the places of accepted drafts and behind them."""
+        ...
+
+
+SYNTHETIC_SIZE = 1 << 16
+SYNTHETIC_STRIDE = 40503
+"""Of the seed: odd, near 2^16 times the golden ratio, so that neighbouring seeds start far apart."""
+
+
 def verify(
-    sampled_ids: Tensor, *, sample_starts: Tensor, num_samples: Tensor, drafts: Tensor, room: Tensor
+    sampled_ids: Tensor,
+    *,
+    sample_starts: Tensor,
+    num_samples: Tensor,
+    drafts: Tensor,
+    room: Tensor,
+    rows: Tensor | None = None,
+    comparison: Comparison | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Drafts are kept while they equal the tokens sampled in their place: `sampling/verifier.py` says what for.
 
     sampled_ids [num_all_samples] int64, drafts [num_rows, k] int64, the others [num_rows] int64 -> token ids
     [num_rows, k + 1] int64, of which the first num_tokens hold and the others are 0; num_tokens, num_accepted and
-    num_drafts, each [num_rows] int64.
+    num_drafts, each [num_rows] int64. `comparison`: None for equality.
     """
     num_places = drafts.shape[1] + 1
     places = torch.arange(num_places, device=drafts.device)
@@ -449,9 +476,11 @@ def verify(
     sampled = pad(sampled_ids, (0, 1))[samples]  # [num_rows, k + 1]
 
     num_drafts = (num_samples - 1).clamp(min=0)
-    is_kept = (drafts == sampled[:, :-1]) & (places[:-1] < num_drafts.unsqueeze(1))
+    is_kept = drafts == sampled[:, :-1] if comparison is None else comparison(sampled, drafts, rows)
+    is_kept = is_kept & (places[:-1] < num_drafts.unsqueeze(1))
     num_equal = is_kept.to(torch.int64).cumprod(dim=1).sum(dim=1)
 
     num_tokens = torch.minimum(num_equal + 1, room.clamp(min=0)) * (num_samples > 0)
-    token_ids = torch.where(places < num_tokens.unsqueeze(1), sampled, 0)
+    emitted = sampled if comparison is None else comparison.emitted(sampled, drafts, is_kept)
+    token_ids = torch.where(places < num_tokens.unsqueeze(1), emitted, 0)
     return token_ids, num_tokens, torch.minimum(num_equal, num_tokens), num_drafts
