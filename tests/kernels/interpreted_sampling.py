@@ -14,6 +14,7 @@ from torch import Tensor
 from outrider.kernels import noise, sampling
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
+from outrider.sampling.synthetic import SyntheticAcceptance
 
 VOCAB_SIZE = 700
 NUM_ROWS = 9
@@ -56,27 +57,6 @@ def check_noise() -> None:
     assert torch.equal(noise.gumbel_at(*keys, ids), ours[:, ids])
 
 
-def check_choose() -> None:
-    """Counts of top_k; the noise is that of the kernels."""
-    logits, rows = make_logits(), torch.randperm(NUM_ROWS)
-    columns = {
-        "temperature": torch.tensor([0.0, 0.5, 1.0])[torch.arange(NUM_ROWS) % 3],
-        "top_k": torch.tensor([0, 1, 20, 400])[torch.arange(NUM_ROWS) % 4],
-        "top_p": torch.ones(NUM_ROWS),
-        "min_p": torch.zeros(NUM_ROWS),
-        "seeds": torch.randint(-(2**62), 2**62, (NUM_ROWS,)),
-        "choices": torch.zeros(NUM_ROWS, dtype=torch.int64),
-    }
-    positions = torch.randint(0, 1000, (NUM_ROWS,))
-    ours = sampling.choose(logits, rows=rows, positions=positions, **columns, random_index=rows, truncation_index=rows)
-    own = {name: column[rows] for name, column in columns.items()}
-    finite, is_greedy = reference.finite(logits), own["temperature"] <= 0
-    scaled = reference.below_max(finite) / torch.where(is_greedy, 1.0, own["temperature"]).unsqueeze(1)
-    kept = reference.truncate(finite, scaled, **{name: own[name] for name in ("top_k", "top_p", "min_p")})
-    noisy = kept + noise.gumbel(own["seeds"], own["choices"], positions, VOCAB_SIZE)
-    assert torch.equal(ours, torch.where(is_greedy, reference.argmax(finite), reference.argmax(noisy)))
-
-
 def check_verify() -> None:
     for num_drafts in (0, 1, 4):
         arguments = {
@@ -92,13 +72,32 @@ def check_verify() -> None:
             assert torch.equal(ours, expected)
 
 
+def check_drawn() -> None:
+    """Acceptance by a draw, as benchmarks have it."""
+    rows = torch.randperm(NUM_ROWS)
+    seeds, lengths = torch.randint(-(2**62), 2**62, (NUM_ROWS,)), torch.randint(1, 999, (NUM_ROWS,))
+    arguments = {
+        "sample_starts": torch.arange(NUM_ROWS) * 4,
+        "num_samples": torch.randint(0, 5, (NUM_ROWS,)),
+        "drafts": torch.randint(0, 50, (NUM_ROWS, 3)),
+        "room": torch.randint(0, 6, (NUM_ROWS,)),
+        "rows": rows,
+        "comparison": SyntheticAcceptance((0.8, 0.6, 0.5), seeds=seeds, lengths=lengths),
+    }
+    sampled = torch.randint(0, 50, (NUM_ROWS * 4,))
+    for ours, expected in zip(
+        sampling.verify(sampled, **arguments), reference.verify(sampled, **arguments), strict=True
+    ):
+        assert torch.equal(ours, expected)
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     "argmax": check_argmax,
     "hash_rows": check_hash_rows,
     "logprobs": check_logprobs,
     "noise": check_noise,
-    "choose": check_choose,
     "verify": check_verify,
+    "drawn": check_drawn,
 }
 
 
