@@ -156,7 +156,7 @@ def test_what_an_entry_asks_for(baseline, tmp_path, old, new, words):
 
 def test_an_engine_that_is_not_exact_is_refused(recorded, monkeypatch):
     monkeypatch.setattr("outrider.platforms.cpu.Platform.is_exact", False)
-    assert "this engine is not exact here" in run("check", "--baseline", recorded, code=2)
+    assert "this engine is not exact here" in run("check", "--baseline", recorded, "--device", "cpu", code=2)
 
 
 def test_a_preempted_request_is_refused(recorded, monkeypatch):
