@@ -24,7 +24,7 @@ class Drafter(BaseDrafter):
         self._generator = torch.Generator(device=context.device).manual_seed(context.engine.seed)
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
-        shape = (batch.num_rows, self.num_drafts)
+        shape = (batch.num_rows, batch.num_proposals)
         low, high = -3, self._vocab_size + self._vocab_size // 4 + 3
         device = batch.rows.device
         ids = torch.randint(low, high, shape, generator=self._generator, device=device)
