@@ -4,7 +4,7 @@ c requests of 512 random tokens are submitted at once and produce 257 tokens eac
 (tokens - c) / (time of the 257-token run - time of a 1-token run), median of 3 after a warm-up. With random weights
 no draft would be accepted, so with EAGLE-3 acceptance is synthetic (0.75 / 0.55 / 0.40: length 2.70).
 
-    PYTHONPATH=src python3 -m benchmarks.decode [--concurrency 1,8,64] [--drafter none,eagle3] [--profile FILE]
+    PYTHONPATH=src python3 -m benchmarks.decode [--concurrency 1,8,64] [--drafter none,eagle3,eagle3-adaptive]
 """
 
 import argparse
@@ -71,8 +71,10 @@ def make(
     """An engine on the configs of `directory`; synthetic: drafts are accepted at the workload's rates."""
     target, head = str(directory / "target"), str(directory / "head")
     speculative: dict[str, Any] | None = None
-    if drafter == "eagle3":
+    if drafter != "none":
         speculative = {"method": "eagle3", "model": head, "num_speculative_tokens": num_speculative_tokens}
+        if drafter == "eagle3-adaptive":
+            speculative["adaptive"] = True
         if is_synthetic:
             speculative |= {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(RATES)}
     options = {"max_model_len": 4096, "max_num_batched_tokens": 8192} | options

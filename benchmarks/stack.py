@@ -40,7 +40,7 @@ def stack() -> Table:
     first = torch.arange(max(ROWS), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
     state.block_tables[: max(ROWS)] = (first + torch.arange(per_row, device="cuda")).int()
     for num_rows in ROWS:
-        captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING))
+        captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING, 0, 0))
         captured.inputs[0] = torch.arange(num_rows, device="cuda")
         captured.inputs[1] = 0
 

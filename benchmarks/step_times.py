@@ -33,17 +33,18 @@ def times_of(llm: LLM) -> dict[int, float]:
     per_row = -(-4096 // 16)
     first = torch.arange(max(ROWS), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
     state.block_tables[: max(ROWS)] = (first + torch.arange(per_row, device="cuda")).int()
+    num_drafts = llm.engine.config.num_speculative_tokens
     found = {}
     for num_rows in ROWS:
-        captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING))
+        captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING, num_drafts, num_drafts))
         captured.inputs[0] = torch.arange(num_rows, device="cuda")
-        captured.inputs[1] = llm.engine.config.num_speculative_tokens
+        captured.inputs[1] = num_drafts
         times = []
         for _ in range(21):
             state.num_tokens[: max(ROWS)] = CONTEXT
             state.num_computed[: max(ROWS)] = CONTEXT - 1
             state.max_total[: max(ROWS)] = 4096
-            state.num_drafts[: max(ROWS)] = llm.engine.config.num_speculative_tokens
+            state.num_drafts[: max(ROWS)] = num_drafts
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             captured.graph.replay()

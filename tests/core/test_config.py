@@ -125,6 +125,10 @@ def test_synthetic_acceptance_is_asked_for_as_a_whole(values: dict[str, Any], wo
     assert words in speculative_refusal(**values)
 
 
+def test_adaptive_is_a_choice() -> None:
+    assert "'adaptive']=3 is no choice; it takes True or False" in speculative_refusal(adaptive=3)
+
+
 @pytest.mark.parametrize("rates", [[], [0.5, 0.4], [0.5, 0.6, 0.4], [1.1, 0.5, 0.4], [0.5, 0.4, -0.1], ["a", "b", "c"]])
 def test_synthetic_rates_fall_from_one_to_zero(rates: list[Any]) -> None:
     message = speculative_refusal(rejection_sample_method="synthetic", synthetic_acceptance_rates=rates)

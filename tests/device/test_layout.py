@@ -55,8 +55,9 @@ class Layouts:
             )
         )  # fmt: skip
 
-    def lay_out(self, rows: list[RowPlan]) -> Layout:
-        return self.assembler.lay_out(StepPlan(step_id=1, admissions=(), new_blocks=(), rows=tuple(rows)), self.table)
+    def lay_out(self, rows: list[RowPlan], num_proposals: int = 3) -> Layout:
+        plan = StepPlan(step_id=1, admissions=(), new_blocks=(), rows=tuple(rows), num_proposals=num_proposals)
+        return self.assembler.lay_out(plan, self.table)
 
 
 def row_plan(

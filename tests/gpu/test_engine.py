@@ -42,13 +42,15 @@ def speculative(cases, truth):
         "none": None,
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
         "eagle3": EAGLE3,
+        "eagle3, adaptive": EAGLE3 | {"adaptive": True},
+        "noise": {"method": "noise"},
         "draft_model": {"method": "draft_model", "model": str(ZOO / "tiny-draft")},
         "replay": {"method": "replay", "options": {"answers": answers}},
     }
 
 
 DIMENSIONS = {
-    "drafter": ["none", "ngram", "eagle3", "draft_model", "replay"],
+    "drafter": ["none", "ngram", "eagle3", "eagle3, adaptive", "draft_model", "replay", "noise"],
     "k": [1, 3, 5],
     "chunk": [7, 60, 2048],
     "rows": [1, 5, 64],
@@ -75,7 +77,7 @@ def test_tokens_and_digests_are_those_of_the_request_alone(run, cases, truth, sp
         enable_prefix_caching=run["prefix"],
         overlap_depth=run["depth"],
     )
-    assert (llm.engine.worker.num_graphs == 0) == run["eager"]
+    assert (llm.engine.worker.num_graphs == 0) == (run["eager"] or run["drafter"] == "noise")
     for _ in range(2 if run["prefix"] else 1):
         outputs = crowds.run(llm, cases)
         assert crowds.mismatches(cases, outputs, truth) == []
@@ -109,7 +111,7 @@ def test_long_outputs_of_a_crowd_of_64(speculative):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-@pytest.mark.parametrize("drafter", ["none", "ngram", "eagle3", "draft_model", "replay"])
+@pytest.mark.parametrize("drafter", ["none", "ngram", "eagle3", "eagle3, adaptive", "draft_model", "replay"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_no_step_waits_for_the_device(drafter, eager, cases, speculative):
     """PyTorch's sync-debug mode as an error, with prompt chunks, decode rows, penalties and log-probabilities."""

@@ -11,6 +11,8 @@ import crowd as crowds
 import pytest
 from cover import pairs_of, pairwise
 
+from changing_drafts import change_drafts
+
 DIMENSIONS = {
     "drafter": (
         "none",
@@ -23,6 +25,7 @@ DIMENSIONS = {
         "replay",
     ),
     "k": (1, 3, 5),
+    "drafts": ("k", "changing"),
     "budget": (512, 41, 13),
     "crowd": ("all", "three", "one"),
     "blocks": ("ample", "tight"),
@@ -63,6 +66,8 @@ def _check(run, *, target, speculative, cases, truth, seed):
         options["speculative_config"] = config | {"num_speculative_tokens": run["k"]}
     chosen, expected = _pick(cases, truth, run["crowd"], seed=seed)
     llm = crowds.make(target, **options)
+    if run["drafts"] == "changing" and config is not None:
+        change_drafts(llm, run["k"])
     if run["prefix"] == "warm":
         crowds.run(llm, chosen)
     outputs = crowds.run(llm, chosen)
@@ -151,3 +156,33 @@ def test_speculation_stats_add_up(target, speculative, cases, truth):
             assert stats.num_accepted_tokens <= stats.num_draft_tokens <= 3 * stats.num_drafts
             assert stats.num_steps >= num_tokens - stats.num_accepted_tokens
             assert sorted(stats.num_accepted_tokens_per_pos, reverse=True) == stats.num_accepted_tokens_per_pos
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_another_number_of_drafts_in_every_step(depth, target, speculative, cases, truth):
+    """Every number is asked for, planned and wholly accepted, and each follows each."""
+    config = speculative["replay"] | {"num_speculative_tokens": 3}
+    llm = crowds.make(target, speculative_config=config, overlap_depth=depth, max_num_seqs=24)
+    policy = change_drafts(llm, 3)
+    results = []
+    settle = llm.engine.scheduler.settle
+
+    def spy(plan, result):
+        results.extend((row.num_drafts, found.num_accepted) for row, found in zip(plan.rows, result.rows, strict=True))
+        return settle(plan, result)
+
+    llm.engine.scheduler.settle = spy
+    outputs = crowds.run(llm, cases)
+    assert crowds.mismatches(cases, outputs, truth) == []
+    assert set(itertools.pairwise(policy.chosen)) == set(itertools.product(range(4), repeat=2))
+    assert {(planned, accepted) for planned in range(4) for accepted in range(planned + 1)} <= set(results)
+
+
+def test_adaptive_drafting_changes_no_token(target, speculative, cases, truth):
+    """The engine's own policy, on the times of this machine, whatever they are."""
+    for name in ("replay", "eagle3"):
+        config = speculative[name] | {"num_speculative_tokens": 5, "adaptive": True}
+        llm = crowds.make(target, speculative_config=config)
+        assert crowds.mismatches(cases, crowds.run(llm, cases), truth) == []
+        policy = llm.engine.scheduler._draft_policy
+        assert policy.elapsed > 0 and policy.widths == (0, 1, 3, 5)

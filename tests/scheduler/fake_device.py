@@ -31,6 +31,7 @@ class Row:
     salt: int
     table: list[int] = field(default_factory=list)
     drafts: list[int] = field(default_factory=list)
+    num_proposals: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class Device:
             for work in works:
                 self._write_true_rows(work)
         for work in works:
-            self._propose(work)
+            self._propose(work, plan.num_proposals)
         return StepResult(step_id=plan.step_id, rows=tuple(results))
 
     def _admit(self, admission: Admission) -> None:
@@ -121,6 +122,7 @@ class Device:
     def _lay_out(self, plan: RowPlan) -> Work:
         row = self.rows[plan.row]
         room = row.max_total - len(row.entries)
+        assert plan.num_drafts <= row.num_proposals, "more drafts are planned than the row's last step was asked for"
         num_drafts = max(0, min(len(row.drafts), plan.num_drafts, room - 1))
         num_known = plan.num_tokens - plan.num_drafts
         start = row.num_computed
@@ -197,19 +199,20 @@ class Device:
             if index < len(work.row.entries):
                 self._write(self.drafter, work.plan.row, index, work.row.entries[index])
 
-    def _propose(self, work: Work) -> None:
-        """0 … k drafts; each right with probability `accuracy`, given the ones before it."""
+    def _propose(self, work: Work, num_proposals: int) -> None:
+        """0 … num_proposals drafts; each right with probability `accuracy`, given the ones before it."""
         row = work.row
         row.drafts = []
+        row.num_proposals = num_proposals
         if not work.emitted:
             return
         if self.setting.drafts_with_kv:
             self._read(self.drafter, row, 1, row.entries)
-            for index in range(len(row.entries), len(row.entries) + self.setting.num_drafts - 1):
+            for index in range(len(row.entries), len(row.entries) + num_proposals - 1):
                 if index < row.max_total:
                     self._write(self.drafter, work.plan.row, index, PROVISIONAL)
         before = row.entries[-1][1]
-        count = self._random.choice((self.setting.num_drafts, self._random.randint(0, self.setting.num_drafts)))
+        count = self._random.choice((num_proposals, self._random.randint(0, num_proposals)))
         for _ in range(count):
             is_right = self._random.random() < self.setting.accuracy
             right = next_token(before, row.salt)

@@ -46,7 +46,7 @@ def continuation(prompt: Iterable[int], count: int, salt: int = 0) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One engine. `accuracy`: how often a draft is right."""
+    """One engine. `accuracy`: how often a draft is right; `varies`: each step asks for another number of drafts."""
 
     num_blocks: int = 60
     max_num_seqs: int = 4
@@ -56,6 +56,7 @@ class Setting:
     depth: int = 1
     caching: bool = True
     accuracy: float = 0.7
+    varies: bool = False
 
     @property
     def drafts_with_kv(self) -> bool:

@@ -11,6 +11,7 @@ from outrider.core.request import Request, RequestStatus
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.scheduler import Scheduler
 
+from .any_number import AnyNumber
 from .fake_device import Device, Flight
 from .hash_model import NO_PREFIX, SIZE, Job, Setting, continuation, prefix_hash
 
@@ -32,6 +33,7 @@ class Loop:
             num_lookahead=needed if num_lookahead is None else num_lookahead,
             enable_prefix_caching=setting.caching,
             stop_checker=self,
+            draft_policy=AnyNumber(setting.num_drafts, seed) if setting.varies else None,
         )
         self.device = Device(setting, seed)
         self.jobs: dict[str, Job] = {}

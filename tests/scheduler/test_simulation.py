@@ -55,3 +55,20 @@ def test_outputs_do_not_depend_on_depth_drafts_or_cache(num_drafts: int, depth: 
     for seed in range(950, 954):
         for caching in (False, True):
             simulate(seed, is_tight=seed % 2 == 0, num_drafts=num_drafts, depth=depth, caching=caching, budget=40)
+
+
+def test_every_step_may_ask_for_another_number_of_drafts() -> None:
+    """Rows then verify what their own last step made; blocks and bounds hold, with every accepted count."""
+    loops = [simulate(seed, is_tight=seed % 3 == 0, varies=True, accuracy=0.9) for seed in range(1000, 1080)]
+    met = coverage(loops)
+    assert all(met[f"{count} accepted"] > 20 for count in range(5)), met
+    asked = Counter(plan.num_proposals for loop in loops for plan in loop.plans)
+    planned = Counter(row.num_drafts for loop in loops for plan in loop.plans for row in plan.rows)
+    assert all(asked[count] > 100 and planned[count] > 50 for count in range(6)), (asked, planned)
+    mixed = [
+        plan
+        for loop in loops
+        for plan in loop.plans
+        if len({row.num_drafts for row in plan.rows if row.num_drafts}) > 1
+    ]
+    assert len(mixed) > 30, "rows that missed a step have another number than the others"

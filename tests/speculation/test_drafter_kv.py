@@ -6,6 +6,7 @@ Whatever happened before: drafts rejected after 0 … k, prompts in chunks, a pr
 import pytest
 import torch
 
+from changing_drafts import change_drafts
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
 from outrider.speculation.chain import ChainDrafter
@@ -133,3 +134,23 @@ def test_after_preemption(directories, half_right):
         llm.engine.step()
     _check_clean(directories, llm, requests[2])
     assert requests[2].num_preemptions > 0
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("budget", [512, 7])
+def test_with_another_number_of_drafts_in_every_step(directories, half_right, depth, budget):
+    """0 drafts write no row ahead, and the true rows all the same."""
+    first = _prompt(41, 7)
+    second = first[:16] + _prompt(20, 8)
+    half_right(first, second)
+    llm = _make(directories, overlap_depth=depth, max_num_batched_tokens=budget)
+    policy = change_drafts(llm, K)
+    running = _start(llm, first)
+    _run_until(llm, running, 30)
+    hit = _start(llm, second)
+    _run_until(llm, hit, 40)
+    assert hit.num_cached_tokens == 16
+    assert {0, 1, 2, 3} == set(policy.chosen)
+    assert running.speculation.num_accepted_tokens > 0 and hit.speculation.num_accepted_tokens > 0
+    _check_clean(directories, llm, hit)
+    _check_clean(directories, llm, running)

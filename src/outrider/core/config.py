@@ -15,6 +15,7 @@ _SPECULATIVE_KEYS = (
     "method",
     "model",
     "num_speculative_tokens",
+    "adaptive",
     "prompt_lookup_min",
     "prompt_lookup_max",
     "max_model_len",
@@ -50,6 +51,8 @@ class SpeculativeConfig:
     """Directory of the drafter's weights, where it has any."""
     num_speculative_tokens: int = 3
     """k: drafts per step."""
+    adaptive: bool = False
+    """Each step has 0 … k drafts, as many as its load and the acceptance so far make worth their time."""
     prompt_lookup_min: int = 2
     """n-gram: shortest suffix that is looked up."""
     prompt_lookup_max: int = 4
@@ -72,6 +75,8 @@ class SpeculativeConfig:
         _check_range("num_speculative_tokens", self.num_speculative_tokens, 1, MAX_DRAFTS, "3 is a good start.")
         _check_range("prompt_lookup_min", self.prompt_lookup_min, 1, 64, "2 is the default.")
         _check_range("prompt_lookup_max", self.prompt_lookup_max, 1, 64, "4 is the default.")
+        if not isinstance(self.adaptive, bool):
+            raise ConfigError(f"speculative_config['adaptive']={self.adaptive!r} is no choice; it takes True or False.")
         if self.prompt_lookup_min > self.prompt_lookup_max:
             raise ConfigError(
                 f"prompt_lookup_min={self.prompt_lookup_min} is above prompt_lookup_max={self.prompt_lookup_max}."
@@ -113,6 +118,12 @@ class SpeculativeConfig:
                 )
         if length is not None and not _is_number(length, 1.0, k + 1.0):
             raise ConfigError(f"synthetic_acceptance_length={length!r} is not a number from 1 to {k + 1}.")
+
+    @property
+    def draft_widths(self) -> tuple[int, ...]:
+        """Numbers of drafts that a step may have, ascending: few, because each is a graph of its own."""
+        most = self.num_speculative_tokens
+        return tuple(sorted({0, 1, (most + 1) // 2, most})) if self.adaptive else (most,)
 
     @property
     def acceptance_rates(self) -> tuple[float, ...] | None:
@@ -231,6 +242,11 @@ class EngineConfig:
     def num_speculative_tokens(self) -> int:
         """k, or 0 without a drafter."""
         return self.speculative.num_speculative_tokens if self.speculative else 0
+
+    @property
+    def draft_widths(self) -> tuple[int, ...]:
+        """Numbers of drafts that a step may have, ascending."""
+        return self.speculative.draft_widths if self.speculative else (0,)
 
     @property
     def step_token_budget(self) -> int:

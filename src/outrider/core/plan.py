@@ -81,6 +81,8 @@ class StepPlan:
     admissions: tuple[Admission, ...]
     new_blocks: tuple[NewBlocks, ...]
     rows: tuple[RowPlan, ...]
+    num_proposals: int
+    """Drafts that the drafter makes in this step for each row's next one."""
 
     @property
     def num_tokens(self) -> int:

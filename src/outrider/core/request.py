@@ -66,6 +66,10 @@ class Request:
     num_cached_blocks: int = 0
     """Leading blocks that this request published or took from the prefix cache."""
 
+    num_proposals: int = 0
+    """Drafts that the last step it sampled in was asked to make for its next one."""
+    acceptance: list[float] = field(default_factory=list)
+    """Of adaptive drafting: estimated share of steps that accept draft i and all before it. Empty before the first."""
     drafts: tuple[int, ...] = ()
     """Of a request with a grammar: what the drafter proposed for the next step."""
 

@@ -41,6 +41,8 @@ class Layout:
     row_counts: tuple[int, ...]
     samples_of_rows: tuple[int, ...]
     length_bound: int  # no token stands at or after this position
+    num_drafts: int  # most drafts of a row
+    num_proposals: int  # drafts to make for the next step
     num_logprobs: int | None
     num_given: int
     numbers: Mapping[str, Tensor]
@@ -78,7 +80,7 @@ class Assembler:
         has_masks = np.array([bool(row.masks) for row in plan.rows])
         brings_tensors = bool(scored.any() or has_masks.any())  # of this step alone
         if self._last is not None and key == self._last_key and not brings_tensors:
-            return replace(self._last, length_bound=length_bound)
+            return replace(self._last, length_bound=length_bound, num_proposals=plan.num_proposals)
         samples = (1 + draft_bound) * does_sample
         numbers = _numbers(rows, counts=counts, samples=samples, draft_bound=draft_bound)
         needs = needs[numbers["sample_row"]]
@@ -99,6 +101,8 @@ class Assembler:
             row_counts=tuple([row.num_tokens for row in plan.rows]),
             samples_of_rows=tuple([row.num_samples for row in plan.rows]),
             length_bound=length_bound,
+            num_drafts=self._num_drafts,
+            num_proposals=plan.num_proposals,
             num_logprobs=None if most_logprobs < 0 else most_logprobs,
             num_given=int(num_given.max()),
             numbers={name: put[name] for name in numbers},
@@ -113,23 +117,25 @@ class Assembler:
         draft_bound: Tensor,
         *,
         length_bound: int,
+        num_drafts: int,
+        num_proposals: int,
         needs: Need,
         num_logprobs: int | None,
         num_given: int,
     ) -> Layout:
-        """The layout of any step of these many rows with one known token each: `rows` and `draft_bound` ([R] int64)
-        are read when the step runs. Every sample is in the lists of `needs`."""
-        num_rows, width = rows.shape[0], 1 + self._num_drafts
+        """The layout of any step of these many rows with one known token and up to `num_drafts` drafts each: `rows`
+        and `draft_bound` ([R] int64) are read when the step runs. Every sample is in the lists of `needs`."""
+        num_rows, width = rows.shape[0], 1 + num_drafts
         counts = np.full(num_rows, width)
-        numbers = _numbers(
-            np.zeros(num_rows), counts=counts, samples=counts, draft_bound=np.full(num_rows, self._num_drafts)
-        )
+        numbers = _numbers(np.zeros(num_rows), counts=counts, samples=counts, draft_bound=np.full(num_rows, num_drafts))
         put = self._staging.put({**numbers, "all": np.arange(num_rows * width)})
         everyone = put.pop("all")
         return Layout(
             row_counts=(width,) * num_rows,
             samples_of_rows=(width,) * num_rows,
             length_bound=length_bound,
+            num_drafts=num_drafts,
+            num_proposals=num_proposals,
             num_logprobs=num_logprobs,
             num_given=num_given,
             numbers={**put, "rows": rows, "draft_bound": draft_bound},
@@ -155,7 +161,7 @@ class Assembler:
             token_offset=put["token_offset"],
             block_size=table.block_size,
         )
-        drafts = table.drafts[rows, : self._num_drafts]
+        drafts = table.drafts[rows, : layout.num_drafts]
         sample_rows = rows[put["sample_row"]]
         return StepBatch(
             forward=ForwardBatch(
@@ -192,6 +198,7 @@ class Assembler:
             ),
             samples_of_rows=layout.samples_of_rows,
             length_bound=layout.length_bound + 1,
+            num_proposals=layout.num_proposals,
             scored=_scored_tokens(layout, table, tokens.positions),
         )
 

@@ -6,7 +6,7 @@ on the shape alone. Padding is the table's padding row, for which a step does no
 is captured when it first comes. What the step computes is not known here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,8 @@ class Shape:
     num_rows: int
     length_bound: int
     needs: Need
+    num_drafts: int
+    num_proposals: int
     num_logprobs: int | None = None
     num_given: int = 0
 
@@ -66,7 +68,9 @@ class StepGraphs:
         staging: Staging,
         max_rows: int,
         max_model_len: int,
+        widths: Sequence[int],
     ) -> None:
+        """`widths`: numbers of drafts that a step may have, ascending; rows with fewer are padded to one of them."""
         self._run = run
         self._assembler = assembler
         self._table = table
@@ -76,6 +80,7 @@ class StepGraphs:
         while self._bounds[-1] < max_model_len:
             self._bounds.append(self._bounds[-1] * _LENGTH_STEP)
         self._bounds[-1] = min(self._bounds[-1], max_model_len)
+        self._widths = tuple(widths)
         self._pool = torch.cuda.graph_pool_handle()
         self._captured: dict[Shape, _Captured] = {}
 
@@ -84,10 +89,12 @@ class StepGraphs:
         return len(self._captured)
 
     def prepare(self) -> None:
-        """Capture what every service needs: greedy and random rows, in every bucket; the largest first."""
+        """Capture what every service needs: greedy and random rows, in every bucket, at every steady number of drafts;
+        the largest first. Steps that change it are captured when they first come."""
         for needs in (Need.NOTHING, _RANDOM):
-            for size in reversed(self._buckets):
-                self._get(Shape(size, self._bounds[0], needs))
+            for width in reversed(self._widths):
+                for size in reversed(self._buckets):
+                    self._get(Shape(size, self._bounds[0], needs, width, width))
 
     def replay(self, plan: StepPlan) -> Packed | None:
         """Run the step, or None where it is no step of decoding rows only."""
@@ -99,7 +106,14 @@ class StepGraphs:
         if any(row.num_scored or row.masks for row in plan.rows):
             return None
         rows = [row.row for row in plan.rows]
-        captured = self._get(self._shape(rows, max(row.length_bound for row in plan.rows)))
+        num_drafts = max(row.num_drafts for row in plan.rows)
+        shape = self._shape(
+            rows,
+            length=max(row.length_bound for row in plan.rows),
+            num_drafts=next(width for width in self._widths if width >= num_drafts),
+            num_proposals=plan.num_proposals,
+        )
+        captured = self._get(shape)
         inputs = np.zeros(captured.inputs.shape, dtype=np.int64)
         inputs[0] = self._table.padding_row
         inputs[0, :num_rows] = rows
@@ -108,7 +122,7 @@ class StepGraphs:
         captured.graph.replay()
         return captured.packed
 
-    def _shape(self, rows: list[int], length: int) -> Shape:
+    def _shape(self, rows: list[int], *, length: int, num_drafts: int, num_proposals: int) -> Shape:
         needs = Need(int(np.bitwise_or.reduce(self._table.sampling.needs[rows])))
         if needs & ~_RANDOM:
             needs = _EVERYTHING
@@ -119,6 +133,8 @@ class StepGraphs:
             next(size for size in self._buckets if size >= len(rows)),
             next(bound for bound in self._bounds if bound >= length),
             needs,
+            num_drafts,
+            num_proposals,
             None if num_logprobs < 0 else next(count for count in (*_LOGPROBS, num_logprobs) if count >= num_logprobs),
             MAX_LOGPROB_TOKEN_IDS if self._table.sampling.num_given[rows].any() else 0,
         )
@@ -135,6 +151,8 @@ class StepGraphs:
             inputs[0],
             inputs[1],
             length_bound=shape.length_bound,
+            num_drafts=shape.num_drafts,
+            num_proposals=shape.num_proposals,
             needs=shape.needs,
             num_logprobs=shape.num_logprobs,
             num_given=shape.num_given,

@@ -44,6 +44,11 @@ class Handle:
     _host: Tensor  # [sum of sizes] int64
     _event: torch.cuda.Event | None
 
+    @property
+    def is_ended_at_launch(self) -> bool:
+        """True where launching waits for the step: on a CPU."""
+        return self._event is None
+
     def wait(self) -> StepResult:
         """Block until the step has ended, and return what it gave."""
         if self._event is not None:

@@ -28,13 +28,14 @@ class StepBatch:
     num_known: Tensor  # [R] int64, tokens that are not drafts
     num_drafts: Tensor  # [R] int64, real drafts
     room: Tensor  # [R] int64, tokens the request may still emit
-    drafts: Tensor  # [R, K] int64
+    drafts: Tensor  # [R, K] int64; K is the layout's number of drafts
     sample_index: Tensor  # [S] int64, place of each sample in the flat batch
     sample_starts: Tensor  # [R] int64, first sample of each row
     num_samples: Tensor  # [R] int64, 1 + real drafts; 0 for a chunk that is not the last, or without room
     sample: SampleBatch
     samples_of_rows: tuple[int, ...]  # samples laid out for each row
     length_bound: int  # host's bound on the tokens known of any row after this step
+    num_proposals: int  # drafts that are wanted of each row for its next step
     scored: ScoredTokens | None = None  # None: nobody asked
 
     @property

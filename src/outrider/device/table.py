@@ -105,12 +105,13 @@ class RequestTable:
         self.sampling.count(batch.rows, choice.token_ids, choice.num_tokens)
 
     def put_drafts(self, batch: StepBatch, proposed: torch.Tensor, *, position_limit: int) -> None:
-        """Keep drafts `proposed` [R, K] for the next step, up to the first that is not a token id."""
+        """Keep drafts `proposed` [R, at most K] for the next step, as many as it asked for, up to the first that is
+        not a token id."""
         self._kernels.put_drafts(
             self.drafts,
             self.num_drafts,
             rows=batch.rows,
-            proposed=proposed,
+            proposed=proposed[:, : batch.num_proposals],
             has_sampled=batch.num_samples > 0,
             num_tokens=self.num_tokens,
             vocab_size=self.vocab_size,

@@ -14,13 +14,16 @@ from outrider.core.errors import RequestError
 from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
+from outrider.device.graphs import ROW_BUCKETS
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.grammar import Grammars
 from outrider.engine.group import Group, choices_of, stop_reason_of
+from outrider.engine.step_clock import StepClock
 from outrider.engine.text import StopChecker
 from outrider.engine.tokenizer import Tokenizer
 from outrider.runtime.worker import Worker
+from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
 from outrider.scheduler.scheduler import Scheduler
 
 
@@ -47,6 +50,8 @@ class Engine:
             is_synthetic=config.speculative is not None and config.speculative.acceptance_rates is not None,
         )
         self._stop_checker = StopChecker(self.tokenizer)
+        policy = _draft_policy(config)
+        self._clock = StepClock(policy)
         self.scheduler = Scheduler(
             num_blocks=self.worker.num_blocks,
             block_size=config.block_size,
@@ -57,6 +62,7 @@ class Engine:
             enable_prefix_caching=config.enable_prefix_caching,
             stop_checker=self._stop_checker,
             grammars=self._grammars,
+            draft_policy=policy,
         )
         self._in_flight: deque[Handle] = deque()
         self._groups: dict[str, Group] = {}
@@ -107,14 +113,18 @@ class Engine:
         """One turn of the loop; the requests that finished in it."""
         plan = self.scheduler.plan()
         if plan is not None:
+            begin = self._clock.begin()
             self._in_flight.append(self.worker.step(plan))
+            self._clock.launched(self._in_flight[-1], begin)
         if plan is not None and len(self._in_flight) <= self.config.overlap_depth:
             return []
         if not self._in_flight:
             assert not self.scheduler.has_work, "requests wait, nothing runs, and nothing is in flight"
             return []
         handle = self._in_flight.popleft()
-        changed = self.scheduler.settle(handle.plan, handle.wait())
+        result = handle.wait()
+        self._clock.ended(handle)
+        changed = self.scheduler.settle(handle.plan, result)
         outputs = [self._emit(request) for request in changed]
         return [output for output in outputs if output is not None]
 
@@ -164,3 +174,9 @@ class Engine:
             {token_id: replace(entry, decoded_token=tokenizer.decode([token_id])) for token_id, entry in place.items()}
             for place in logprobs
         ]
+
+
+def _draft_policy(config: EngineConfig) -> DraftPolicy:
+    if config.speculative is not None and config.speculative.adaptive:
+        return AdaptiveDrafts(config.draft_widths, row_buckets=ROW_BUCKETS)
+    return FixedDrafts(config.num_speculative_tokens)

@@ -59,6 +59,11 @@ def parse_speculative(text: str) -> dict[str, Any]:
         raise GateError(f"""--speculative-config is not JSON: {error}. Example: '{{"method": "ngram"}}'.""") from error
     if not isinstance(values, dict):
         raise GateError(f"""--speculative-config={text} is no object. Example: '{{"method": "ngram"}}'.""")
+    if values.get("adaptive"):
+        raise GateError(
+            "speculative_config['adaptive']=true is not gated: drafts then depend on the time that steps take, and "
+            "counts of two runs cannot be compared. Leave it out; it changes no token."
+        )
     return values
 
 

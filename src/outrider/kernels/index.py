@@ -251,7 +251,7 @@ def put_drafts(
     num_drafts: Tensor,  # [N] int64, changed
     *,
     rows: Tensor,  # [R] int64
-    proposed: Tensor,  # [R, K] int64, anything
+    proposed: Tensor,  # [R, at most K] int64, anything
     has_sampled: Tensor,  # [R] bool, False for a chunk that is not the last
     num_tokens: Tensor,  # [N] int64, after commit
     vocab_size: int,

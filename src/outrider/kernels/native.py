@@ -1,6 +1,7 @@
 """What kernels say to a GPU beyond Triton's language, and its stand-in under Triton's interpreter.
 
-The logarithms and `exp` are those of CUDA's library, which plain PyTorch on a GPU calls too; `rough_exp2` is one instruction.
+The logarithms and `exp` are those of CUDA's library, which plain PyTorch on a GPU calls too; `rough_exp2` is one
+instruction.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)

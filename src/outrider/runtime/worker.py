@@ -157,6 +157,7 @@ class Worker:
             staging=self._staging,
             max_rows=self.config.max_num_seqs,
             max_model_len=self.max_model_len,
+            widths=self.config.draft_widths,
         )
         graphs.prepare()
         return graphs
@@ -197,7 +198,8 @@ class Worker:
         ]
         if self.config.speculative is not None and self.drafter is not None:
             invariant = "row-invariant" if self.drafter.is_row_invariant else "not row-invariant"
-            drafts = f"{self.config.num_speculative_tokens} drafts a step"
+            widths = [str(width) for width in self.config.draft_widths]
+            drafts = " or ".join(filter(None, (", ".join(widths[:-1]), widths[-1]))) + " drafts a step"
             lines.append(("drafter", f"{self.config.speculative.method}, {drafts}, {invariant}"))
         else:
             lines.append(("drafter", "none"))
@@ -223,7 +225,9 @@ def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:
     rows = [_padding_plan(padding_row, count, num_drafts=width - 1) for count in counts]
     if left > 0:
         rows.append(_padding_plan(padding_row, left, num_drafts=0))
-    return StepPlan(step_id=0, admissions=(), new_blocks=(), rows=tuple(rows))
+    return StepPlan(
+        step_id=0, admissions=(), new_blocks=(), rows=tuple(rows), num_proposals=config.num_speculative_tokens
+    )
 
 
 def _padding_plan(row: int, num_tokens: int, *, num_drafts: int) -> RowPlan:

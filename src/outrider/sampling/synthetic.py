@@ -36,7 +36,7 @@ class SyntheticAcceptance(Comparison):
     def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
         assert rows is not None, "synthetic acceptance is keyed by the request"
         place = (self._seeds[rows] * SYNTHETIC_STRIDE + self._lengths[rows]) & (SYNTHETIC_SIZE - 1)
-        return self._numbers[place].unsqueeze(1) < self._rates
+        return self._numbers[place].unsqueeze(1) < self._rates[: drafts.shape[1]]
 
     def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
         return torch.cat([torch.where(is_kept, drafts, sampled[:, :-1]), sampled[:, -1:]], dim=1)

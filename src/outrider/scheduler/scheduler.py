@@ -20,6 +20,7 @@ from outrider.core.outputs import FinishReason, Logprob
 from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.core.request import Request, RequestStatus
 from outrider.scheduler.blocks import BlockPool
+from outrider.scheduler.draft_policy import DraftPolicy, FixedDrafts
 from outrider.scheduler.prefix import PrefixCache
 
 
@@ -79,7 +80,9 @@ class Scheduler:
         enable_prefix_caching: bool,
         stop_checker: StopChecker,
         grammars: Grammars | None = None,
+        draft_policy: DraftPolicy | None = None,
     ) -> None:
+        """`draft_policy`: how many drafts a step has, at most `num_drafts`; None has always that many."""
         self.pool = BlockPool(num_blocks)
         self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching)
         self.running: list[Request] = []  # in order of admission
@@ -91,6 +94,7 @@ class Scheduler:
         self._num_lookahead = num_lookahead
         self._stop_checker = stop_checker
         self._grammars = grammars
+        self._draft_policy = draft_policy or FixedDrafts(num_drafts)
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._num_steps = 0
         self._arrivals = itertools.count(1)
@@ -152,7 +156,17 @@ class Scheduler:
                 for request, first in step.grown.values()
             ),
             rows=tuple(step.rows.values()),
+            num_proposals=self._ask_for_drafts(step),
         )
+
+    def _ask_for_drafts(self, step: _Step) -> int:
+        """How many drafts this step makes; whoever samples in it may have as many in its next one."""
+        requests = [self._requests[row.request_id] for row in step.rows.values() if row.does_sample]
+        num_proposals = self._draft_policy.choose(requests)
+        assert 0 <= num_proposals <= self._num_drafts, f"{num_proposals} drafts, and k = {self._num_drafts}"
+        for request in requests:
+            request.num_proposals = num_proposals
+        return num_proposals
 
     def _plan_decodes(self, step: _Step) -> None:
         num_lookahead, block_size = self._num_lookahead, self._block_size
@@ -186,9 +200,9 @@ class Scheduler:
         return self._grammars.masks(request, request.drafts[:num_drafts])
 
     def _num_drafts_of(self, request: Request) -> int:
-        """The engine's k, or fewer where the request asks for fewer."""
+        """What its last step was asked to make, or fewer where the request asks for fewer."""
         asked = request.params.num_speculative_tokens
-        return self._num_drafts if asked is None else min(asked, self._num_drafts)
+        return request.num_proposals if asked is None else min(asked, request.num_proposals)
 
     def _plan_prompts(self, step: _Step) -> None:
         for request in list(self.running):
@@ -351,6 +365,10 @@ class Scheduler:
         if plan.does_sample:
             request.num_steps_in_flight -= 1
             request.num_tokens_in_flight -= 1 + plan.num_drafts
+            room = request.max_total_tokens - num_tokens
+            self._draft_policy.see_row(
+                request, num_drafts=min(plan.num_drafts, room - 1), num_accepted=result.num_accepted
+            )
             assert result.token_ids, f"the step emitted nothing for request {request.request_id}"
             kept, reason = self._stop_checker.check(request, result.token_ids)
             assert 1 <= kept <= len(result.token_ids), f"stop checker kept {kept} of {len(result.token_ids)}"

@@ -34,7 +34,7 @@ from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 
 class ChainDrafter(BaseDrafter):
-    """k drafts from k passes of a small model over its own paged KV, on the engine's blocks."""
+    """Up to k drafts from as many passes of a small model over its own paged KV, on the engine's blocks."""
 
     first_index = 1
     """The first KV index that is written: position 0 of the drafter stands there."""
@@ -128,9 +128,11 @@ class ChainDrafter(BaseDrafter):
         last = batch.row_starts + batch.num_known + choice.num_accepted - 1
         state = self._write_true_rows(batch, features)[last]
         length = self.table.num_tokens[batch.rows]
+        if batch.num_proposals == 0:
+            return length.new_empty(batch.num_rows, 0)
         drafts = [self._pick(self.draft_logits(state), batch, length)]
         counts, block_tables = (1,) * batch.num_rows, batch.forward.block_tables
-        for step in range(1, self.num_drafts):
+        for step in range(1, batch.num_proposals):
             tokens = self._kernels.chain_drafted(
                 self.table.num_tokens,
                 self.table.max_total,

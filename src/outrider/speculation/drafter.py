@@ -1,6 +1,7 @@
 """The contract of a drafter, and how one is found.
 
-A drafter sees the step that has just been committed and proposes up to k tokens per row for the next one. It may be
+A drafter sees the step that has just been committed and proposes tokens for each row's next one,
+as many as the step asks for (0 … k). It may be
 wrong, random, slow or broken: the verifier accepts by equality only. To add one, write one file in `drafters/` with a
 class `Drafter`; the conformance tests list the folder.
 """
@@ -93,7 +94,8 @@ class BaseDrafter(ABC):
 
     @abstractmethod
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
-        """Drafts [R, k] int64 for every row of a committed step; ids out of range end a row's drafts."""
+        """Drafts [R, batch.num_proposals] int64 for every row of a committed step; ids out of range end a row's
+        drafts. More columns are cut off, fewer are no error. With 0 there is still state to keep."""
 
 
 def load_drafter(context: DrafterContext) -> BaseDrafter:

@@ -86,7 +86,7 @@ def put_drafts(
     num_drafts: Tensor,  # [N] int64, changed
     *,
     rows: Tensor,  # [R] int64
-    proposed: Tensor,  # [R, K] int64, anything
+    proposed: Tensor,  # [R, at most K] int64, anything
     has_sampled: Tensor,  # [R] bool, False for a chunk that is not the last
     num_tokens: Tensor,  # [N] int64, after commit
     vocab_size: int,
@@ -96,7 +96,8 @@ def put_drafts(
     is_token = (proposed >= 0) & (proposed < vocab_size)
     num_real = is_token.long().cumprod(dim=1).sum(dim=1)
     num_real = torch.minimum(num_real, (position_limit - num_tokens[rows]).clamp(min=0))
-    drafts[rows] = torch.where(is_token, proposed, 0)
+    columns = torch.arange(proposed.shape[1], device=rows.device)
+    drafts[rows.unsqueeze(1), columns] = torch.where(is_token, proposed, 0)
     num_drafts[rows] = torch.where(has_sampled, num_real, 0)
 
 

@@ -21,9 +21,11 @@ class Drafter(BaseDrafter):
         self._sizes = range(context.config.prompt_lookup_max, context.config.prompt_lookup_min - 1, -1)
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+        if batch.num_proposals == 0:
+            return batch.rows.new_empty(batch.num_rows, 0)
         width = min(batch.length_bound + self.num_drafts, self.table.token_ids.shape[1])
         tokens = self.table.token_ids[batch.rows, :width].long()
-        return lookup(tokens, self.table.num_tokens[batch.rows], sizes=self._sizes, num_drafts=self.num_drafts)
+        return lookup(tokens, self.table.num_tokens[batch.rows], sizes=self._sizes, num_drafts=batch.num_proposals)
 
 
 def lookup(tokens: Tensor, lengths: Tensor, *, sizes: range, num_drafts: int) -> Tensor:

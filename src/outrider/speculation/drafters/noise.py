@@ -16,6 +16,7 @@ class Drafter(BaseDrafter):
     """Proposes garbage; one row in four gets the argmax of NaN logits."""
 
     is_row_invariant = False
+    is_capturable = False  # its generator lives outside of the step
 
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)
@@ -24,7 +25,7 @@ class Drafter(BaseDrafter):
         self._generator = torch.Generator(device=context.device).manual_seed(context.engine.seed)
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
-        shape = (batch.num_rows, self.num_drafts)
+        shape = (batch.num_rows, batch.num_proposals)
         low, high = -3, self._vocab_size + self._vocab_size // 4 + 3
         device = batch.rows.device
         ids = torch.randint(low, high, shape, generator=self._generator, device=device)

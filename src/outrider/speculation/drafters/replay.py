@@ -48,7 +48,7 @@ class Drafter(BaseDrafter):
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
         length = self.table.num_tokens[batch.rows].unsqueeze(1)
-        index = length + torch.arange(self.num_drafts, device=length.device)
+        index = length + torch.arange(batch.num_proposals, device=length.device)
         width = self._tokens.shape[1]
         answer = self._tokens[batch.rows.unsqueeze(1), index.clamp(max=width - 1)].long()
         key = index * 31 + length  # a draft's luck depends on where drafting began, too
