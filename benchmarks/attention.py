@@ -3,14 +3,11 @@
 from functools import partial
 
 import torch
-from benchmarks.timing import Table, microseconds, save
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
-
-READ_BANDWIDTH = 4.37e12
-"""Bytes a second of a pure read, measured on this card."""
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
 

@@ -48,8 +48,6 @@ HEAD = {
 }
 PROMPT, OUTPUT = 512, 257
 RATES = (0.75, 0.55, 0.40)
-READ_BANDWIDTH = 4.37e12
-"""Bytes a second, measured on an H200 (pure read)."""
 
 
 def write_configs(directory: Path) -> tuple[str, str]:

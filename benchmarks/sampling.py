@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from benchmarks.timing import Table, microseconds, save
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from torch import Tensor
 
 from outrider.kernels import sampling
 
 VOCAB_SIZE = 128256
 DRAFT_VOCAB_SIZE = 32000
-READ_BANDWIDTH = 4.37e12
 L2_BYTES = 60 << 20
 ROWS = (1, 4, 32, 64, 256)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from benchmarks.timing import Table, microseconds, save
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
@@ -15,7 +15,6 @@ from outrider.kernels.norm import add_rms_norm, rms_norm
 from outrider.kernels.rope import rotary
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCAB_SIZE = 4096, 32, 8, 128, 14336, 128256
-READ_BANDWIDTH = 4.37e12
 CHAIN = 24
 TOKENS = (1, 4, 64, 256, 2048)
 

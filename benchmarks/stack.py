@@ -10,16 +10,14 @@ from pathlib import Path
 
 import torch
 from benchmarks import decode
-from benchmarks.timing import Table, microseconds, save
+from benchmarks.step_times import CONTEXT, times_of
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 
 from outrider.attention.kv import KVCache
-from outrider.device.graphs import Shape
 from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
 from outrider.kernels.linear import linear
-from outrider.sampling.params import Need
 
 ROWS = (1, 4, 32, 256)
-CONTEXT = 640
 
 
 @torch.inference_mode()
@@ -31,35 +29,13 @@ def stack() -> Table:
     )
     with tempfile.TemporaryDirectory() as name:
         decode.write_configs(Path(name))
-        worker = decode.make(Path(name), "none", max(ROWS)).engine.worker
-    state, graphs, model = worker._table, worker._graphs, worker._step.model
-    assert graphs is not None
+        llm = decode.make(Path(name), "none", max(ROWS))
+    worker = llm.engine.worker
+    state, model = worker._table, worker._step.model
+    totals = times_of(llm, ROWS)
     layers = list(model.layers)
     config = worker.model_config
-    per_row = -(-4096 // 16)
-    first = torch.arange(max(ROWS), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
-    state.block_tables[: max(ROWS)] = (first + torch.arange(per_row, device="cuda")).int()
-    for num_rows in ROWS:
-        captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING, 0, 0))
-        captured.inputs[0] = torch.arange(num_rows, device="cuda")
-        captured.inputs[1] = 0
-
-        def reset() -> None:
-            state.num_tokens[: max(ROWS)] = CONTEXT
-            state.num_computed[: max(ROWS)] = CONTEXT - 1
-            state.max_total[: max(ROWS)] = 4096
-
-        times = []
-        for _ in range(25):
-            reset()
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            captured.graph.replay()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-        total = sorted(times)[len(times) // 2]
-
+    for num_rows, total in totals.items():
         weights = [
             weight
             for layer in layers
@@ -91,7 +67,7 @@ def stack() -> Table:
         attention = microseconds(partial(attend, q, plan, worker._step.caches)) / 1e3
         weight_bytes = sum(weight.numel() * 2 for weight in weights)
         kv_bytes = num_rows * CONTEXT * config.num_layers * config.num_kv_heads * config.head_dim * 4
-        limit = (weight_bytes + kv_bytes) / decode.READ_BANDWIDTH * 1e3
+        limit = (weight_bytes + kv_bytes) / READ_BANDWIDTH * 1e3
         table.add(num_rows, total, limit, f"{limit / total:.0%}", gemm, attention, total - gemm - attention)
     return table
 

@@ -9,6 +9,7 @@ of the engine's own graph, at 640 tokens of context. Written as JSON too.
 import gc
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,26 +26,26 @@ CONTEXT = 640
 
 
 @torch.inference_mode()
-def times_of(llm: LLM) -> dict[int, float]:
-    """Milliseconds by rows."""
+def times_of(llm: LLM, all_rows: Sequence[int]) -> dict[int, float]:
+    """Milliseconds by rows; block tables of the engine's first rows are overwritten."""
     worker = llm.engine.worker
     state, graphs = worker._table, worker._graphs
     assert graphs is not None
     per_row = -(-4096 // 16)
-    first = torch.arange(max(ROWS), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
-    state.block_tables[: max(ROWS)] = (first + torch.arange(per_row, device="cuda")).int()
+    first = torch.arange(max(all_rows), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
+    state.block_tables[: max(all_rows)] = (first + torch.arange(per_row, device="cuda")).int()
     num_drafts = llm.engine.config.num_speculative_tokens
     found = {}
-    for num_rows in ROWS:
+    for num_rows in all_rows:
         captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING, num_drafts, num_drafts))
         captured.inputs[0] = torch.arange(num_rows, device="cuda")
         captured.inputs[1] = num_drafts
         times = []
         for _ in range(21):
-            state.num_tokens[: max(ROWS)] = CONTEXT
-            state.num_computed[: max(ROWS)] = CONTEXT - 1
-            state.max_total[: max(ROWS)] = 4096
-            state.num_drafts[: max(ROWS)] = num_drafts
+            state.num_tokens[: max(all_rows)] = CONTEXT
+            state.num_computed[: max(all_rows)] = CONTEXT - 1
+            state.max_total[: max(all_rows)] = 4096
+            state.num_drafts[: max(all_rows)] = num_drafts
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             captured.graph.replay()
@@ -63,7 +64,7 @@ def main() -> None:
         for num_drafts in DRAFTS:
             options = {"num_speculative_tokens": num_drafts} if num_drafts else {}
             llm = decode.make(Path(name), "eagle3" if num_drafts else "none", max(ROWS), **options)
-            found[num_drafts] = times_of(llm)
+            found[num_drafts] = times_of(llm, ROWS)
             table.add(num_drafts, *found[num_drafts].values())
             del llm
             gc.collect()

@@ -16,6 +16,9 @@ import triton
 
 RESULTS = Path(__file__).parent / "results"
 
+READ_BANDWIDTH = 4.37e12
+"""Bytes a second of a pure read, measured on an H200."""
+
 
 def microseconds(run: Callable[[], object], *, calls: int = 1, replays: int = 15) -> float:
     """Median time of one of the `calls` that `run` makes."""

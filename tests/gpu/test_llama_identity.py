@@ -11,6 +11,7 @@ import crowd as crowds
 import gpu_engine
 import pytest
 import torch
+from benchmarks.decode import write_configs
 
 from outrider import SamplingParams
 from outrider.layers.linear import Linear
@@ -25,7 +26,7 @@ def unwritten_memory_is_nan():
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory):
-    return gpu_engine.write_llama(tmp_path_factory.mktemp("llama"))
+    return write_configs(tmp_path_factory.mktemp("llama"))
 
 
 def _prompt(count: int, seed: int) -> tuple[int, ...]:

@@ -66,14 +66,6 @@ def check_assemble(step: Step) -> None:
         assert torch.equal(ours, expected), f"assemble: {name}\n{ours}\n{expected}"
 
 
-def check_slots(step: Step) -> None:
-    tables = step.tables[step.rows[step.token_row]]
-    index = step.integers(len(tables), high=BLOCK_SIZE * tables.shape[1])
-    is_valid = torch.rand(len(tables)) < 0.7
-    ours, expected = (module.slot_of(tables, index, is_valid, block_size=BLOCK_SIZE) for module in (kernels, reference))
-    assert torch.equal(ours, expected), "slot_of"
-
-
 def check_commit(step: Step) -> None:
     num_rows, places = len(step.rows), step.num_drafts + 1
     emitted = step.integers(num_rows, places, high=VOCAB_SIZE)
@@ -147,7 +139,6 @@ def check_chain_drafted(step: Step) -> None:
 
 CHECKS: dict[str, Callable[[Step], None]] = {
     "assemble": check_assemble,
-    "slot_of": check_slots,
     "commit": check_commit,
     "put_drafts": check_drafts,
     "chain_known": check_chain_known,

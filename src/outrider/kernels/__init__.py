@@ -126,9 +126,6 @@ class Kernels(Protocol):
     ) -> None:
         """Store drafts up to the first that is no token id."""
 
-    def slot_of(self, block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
-        """block_tables [T, max_blocks], index [T] -> KV slot [T] int64; 0 where not valid."""
-
     def chain_known(
         self,
         token_ids: Tensor,
@@ -258,7 +255,6 @@ FILES = {
     "assemble": "index",
     "commit": "index",
     "put_drafts": "index",
-    "slot_of": "index",
     "chain_known": "index",
     "chain_drafted": "index",
     "process": "sampling",

@@ -69,20 +69,6 @@ def make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, dev
     return make(row_counts, heads, max_row_blocks, device)
 
 
-@lru_cache(maxsize=64)
-def _recent_tiles(
-    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device
-) -> tuple[Tiles, ...]:
-    return _make_tiles(row_counts, heads, max_row_blocks, device)
-
-
-@cache
-def _kept_tiles(
-    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device
-) -> tuple[Tiles, ...]:
-    return _make_tiles(row_counts, heads, max_row_blocks, device)
-
-
 def _make_tiles(
     row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device
 ) -> tuple[Tiles, ...]:
@@ -104,6 +90,10 @@ def _make_tiles(
         for blocks, table in tables.items()
         if table
     )
+
+
+_recent_tiles = lru_cache(maxsize=64)(_make_tiles)
+_kept_tiles = cache(_make_tiles)
 
 
 def _to_device(values: list, device: torch.device) -> Tensor:

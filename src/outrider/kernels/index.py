@@ -17,51 +17,12 @@ from outrider.kernels.reference.index import Assembled, ChainTokens
 _BLOCK = 128
 
 
-def slot_of(block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
-    """KV slot of each index through its own row of `block_tables` [T, max_blocks]; the null slot 0 if not valid."""
-    num_tokens, max_blocks = block_tables.shape
-    slots = torch.empty(num_tokens, dtype=torch.int64, device=index.device)
-    if num_tokens > 0:
-        _slot_kernel[(triton.cdiv(num_tokens, _BLOCK),)](
-            block_tables,
-            index,
-            is_valid,
-            slots,
-            num_tokens,
-            max_blocks,
-            block_tables.stride(0),
-            BLOCK_SIZE=block_size,
-            BLOCK=_BLOCK,
-        )
-    return slots
-
-
 @triton.jit
 def _slot(p_table, o_row, b_index, m, max_blocks, BLOCK_SIZE: tl.constexpr):
     """KV slots of places `b_index` in rows that begin at `o_row`."""
     b_column = tl.minimum(tl.maximum(b_index // BLOCK_SIZE, 0), max_blocks - 1)
     b_block = tl.load(p_table + o_row + b_column, mask=m, other=0).to(tl.int64)
     return b_block * BLOCK_SIZE + b_index % BLOCK_SIZE
-
-
-@triton.jit(do_not_specialize=["num_tokens", "max_blocks"])
-def _slot_kernel(
-    p_table,  # [T, max_blocks] int32
-    p_index,  # [T] int64
-    p_valid,  # [T] bool
-    p_slots,  # [T] int64
-    num_tokens,
-    max_blocks,
-    table_stride,
-    BLOCK_SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    o_token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    m = o_token < num_tokens
-    b_index = tl.load(p_index + o_token, mask=m, other=0)
-    m_valid = tl.load(p_valid + o_token, mask=m, other=0) != 0
-    b_slot = _slot(p_table, o_token * table_stride, b_index, m & m_valid, max_blocks, BLOCK_SIZE)
-    tl.store(p_slots + o_token, tl.where(m_valid, b_slot, 0), mask=m)
 
 
 def assemble(

@@ -13,22 +13,17 @@ from outrider.layers.context import LayerContext
 
 
 class Rope(nn.Module):
-    """Rotates query and key heads by their positions, below `max_positions`."""
+    """The table by which query and key heads are rotated, for positions below `max_positions`."""
 
     cos_sin: Tensor  # [max_positions, width] fp32: cos of width / 2 angles, then sin
 
     def __init__(self, config: RopeConfig, width: int, max_positions: int, context: LayerContext) -> None:
         super().__init__()
-        self._rotary = context.kernels.rotary
         if context.device.type == "meta":
             table = torch.empty(max_positions, width, device="meta")
         else:
             table = rope_table(config, width, max_positions).to(context.device)
         self.register_buffer("cos_sin", table, persistent=False)
-
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """x [M, H, D] with D >= width, positions [M] int64 -> [M, H, D]."""
-        return self._rotary(x, positions, self.cos_sin)
 
 
 def rope_table(config: RopeConfig, width: int, max_positions: int) -> Tensor:

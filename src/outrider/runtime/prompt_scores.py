@@ -19,11 +19,4 @@ def score_prompt(model: CausalLM, hidden: Hidden, scored: ScoredTokens) -> Logpr
         model.context.kernels.logprobs(model.logits(hidden.last[index]), token_ids, num_top=scored.num_logprobs)
         for index, token_ids in zip(scored.index.split(ROWS_AT_ONCE), scored.token_ids.split(ROWS_AT_ONCE), strict=True)
     ]
-    return Logprobs(
-        chosen=torch.cat([part.chosen for part in parts]),
-        ranks=torch.cat([part.ranks for part in parts]),
-        top_ids=torch.cat([part.top_ids for part in parts]),
-        top_logprobs=torch.cat([part.top_logprobs for part in parts]),
-        given=torch.cat([part.given for part in parts]),
-        given_ranks=torch.cat([part.given_ranks for part in parts]),
-    )
+    return Logprobs(*(torch.cat(column) for column in zip(*parts, strict=True)))
