@@ -123,7 +123,7 @@ class SpeculativeConfig:
     def draft_widths(self) -> tuple[int, ...]:
         """Numbers of drafts that a step may have, ascending: few, because each is a graph of its own."""
         most = self.num_speculative_tokens
-        return tuple(sorted({0, 1, (most + 1) // 2, most})) if self.adaptive else (most,)
+        return tuple(sorted({0, 1, min(2, most), (most + 1) // 2, most})) if self.adaptive else (most,)
 
     @property
     def acceptance_rates(self) -> tuple[float, ...] | None:

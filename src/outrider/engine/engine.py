@@ -50,7 +50,7 @@ class Engine:
             is_synthetic=config.speculative is not None and config.speculative.acceptance_rates is not None,
         )
         self._stop_checker = StopChecker(self.tokenizer)
-        policy = _draft_policy(config)
+        policy = _draft_policy(config, self.worker)
         self._clock = StepClock(policy)
         self.scheduler = Scheduler(
             num_blocks=self.worker.num_blocks,
@@ -176,7 +176,9 @@ class Engine:
         ]
 
 
-def _draft_policy(config: EngineConfig) -> DraftPolicy:
+def _draft_policy(config: EngineConfig, worker: Worker) -> DraftPolicy:
     if config.speculative is not None and config.speculative.adaptive:
-        return AdaptiveDrafts(config.draft_widths, row_buckets=ROW_BUCKETS)
+        known = worker.measure_steps()
+        buckets = sorted({num_rows for num_rows, _ in known}) or ROW_BUCKETS
+        return AdaptiveDrafts(config.draft_widths, row_buckets=buckets, known=known)
     return FixedDrafts(config.num_speculative_tokens)

@@ -48,14 +48,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
+        q = self.write_kv(x, batch, cache)
+        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
+        return self.o_proj(attended.view(x.shape[0], -1))
+
+    def write_kv(self, x: Tensor, batch: ForwardBatch, cache: LayerKV) -> Tensor:
+        """x [M, input_size] -> queries [M, num_heads, head_dim]; writes K and V of the batch into the cache."""
         num_tokens = x.shape[0]
         heads = self.qkv_proj(x).view(num_tokens, -1, self.head_dim)
         norms, eps = None, 0.0
         if self.q_norm is not None and self.k_norm is not None:
             norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
         (rope,) = self._rope
-        q = self._rotary_and_write_kv(
+        q: Tensor = self._rotary_and_write_kv(
             heads, batch.positions, rope.cos_sin, cache.k, cache.v, batch.slots, norms=norms, eps=eps
         )
-        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
-        return self.o_proj(attended.view(num_tokens, -1))
+        return q

@@ -163,6 +163,11 @@ class Worker:
         return graphs
 
     @torch.inference_mode()
+    def measure_steps(self) -> dict[tuple[int, int], float]:
+        """Seconds of a step of pure decoding by (rows, drafts), where steps are replayed; nothing elsewhere."""
+        return self._graphs.measure() if self._graphs is not None else {}
+
+    @torch.inference_mode()
     def step(self, plan: StepPlan) -> Handle:
         """Launch one step; its results are read later through the handle."""
         self._step.admit(plan)
