@@ -183,10 +183,7 @@ class AdaptiveDrafts:
         first = before = overall[0] + own[0]
         for place in range(self._most_of(request)):
             believed = overall[place] + own[place]
-            if place < num_drafts:
-                seen = 1.0 if place < num_accepted else 0.0
-            else:
-                seen = before * first
+            seen = float(place < num_accepted) if place < num_drafts else before * first
             before = believed
             overall[place] += _OF_ALL * (seen - believed)
             own[place] += _OF_REQUEST * (seen - believed)

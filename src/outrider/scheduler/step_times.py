@@ -2,10 +2,10 @@
 
     seconds(rows, drafts) = known(rows, drafts) + shared(rows) + own(rows, drafts)
 
-`known` is what the device was measured at; where it was not, what is known nearby is scaled by a rough formula, and where
-nothing is known the first step seen becomes it. `shared` is what steps of these rows take longer than known, whatever
-their drafts: reading contexts, which grow, and the host. `own` is what one number of drafts takes besides. Learns from
-steady steps (as many drafts verified as made). Knows seconds only; not what a draft is worth.
+`known` was measured before serving; elsewhere what is known nearby is scaled by a rough formula, and where nothing is
+known the first step seen becomes it. `shared` is what steps of these rows take longer than known, whatever their
+drafts: reading contexts, which grow, and the host. `own` is what one number of drafts takes besides. Learns from steady
+steps (as many drafts verified as made). Knows seconds only; not what a draft is worth.
 """
 
 import math
