@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, OutriderError, RequestError
@@ -18,6 +17,7 @@ from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.engine.channel import Channel
 from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Turn
+from outrider.engine.stats import EngineStats
 
 _PROGRAM = "import sys; from outrider.engine.process import main; main(int(sys.argv[1]))"
 _STOP_SECONDS = 10.0
@@ -126,8 +126,8 @@ class EngineClient:
         self.config = config
         self.info: EngineInfo | None = None
         """What the engine said of itself; None before it stands."""
-        self.stats: Any = None
-        """The latest snapshot of its counters."""
+        self.on_stats: Callable[[EngineStats], None] | None = None
+        """Called with every snapshot of the engine's counts."""
         self.on_death: Callable[[], None] | None = None
         """Called when the process has gone without being asked to."""
         self._jobs: dict[str, Job] = {}  # by the id of each request that has not ended
@@ -253,8 +253,8 @@ class EngineClient:
                 job.put(delta)
                 if delta.output is not None:
                     del jobs[delta.request_id]
-        if turn.stats is not None:
-            self.stats = turn.stats
+        if turn.stats is not None and self.on_stats is not None:
+            self.on_stats(turn.stats)
 
     def _channel_lost(self) -> None:
         is_death = not self._is_stopping

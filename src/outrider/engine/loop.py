@@ -63,8 +63,10 @@ class EngineLoop:
         """Turn until told to stop, or until the engine fails; `after_turn` follows every turn."""
         try:
             while True:
-                while (order := inbox.get(block=not self.engine.has_work)) is not None:
+                order = inbox.get(block=not self.engine.has_work)
+                while order is not None:
                     order()
+                    order = inbox.get(block=False)
                 if self.engine.has_work:
                     self.engine.step()
                 if after_turn is not None:

@@ -1,11 +1,11 @@
 """What the engine's process and its client tell each other: plain data."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from outrider.core.config import EngineConfig
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
+from outrider.engine.stats import EngineStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +74,5 @@ class Turn:
 
     answers: list[Added | Refused]
     deltas: list[OutputDelta]
-    stats: Any
+    stats: EngineStats | None
     """A snapshot of its counters, or None where none is due."""

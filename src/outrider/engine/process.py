@@ -8,6 +8,7 @@ kept, and goes out later.
 import os
 import signal
 import socket
+import time
 import traceback
 from collections import deque
 from functools import partial
@@ -18,6 +19,9 @@ from outrider.engine.channel import Channel
 from outrider.engine.engine import Engine
 from outrider.engine.loop import EngineLoop, Order, StopLoop
 from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Refused, Turn
+from outrider.engine.stats import EngineStats
+
+_STATS_SECONDS = 0.1
 
 
 class _Session:
@@ -29,6 +33,7 @@ class _Session:
         self._orders: deque[Order] = deque()
         self._answers: list[Added | Refused] = []
         self._deltas: list[OutputDelta] = []
+        self._next_stats = 0.0
 
     def get(self, *, block: bool) -> Order | None:
         """The next order of the client; StopLoop once it is gone."""
@@ -66,14 +71,24 @@ class _Session:
 
     def after_turn(self) -> None:
         """Send what is new."""
-        if not self._deltas and not self._answers:
+        stats = self._due_stats()
+        if not self._deltas and not self._answers and stats is None:
             return
-        turn = Turn(self._answers, self._deltas, None)
+        turn = Turn(self._answers, self._deltas, stats)
         self._answers, self._deltas = [], []
         try:
             self._channel.send(turn)
         except OSError:
             raise StopLoop from None
+
+    def _due_stats(self) -> EngineStats | None:
+        """Counts, every now and then, where a request has ended, and before a rest."""
+        now, engine = time.monotonic(), self.loop.engine
+        has_ended = not engine.has_work or any(delta.output is not None for delta in self._deltas)
+        if not has_ended and now < self._next_stats:
+            return None
+        self._next_stats = now + _STATS_SECONDS
+        return engine.stats()
 
 
 def _describe(engine: Engine) -> EngineInfo:

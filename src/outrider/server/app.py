@@ -53,7 +53,9 @@ async def health(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Prometheus' text."""
-    return Response(b"", media_type="text/plain; version=0.0.4")
+    front: Front = request.app.state.front
+    body, kind = front.metrics.render()
+    return Response(body, headers={"Content-Type": kind})
 
 
 async def page(request: Request) -> Response:

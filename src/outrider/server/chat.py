@@ -11,13 +11,12 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.outputs import OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.engine.chat import ChatOptions
-from outrider.engine.client import Job
 from outrider.server.body import read_body
 from outrider.server.completions import check_finished, origins
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import SamplingFields, Strict
-from outrider.server.front import Front
+from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
 from outrider.server.usage import Usage
 
@@ -159,7 +158,7 @@ class _Call:
             return EventStream(job, self._events(job, usage))
         return await while_connected(request, job, self._whole(job, usage))
 
-    async def _whole(self, job: Job, usage: Usage) -> Response:
+    async def _whole(self, job: Delivery, usage: Usage) -> Response:
         output: RequestOutput | None = None
         while deltas := await job.take():
             output = deltas[-1].output
@@ -190,7 +189,7 @@ class _Call:
     def _envelope(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    async def _events(self, job: Job, usage: Usage) -> AsyncIterator[bytes]:
+    async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
         options = self.body.stream_options
         is_continuous = options is not None and options.continuous_usage_stats
         envelope = self._envelope("chat.completion.chunk")

@@ -11,12 +11,11 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.outputs import OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.engine.admission import Prompt
-from outrider.engine.client import Job
 from outrider.server.body import read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import SamplingFields, TokenId
-from outrider.server.front import Front
+from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import completion_logprobs, prompt_logprobs
 from outrider.server.usage import Usage
 
@@ -87,12 +86,12 @@ class _Call:
     def _envelope(self) -> dict[str, Any]:
         return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
 
-    async def _whole(self, job: Job, usage: Usage) -> Response:
+    async def _whole(self, job: Delivery, usage: Usage) -> Response:
         outputs: dict[int, RequestOutput] = {}
         while deltas := await job.take():
             for delta in deltas:
                 if delta.output is not None:
-                    outputs[job.index_of[delta.request_id]] = delta.output
+                    outputs[job.prompt_index(delta)] = delta.output
         choices = []
         for index, output in sorted(outputs.items()):
             for completion in output.outputs:
@@ -116,7 +115,7 @@ class _Call:
         usage.add_outputs(outputs.values())
         return JSONResponse(self._envelope() | {"choices": choices, "usage": usage.body()})
 
-    async def _events(self, job: Job, usage: Usage) -> AsyncIterator[bytes]:
+    async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
         options = self.body.stream_options
         is_continuous = options is not None and options.continuous_usage_stats
         envelope = self._envelope()
@@ -124,7 +123,7 @@ class _Call:
         while deltas := await job.take():
             pieces = []
             for delta in deltas:
-                prompt_index = job.index_of[delta.request_id]
+                prompt_index = job.prompt_index(delta)
                 choice = self._delta_choice(delta, prompt_index)
                 if self.body.return_token_ids and choice["index"] not in begun:
                     choice["prompt_token_ids"] = job.requests[prompt_index].prompt_token_ids

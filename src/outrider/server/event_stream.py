@@ -13,8 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from outrider.core.errors import OutriderError
-from outrider.engine.client import EngineDeadError, Job
+from outrider.engine.client import EngineDeadError
 from outrider.server.errors import APIError, unavailable
+from outrider.server.front import Delivery
 
 Result = TypeVar("Result")
 DONE = b"data: [DONE]\n\n"
@@ -32,7 +33,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, job: Job, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, job: Delivery, events: AsyncIterator[bytes]) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._job = job
@@ -55,7 +56,7 @@ class EventStream(Response):
             self._job.close()
 
 
-async def while_connected(request: Request, job: Job, work: Awaitable[Result]) -> Result:
+async def while_connected(request: Request, job: Delivery, work: Awaitable[Result]) -> Result:
     """What `work` gives; the job is closed when the caller goes."""
     watch = asyncio.create_task(_close_when_gone(request.receive, job))
     try:
@@ -65,7 +66,7 @@ async def while_connected(request: Request, job: Job, work: Awaitable[Result]) -
         job.close()
 
 
-async def _close_when_gone(receive: Callable[[], Awaitable[Any]], job: Job) -> None:
+async def _close_when_gone(receive: Callable[[], Awaitable[Any]], job: Delivery) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     job.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from outrider.core.config import EngineConfig
+from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Admission, Prompt
@@ -24,6 +25,7 @@ from outrider.engine.client import EngineClient, EngineDeadError, Job
 from outrider.engine.messages import EngineInfo
 from outrider.engine.tokenizer import Tokenizer
 from outrider.server.errors import APIError, overloaded, unavailable
+from outrider.server.metrics import Metrics
 from outrider.server.options import ServerOptions
 
 _REMEMBERED = 32
@@ -41,6 +43,7 @@ class Front:
         self.options = options
         self.model_names = options.served_model_names or (config.model,)
         self.client = EngineClient(config)
+        self.metrics = Metrics(self.model_names[0])
         self.started = int(time.time())
         self.is_draining = False
         self.num_restarts = 0
@@ -54,6 +57,7 @@ class Front:
     async def start(self) -> EngineInfo:
         """Start the engine; raises what makes that impossible."""
         self.client.on_death = self._on_death
+        self.client.on_stats = self.metrics.observe_snapshot
         starting = asyncio.create_task(self.client.start())
         try:
             self.tokenizer = await asyncio.to_thread(Tokenizer, Path(self.config.model))
@@ -108,8 +112,9 @@ class Front:
         """Do what takes time in the thread for it, one at a time: text to tokens, grammars, templates."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    async def submit(self, prompts: Sequence[tuple[Prompt, SamplingParams]]) -> Job:
+    async def submit(self, prompts: Sequence[tuple[Prompt, SamplingParams]]) -> "Delivery":
         """Give the engine some requests, all or none. Raises RequestError, and APIError where there is no room."""
+        arrival = time.monotonic()
         count = sum(params.n for _, params in prompts)
         self._check_room(count)
         self._num_unfinished += count
@@ -130,7 +135,7 @@ class Front:
         except BaseException:
             job.close()
             raise
-        return job
+        return Delivery(job, self.metrics, arrival=arrival)
 
     def _requests(self, prompts: Sequence[tuple[Prompt, SamplingParams]]) -> list[Request]:
         return [self._admission.request(prompt, params, request_id=self.new_id()) for prompt, params in prompts]
@@ -180,3 +185,40 @@ class Front:
         while self._num_unfinished > 0 and time.monotonic() < end:
             await asyncio.sleep(0.05)
         return self._num_unfinished == 0
+
+
+class Delivery:
+    """A job of the engine on its way to the caller, timed."""
+
+    def __init__(self, job: Job, metrics: Metrics, *, arrival: float) -> None:
+        """`arrival`: when the caller's request came, of `time.monotonic`."""
+        self.job = job
+        self.requests = job.requests
+        self._metrics = metrics
+        self._arrival = arrival
+        self._latest: dict[tuple[str, int], float] = {}  # by request and choice
+        self._begun: set[str] = set()
+
+    def prompt_index(self, delta: OutputDelta) -> int:
+        """Which of the prompts it belongs to."""
+        return self.job.index_of[delta.request_id]
+
+    def close(self) -> None:
+        """The caller has gone, or has everything."""
+        self.job.close()
+
+    async def take(self) -> list[OutputDelta]:
+        """As `Job.take`."""
+        deltas = await self.job.take()
+        now, metrics = time.monotonic(), self._metrics
+        for delta in deltas:
+            key = delta.request_id, delta.index
+            if key in self._latest:
+                metrics.on_inter_token(now - self._latest[key])
+            elif delta.request_id not in self._begun:
+                self._begun.add(delta.request_id)
+                metrics.on_first_token(now - self._arrival)
+            self._latest[key] = now
+            if delta.output is not None:
+                metrics.on_request_finished(delta.output, seconds=now - self._arrival)
+        return deltas

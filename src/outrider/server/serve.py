@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -21,11 +22,17 @@ _GRACE_SECONDS = 2
 class _Server(uvicorn.Server):
     """Drains on the first signal, and goes at once on the second."""
 
-    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+    def __init__(self, config: uvicorn.Config, front: Front, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._on_ready = on_ready
         self._front = front
         self._loop = asyncio.get_running_loop()
         self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came; uvicorn calls this instead of leaving at once."""
@@ -55,6 +62,13 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
     listener = _bound(options)  # before the engine is loaded for nothing
     try:
         await front.start()
+
+        def say_ready() -> None:
+            for line in start_up_lines(front, time.monotonic() - begin):
+                console.print(line, markup=False)
+            scheme = "https" if options.ssl_certfile else "http"
+            console.print(f"Ready on {scheme}://{options.host}:{listener.getsockname()[1]}", style="bold")
+
         server = _Server(
             uvicorn.Config(
                 build_app(front),
@@ -70,11 +84,8 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
                 ssl_ca_certs=options.ssl_ca_certs,
             ),
             front,
+            say_ready,
         )
-        for line in start_up_lines(front, time.monotonic() - begin):
-            console.print(line, markup=False)
-        scheme = "https" if options.ssl_certfile else "http"
-        console.print(f"Ready on {scheme}://{options.host}:{listener.getsockname()[1]}", style="bold")
         await server.serve(sockets=[listener])
     finally:
         listener.close()
