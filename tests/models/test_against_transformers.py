@@ -40,7 +40,7 @@ ROPES = {
 def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group size with every rope, spread over the families; flags so that all their pairs occur."""
     for index, (rope, group) in enumerate(itertools.product(ROPES, (1, 2, 4, 8))):
-        family = FAMILIES[(index + index // 4) % 2]
+        family = DENSE[(index + index // 4) % 2]
         options: dict[str, Any] = {"rope_parameters": ROPES[rope], "num_attention_heads": 8, "head_dim": 32}
         options["num_key_value_heads"] = 8 // group
         options["tie_word_embeddings"] = bool(index // 2 % 2)
@@ -52,9 +52,14 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield family, options
     yield "llama", {"hidden_size": 40, "intermediate_size": 50, "vocab_size": 97}
     yield "qwen3", {"rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.2, "beta_fast": 16.0}}
+    yield "qwen3_moe", {"tie_word_embeddings": True}
+    yield "qwen3_moe", {"norm_topk_prob": False, "num_experts": 5, "num_experts_per_tok": 5, "max_shard_size": "100KB"}
+    yield "qwen3_moe", {"num_hidden_layers": 4, "mlp_only_layers": [0], "decoder_sparse_step": 2, "head_dim": 32}
+    yield "qwen3_moe", {"num_hidden_layers": 3, "mlp_only_layers": [1], "attention_bias": True}
 
 
-FAMILIES = ("llama", "qwen3")
+DENSE = ("llama", "qwen3")
+FAMILIES = (*DENSE, "qwen3_moe")
 CASES = list(_cases())
 
 

@@ -13,7 +13,6 @@ from outrider.loading.dummy import fill_randomly
 from outrider.loading.load import load_into
 
 _LATER = {
-    "Qwen3MoeForCausalLM": "mixture of experts",
     "Qwen3NextForCausalLM": "hybrid of gated delta net and attention",
     "Qwen3_5ForConditionalGeneration": "hybrid of gated delta net and attention",
     "Qwen3_5MoeForConditionalGeneration": "hybrid of gated delta net and attention, mixture of experts",
