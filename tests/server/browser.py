@@ -17,7 +17,12 @@ from playwright.sync_api import sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LEFT_OUT = "the page at / was NOT tested: no Chromium here (Debian: apt-get install chromium)"
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=LEFT_OUT)
+
+def need_chromium() -> None:
+    """Leave a module out where there is no browser, and say so in one line."""
+    if CHROMIUM is None:
+        pytest.skip(LEFT_OUT, allow_module_level=True)
+
 
 # as root there is no sandbox; the rest keeps it from calling its maker
 OPTIONS = [
