@@ -100,6 +100,18 @@ class CompletionOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTiming:
+    """Where the time of a request went in the engine, in seconds; of n completions, the first to get there counts."""
+
+    queue: float
+    """Until its first step was planned, or until it was taken back."""
+    prefill: float | None
+    """From there to its first token; None where it has none."""
+    decode: float | None
+    """From its first token to its end, likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
     """A finished request: prompt, completions and what speculation did."""
 
@@ -116,6 +128,8 @@ class RequestOutput:
     """Of all completions together."""
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     """One entry for each prompt token; the first has nothing before it and is None."""
+    timing: RequestTiming | None = None
+    """None where no engine made this output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +144,16 @@ class OutputDelta:
     """Which of the n completions."""
     text: str
     token_ids: list[int]
+    is_draft: list[bool] = field(default_factory=list)
+    """Per token: True where it was an accepted draft."""
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     """Set in the last delta of the completion."""
     stop_reason: int | str | None = None
+    error: str | None = None
+    """What went wrong, where finish_reason is "error"."""
+    logits_digest: str | None = None
+    """Of the whole completion, in its last delta (`logits_digest=True`)."""
     output: RequestOutput | None = None
     """The whole, in the last delta of the request."""
     prompt_index: int = 0

@@ -50,7 +50,7 @@ class HeadLayer(nn.Module):
         size, eps = layer.hidden_size, layer.norm_eps
         self.hidden_norm = RMSNorm(size, eps, context)
         self.input_layernorm = RMSNorm(size, eps, context)
-        self.self_attn = Attention(layer, context, rope=rope, input_size=2 * size, qk_norm=config.qk_norm, kv_start=1)
+        self.self_attn = Attention(layer, context, rope=rope, input_size=2 * size, qk_norm=config.qk_norm)
         self.post_attention_layernorm = RMSNorm(size, eps, context)
         self.mlp = GatedMLP(layer, context)
         self._norm_before_residual = config.norm_before_residual
