@@ -35,7 +35,7 @@ class Engine:
 
     def __init__(self, config: EngineConfig, *, skip_tokenizer_init: bool = False) -> None:
         self.worker = Worker(config)
-        self.config = config
+        self.config = config = self.worker.config
         self.tokenizer = None if skip_tokenizer_init else Tokenizer(Path(config.model))
         self._grammars = Grammars(
             self.tokenizer,
@@ -59,7 +59,7 @@ class Engine:
         self.scheduler = Scheduler(
             num_blocks=self.worker.num_blocks,
             block_size=config.block_size,
-            max_num_seqs=config.max_num_seqs,
+            max_num_seqs=config.num_rows,
             max_num_batched_tokens=config.step_token_budget,
             num_drafts=config.num_speculative_tokens,
             num_lookahead=self.worker.num_lookahead,

@@ -32,6 +32,10 @@ class BasePlatform(ABC):
     """True where every kernel on the target's path is row-invariant."""
     has_graphs: bool
     """True where a step can be captured and replayed."""
+    max_num_seqs = 64
+    """Requests that run at once, where the user names no number."""
+    max_num_batched_tokens = 512
+    """Tokens of a step, likewise."""
     preference: int
     """Among devices that are there, device="auto" takes the one with the largest."""
     reason = "asked for by name"

@@ -17,6 +17,8 @@ class Platform(GpuPlatform):
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
     is_exact = True
     has_graphs = True
+    max_num_seqs = 256
+    max_num_batched_tokens = 2048
 
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:

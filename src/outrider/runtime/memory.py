@@ -61,7 +61,7 @@ def size_blocks(config: EngineConfig, room: Room, *, bytes_per_block: int, max_m
     """Number of blocks, null block included; never more than max_num_seqs full-length requests can use."""
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
-    most = 1 + config.max_num_seqs * -(-max_model_len // config.block_size)
+    most = 1 + config.num_rows * -(-max_model_len // config.block_size)
     count = min(most, room.num_bytes // bytes_per_block)
     if count < 2:
         raise ConfigError(

@@ -39,8 +39,10 @@ class Worker:
     """One device's share of an engine."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.config = config
-        self.platform = select_platform(config.device)
+        self.platform = platform = select_platform(config.device)
+        self.config = config = config.resolve(
+            max_num_seqs=platform.max_num_seqs, max_num_batched_tokens=platform.max_num_batched_tokens
+        )
         self.dtype = self.platform.resolve_dtype(config.dtype)
         self.model_config = read_model_config(config.model)
         self.eos_token_ids = self.model_config.eos_token_ids
@@ -86,7 +88,7 @@ class Worker:
         self._staging = Staging(self.platform.device)
         self._readback = Readback(self.platform.device)
         self._table = RequestTable(
-            max_rows=config.max_num_seqs,
+            max_rows=config.num_rows,
             max_model_len=self.max_model_len,
             num_drafts=config.num_speculative_tokens,
             block_size=config.block_size,
@@ -155,7 +157,7 @@ class Worker:
             assembler=self._assembler,
             table=self._table,
             staging=self._staging,
-            max_rows=self.config.max_num_seqs,
+            max_rows=self.config.num_rows,
             max_model_len=self.max_model_len,
             widths=self.config.draft_widths,
         )
@@ -224,7 +226,7 @@ def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:
     width = 1 + config.num_speculative_tokens
     left = config.step_token_budget
     counts: list[int] = []
-    while left >= width and len(counts) < config.max_num_seqs:
+    while left >= width and len(counts) < config.num_rows:
         counts.append(width)
         left -= width
     rows = [_padding_plan(padding_row, count, num_drafts=width - 1) for count in counts]

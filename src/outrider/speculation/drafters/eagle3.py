@@ -168,6 +168,7 @@ class Drafter(ChainDrafter):
 
     def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
         (layer,) = self._head.layers
+        assert isinstance(layer, HeadLayer)
         layer.write_kv(self._head.embed(batch.token_ids), features, batch, self.caches[0])
 
     def fed_back(self, state: Tensor) -> Tensor:
