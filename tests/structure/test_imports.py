@@ -41,6 +41,8 @@ INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("engine/grammar.py", "llguidance"): "for the first grammar only: an engine works without it",
     ("engine/grammar.py", "llguidance.gbnf_to_lark"): "likewise",
     ("engine/tokenizer.py", "llguidance.hf"): "likewise",
+    ("cli.py", "outrider.server.options"): "the server's packages are an extra: all other commands work without",
+    ("cli.py", "outrider.server.serve"): "likewise",
 }
 """(file, module imported) to the reason; an optional dependency is the only good one."""
 

@@ -28,7 +28,6 @@ _SPECULATIVE_KEYS = (
 
 _LATER = {
     "eagle": "EAGLE-1/2 heads",
-    "mtp": "multi-token-prediction heads",
 }
 
 

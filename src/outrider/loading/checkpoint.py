@@ -1,7 +1,7 @@
 """The tensors of a directory of safetensors, read one at a time. What they mean is not known here."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ class Checkpoint:
         """Every tensor, by the name it has in the files."""
         return frozenset(name for names in self._names_of_file.values() for name in names)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor on the host in its stored dtype), file by file, one at a time."""
+    def tensors(self, chosen: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor on the host in its stored dtype), file by file, one at a time; all, or the `chosen` names."""
         for file, names in self._names_of_file.items():
             with _opened(self.directory / file) as opened:
                 for name in names:
-                    yield name, opened.get_tensor(name)
+                    if chosen is None or name in chosen:
+                        yield name, opened.get_tensor(name)
 
     def _read_single(self) -> dict[str, list[str]]:
         path = self.directory / SINGLE
