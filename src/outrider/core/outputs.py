@@ -144,10 +144,16 @@ class OutputDelta:
     """Which of the n completions."""
     text: str
     token_ids: list[int]
+    is_draft: list[bool] = field(default_factory=list)
+    """Per token: True where it was an accepted draft."""
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     """Set in the last delta of the completion."""
     stop_reason: int | str | None = None
+    error: str | None = None
+    """What went wrong, where finish_reason is "error"."""
+    logits_digest: str | None = None
+    """Of the whole completion, in its last delta (`logits_digest=True`)."""
     output: RequestOutput | None = None
     """The whole, in the last delta of the request."""
     prompt_index: int = 0

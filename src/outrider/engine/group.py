@@ -95,15 +95,19 @@ class Group:
         if not token_ids and not text and request.finish_reason is None:
             return None
         self.num_told[request.choice] = told + len(token_ids)
+        completion = self.completions.get(request.choice)
         has_logprobs = request.params.num_logprobs is not None
         return OutputDelta(
             request_id=self.request_id,
             index=request.choice,
             text=text,
             token_ids=token_ids,
+            is_draft=request.is_draft[told:],
             logprobs=name(request.logprobs[told:]) if has_logprobs else None,
             finish_reason=request.finish_reason.value if request.finish_reason is not None else None,
             stop_reason=stop_reason_of(request),
+            error=request.error,
+            logits_digest=completion.logits_digest if completion is not None else None,
             output=output,
         )
 

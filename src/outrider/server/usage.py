@@ -1,0 +1,44 @@
+"""What a request took, as `usage` of an answer: OpenAI's counts, and what speculation did."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from outrider.core.outputs import RequestOutput, SpeculationStats
+
+
+class Usage:
+    """Counts of one answer, that of a stream growing."""
+
+    def __init__(self, *, num_prompt_tokens: int, num_drafts: int) -> None:
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_completion_tokens = 0
+        self._num_cached_tokens = 0
+        self._speculation = SpeculationStats(max_drafts=num_drafts, num_accepted_tokens_per_pos=[0] * num_drafts)
+
+    def add_outputs(self, outputs: Iterable[RequestOutput]) -> None:
+        """What finished requests say of cache and speculation."""
+        for output in outputs:
+            self._num_cached_tokens += output.num_cached_tokens
+            self._speculation.add(output.speculation)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of it."""
+        stats = self._speculation
+        return {
+            "prompt_tokens": self.num_prompt_tokens,
+            "completion_tokens": self.num_completion_tokens,
+            "total_tokens": self.num_prompt_tokens + self.num_completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": stats.num_accepted_tokens,
+                "rejected_prediction_tokens": stats.num_draft_tokens - stats.num_accepted_tokens,
+            },
+            "speculation": {
+                "num_steps": stats.num_steps,
+                "num_drafts": stats.num_drafts,
+                "num_draft_tokens": stats.num_draft_tokens,
+                "num_accepted_tokens": stats.num_accepted_tokens,
+                "num_accepted_tokens_per_pos": stats.num_accepted_tokens_per_pos,
+                "mean_acceptance_length": stats.mean_acceptance_length,
+            },
+        }
