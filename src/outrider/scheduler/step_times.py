@@ -2,8 +2,8 @@
 
     seconds(rows, drafts) = known(rows, drafts) + shared(rows) + own(rows, drafts)
 
-`known` was measured before serving; elsewhere what is known nearby is scaled by a rough formula, and where nothing is
-known the first step seen becomes it. `shared` is what steps of these rows take longer than known, whatever their
+`known` was measured before serving, or is the first such step seen; until then what is known nearby is scaled by a
+rough formula. `shared` is what steps of these rows take longer than known, whatever their
 drafts: reading contexts, which grow, and the host. `own` is what one number of drafts takes besides. Learns from steady
 steps (as many drafts verified as made). Knows seconds only; not what a draft is worth.
 """
@@ -39,11 +39,11 @@ class StepTimes:
         self._widths = tuple(widths)
         self._buckets = tuple(row_buckets)
         self._known = dict(known or {})
+        self._guesses: dict[tuple[int, int], float] = {}  # of what is not known, while nothing more is
         self._shared: dict[int, float] = {}
         self._own: dict[tuple[int, int], float] = {}
         self._visits: dict[int | tuple[int, int], int] = {}  # of buckets, and of widths in them
         self._last: dict[tuple[int, int], float] = {}
-        self._given = frozenset(self._known)
 
     def bucket(self, num_rows: int) -> int:
         """Rows up to which a step takes as long as with `num_rows`."""
@@ -59,8 +59,7 @@ class StepTimes:
 
     def is_measured(self, num_rows: int, num_drafts: int) -> bool:
         """True where the time is no guess."""
-        key = (self.bucket(num_rows), num_drafts)
-        return key in self._given or key in self._visits
+        return (self.bucket(num_rows), num_drafts) in self._known
 
     def record(self, num_rows: int, num_drafts: int, seconds: float) -> None:
         """Take in one steady step. Of each two the lesser counts: a first one may have captured or compiled something,
@@ -71,8 +70,9 @@ class StepTimes:
         if before is None:
             return
         seconds = min(seconds, before)
-        if not self._known:
-            self._known[key] = seconds
+        if key not in self._known:
+            self._known[key] = seconds - self._shared.get(bucket, 0.0)
+            self._guesses.clear()
         expected = self._expect(key)
         if bucket in self._visits:
             seconds = min(seconds, _MOST_ABOVE * expected)
@@ -90,13 +90,17 @@ class StepTimes:
         return [self._expect((bucket, width)) for width in self._widths]
 
     def _expect(self, key: tuple[int, int]) -> float:
-        if not self._known:
-            return _shape(key)
-        if key not in self._known:
-            nearest = min(self._known, key=lambda other: _distance(key, other))
-            self._known[key] = self._known[nearest] * _shape(key) / _shape(nearest)
-        known = self._known[key]
+        known = self._known.get(key) or self._guess(key)
         return max(known + self._shared.get(key[0], 0.0) + self._own.get(key, 0.0), _LEAST * known)
+
+    def _guess(self, key: tuple[int, int]) -> float:
+        if key not in self._guesses:
+            scale = 1.0
+            if self._known:
+                nearest = min(self._known, key=lambda other: _distance(key, other))
+                scale = self._known[nearest] / _shape(nearest)
+            self._guesses[key] = scale * _shape(key)
+        return self._guesses[key]
 
 
 def _distance(key: tuple[int, int], other: tuple[int, int]) -> float:
