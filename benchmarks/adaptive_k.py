@@ -197,6 +197,7 @@ class Simulation:
         )
         for request, count in zip(requests, accepted, strict=True):
             self._policy.see_row(request, num_drafts=num_drafts, num_accepted=count)
+            request.speculation.num_drafts += num_drafts > 0
 
 
 def _luck(request: int, place: int, seed: int) -> float:

@@ -1,5 +1,6 @@
 """The adaptive number of drafts: what it believes, what it chooses, and what its trials may cost."""
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import pairwise
@@ -25,6 +26,13 @@ def make_request(*, most: int | None = None) -> Request:
 
 def make_policy() -> AdaptiveDrafts:
     return AdaptiveDrafts(WIDTHS, row_buckets=BUCKETS)
+
+
+def see(policy: AdaptiveDrafts, request: Request, *, num_drafts: int, num_accepted: int) -> None:
+    """As in the scheduler: the request counts its steps."""
+    request.speculation.num_accepted_tokens_per_pos = [0] * 5
+    policy.see_row(request, num_drafts=num_drafts, num_accepted=num_accepted)
+    request.speculation.record(num_drafts=num_drafts, num_accepted=num_accepted)
 
 
 def teach(policy: AdaptiveDrafts, num_rows: int, seconds: dict[int, float]) -> None:
@@ -60,13 +68,13 @@ def test_estimates_approach_what_is_seen() -> None:
     chances = [(0.9, 0.8, 0.5, 0.4, 0.3), (0.7, 0.4, 0.1, 0.0, 0.0)]
     policy.choose(requests)
     assert believed(policy, requests[0]) == pytest.approx(policy.acceptance)
-    for _ in range(500):
+    for _ in range(2000):
         for index, request in enumerate(requests):
             luck = rng.random()
             num_accepted = sum(luck < chance for chance in chances[index % 2])
-            policy.see_row(request, num_drafts=5, num_accepted=num_accepted)
+            see(policy, request, num_drafts=5, num_accepted=num_accepted)
     means = [sum(pair) / 2 for pair in zip(*chances, strict=True)]
-    assert policy.acceptance == pytest.approx(means, abs=0.1)
+    assert policy.acceptance == pytest.approx(means, abs=0.15)
     for first in (0, 1):
         rows = [believed(policy, request) for request in requests[first::2]]
         assert [sum(column) / 4 for column in zip(*rows, strict=True)] == pytest.approx(chances[first], abs=0.1)
@@ -78,10 +86,10 @@ def test_behind_the_last_draft_made_estimates_fall_geometrically() -> None:
     policy = make_policy()
     request = make_request()
     for step in range(4000):
-        policy.see_row(request, num_drafts=1, num_accepted=int(step % 10 < 9))
+        see(policy, request, num_drafts=1, num_accepted=int(step % 10 < 9))
     assert believed(policy, request) == pytest.approx([0.9**place for place in range(1, 6)], abs=0.05)
     for step in range(4000):
-        policy.see_row(request, num_drafts=2, num_accepted=2 if step % 10 < 4 else 0)
+        see(policy, request, num_drafts=2, num_accepted=2 if step % 10 < 4 else 0)
     assert believed(policy, request) == pytest.approx([0.4, 0.4, 0.16, 0.064, 0.0256], abs=0.05)
 
 
@@ -99,7 +107,7 @@ def test_drafts_that_a_request_does_not_want_are_worth_nothing() -> None:
     for _ in range(10):
         policy.choose(requests)
         for request in requests:
-            policy.see_row(request, num_drafts=1, num_accepted=1)
+            see(policy, request, num_drafts=1, num_accepted=1)
     assert all(believed(policy, request)[1:] == pytest.approx([0.0] * 4) for request in requests)
     assert WIDTHS[policy._place] == 1
     assert policy.acceptance[1:] == make_policy().acceptance[1:], "and teach nothing of the others'"
@@ -118,19 +126,55 @@ def test_the_choice_is_the_best_of_all() -> None:
         measured = dict(zip(WIDTHS, policy.times.seconds(num_rows), strict=True))
         assert measured == pytest.approx(seconds, rel=1e-6)
         policy.acceptance = sorted((rng.random() for _ in range(5)), reverse=True)
-        requests = [make_request() for _ in range(num_rows)]
-        for request in requests[1:]:
-            request.acceptance = [rng.uniform(-0.2, 0.2) for _ in range(5)]
-        differences = [request.acceptance or [0.0] * 5 for request in requests]
-        rates = {
-            width: sum(1 + sum(map(sum, zip(policy.acceptance[:width], own, strict=False))) for own in differences)
-            / measured[width]
-            for width in WIDTHS
-        }
-        policy.choose(requests)
-        assert rates[WIDTHS[policy._place]] * 1.0051 >= max(rates.values())
+        rates = {width: num_rows * (1 + sum(policy.acceptance[:width])) / measured[width] for width in WIDTHS}
+        for _ in range(500):
+            policy.choose([make_request() for _ in range(num_rows)])
+        assert rates[WIDTHS[policy._place]] * 1.01 >= max(rates.values())
         seen.add(WIDTHS[policy._place])
     assert seen == set(WIDTHS)
+
+
+@pytest.mark.parametrize("now", range(len(WIDTHS)))
+def test_slow_requests_count_as_often_as_they_come(now: int) -> None:
+    """Requests of two kinds come in equal numbers and end after as many tokens. Under the present number of drafts the
+    slow kind fills more rows; what another number would give is the rate of all, once its own rows have settled."""
+    policy = make_policy()
+    policy._place = now
+    kinds = [(0.9, 0.85, 0.8, 0.75, 0.7), (0.2, 0.1, 0.0, 0.0, 0.0)]
+    tokens = [[1 + sum(kind[:width]) for width in WIDTHS] for kind in kinds]
+    requests = []
+    for kind, of_kind in zip(kinds, tokens, strict=True):
+        for _ in range(round(1000 / of_kind[now])):
+            requests.append(make_request())
+            requests[-1].acceptance = [chance - all_ for chance, all_ in zip(kind, policy.acceptance, strict=True)]
+    expected = policy._expected_tokens(requests)
+    settled = [2 / sum(1 / of_kind[place] for of_kind in tokens) for place in range(len(WIDTHS))]
+    assert [value / expected[now] for value in expected] == pytest.approx(
+        [value / settled[now] for value in settled], rel=1e-3
+    )
+    assert expected[now] == pytest.approx(sum(1 + sum(kinds[i][: WIDTHS[now]]) for i in (0, 1)
+                                              for _ in range(round(1000 / tokens[i][now]))))  # fmt: skip
+
+
+def test_a_change_must_be_worth_its_price() -> None:
+    """An advantage that comes and goes changes nothing; one that lasts does, after as long as the change costs."""
+    policy = make_policy()
+    teach(policy, 4, {0: 1.0, 1: 1.5, 3: 2.0, 5: 2.5})
+    policy.acceptance = [0.55, 0.0, 0.0, 0.0, 0.0]
+    requests = [make_request() for _ in range(4)]
+    for _ in range(500):
+        policy.choose(requests)
+    assert WIDTHS[policy._place] == 1
+    for step in range(200):
+        policy.acceptance[0] = 0.55 if step % 2 else 0.45
+        policy.choose(requests)
+        assert WIDTHS[policy._place] == 1
+    policy.acceptance[0] = 0.45
+    num_steps = 0
+    while WIDTHS[policy._place] == 1 and num_steps < 100:
+        policy.choose(requests)
+        num_steps += 1
+    assert 2 < num_steps < 100
 
 
 def run(
@@ -149,7 +193,7 @@ def run(
         for request in requests:
             luck = rng.random()
             accepted = sum(luck < chance for chance in chances[:width])
-            policy.see_row(request, num_drafts=width, num_accepted=accepted)
+            see(policy, request, num_drafts=width, num_accepted=accepted)
             num_tokens += 1 + accepted
         elapsed += took
         width = proposals
@@ -211,7 +255,7 @@ def test_times_between_measured_loads_lie_between() -> None:
     assert times.seconds(16)[2] == pytest.approx(0.020)
     assert 0.010 < times.seconds(4)[2] < 0.020
     assert times.seconds(4) == sorted(times.seconds(4))
-    assert times.is_measured(1, 3) and not times.is_measured(1, 5) and not times.is_measured(4, 3)
+    assert times.doubt(1, 3) == 0.0 and times.doubt(1, 5) == times.doubt(4, 3) == math.inf
     assert times.bucket(5) == 8 and times.bucket(16) == 16 and times.bucket(17) == 32 and times.bucket(100) == 128
 
 
@@ -219,7 +263,7 @@ def test_known_times_hold_until_they_are_corrected() -> None:
     """What all numbers of drafts take longer is told from what one of them does."""
     known = {(rows, width): 1.0 + 0.1 * width + 0.01 * rows for rows in BUCKETS for width in WIDTHS}
     times = StepTimes(WIDTHS, BUCKETS, known)
-    assert times.has_measurement and all(times.is_measured(rows, width) for rows in BUCKETS for width in WIDTHS)
+    assert times.has_measurement and all(0.0 < times.doubt(rows, width) < 1.0 for rows in BUCKETS for width in WIDTHS)
     assert times.seconds(3) == pytest.approx([known[4, width] for width in WIDTHS])
     for _ in range(50):
         times.record(4, 3, known[4, 3] + 0.5)  # contexts are read

@@ -9,6 +9,7 @@ are accepted by equality. Knows requests and seconds; no device, no drafter.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import truediv
 from typing import Protocol
 
 from outrider.core.request import Request
@@ -51,14 +52,16 @@ _PRIOR = 0.7
 """Before any data: share of drafts that are accepted where those before them were."""
 _OF_ALL = 1 / 512
 """Weight of a row in the acceptance of all."""
-_OF_REQUEST = 1 / 128
-"""Weight of a step in what a request differs by."""
+_FIRST_STEPS, _LAST_STEPS = 8, 128
+"""Steps over which what a request differs by is averaged: so many at its beginning, and in the end."""
 
-_LEAST_GAIN = 0.005
-"""By so much another number must be better: a change has its own small price."""
+_PRICE = 1.0
+"""What a change costs, in differences of the two steps' times: the first step of it runs at the larger number."""
+_LEAST_PRICE = 0.05
+"""At least, in steps."""
 
-_TRIAL_STEPS = 2
-"""Steps of a trial: in the second, as many drafts are verified as made."""
+_TRIAL_STEPS = 3
+"""Steps of a trial: from the second on, as many drafts are verified as made."""
 _SHARE = 0.005
 """Of all time, what trials may lose by the present estimates."""
 _HEAD_START = 4.0
@@ -90,6 +93,7 @@ class AdaptiveDrafts:
         self.times = StepTimes(widths, row_buckets, known)
         self.acceptance = [_PRIOR ** (place + 1) for place in range(self.widths[-1])]
         """Estimate over all requests: the chance that drafts 1 … i are all accepted."""
+        self._like_all = [0.0] * len(self.acceptance)
         self.elapsed = 0.0
         """Seconds of decoding so far."""
         self.lost = 0.0
@@ -97,6 +101,7 @@ class AdaptiveDrafts:
         self.head_start = 0.0
         """Seconds that they may lose besides their share of the time."""
         self._place = len(self.widths) - 1  # of the number that is best so far
+        self._missed = [0.0] * len(self.widths)  # seconds that each number would have saved since the last change
         self._trial = 0  # place of the number on trial
         self._trial_left = 0
         self._num_choices = 0
@@ -110,9 +115,7 @@ class AdaptiveDrafts:
         num_rows = len(requests)
         tokens, seconds = self._expected_tokens(requests), self.times.seconds(num_rows)
         rates = [count / time for count, time in zip(tokens, seconds, strict=True)]
-        best = max(range(len(rates)), key=rates.__getitem__)
-        if rates[best] > rates[self._place] * (1 + _LEAST_GAIN):
-            self._place = best
+        self._place = self._best(rates, seconds)
         if self._trial_left == 0:
             self._start_trial(num_rows, tokens=tokens, seconds=seconds)
         chosen = self._place
@@ -122,16 +125,35 @@ class AdaptiveDrafts:
         self._tried[self.times.bucket(num_rows), chosen] = self._num_choices
         return self.widths[chosen]
 
+    def _best(self, rates: Sequence[float], seconds: Sequence[float]) -> int:
+        """The number to go on with: another one when staying has cost as much as the change will."""
+        now = self._place
+        for place, rate in enumerate(rates):
+            missed = (rate / rates[now] - 1.0) * seconds[now]
+            self._missed[place] = max(0.0, self._missed[place] + missed)
+        best = max(range(len(rates)), key=rates.__getitem__)
+        price = _PRICE * abs(seconds[best] - seconds[now]) + _LEAST_PRICE * seconds[now]
+        if best == now or self._missed[best] < price:
+            return now
+        self._missed = [0.0] * len(rates)
+        return best
+
     def _expected_tokens(self, requests: Sequence[Request]) -> list[float]:
-        """Of a step of all these requests, for each of the widths."""
-        num_rows = len(requests)
-        differences = [request.acceptance for request in requests if request.acceptance]
-        sums = [sum(column) for column in zip(*differences, strict=True)] or [0.0] * len(self.acceptance)
-        gains = [num_rows * chance + more for chance, more in zip(self.acceptance, sums, strict=True)]
-        for request in requests:
-            for place in range(self._most_of(request), len(gains)):
-                gains[place] -= self.acceptance[place]  # a draft that it does not want is worth nothing
-        return [num_rows + sum(gains[:width]) for width in self.widths]
+        """Of a step of each width, if all requests advanced in the proportions in which they advance now."""
+        differences = [self._difference(request) for request in requests]
+        sums = [1.0] * len(requests)  # tokens of each request
+        of_width = {0: sums}
+        for place, (chance, column) in enumerate(zip(self.acceptance, zip(*differences, strict=True), strict=True)):
+            sums = [tokens + chance + difference for tokens, difference in zip(sums, column, strict=True)]
+            of_width[place + 1] = sums
+        now = of_width[self.widths[self._place]]
+        most = sum(now) * len(requests)
+        return [most / sum(map(truediv, now, of_width[width])) for width in self.widths]
+
+    def _difference(self, request: Request) -> Sequence[float]:
+        """From the chances of all requests; drafts that it does not want are worth nothing."""
+        own, most = request.acceptance or self._like_all, self._most_of(request)
+        return own if most == len(own) else own[:most] + [-chance for chance in self.acceptance[most:]]
 
     def _most_of(self, request: Request) -> int:
         asked = request.params.num_speculative_tokens
@@ -149,8 +171,9 @@ class AdaptiveDrafts:
         hopes = self._hopes(num_rows, tokens)
 
         def is_open(place: int) -> bool:
-            is_measured = self.times.is_measured(num_rows, self.widths[place])
-            return not is_measured or (place > best and hopes[place] / seconds[place] > rate)
+            doubt = self.times.doubt(num_rows, self.widths[place])
+            hope = hopes[place] if place > best else tokens[place]
+            return (place > best or doubt > 0.0) and hope / seconds[place] * (1.0 + doubt) > rate
 
         def loss_of(place: int) -> float:
             lost = _TRIAL_STEPS * (seconds[place] - tokens[place] / rate) + abs(seconds[place] - seconds[best])
@@ -178,15 +201,16 @@ class AdaptiveDrafts:
         if num_drafts == 0:
             return
         if not request.acceptance:
-            request.acceptance = [0.0] * len(self.acceptance)
+            request.acceptance = list(self._like_all)
         overall, own = self.acceptance, request.acceptance
+        of_request = 1.0 / min(_FIRST_STEPS + request.speculation.num_drafts, _LAST_STEPS)
         first = before = overall[0] + own[0]
         for place in range(self._most_of(request)):
             believed = overall[place] + own[place]
             seen = float(place < num_accepted) if place < num_drafts else before * first
             before = believed
             overall[place] += _OF_ALL * (seen - believed)
-            own[place] += _OF_REQUEST * (seen - believed)
+            own[place] += of_request * (seen - believed)
 
     def see_step(self, *, num_rows: int, num_drafts: int, num_proposals: int, seconds: float) -> None:
         self.elapsed += seconds

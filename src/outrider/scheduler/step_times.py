@@ -21,6 +21,8 @@ _SMOOTHING = 0.1
 """Weight of a new measurement."""
 _MOST_ABOVE = 1.5
 """A measurement is cut at this many times what was expected, in a bucket that is not new."""
+_DOUBT = 0.25
+"""Share by which a step that was measured before serving may be shorter while serving, beside what all share."""
 _LEAST = 0.2
 """No time is believed to be below this share of what is known."""
 
@@ -57,9 +59,12 @@ class StepTimes:
         """False while `seconds` gives relative times only."""
         return bool(self._known)
 
-    def is_measured(self, num_rows: int, num_drafts: int) -> bool:
-        """True where the time is no guess."""
-        return (self.bucket(num_rows), num_drafts) in self._known
+    def doubt(self, num_rows: int, num_drafts: int) -> float:
+        """Share by which the time may be too long: 0 where such steps were seen."""
+        key = (self.bucket(num_rows), num_drafts)
+        if self._visits.get(key):
+            return 0.0
+        return _DOUBT if key in self._known else math.inf
 
     def record(self, num_rows: int, num_drafts: int, seconds: float) -> None:
         """Take in one steady step. Of each two the lesser counts: a first one may have captured or compiled something,
