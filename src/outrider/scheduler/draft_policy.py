@@ -65,7 +65,7 @@ _TRIAL_STEPS = 3
 _SHARE = 0.005
 """Of all time, what trials may lose by the present estimates."""
 _HEAD_START = 4.0
-"""Steps' worth of time that they may lose besides, at each load that is met for the first time."""
+"""Steps' worth of time that trials of numbers whose times are in doubt may lose, at each load met for the first time."""
 _LEAST_LOSS = 0.05
 """Share of its time that a trial counts as lost at least: what nearly ties is not tried all the time."""
 
@@ -99,7 +99,9 @@ class AdaptiveDrafts:
         self.lost = 0.0
         """Seconds that trials have lost, by the estimates when they began."""
         self.head_start = 0.0
-        """Seconds that they may lose besides their share of the time."""
+        """Seconds that trials for the sake of times may lose."""
+        self.lost_on_times = 0.0
+        """Seconds that those have lost."""
         self._place = len(self.widths) - 1  # of the number that is best so far
         self._missed = [0.0] * len(self.widths)  # seconds that each number would have saved since the last change
         self._trial = 0  # place of the number on trial
@@ -133,7 +135,7 @@ class AdaptiveDrafts:
             self._missed[place] = max(0.0, self._missed[place] + missed)
         best = max(range(len(rates)), key=rates.__getitem__)
         price = _PRICE * abs(seconds[best] - seconds[now]) + _LEAST_PRICE * seconds[now]
-        if best == now or self._missed[best] < price:
+        if best == now or (self._num_choices > 1 and self._missed[best] < price):
             return now
         self._missed = [0.0] * len(rates)
         return best
@@ -184,9 +186,13 @@ class AdaptiveDrafts:
             return
         place = min(others, key=lambda other: (self._tried.get((bucket, other), 0), loss_of(other)))
         loss = loss_of(place)
-        if self.lost + loss <= _SHARE * self.elapsed + self.head_start:
+        if self.times.doubt(num_rows, self.widths[place]) and self.lost_on_times + loss <= self.head_start:
+            self.lost_on_times += loss
+        elif self.lost + loss <= _SHARE * self.elapsed:
             self.lost += loss
-            self._trial, self._trial_left = place, _TRIAL_STEPS
+        else:
+            return
+        self._trial, self._trial_left = place, _TRIAL_STEPS
 
     def _hopes(self, num_rows: int, tokens: Sequence[float]) -> list[float]:
         """Tokens of a step of each width, if each draft that it has more than the next smaller one were accepted as

@@ -1,11 +1,12 @@
 """How long a step of pure decoding takes, by its rows and drafts: measured before serving, corrected while serving.
 
-    seconds(rows, drafts) = known(rows, drafts) + shared(rows) + own(rows, drafts)
+    seconds(rows, drafts) = known(rows, drafts) · scale(rows) + shared(rows) + own(rows, drafts)
 
 `known` was measured before serving, or is the first such step seen; until then what is known nearby is scaled by a
-rough formula. `shared` is what steps of these rows take longer than known, whatever their
-drafts: reading contexts, which grow, and the host. `own` is what one number of drafts takes besides. Learns from steady
-steps (as many drafts verified as made). Knows seconds only; not what a draft is worth.
+rough formula. `scale` is the first step seen of these rows over what was known: real rows have contexts to read, and
+real numbers take more power. `shared` is what all steps of these rows take longer by and by, as contexts grow, and
+`own` what one number of drafts takes besides. Learns from steady steps (as many drafts verified as made). Knows seconds
+only; not what a draft is worth.
 """
 
 import math
@@ -42,6 +43,7 @@ class StepTimes:
         self._buckets = tuple(row_buckets)
         self._known = dict(known or {})
         self._guesses: dict[tuple[int, int], float] = {}  # of what is not known, while nothing more is
+        self._scale: dict[int, float] = {}
         self._shared: dict[int, float] = {}
         self._own: dict[tuple[int, int], float] = {}
         self._visits: dict[int | tuple[int, int], int] = {}  # of buckets, and of widths in them
@@ -76,8 +78,10 @@ class StepTimes:
             return
         seconds = min(seconds, before)
         if key not in self._known:
-            self._known[key] = seconds - self._shared.get(bucket, 0.0)
+            self._known[key] = (seconds - self._shared.get(bucket, 0.0)) / self._scale.get(bucket, 1.0)
             self._guesses.clear()
+        if bucket not in self._scale:
+            self._scale[bucket] = seconds / self._known[key]
         expected = self._expect(key)
         if bucket in self._visits:
             seconds = min(seconds, _MOST_ABOVE * expected)
@@ -95,7 +99,7 @@ class StepTimes:
         return [self._expect((bucket, width)) for width in self._widths]
 
     def _expect(self, key: tuple[int, int]) -> float:
-        known = self._known.get(key) or self._guess(key)
+        known = (self._known.get(key) or self._guess(key)) * self._scale.get(key[0], 1.0)
         return max(known + self._shared.get(key[0], 0.0) + self._own.get(key, 0.0), _LEAST * known)
 
     def _guess(self, key: tuple[int, int]) -> float:
