@@ -169,8 +169,8 @@ class EngineConfig:
     max_num_seqs: int | None = None
     """Most requests that run at once: rows of the device table. None: the platform's own number."""
     max_num_batched_tokens: int | None = None
-    """Most tokens in one step; longer prompts are cut into chunks. None: the platform's own number, or more where the
-    drafts of max_num_seqs requests need it."""
+    """Most tokens in one step; longer prompts are cut into chunks. None: what max_num_seqs requests take with their
+    drafts, and the platform's own number of prompt tokens."""
     block_size: int = 16
     """Tokens in one KV block."""
     num_gpu_blocks_override: int | None = None
@@ -240,11 +240,10 @@ class EngineConfig:
         """Numbers of drafts that a step may have, ascending."""
         return self.speculative.draft_widths if self.speculative else (0,)
 
-    def resolve(self, *, max_num_seqs: int, max_num_batched_tokens: int) -> "EngineConfig":
+    def resolve(self, *, max_num_seqs: int, num_prompt_tokens: int) -> "EngineConfig":
         """The same with a platform's own sizes of a step where none were given."""
         num_rows = self.max_num_seqs or max_num_seqs
-        least = num_rows * (1 + self.num_speculative_tokens)
-        num_tokens = self.max_num_batched_tokens or max(max_num_batched_tokens, least)
+        num_tokens = self.max_num_batched_tokens or num_prompt_tokens + num_rows * (1 + self.num_speculative_tokens)
         return replace(self, max_num_seqs=num_rows, max_num_batched_tokens=num_tokens)
 
     @property

@@ -41,7 +41,7 @@ class Worker:
     def __init__(self, config: EngineConfig) -> None:
         self.platform = platform = select_platform(config.device)
         self.config = config = config.resolve(
-            max_num_seqs=platform.max_num_seqs, max_num_batched_tokens=platform.max_num_batched_tokens
+            max_num_seqs=platform.max_num_seqs, num_prompt_tokens=platform.num_prompt_tokens
         )
         self.dtype = self.platform.resolve_dtype(config.dtype)
         self.model_config = read_model_config(config.model)

@@ -65,7 +65,7 @@ _TRIAL_STEPS = 3
 _SHARE = 0.005
 """Of all time, what trials may lose by the present estimates."""
 _HEAD_START = 4.0
-"""Steps' worth of time that trials of numbers whose times are in doubt may lose, at each load met for the first time."""
+"""Steps' worth of time that trials of numbers whose times are in doubt may lose, at each new load."""
 _LEAST_LOSS = 0.05
 """Share of its time that a trial counts as lost at least: what nearly ties is not tried all the time."""
 

@@ -47,7 +47,7 @@ class StepTimes:
         self._shared: dict[int, float] = {}
         self._own: dict[tuple[int, int], float] = {}
         self._visits: dict[int | tuple[int, int], int] = {}  # of buckets, and of widths in them
-        self._last: dict[tuple[int, int], float] = {}
+        self._latest: dict[tuple[int, int], list[float]] = {}
 
     def bucket(self, num_rows: int) -> int:
         """Rows up to which a step takes as long as with `num_rows`."""
@@ -69,14 +69,15 @@ class StepTimes:
         return _DOUBT if key in self._known else math.inf
 
     def record(self, num_rows: int, num_drafts: int, seconds: float) -> None:
-        """Take in one steady step. Of each two the lesser counts: a first one may have captured or compiled something,
-        and a pause of the machine is no property of the step."""
+        """Take in one steady step. What counts is the median of the last three, of the first two the lesser: a first
+        one may have captured or compiled something, and a pause of the machine is no property of the step."""
         bucket = self.bucket(num_rows)
         key = (bucket, num_drafts)
-        before, self._last[key] = self._last.get(key), seconds
-        if before is None:
+        latest = [*self._latest.get(key, ()), seconds][-3:]
+        self._latest[key] = latest
+        if len(latest) == 1:
             return
-        seconds = min(seconds, before)
+        seconds = sorted(latest)[(len(latest) - 1) // 2]
         if key not in self._known:
             self._known[key] = (seconds - self._shared.get(bucket, 0.0)) / self._scale.get(bucket, 1.0)
             self._guesses.clear()
