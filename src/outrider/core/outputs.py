@@ -146,6 +146,10 @@ class OutputDelta:
     token_ids: list[int]
     is_draft: list[bool] = field(default_factory=list)
     """Per token: True where it was an accepted draft."""
+    num_drafts: int = 0
+    """Steps of it in which at least one draft was verified."""
+    num_draft_tokens: int = 0
+    """Drafts that were verified in it."""
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     """Set in the last delta of the completion."""
