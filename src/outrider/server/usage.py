@@ -16,7 +16,7 @@ class Usage:
         self._speculation = SpeculationStats(max_drafts=num_drafts, num_accepted_tokens_per_pos=[0] * num_drafts)
 
     def add(self, delta: OutputDelta) -> None:
-        """Count what is new. The tokens of a step are accepted drafts and then one of the target's, if no stop cut it."""
+        """Count what is new. The tokens of a step are accepted drafts, then one of the target's if no stop cut it."""
         self._num_completion_tokens += len(delta.token_ids)
         if delta.output is not None:
             self._num_cached_tokens += delta.output.num_cached_tokens
