@@ -115,8 +115,6 @@ def _merged(first: OutputDelta, second: OutputDelta) -> OutputDelta:
         text=first.text + second.text,
         token_ids=first.token_ids + second.token_ids,
         is_draft=first.is_draft + second.is_draft,
-        num_drafts=first.num_drafts + second.num_drafts,
-        num_draft_tokens=first.num_draft_tokens + second.num_draft_tokens,
         logprobs=None if second.logprobs is None else (first.logprobs or []) + second.logprobs,
     )
 

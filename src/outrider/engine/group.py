@@ -83,8 +83,6 @@ class Group:
     completions: dict[int, CompletionOutput] = field(default_factory=dict)
     num_told: dict[int, int] = field(default_factory=dict)
     """Tokens of each completion that were given in deltas."""
-    drafts_told: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Of each completion, num_drafts and num_draft_tokens that were given in deltas."""
 
     @property
     def request_id(self) -> str:
@@ -97,9 +95,6 @@ class Group:
         if not token_ids and not text and request.finish_reason is None:
             return None
         self.num_told[request.choice] = told + len(token_ids)
-        speculation = request.speculation
-        num_drafts, num_draft_tokens = self.drafts_told.get(request.choice, (0, 0))
-        self.drafts_told[request.choice] = speculation.num_drafts, speculation.num_draft_tokens
         completion = self.completions.get(request.choice)
         has_logprobs = request.params.num_logprobs is not None
         return OutputDelta(
@@ -108,8 +103,7 @@ class Group:
             text=text,
             token_ids=token_ids,
             is_draft=request.is_draft[told:],
-            num_drafts=speculation.num_drafts - num_drafts,
-            num_draft_tokens=speculation.num_draft_tokens - num_draft_tokens,
+            draft_counts=request.speculation.counts,
             logprobs=name(request.logprobs[told:]) if has_logprobs else None,
             finish_reason=request.finish_reason.value if request.finish_reason is not None else None,
             stop_reason=stop_reason_of(request),

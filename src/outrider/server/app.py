@@ -1,8 +1,6 @@
 """The ASGI application: which path leads where, and what every error becomes."""
 
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -10,9 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from outrider import __version__
 from outrider.core.errors import RequestError
@@ -31,18 +28,10 @@ from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.guards import ApiKeys, BodyLimit
 from outrider.server.openapi import Limits, Operation, document
+from outrider.server.static import page
 from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 
-_PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-}
 Endpoint = Callable[[Request], Awaitable[Response]]
-_PAGE = Path(str(files("outrider.server"))) / "page"
 
 
 async def models(request: Request) -> Response:
@@ -83,21 +72,6 @@ async def metrics(request: Request) -> Response:
 async def version(request: Request) -> Response:
     """Of the package."""
     return JSONResponse({"version": __version__})
-
-
-async def page(request: Request) -> Response:
-    """The page for people."""
-    return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
-
-
-class _PageFiles(StaticFiles):
-    """What the page consists of."""
-
-    def file_response(self, *args: Any, **options: Any) -> Response:
-        """With the page's headers."""
-        response = super().file_response(*args, **options)
-        response.headers.update(_PAGE_HEADERS)
-        return response
 
 
 OPERATIONS: dict[Operation, Endpoint] = {
@@ -184,7 +158,7 @@ def build_app(front: Front) -> Starlette:
             *(Route(entry.path, endpoint, methods=[entry.method]) for entry, endpoint in OPERATIONS.items()),
             Route("/openapi.json", openapi),
             Route("/", page),
-            Mount("/page", _PageFiles(directory=_PAGE)),
+            Route("/page/{name}", page),
         ],
         middleware=middleware,
         exception_handlers={APIError: _api_error, RequestError: _request_error, HTTPException: _http_error},

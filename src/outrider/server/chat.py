@@ -123,7 +123,6 @@ class _Call:
         self.body = body
         self.id = f"chatcmpl-{body.request_id or front.new_id()}"
         self.created = int(time.time())
-        self.details = TokenDetails(front.tokenizer, body)
         self.model = body.model or front.model_names[0]
         if body.top_logprobs is not None and not body.logprobs:
             raise refused(f"top_logprobs={body.top_logprobs} needs logprobs: true.", param="top_logprobs")
@@ -143,6 +142,7 @@ class _Call:
         self.texts = [AnswerText(self.tools) for _ in range(body.n or 1)]
         self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs))
         self.options = self._chat_options()
+        self.details = TokenDetails(body, front.tokenizer)
 
     def _with_grammar(self, params: SamplingParams) -> SamplingParams:
         """The grammar that forces a tool call, and the marks of one kept."""
@@ -195,7 +195,7 @@ class _Call:
         output: RequestOutput | None = None
         while deltas := await job.take():
             for delta in deltas:
-                usage.add(delta)
+                usage.add_delta(delta)
             output = deltas[-1].output
         assert output is not None, "the last delta of a request has its output"
         choices = []
@@ -248,7 +248,7 @@ class _Call:
         while deltas := await job.take():
             pieces = []
             for delta in deltas:
-                usage.add(delta)
+                usage.add_delta(delta)
                 choice = self._delta_choice(delta)
                 if choice is None:
                     continue

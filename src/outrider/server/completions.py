@@ -61,10 +61,10 @@ class _Call:
         self.body = body
         self.id = f"cmpl-{body.request_id or front.new_id()}"
         self.created = int(time.time())
-        self.details = TokenDetails(front.tokenizer, body)
         self.model = body.model or front.model_names[0]
         self.num_choices = body.n or 1
         self.offsets: dict[int, int] = {}
+        self.details = TokenDetails(body, front.tokenizer)
         max_tokens = 16 if body.max_tokens is None else body.max_tokens
         self._scores_prompt = bool(body.echo) and body.logprobs is not None
         if body.stream and (self._scores_prompt or body.prompt_logprobs is not None):
@@ -100,7 +100,7 @@ class _Call:
         outputs: dict[int, RequestOutput] = {}
         while deltas := await job.take():
             for delta in deltas:
-                usage.add(delta)
+                usage.add_delta(delta)
                 if delta.output is not None:
                     outputs[job.prompt_index(delta)] = delta.output
         choices = []
@@ -138,7 +138,7 @@ class _Call:
                 if self.body.return_token_ids and choice["index"] not in begun:
                     choice["prompt_token_ids"] = job.requests[prompt_index].prompt_token_ids
                 begun.add(choice["index"])
-                usage.add(delta)
+                usage.add_delta(delta)
                 chunk = envelope | {"choices": [choice]}
                 if is_continuous:
                     chunk["usage"] = usage.body()
