@@ -1,7 +1,5 @@
 """The ASGI application: which path leads where, and what every error becomes."""
 
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -9,9 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from outrider.core.errors import RequestError
 from outrider.server.chat import chat_completions
@@ -19,8 +16,7 @@ from outrider.server.completions import completions
 from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.guards import ApiKeys, BodyLimit
-
-_PAGE = Path(str(files("outrider.server"))) / "page"
+from outrider.server.static import page
 
 
 async def models(request: Request) -> Response:
@@ -58,11 +54,6 @@ async def metrics(request: Request) -> Response:
     return Response(body, headers={"Content-Type": kind})
 
 
-async def page(request: Request) -> Response:
-    """The page for people."""
-    return FileResponse(_PAGE / "index.html")
-
-
 def build_app(front: Front) -> Starlette:
     """The application over a front that has started."""
     options = front.options
@@ -87,7 +78,7 @@ def build_app(front: Front) -> Starlette:
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/", page),
-            Mount("/page", StaticFiles(directory=_PAGE)),
+            Route("/page/{name}", page),
         ],
         middleware=middleware,
         exception_handlers={APIError: _api_error, RequestError: _request_error, HTTPException: _http_error},

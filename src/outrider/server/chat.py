@@ -12,12 +12,13 @@ from outrider.core.outputs import OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.engine.chat import ChatOptions
 from outrider.server.body import read_body
-from outrider.server.completions import check_finished, origins
+from outrider.server.completions import check_finished
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import SamplingFields, Strict
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
+from outrider.server.token_details import TokenDetails
 from outrider.server.usage import Usage
 
 _INT32 = 2**31 - 1
@@ -126,6 +127,7 @@ class _Call:
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
         self.params = body.to_params(max_tokens=most, logprobs=logprobs)
         self.options = self._chat_options()
+        self.details = TokenDetails(body, front.tokenizer)
 
     def _chat_options(self) -> ChatOptions:
         body, server = self.body, self.front.options
@@ -166,7 +168,6 @@ class _Call:
         choices = []
         for completion in output.outputs:
             check_finished(completion.finish_reason, completion.error)
-            usage.num_completion_tokens += len(completion.token_ids)
             choice: dict[str, Any] = {
                 "index": completion.index,
                 "message": {"role": "assistant", "content": completion.text, "refusal": None},
@@ -174,7 +175,7 @@ class _Call:
                 "stop_reason": completion.stop_reason,
                 "logprobs": self._logprobs(completion.token_ids, completion.logprobs),
             }
-            self._add_tokens(choice, completion.token_ids, completion.is_draft)
+            self.details.add(choice, completion.token_ids, completion.is_draft)
             if completion.logits_digest is not None:
                 choice["logits_digest"] = completion.logits_digest
             choices.append(choice)
@@ -207,9 +208,7 @@ class _Call:
         while deltas := await job.take():
             pieces = []
             for delta in deltas:
-                usage.num_completion_tokens += len(delta.token_ids)
-                if delta.output is not None:
-                    usage.add_outputs([delta.output])
+                usage.add_delta(delta)
                 chunk = envelope | {"choices": [self._delta_choice(delta)]}
                 if is_continuous:
                     chunk["usage"] = usage.body()
@@ -227,7 +226,7 @@ class _Call:
             "stop_reason": delta.stop_reason,
             "logprobs": self._logprobs(delta.token_ids, delta.logprobs),
         }
-        self._add_tokens(choice, delta.token_ids, delta.is_draft)
+        self.details.add(choice, delta.token_ids, delta.is_draft)
         if delta.logits_digest is not None:
             choice["logits_digest"] = delta.logits_digest
         return choice
@@ -241,12 +240,6 @@ class _Call:
             num_top=self.body.top_logprobs or 0,
             as_ids=self.body.return_tokens_as_token_ids or False,
         )
-
-    def _add_tokens(self, choice: dict[str, Any], token_ids: list[int], is_draft: list[bool]) -> None:
-        if self.body.return_token_ids:
-            choice["token_ids"] = token_ids
-        if self.body.return_token_origins:
-            choice["origins"] = origins(is_draft)
 
 
 def _plain(message: Strict) -> dict[str, Any]:

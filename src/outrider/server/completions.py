@@ -17,6 +17,7 @@ from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import completion_logprobs, prompt_logprobs
+from outrider.server.token_details import TokenDetails
 from outrider.server.usage import Usage
 
 _INT32 = 2**31 - 1
@@ -62,6 +63,7 @@ class _Call:
         self.model = body.model or front.model_names[0]
         self.num_choices = body.n or 1
         self.offsets: dict[int, int] = {}
+        self.details = TokenDetails(body, front.tokenizer)
         max_tokens = 16 if body.max_tokens is None else body.max_tokens
         self.params = body.to_params(max_tokens=max_tokens, logprobs=body.logprobs, echo=body.echo or False)
         self._scores_prompt = bool(body.echo) and body.logprobs is not None
@@ -96,7 +98,6 @@ class _Call:
         for index, output in sorted(outputs.items()):
             for completion in output.outputs:
                 check_finished(completion.finish_reason, completion.error)
-                usage.num_completion_tokens += len(completion.token_ids)
                 choice: dict[str, Any] = {
                     "index": index * self.num_choices + completion.index,
                     "text": completion.text,
@@ -106,7 +107,7 @@ class _Call:
                 }
                 if completion.index == 0 and self.body.prompt_logprobs is not None:
                     choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
-                self._add_tokens(choice, completion.token_ids, completion.is_draft)
+                self.details.add(choice, completion.token_ids, completion.is_draft)
                 if self.body.return_token_ids:
                     choice["prompt_token_ids"] = output.prompt_token_ids
                 if completion.logits_digest is not None:
@@ -128,9 +129,7 @@ class _Call:
                 if self.body.return_token_ids and choice["index"] not in begun:
                     choice["prompt_token_ids"] = job.requests[prompt_index].prompt_token_ids
                 begun.add(choice["index"])
-                usage.num_completion_tokens += len(delta.token_ids)
-                if delta.output is not None:
-                    usage.add_outputs([delta.output])
+                usage.add_delta(delta)
                 chunk = envelope | {"choices": [choice]}
                 if is_continuous:
                     chunk["usage"] = usage.body()
@@ -149,7 +148,7 @@ class _Call:
             "finish_reason": delta.finish_reason,
             "stop_reason": delta.stop_reason,
         }
-        self._add_tokens(choice, delta.token_ids, delta.is_draft)
+        self.details.add(choice, delta.token_ids, delta.is_draft)
         if delta.logits_digest is not None:
             choice["logits_digest"] = delta.logits_digest
         return choice
@@ -161,17 +160,6 @@ class _Call:
             token_ids, places, offset=self.offsets.get(index, 0), as_ids=self.body.return_tokens_as_token_ids or False
         )
         return found
-
-    def _add_tokens(self, choice: dict[str, Any], token_ids: list[int], is_draft: list[bool]) -> None:
-        if self.body.return_token_ids:
-            choice["token_ids"] = token_ids
-        if self.body.return_token_origins:
-            choice["origins"] = origins(is_draft)
-
-
-def origins(is_draft: list[bool]) -> list[str]:
-    """Where each token came from."""
-    return ["draft" if was else "target" for was in is_draft]
 
 
 def check_finished(finish_reason: str | None, error: str | None) -> None:
