@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from outrider import __version__
 from outrider.core.errors import RequestError
+from outrider.core.version import VERSION
 from outrider.server.answers import (
     ChatAnswer,
     CompletionAnswer,
@@ -71,7 +71,7 @@ async def metrics(request: Request) -> Response:
 
 async def version(request: Request) -> Response:
     """Of the package."""
-    return JSONResponse({"version": __version__})
+    return JSONResponse({"version": VERSION})
 
 
 OPERATIONS: dict[Operation, Endpoint] = {
@@ -134,7 +134,7 @@ def build_app(front: Front) -> Starlette:
         max_model_len=front.info.max_model_len,
         needs_key=bool(options.api_keys),
     )
-    published = document(list(OPERATIONS), version=__version__, limits=limits)
+    published = document(list(OPERATIONS), version=VERSION, limits=limits)
 
     async def openapi(request: Request) -> Response:
         """The OpenAPI document."""
