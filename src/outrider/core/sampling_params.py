@@ -87,7 +87,7 @@ class StructuredOutputsParams:
                 raise RequestError(f"structured_outputs: {name}={value!r} is a {type(value).__name__}. Use text.")
             if len(value or "") > MAX_GRAMMAR_CHARACTERS:
                 raise RequestError(
-                    f"structured_outputs: {name} has {len(value)} characters; at most {MAX_GRAMMAR_CHARACTERS} are taken. "
+                    f"structured_outputs: {name} has {len(value)} characters; at most {MAX_GRAMMAR_CHARACTERS} fit. "
                     "Shorten it."
                 )
         if self.choice is not None:
