@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from outrider.core.outputs import OutputDelta, RequestOutput
+from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.engine.admission import Prompt
 from outrider.server.body import read_body
@@ -24,7 +25,7 @@ _INT32 = 2**31 - 1
 MAX_PROMPTS = 256
 
 PromptText = Annotated[str, Field(min_length=1)]
-PromptIds = Annotated[list[TokenId], Field(min_length=1)]
+PromptIds = Annotated[list[TokenId], Field(min_length=1, json_schema_extra={"x-limit": "context"})]
 
 
 class CompletionRequest(SamplingFields):
@@ -65,14 +66,21 @@ class _Call:
         self.offsets: dict[int, int] = {}
         self.details = TokenDetails(body, front.tokenizer)
         max_tokens = 16 if body.max_tokens is None else body.max_tokens
-        self.params = body.to_params(max_tokens=max_tokens, logprobs=body.logprobs, echo=body.echo or False)
         self._scores_prompt = bool(body.echo) and body.logprobs is not None
+        if body.stream and (self._scores_prompt or body.prompt_logprobs is not None):
+            raise refused(
+                "log-probabilities of the prompt (prompt_logprobs, or echo with logprobs) are not streamed. "
+                "Leave stream out.",
+                param="stream",
+            )
         if self._scores_prompt and body.prompt_logprobs is not None and body.prompt_logprobs != body.logprobs:
             raise refused(
                 f"echo with logprobs={body.logprobs} scores the prompt, and prompt_logprobs={body.prompt_logprobs}. "
                 "Give the same number, or leave prompt_logprobs out.",
                 param="prompt_logprobs",
             )
+        params = body.to_params(max_tokens=max_tokens, logprobs=body.logprobs, echo=body.echo or False)
+        self.params = replace(params, prompt_logprobs=body.logprobs) if self._scores_prompt else params
 
     async def answer(self, request: Request) -> Response:
         """The response, or an APIError."""
@@ -92,18 +100,20 @@ class _Call:
         outputs: dict[int, RequestOutput] = {}
         while deltas := await job.take():
             for delta in deltas:
+                usage.add_delta(delta)
                 if delta.output is not None:
                     outputs[job.prompt_index(delta)] = delta.output
         choices = []
         for index, output in sorted(outputs.items()):
             for completion in output.outputs:
                 check_finished(completion.finish_reason, completion.error)
+                place = index * self.num_choices + completion.index
                 choice: dict[str, Any] = {
-                    "index": index * self.num_choices + completion.index,
+                    "index": place,
                     "text": completion.text,
                     "finish_reason": completion.finish_reason,
                     "stop_reason": completion.stop_reason,
-                    "logprobs": self._logprobs(completion.index, completion.token_ids, completion.logprobs),
+                    "logprobs": self._whole_logprobs(place, output, completion),
                 }
                 if completion.index == 0 and self.body.prompt_logprobs is not None:
                     choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
@@ -113,7 +123,6 @@ class _Call:
                 if completion.logits_digest is not None:
                     choice["logits_digest"] = completion.logits_digest
                 choices.append(choice)
-        usage.add_outputs(outputs.values())
         return JSONResponse(self._envelope() | {"choices": choices, "usage": usage.body()})
 
     async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
@@ -139,12 +148,12 @@ class _Call:
             yield event(envelope | {"choices": [], "usage": usage.body()})
 
     def _delta_choice(self, delta: OutputDelta, prompt_index: int) -> dict[str, Any]:
-        if delta.finish_reason == "error":
-            check_finished("error", delta.error)
+        check_finished(delta.finish_reason, delta.error)
+        place = prompt_index * self.num_choices + delta.index
         choice: dict[str, Any] = {
-            "index": prompt_index * self.num_choices + delta.index,
+            "index": place,
             "text": delta.text,
-            "logprobs": self._logprobs(prompt_index * self.num_choices + delta.index, delta.token_ids, delta.logprobs),
+            "logprobs": self._logprobs(place, delta.token_ids, delta.logprobs),
             "finish_reason": delta.finish_reason,
             "stop_reason": delta.stop_reason,
         }
@@ -152,6 +161,19 @@ class _Call:
         if delta.logits_digest is not None:
             choice["logits_digest"] = delta.logits_digest
         return choice
+
+    def _whole_logprobs(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any] | None:
+        """With the prompt's in front where the text begins with the prompt."""
+        if not self._scores_prompt:
+            return self._logprobs(place, completion.token_ids, completion.logprobs)
+        assert output.prompt_logprobs is not None, "the prompt was to be scored"
+        places = [*output.prompt_logprobs, *(completion.logprobs or [])]
+        found = self._logprobs(place, output.prompt_token_ids + completion.token_ids, places)
+        if found is not None and not self.body.return_tokens_as_token_ids:
+            first = self.front.tokenizer.decode(output.prompt_token_ids[:1], skip_special_tokens=False)
+            found["tokens"][0] = first
+            found["text_offset"] = [0] + [offset + len(first) for offset in found["text_offset"][1:]]
+        return found
 
     def _logprobs(self, index: int, token_ids: list[int], places: Any) -> dict[str, Any] | None:
         if places is None or self.body.logprobs is None:

@@ -17,6 +17,11 @@ class TokenDetails:
         self._tokenizer = tokenizer
         self._texts: dict[int, TextStream] = {}  # by index of the choice
 
+    @property
+    def is_asked_for(self) -> bool:
+        """True where choices carry any of it."""
+        return bool(self._body.return_token_ids or self._body.return_token_origins)
+
     def add(self, choice: dict[str, Any], token_ids: list[int], is_draft: list[bool]) -> None:
         """Put what was asked for into `choice`, whose "index" and "finish_reason" are set."""
         if self._body.return_token_ids:

@@ -1,9 +1,8 @@
 """What a request took, as `usage` of an answer: OpenAI's counts, and what speculation did."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from outrider.core.outputs import OutputDelta, RequestOutput, SpeculationStats
+from outrider.core.outputs import OutputDelta, SpeculationStats
 
 
 class Usage:
@@ -16,15 +15,8 @@ class Usage:
         self._num_drafts = num_drafts
         self._counts: dict[tuple[str, int], tuple[int, ...]] = {}  # by request and choice
 
-    def add_outputs(self, outputs: Iterable[RequestOutput]) -> None:
-        """What finished requests say of themselves."""
-        for output in outputs:
-            self._num_cached_tokens += output.num_cached_tokens
-            self.num_completion_tokens += sum(len(completion.token_ids) for completion in output.outputs)
-            self._counts[output.request_id, 0] = output.speculation.counts
-
     def add_delta(self, delta: OutputDelta) -> None:
-        """One more piece of a stream."""
+        """One more piece of an answer."""
         self.num_completion_tokens += len(delta.token_ids)
         self._counts[delta.request_id, delta.index] = delta.draft_counts
         if delta.output is not None:
