@@ -123,7 +123,9 @@ def check(server: Served, *, seed: int, count: int) -> None:
         rounds = 0
         with closing(Caller(server)) as mine:
             while not is_over.is_set() or rounds == 0:
-                assert streamed(mine, *STREAMS[index]) == alone[index], f"stream {index} was disturbed in round {rounds}"
+                assert streamed(mine, *STREAMS[index]) == alone[index], (
+                    f"stream {index} was disturbed in round {rounds}"
+                )
                 rounds += 1
         return rounds
 
@@ -159,7 +161,7 @@ def check(server: Served, *, seed: int, count: int) -> None:
 
 
 def test_hostile_bodies_are_refused_by_name_and_disturb_nobody(server: Served) -> None:
-    check(server, seed=1, count=600)
+    check(server, seed=1, count=1000)
 
 
 @pytest.mark.soak
