@@ -11,7 +11,6 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from outrider.train import checkpoints, vocabulary
-from outrider.train.network import Cache
 
 ZOO = Path(__file__).parents[2] / "zoo"
 MIB = 2**20
@@ -93,7 +92,7 @@ def test_transformers_agrees_with_the_training_network() -> None:
     torch.testing.assert_close(taps, wanted, atol=2e-4, rtol=1e-4)
 
     half = ids.shape[1] // 2
-    cache = Cache.empty(ours.shape, 1, capacity=64, like=torch.zeros(()))
+    cache = ours.empty_cache(1, capacity=64, like=torch.zeros(()))
     with torch.no_grad():
         pieces = [ours.prefill(ids[:, :half], cache)]
         for index in range(half, ids.shape[1]):
