@@ -116,22 +116,29 @@ def test_unrolled_drafts_equal_a_chain_of_transformers_mtp_layers(
                 states = torch.cat((states, out[:, -1:]), dim=1)
 
 
-def test_chunks_equal_the_recurrence() -> None:
+def test_chunks_and_their_gradients_equal_the_recurrence() -> None:
     random = torch.Generator().manual_seed(3)
     rows, heads, length, width = 2, 3, CHUNK + 17, 8
     q, k, v = (torch.randn(rows, heads, length, width, generator=random) for _ in range(3))
     k = torch.nn.functional.normalize(k, dim=-1)
     log_decay = -torch.rand(rows, heads, length, generator=random)
     beta = torch.rand(rows, heads, length, generator=random)
+    inputs = [x.requires_grad_() for x in (q, k, v, log_decay, beta)]
     outputs, last = gated_delta_rule(q, k, v, log_decay=log_decay, beta=beta)
-    state = torch.zeros(rows, heads, width, width)
+    state, expected = torch.zeros(rows, heads, width, width), []
     for t in range(length):
         state = state * log_decay[..., t, None, None].exp()
         change = beta[..., t, None] * (v[:, :, t] - torch.einsum("bhkv,bhk->bhv", state, k[:, :, t]))
         state = state + k[:, :, t, :, None] * change[:, :, None]
-        expected = torch.einsum("bhkv,bhk->bhv", state, q[:, :, t])
-        torch.testing.assert_close(outputs[:, :, t], expected, atol=1e-5, rtol=1e-4)
+        expected.append(torch.einsum("bhkv,bhk->bhv", state, q[:, :, t]))
+    wanted = torch.stack(expected, dim=2)
+    torch.testing.assert_close(outputs, wanted, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(last, state, atol=1e-5, rtol=1e-4)
+    direction = torch.randn(wanted.shape, generator=random)
+    gradients = torch.autograd.grad((outputs * direction).sum() + last.sum(), inputs)
+    wished = torch.autograd.grad((wanted * direction).sum() + state.sum(), inputs)
+    for ours, theirs in zip(gradients, wished, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
 
 
 def test_inverse_is_exact_where_powers_would_overflow() -> None:

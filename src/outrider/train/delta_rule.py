@@ -6,6 +6,8 @@ made independent of each other up to one product: S_after = carry · S_before + 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -14,11 +16,62 @@ CHUNK = 64  # tokens
 _FIRST_BLOCK = 8  # of a triangular matrix: small enough that its powers lose nothing in fp32
 
 
-def unit_lower_inverse(lower: Tensor) -> Tensor:
-    """(I + lower)^-1 for strictly lower triangular matrices lower [..., CHUNK, CHUNK], fp32.
+class _UnitLowerInverse(torch.autograd.Function):
+    """Backward is two products, not the way back through the construction."""
 
-    Blocks on the diagonal by (I - L)(I + L²)(I + L⁴), then pairs of blocks are joined until one is left.
+    @staticmethod
+    def forward(ctx: Any, lower: Tensor) -> Tensor:
+        inverse = _build_inverse(lower)
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (inverse,) = ctx.saved_tensors
+        return -(inverse.mT @ gradient @ inverse.mT)
+
+
+class _Scan(torch.autograd.Function):
+    """One product per chunk in either direction; the gradients of `carry` come from one batched product."""
+
+    @staticmethod
+    def forward(ctx: Any, carry: Tensor, added: Tensor) -> Tensor:
+        states = [torch.zeros_like(added[:, :, 0])]
+        for index in range(added.shape[2]):
+            states.append(carry[:, :, index] @ states[-1] + added[:, :, index])
+        stacked = torch.stack(states, dim=2)
+        ctx.save_for_backward(carry, stacked)
+        return stacked
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        carry, states = ctx.saved_tensors
+        arriving = gradient[:, :, -1]
+        reached = []
+        for index in reversed(range(carry.shape[2])):
+            reached.append(arriving)
+            arriving = carry[:, :, index].mT @ arriving + gradient[:, :, index]
+        of_added = torch.stack(reached[::-1], dim=2)
+        return of_added @ states[:, :, :-1].mT, of_added
+
+
+def unit_lower_inverse(lower: Tensor) -> Tensor:
+    """(I + lower)^-1 for strictly lower triangular matrices lower [..., CHUNK, CHUNK], fp32."""
+    inverse: Tensor = _UnitLowerInverse.apply(lower)  # type: ignore[no-untyped-call]
+    return inverse
+
+
+def scan(carry: Tensor, added: Tensor) -> Tensor:
+    """S_0 = 0, S_i+1 = carry_i · S_i + added_i: all of them, [rows, heads, chunks + 1, key_dim, value_dim].
+
+    carry [rows, heads, chunks, key_dim, key_dim]; added [rows, heads, chunks, key_dim, value_dim].
     """
+    states: Tensor = _Scan.apply(carry, added)  # type: ignore[no-untyped-call]
+    return states
+
+
+def _build_inverse(lower: Tensor) -> Tensor:
+    """Blocks on the diagonal by (I - L)(I + L²)(I + L⁴), then pairs of blocks are joined until one is left."""
     inverse = _blocks(lower, _FIRST_BLOCK, below=False)
     power = inverse @ inverse
     inverse = torch.eye(_FIRST_BLOCK, device=lower.device) - inverse
@@ -62,14 +115,9 @@ def gated_delta_rule(q: Tensor, k: Tensor, v: Tensor, *, log_decay: Tensor, beta
     last = total[..., -1:, :]
     kept = wide * (last - total).exp()
     carry = torch.eye(k.shape[-1], device=k.device) * last.exp() - kept.mT @ erased
-    added = kept.mT @ fresh
-    state = torch.zeros_like(added[:, :, 0])
-    before = []
-    for index in range(added.shape[2]):
-        before.append(state)
-        state = carry[:, :, index] @ state + added[:, :, index]
-    states = torch.stack(before, dim=2)
-    written = (fresh - erased @ states).to(v.dtype)
-    seen = (q.float() * total.exp()).to(v.dtype) @ states.to(v.dtype)
+    states = scan(carry, kept.mT @ fresh)
+    before = states[:, :, :-1]
+    written = (fresh - erased @ before).to(v.dtype)
+    seen = (q.float() * total.exp()).to(v.dtype) @ before.to(v.dtype)
     outputs = seen + ((q @ k.mT) * decay).to(v.dtype) @ written
-    return outputs.flatten(2, 3)[:, :, :length], state
+    return outputs.flatten(2, 3)[:, :, :length], states[:, :, -1]
