@@ -26,7 +26,7 @@ class _UnitLowerInverse(torch.autograd.Function):
         return inverse
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
         return -(inverse.mT @ gradient @ inverse.mT)
 
@@ -44,7 +44,7 @@ class _Scan(torch.autograd.Function):
         return stacked
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         carry, states = ctx.saved_tensors
         arriving = gradient[:, :, -1]
         reached = []
@@ -57,7 +57,7 @@ class _Scan(torch.autograd.Function):
 
 def unit_lower_inverse(lower: Tensor) -> Tensor:
     """(I + lower)^-1 for strictly lower triangular matrices lower [..., CHUNK, CHUNK], fp32."""
-    inverse: Tensor = _UnitLowerInverse.apply(lower)  # type: ignore[no-untyped-call]
+    inverse: Tensor = _UnitLowerInverse.apply(lower)
     return inverse
 
 
@@ -66,7 +66,7 @@ def scan(carry: Tensor, added: Tensor) -> Tensor:
 
     carry [rows, heads, chunks, key_dim, key_dim]; added [rows, heads, chunks, key_dim, value_dim].
     """
-    states: Tensor = _Scan.apply(carry, added)  # type: ignore[no-untyped-call]
+    states: Tensor = _Scan.apply(carry, added)
     return states
 
 
