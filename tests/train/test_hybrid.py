@@ -13,9 +13,12 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qw
 
 from outrider.train import checkpoints
 from outrider.train.delta_rule import CHUNK, gated_delta_rule, unit_lower_inverse
+from outrider.train.distill import STEP_WEIGHT, draft_losses, judge, train_head
+from outrider.train.fit import Budget
 from outrider.train.hybrid import Hybrid, HybridShape
 from outrider.train.mtp import MtpModule
 from outrider.train.network import rope_table
+from outrider.train.tokens import Share, TokenRow
 
 LENGTH, STEPS = 150, 3  # more than two chunks
 SHAPE = HybridShape(
@@ -114,6 +117,40 @@ def test_unrolled_drafts_equal_a_chain_of_transformers_mtp_layers(
                 out = layer(embedding[ids[:, 1 : size + 1]], states, (cos, sin), mask, None, None)
                 torch.testing.assert_close(unrolled[step][0, anchor], out[0, -1] @ embedding.T, atol=1e-4, rtol=1e-4)
                 states = torch.cat((states, out[:, -1:]), dim=1)
+
+
+def test_a_module_learns_what_its_target_says() -> None:
+    random = torch.Generator().manual_seed(2)
+    target = Hybrid(SHAPE)
+    randomise(target, random)
+    tokens = torch.randint(0, 40, (600,), generator=random, dtype=torch.int32)
+    shares = [Share(TokenRow(tokens, torch.arange(0, 600, 50)), 4, 0.5)]
+    mtp = MtpModule(SHAPE)
+    mtp.initialise(target.model.norm.weight, 1)
+    ids = tokens[:480].long().view(20, 24)
+    embedding = target.model.embed_tokens.weight
+    features, wanted = judge(target, ids, mtp.draft_ids)
+
+    def losses() -> Tensor:
+        with torch.no_grad():
+            return draft_losses(mtp, features, ids, wanted, embedding, STEPS)
+
+    before = losses()
+    train_head(
+        mtp,
+        list(mtp.named_parameters()),
+        target,
+        shares,
+        num_steps=STEPS,
+        length=24,
+        budget=Budget(steps=120, seconds=600, lr=0.01),
+        seed=3,
+        compiled=False,
+        say=lambda text: None,
+    )
+    entropy = -(wanted * wanted.clamp(min=1e-9).log()).sum(dim=-1).mean()
+    floor = entropy * STEP_WEIGHT ** torch.arange(STEPS)
+    assert bool((losses() - floor < 0.6 * (before - floor)).all())
 
 
 def test_chunks_and_their_gradients_equal_the_recurrence() -> None:
