@@ -7,9 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
-_FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+_FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"use_sliding_window": False}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        {"moe_intermediate_size": 32, "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True},
+    ),
+}
+"""Config, model, and what the family needs besides `SIZES`."""
 
 SIZES: dict[str, Any] = {
     "vocab_size": 503,
@@ -34,9 +54,9 @@ def write_tiny_model(
     directory: str | Path, family: str = "llama", *, seed: int = 0, max_shard_size: str = "1GB", **overrides: Any
 ) -> PreTrainedModel:
     """Saves a random model in float32 and returns it, in eval mode. `overrides`: fields of its config."""
-    config_class, model_class = _FAMILIES[family]
+    config_class, model_class, needs = _FAMILIES[family]
     torch.manual_seed(seed)
-    model = model_class(config_class(**(SIZES | overrides))).eval()
+    model = model_class(config_class(**(SIZES | needs | overrides))).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:

@@ -24,6 +24,7 @@ class ForwardBatch:
     block_tables: Tensor  # [num_rows, max_blocks] int32, null block 0 where unset
     row_counts: tuple[int, ...]  # tokens of each row, padding included
     kv_length_bound: int  # host's bound on kv_lengths
+    kv_start: int = 0  # first KV index of a row that holds anything; 1 where a drafter's index 0 stays empty
 
     @property
     def num_tokens(self) -> int:

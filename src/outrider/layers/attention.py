@@ -24,13 +24,12 @@ class Attention(nn.Module):
         rope: Rope,
         input_size: int | None = None,
         qk_norm: bool = False,
-        kv_start: int = 0,
+        output_bias: bool = True,
     ) -> None:
-        """`input_size`: width of the input, where not hidden_size. `kv_start`: first KV index that is seen."""
+        """`input_size`: width of the input, where not hidden_size. `output_bias`: o has a bias if q, k and v have."""
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
-        self.kv_start = kv_start
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         self.qkv_proj = Linear(
             input_size or config.hidden_size,
@@ -39,7 +38,7 @@ class Attention(nn.Module):
             bias=config.attention_bias,
             pieces=(("q_proj", q_size), ("k_proj", kv_size), ("v_proj", kv_size)),
         )
-        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias)
+        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias and output_bias)
         self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
@@ -57,5 +56,5 @@ class Attention(nn.Module):
         q = self._rotary_and_write_kv(
             heads, batch.positions, rope.cos_sin, cache.k, cache.v, batch.slots, norms=norms, eps=eps
         )
-        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
+        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
         return self.o_proj(attended.view(num_tokens, -1))

@@ -1,4 +1,4 @@
-"""The gate of the gated MLP."""
+"""Gates: that of the gated MLP, and one of a whole row."""
 
 from torch import Tensor
 
@@ -13,3 +13,9 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     gate, up = gate_up[:, :width].float(), gate_up[:, width:]
     denominator = gate.neg().contiguous().exp_().add_(1.0)
     return (gate / denominator).to(up.dtype).mul_(up)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y; sigmoid and product are rounded to x's dtype."""
+    sigmoid = 1.0 / gate.neg().contiguous().exp_().add_(1.0)
+    return x + sigmoid.to(x.dtype).unsqueeze(1) * y
