@@ -85,7 +85,7 @@ class StructuredOutputsParams:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise RequestError(f"structured_outputs: {name}={value!r} is a {type(value).__name__}. Use text.")
-            if len(value or "") > MAX_GRAMMAR_CHARACTERS:
+            if value is not None and len(value) > MAX_GRAMMAR_CHARACTERS:
                 raise RequestError(
                     f"structured_outputs: {name} has {len(value)} characters; at most {MAX_GRAMMAR_CHARACTERS} fit. "
                     "Shorten it."
