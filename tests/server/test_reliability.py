@@ -156,7 +156,7 @@ def _read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-async def _begin(session: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]]) -> list[asyncio.Task[Told]]:
+async def begin(session: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]]) -> list[asyncio.Task[Told]]:
     """Callers of streams, each of whom has heard something."""
     heard = [Told() for _ in bodies]
     tasks = [asyncio.create_task(call(session, url, body, told=told)) for body, told in zip(bodies, heard, strict=True)]
@@ -189,7 +189,7 @@ async def _killed_under_load(server: RunningServer) -> tuple[list[Told], Told]:
     async with aiohttp.ClientSession() as session:
         whole = asyncio.create_task(call(session, server.url, body_of(prompt="wait", max_tokens=800, stream=False)))
         bodies = [body_of(prompt=f"long {index}", max_tokens=800) for index in range(5)]
-        tasks = await _begin(session, server.url, bodies)
+        tasks = await begin(session, server.url, bodies)
         os.kill(server.engine.pid, signal.SIGKILL)
         return await asyncio.gather(*tasks), await whole
 
@@ -209,7 +209,7 @@ def test_sigterm_lets_what_runs_end_and_takes_nothing_new(server: RunningServer)
 
     async def run() -> list[Told]:
         async with aiohttp.ClientSession() as session:
-            tasks = await _begin(session, server.url, bodies)
+            tasks = await begin(session, server.url, bodies)
             server.terminate()
             while (await asyncio.to_thread(server.get, "/health"))[0] == 200:
                 await asyncio.sleep(0.01)
