@@ -24,6 +24,7 @@ MAX_STOP_CHARACTERS = 256
 _INT32 = 2**31 - 1
 
 TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"})]
+ModelName = Annotated[str, Field(json_schema_extra={"x-limit": "model"})]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 
@@ -75,27 +76,28 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 class StructuredOutputs(Strict):
     """What the output must be: exactly one of these (vLLM's names)."""
 
-    json_: dict[str, Any] | str | None = Field(None, alias="json", description="A JSON schema.")
-    regex: str | None = Field(None, description="A regular expression that the whole output matches.")
-    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1024)] | None = None
-    grammar: str | None = Field(None, description="EBNF (the form of llama.cpp) or Lark.")
-    json_object: Literal[True] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "maxProperties": 1}  # with what cannot be null below: exactly one
+    )
+
+    json_: dict[str, Any] | str = Field({}, alias="json", description="A JSON schema.")
+    regex: str = Field("", description="A regular expression that the whole output matches.")
+    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1024)] = []
+    grammar: str = Field("", description="EBNF (the form of llama.cpp) or Lark.")
+    json_object: Literal[True] = True
 
     def to_params(self) -> StructuredOutputsParams:
         """For the engine. Raises RequestError."""
-        return StructuredOutputsParams(
-            json=self.json_,
-            regex=self.regex,
-            choice=self.choice,
-            grammar=self.grammar,
-            json_object=self.json_object or False,
-        )
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        if "json_" in given:
+            given["json"] = given.pop("json_")
+        return StructuredOutputsParams(**given)
 
 
 class SamplingFields(Strict):
     """What both kinds of requests may ask of the sampler and of the answer."""
 
-    model: str | None = Field(None, description="A served model's name; unset: the only one.")
+    model: ModelName | None = Field(None, description="Unset: the one that is served.")
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=1e4)] | None = Field(None, description="Default 1; 0 is greedy.")
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -124,11 +126,11 @@ class SamplingFields(Strict):
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
-    bad_words: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=32)] | None = None
+    bad_words: Annotated[list[Annotated[str, Field(pattern="\\S")]], Field(max_length=32)] | None = None
     structured_outputs: StructuredOutputs | None = None
     response_format: ResponseFormat | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_INT32)] | None = Field(
-        None, description="Keep the last tokens of the prompt, this many; -1 as many as leave room. Not 0."
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_INT32, json_schema_extra={"not": {"const": 0}})] | None = (
+        Field(None, description="Keep the last tokens of the prompt, this many; -1 as many as leave room.")
     )
     priority: Annotated[int, Field(ge=-(2**31), le=_INT32)] | None = Field(None, description="Lower goes first.")
     num_speculative_tokens: Annotated[int, Field(ge=0, le=_INT32)] | None = Field(

@@ -85,6 +85,11 @@ class Front:
         self._reader.shutdown(cancel_futures=True)
 
     @property
+    def chat_template(self) -> str | None:
+        """What conversations are rendered with."""
+        return self.options.chat_template or self.tokenizer.chat_template
+
+    @property
     def is_healthy(self) -> bool:
         """True where a request would be served now."""
         return self.client.is_alive and not self.is_draining

@@ -17,6 +17,7 @@ from outrider.server.options import ServerOptions
 
 _GRACE_SECONDS = 2
 """What connections get to end once their requests have."""
+_STALLED_SECONDS = 120
 
 
 class _Server(uvicorn.Server):
@@ -47,7 +48,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         await self._front.drain()
-        await self._front.client.stop()
+        await self._front.client.stop("the server is shutting down, and --drain-seconds have passed")
         self.should_exit = True
 
 
@@ -65,7 +66,7 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
 
         def say_ready() -> None:
             for line in start_up_lines(front, time.monotonic() - begin):
-                console.print(line, markup=False)
+                console.print(line, markup=False, soft_wrap=True)
             scheme = "https" if options.ssl_certfile else "http"
             console.print(f"Ready on {scheme}://{options.host}:{listener.getsockname()[1]}", style="bold")
 
@@ -96,6 +97,8 @@ def _bound(options: ServerOptions) -> socket.socket:
     """A socket with its address; nobody is heard before uvicorn listens."""
     listener = socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # a reader that takes nothing for so long is gone
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_SECONDS * 1000)
     try:
         listener.bind((options.host, options.port))
     except OSError as error:
@@ -107,5 +110,19 @@ def _bound(options: ServerOptions) -> socket.socket:
 
 
 def start_up_lines(front: Front, seconds: float) -> list[str]:
-    """What was chosen and why, for a person."""
-    return [f"{name:18} {value}" for name, value in front.info.description]
+    """What was chosen and why, for a person: never more than 14 lines."""
+    options, info = front.options, front.info
+    chosen: list[tuple[str, str]] = []
+    for name, value in info.description:
+        if name.startswith(" "):  # belongs to the one before
+            chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}; {name.strip()}, {value}")
+        else:
+            chosen.append((name, value))
+    limits = (
+        f"{front.config.max_num_seqs} completions run, {options.max_queued_requests} wait, more get 429; "
+        f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
+        f"tool calls: {options.tool_call_parser or 'named and required ones only'}"
+    )
+    process = f"process {info.process_id}, ready after {seconds:.1f} s; {options.max_engine_restarts} restarts"
+    lines = [("serves", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]
+    return [f"{name:18} {value}" for name, value in lines]
