@@ -13,8 +13,8 @@ import crowd as crowds
 import pytest
 import torch
 
+from half_right import make_half_right
 from outrider import LLM, SamplingParams
-from outrider.speculation.chain import ChainDrafter
 
 VOCAB, K, LONG = 2048, 3, 400
 
@@ -125,25 +125,8 @@ def truth(family, cases):
 
 @pytest.fixture
 def half_right(cases, truth, monkeypatch):
-    """Replaces drafts by the answers of the longest prompt that agrees, but for four positions in 11."""
-    tokens = torch.zeros(len(cases), 640, dtype=torch.int64, device="cuda")
-    for row, (case, want) in enumerate(zip(cases, truth, strict=True)):
-        whole = torch.tensor([*case.prompt, *want.token_ids])
-        tokens[row, : len(whole)] = whole
-    lengths = torch.tensor([len(case.prompt) for case in cases], device="cuda")
-    original = ChainDrafter._pick
-
-    def pick(drafter, logits, batch, position):
-        picked = original(drafter, logits, batch, position)
-        known = drafter.table.token_ids[batch.rows, :640].long()
-        width = known.shape[1]
-        within = torch.arange(width, device="cuda") < lengths[:, None]  # the whole prompt must agree
-        same = ((known[:, None, :] == tokens[:, :width]) | ~within).all(dim=2) * lengths
-        answer = tokens[same.argmax(dim=1), position.clamp(max=639)]
-        lucky = (position % 11 != 0) & (position % 11 != 2) & (position % 11 != 5) & (position % 11 != 10)
-        return torch.where((same.amax(dim=1) > 0) & lucky, answer, picked)
-
-    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    answers = [(case.prompt, want.token_ids) for case, want in zip(cases, truth, strict=True)]
+    make_half_right(monkeypatch, answers, device="cuda")
 
 
 RUNS = {

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from changing_drafts import change_drafts
+from half_right import make_half_right
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
-from outrider.speculation.chain import ChainDrafter
 from tiny_heads import random_eagle_head, random_head, save_speculators
 from tiny_models import write_draft_model, write_tiny_model
 from tiny_mtp import write_mimo
@@ -48,26 +48,12 @@ def _prompt(count: int, seed: int) -> list[int]:
 
 @pytest.fixture
 def half_right(directories, monkeypatch):
-    """Makes drafts right or wrong by position, so that every accepted count occurs; returns the answers' setter."""
-    answers: list[list[int]] = []
-    original = ChainDrafter._pick
-
-    def pick(drafter, logits, batch, position):
-        picked = original(drafter, logits, batch, position).clone()
-        for i, (row, place) in enumerate(zip(batch.rows.tolist(), position.tolist(), strict=True)):
-            prompt = drafter.table.token_ids[row, :8].tolist()
-            for answer in answers:
-                if answer[:8] == prompt and place < len(answer) and place % 11 not in (0, 2, 5, 10):
-                    picked[i] = answer[place]
-        return picked
-
-    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    """Makes drafts right or wrong by position, so that every accepted count occurs; told the prompts."""
     plain = LLM(directories[0], skip_tokenizer_init=True)
 
     def know(*prompts: list[int]) -> None:
-        for prompt in prompts:
-            output = plain.generate({"prompt_token_ids": prompt}, GREEDY)[0]
-            answers.append(prompt + output.outputs[0].token_ids)
+        outputs = [plain.generate({"prompt_token_ids": prompt}, GREEDY)[0].outputs[0].token_ids for prompt in prompts]
+        make_half_right(monkeypatch, list(zip(prompts, outputs, strict=True)))
 
     return know
 
