@@ -1,7 +1,7 @@
 """Drafts that are right or wrong by position, so that every accepted count occurs with a drafter of random weights.
 
-The drafter runs as ever and goes on from what it was given; only what it picked is replaced, on the device, so that it can
-be captured.
+The drafter runs as ever and goes on from what it was given; only what it picked is replaced, on the device, so that it
+can be captured.
 """
 
 from collections.abc import Sequence
