@@ -7,10 +7,11 @@ no draft would be accepted, so with EAGLE-3 acceptance is synthetic (0.75 / 0.55
 
 Where there are experts, the distinct ones that a layer reads in a step stand beside the speed, counted in a second run
 of the same tokens. Routers of random weights spread tokens evenly; `skewed` is the same model with its routers' rows
-scaled, so that few experts are chosen by most tokens.
+scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token again and again,
+whose experts are read once; `eagle3-spread` turns its drafts into different ones, which is the worst that can come.
 
     PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b] [--concurrency 1,8,64]
-        [--drafter none,eagle3,eagle3-adaptive]
+        [--drafter none,eagle3,eagle3-adaptive,eagle3-spread]
 """
 
 import argparse
@@ -20,6 +21,8 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,9 @@ import torch
 from benchmarks.timing import Table, save
 
 from outrider import LLM, SamplingParams
+from outrider.device.step_batch import StepBatch
 from outrider.layers.moe import MoE
+from outrider.speculation.chain import ChainDrafter
 
 TARGET = {
     "architectures": ["LlamaForCausalLM"],
@@ -156,6 +161,21 @@ def timed(llm: LLM, count: int, num_tokens: int, **params: Any) -> tuple[float, 
     return seconds, sum(len(o.outputs[0].token_ids) for o in outputs), llm.engine.scheduler.num_steps - before
 
 
+@contextmanager
+def spread_drafts() -> Iterator[None]:
+    """Engines made within draft tokens that differ from position to position."""
+    original = ChainDrafter._pick
+
+    def pick(drafter: ChainDrafter, logits: torch.Tensor, batch: StepBatch, position: torch.Tensor) -> torch.Tensor:
+        return (original(drafter, logits, batch, position) + position * 7919) % drafter.table.vocab_size
+
+    ChainDrafter._pick = pick  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ChainDrafter._pick = original  # type: ignore[method-assign]
+
+
 def skew_routers(llm: LLM) -> None:
     """From now on the first experts are chosen by most tokens; in place, so that captured graphs see it."""
     for module in llm.engine.worker._step.model.modules():
@@ -207,54 +227,57 @@ def main() -> None:
     parser.add_argument("--random", action="store_true", help="also temperature 0.8 with top-p 0.95")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.concurrency.split(",")]
+    samplings: dict[str, dict[str, Any]] = {"greedy": {}}
+    if arguments.random:
+        samplings["T 0.8, top-p 0.95"] = {"temperature": 0.8, "top_p": 0.95, "seed": 1}
     workload = WORKLOADS[arguments.workload]
-    has_experts = "num_experts" in workload.target
     tables = []
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        write_configs(directory, workload)
+        write_configs(Path(name), workload)
         for drafter in arguments.drafter.split(","):
-            start = time.perf_counter()
-            llm = make(directory, drafter, max(counts), is_synthetic=True)
-            print(f"ready in {time.perf_counter() - start:.1f} s", flush=True)
-            for key, value in llm.engine.worker.describe():
-                print(f"  {key}: {value}")
-            columns = [
-                "requests",
-                "sampling",
-                "tokens/s",
-                "ms a step",
-                "tokens a step and request",
-                "prefill + first, s",
-            ]
-            if has_experts:
-                columns[2:2] = ["routing", "distinct experts"]
-            table = Table(f"Decoding, {drafter}", columns)
-            tables.append(table)
-            samplings: list[tuple[str, dict[str, Any]]] = [("greedy", {})]
-            if arguments.random:
-                samplings.append(("T 0.8, top-p 0.95", {"temperature": 0.8, "top_p": 0.95, "seed": 1}))
-            for routing in ("even", "skewed") if has_experts else ("",):
-                if routing == "skewed":
-                    skew_routers(llm)
-                for count in counts:
-                    for label, params in samplings:
-                        row: list[object] = [count, label]
-                        if has_experts:
-                            row += [routing, f"{distinct_experts(llm, count):.1f}"]
-                        table.add(*row, *measured(llm, count, params))
-                        if arguments.profile and label == "greedy":
-                            profile(llm, count, arguments.profile)
-            del llm
+            with spread_drafts() if drafter == "eagle3-spread" else nullcontext():
+                tables.append(decoding(Path(name), drafter, counts, samplings, profile_path=arguments.profile))
             gc.collect()
             torch.cuda.empty_cache()
+    has_experts = "num_experts" in workload.target
     save(
         workload.results,
         workload.title,
         tables,
         " ".join((__doc__ or "").split("\n\n")[1 : 3 if has_experts else 2]),
-        f"python3 -m benchmarks.decode --workload {arguments.workload}",
+        f"python3 -m benchmarks.decode --workload {arguments.workload} --drafter {arguments.drafter}",
     )
+
+
+def decoding(
+    directory: Path,
+    drafter: str,
+    counts: Sequence[int],
+    samplings: Mapping[str, dict[str, Any]],
+    *,
+    profile_path: str | None,
+) -> Table:
+    """One drafter, all numbers of requests."""
+    start = time.perf_counter()
+    llm = make(directory, drafter, max(counts), is_synthetic=True)
+    print(f"ready in {time.perf_counter() - start:.1f} s", flush=True)
+    for key, value in llm.engine.worker.describe():
+        print(f"  {key}: {value}")
+    has_experts = llm.engine.worker.model_config.moe is not None
+    columns = ["requests", "sampling", "tokens/s", "ms a step", "tokens a step and request", "prefill + first, s"]
+    if has_experts:
+        columns[2:2] = ["routing", "distinct experts"]
+    table = Table(f"Decoding, {drafter}", columns)
+    for routing in ("even", "skewed") if has_experts else ("",):
+        if routing == "skewed":
+            skew_routers(llm)
+        for count in counts:
+            for label, params in samplings.items():
+                experts = [routing, f"{distinct_experts(llm, count):.1f}"] if has_experts else []
+                table.add(count, label, *experts, *measured(llm, count, params))
+                if profile_path and label == "greedy":
+                    profile(llm, count, profile_path)
+    return table
 
 
 def measured(llm: LLM, count: int, params: dict[str, Any]) -> list[str]:

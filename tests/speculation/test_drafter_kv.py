@@ -10,6 +10,7 @@ from changing_drafts import change_drafts
 from half_right import make_half_right
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
+from outrider.speculation.chain import ChainDrafter
 from tiny_heads import random_eagle_head, random_head, save_speculators
 from tiny_models import write_draft_model, write_tiny_model
 from tiny_mtp import write_mimo
@@ -98,6 +99,34 @@ def test_after_partial_acceptance(directories, half_right, budget):
         accepted.add(request.speculation.num_accepted_tokens - before)
     assert accepted == set(range(K + 1))
     _check_clean(directories, llm, request)
+
+
+def test_kv_of_drafted_states_is_found(directories, half_right, monkeypatch):
+    """A leak put in: rows of accepted drafts keep what the loop wrote from its own states (vLLM #14649, #21799)."""
+    if directories[2] == "draft_model":
+        pytest.skip("its KV depends on tokens alone")
+    original = ChainDrafter.propose
+
+    def propose(drafter, batch, *, hidden, choice):
+        parts = [part for cache in drafter.caches for part in (cache.k, cache.v)]
+        before = [part.clone() for part in parts]
+        drafts = original(drafter, batch, hidden=hidden, choice=choice)
+        for row, start, count in zip(batch.rows, batch.row_starts, choice.num_accepted.tolist(), strict=True):
+            for index in range(1, min(count, K - 1) + 1):
+                place = int(batch.forward.positions[start]) + index
+                block = drafter.table.block_tables[row, place // 16]
+                for part, old in zip(parts, before, strict=True):
+                    part[block, place % 16] = old[block, place % 16]
+        return drafts
+
+    monkeypatch.setattr(ChainDrafter, "propose", propose)
+    prompt = _prompt(41, 1)
+    half_right(prompt)
+    llm = _make(directories)
+    request = _start(llm, prompt)
+    _run_until(llm, request, 40)
+    with pytest.raises(AssertionError):
+        _check_clean(directories, llm, request)
 
 
 @pytest.mark.parametrize("num_shared", [16, 30, 48])
