@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from outrider.core.errors import CheckpointError
-from outrider.loading.names import is_ignored, module_name
+from outrider.loading.names import bare_name, is_ignored, module_name
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -55,11 +55,13 @@ def load_into(
     where: str,
     renames: Mapping[str, str] | None = None,
     optional: Iterable[str] = (),
+    skips: tuple[str, ...] = (),
 ) -> frozenset[str]:
     """Copies `tensors` into `module`, cast to its dtype and device; gives the names that were filled.
 
     where: the directory, for errors. renames: leading parts of names that differ from the module's. optional:
-    names inside the module that may be absent, because the caller fills or shares them. `CheckpointError` names
+    names inside the module that may be absent, because the caller fills or shares them. skips: leading parts of names
+    that are left out on purpose, wrappers stripped. `CheckpointError` names
     every tensor that is missing, unused, of another shape or of a dtype that is not built.
     """
     targets = targets_of(module)
@@ -67,7 +69,7 @@ def load_into(
     unused: list[str] = []
     copies: list[tuple[str, Tensor]] = []
     for name, tensor in tensors:
-        if is_ignored(name):
+        if is_ignored(name) or bare_name(name).startswith(skips):
             continue
         target_name = module_name(name, renames or {})
         if target_name in filled:

@@ -15,7 +15,6 @@ from outrider.loading.load import load_into
 _LATER = {
     "Qwen3MoeForCausalLM": "mixture of experts",
     "Qwen3NextForCausalLM": "hybrid of gated delta net and attention",
-    "Qwen3_5ForConditionalGeneration": "hybrid of gated delta net and attention",
     "Qwen3_5MoeForConditionalGeneration": "hybrid of gated delta net and attention, mixture of experts",
     "MiMoForCausalLM": "Qwen2 with prediction layers",
     "Qwen2ForCausalLM": "Qwen2",
@@ -73,5 +72,5 @@ def load_model(
     if not any(name.endswith("lm_head.weight") for name in checkpoint.names):
         config = replace(config, tie_word_embeddings=True)
     model = model_class(config, context, max_positions=max_positions)
-    load_into(model, checkpoint.tensors(), where=directory, renames=model.renames)
+    load_into(model, checkpoint.tensors(), where=directory, renames=model.renames, skips=model.skips)
     return model

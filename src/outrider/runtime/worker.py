@@ -9,6 +9,7 @@ from threading import Thread
 import torch
 
 from outrider.attention.kv import KVCache, KVSpec
+from outrider.attention.state import StateCache
 from outrider.attention.selector import select_backend
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
@@ -22,7 +23,7 @@ from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import CausalLM, kv_spec
+from outrider.layers.decoder import CausalLM, LayerCache, kv_spec, layer_caches, state_spec
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
@@ -47,6 +48,7 @@ class Worker:
         self.max_model_len = _max_model_len(config, self.model_config.max_position_embeddings)
         kernels = load_kernels(self.platform.kernels)
         spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
+        states = state_spec(self.model_config, dtype=self.dtype, num_drafts=config.num_speculative_tokens)
         self.selection = select_backend(config.attention_backend, spec, self.platform)
         context = LayerContext(
             kernels=kernels, backend=self.selection.backend, dtype=self.dtype, device=self.platform.device
@@ -100,7 +102,11 @@ class Worker:
             staging=self._staging,
             num_drafts=config.num_speculative_tokens,
             wants_digest=config.logits_digest,
+            most_open=states.most_open if states is not None else None,
         )
+        self._states = None
+        if states is not None:
+            self._states = StateCache(states, config.max_num_seqs + 1, device=self.platform.device)
         if self.drafter is not None:
             self.drafter.attach(self._table, self._staging)
         self._step = Step(
@@ -125,10 +131,11 @@ class Worker:
             return EQUALITY
         return SyntheticAcceptance(rates, seeds=self._table.sampling.seed, lengths=self._table.num_tokens)
 
-    def _allocate(self, spec: KVSpec, num_blocks: int) -> KVCache:
+    def _allocate(self, spec: KVSpec, num_blocks: int) -> list[LayerCache]:
         if self.drafter is not None:
             self.drafter.allocate(num_blocks, self.config.block_size)
-        return KVCache(spec, num_blocks, device=self.platform.device)
+        kv = KVCache(spec, num_blocks, device=self.platform.device)
+        return layer_caches(self.model_config, kv, self._states or ())
 
     @torch.inference_mode()
     def _measure_room(self) -> Room:
