@@ -40,7 +40,7 @@ ROPES = {
 def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group size with every rope, spread over the families; flags so that all their pairs occur."""
     for index, (rope, group) in enumerate(itertools.product(ROPES, (1, 2, 4, 8))):
-        family = FAMILIES[(index + index // 4) % 2]
+        family = PLAIN[(index + index // 4) % 2]
         options: dict[str, Any] = {"rope_parameters": ROPES[rope], "num_attention_heads": 8, "head_dim": 32}
         options["num_key_value_heads"] = 8 // group
         options["tie_word_embeddings"] = bool(index // 2 % 2)
@@ -50,11 +50,22 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
         if index % 4 in (0, 3):
             options["max_shard_size"] = "100KB"
         yield family, options
+    for index, group in enumerate((1, 2, 3, 4)):  # value heads to a key head
+        options = {"linear_num_key_heads": 2, "linear_num_value_heads": 2 * group}
+        options |= {"linear_key_head_dim": (16, 32)[index % 2], "linear_value_head_dim": (16, 48)[index // 2]}
+        options["layer_types"] = [KINDS[letter] for letter in HYBRID_LAYERS[index]]
+        options["num_hidden_layers"] = len(HYBRID_LAYERS[index])
+        options["tie_word_embeddings"] = index == 1
+        yield "qwen3_5", options | ({"max_shard_size": "100KB"} if index == 2 else {})
     yield "llama", {"hidden_size": 40, "intermediate_size": 50, "vocab_size": 97}
     yield "qwen3", {"rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.2, "beta_fast": 16.0}}
 
 
-FAMILIES = ("llama", "qwen3")
+FAMILIES = ("llama", "qwen3", "qwen3_5")
+PLAIN = ("llama", "qwen3")
+KINDS = {"L": "linear_attention", "F": "full_attention"}
+HYBRID_LAYERS = ("LLLF", "FLLFL", "LLLF", "LF")
+"""Linear and full attention in the order of layers."""
 CASES = list(_cases())
 
 

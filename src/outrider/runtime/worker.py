@@ -12,7 +12,7 @@ from outrider.attention.kv import KVCache, KVSpec
 from outrider.attention.state import StateCache
 from outrider.attention.selector import select_backend
 from outrider.core.config import EngineConfig
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
@@ -64,6 +64,11 @@ class Worker:
                 seed=config.seed,
             )
 
+        if states is not None and self.platform.kernels != "reference":
+            raise UnsupportedError(
+                f"{self.model_config.architecture} has layers with a recurrent state, whose kernels are not built for"
+                f" {self.platform.name} yet. Set device='cpu'."
+            )
         self._compiling: Thread | None = None
         if self.platform.kernels == "triton":
             self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
@@ -201,6 +206,7 @@ class Worker:
             *(("  not " + name, reason) for name, reason in self.selection.refused),
             ("KV blocks", f"{self.num_blocks - 1} of {self.config.block_size} tokens"),
             ("KV memory", self.room.explanation),
+            *self._describe_states(),
             ("graphs", f"{self.num_graphs} captured" if self.num_graphs else "none"),
         ]
         if self.config.speculative is not None and self.drafter is not None:
@@ -212,6 +218,20 @@ class Worker:
             lines.append(("drafter", "none"))
         lines.append(("exact", self._exactness()))
         return lines
+
+    @property
+    def can_cache_prefixes(self) -> bool:
+        """False where layers have a state: it would have to be found again behind a cached block."""
+        return self._states is None
+
+    def _describe_states(self) -> list[tuple[str, str]]:
+        if self._states is None:
+            return []
+        size = self._states.spec.bytes_per_row
+        return [
+            ("states", f"{self._states.spec.num_layers} layers, {size / (1 << 20):.2f} MiB a request"),
+            ("prefix cache", "off: this model's layers have states, which are not cached yet"),
+        ]
 
     def _exactness(self) -> str:
         if self.is_exact:
