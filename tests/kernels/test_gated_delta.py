@@ -53,7 +53,9 @@ class Table:
         rows = torch.tensor([row for row, _, _ in parts])
         counts = [len(tokens) for _, tokens, _ in parts]
         counts[-1] += num_padding
-        projected = torch.cat([*(tokens for _, tokens, _ in parts), torch.full((num_padding, parts[0][1].shape[1]), 7.0)])
+        projected = torch.cat(
+            [*(tokens for _, tokens, _ in parts), torch.full((num_padding, parts[0][1].shape[1]), 7.0)]
+        )
         num_drafts = torch.tensor([drafts for _, _, drafts in parts])
         found = state_rows(
             self.computed, self.lengths, self.known, rows=rows, num_drafts=num_drafts, room=torch.ones_like(rows),

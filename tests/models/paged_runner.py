@@ -8,11 +8,11 @@ from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import KVCache
-from outrider.attention.state import StateCache
 from outrider.attention.selector import select_backend
+from outrider.attention.state import StateCache
 from outrider.kernels import load_kernels
-from outrider.layers.context import LayerContext
 from outrider.kernels.reference.gated_delta import StateRows
+from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM, Hidden, kv_spec, layer_caches, state_spec
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
@@ -76,8 +76,8 @@ class PagedRunner:
         extra_bound: int = 0,
         num_drafts: int = 0,
     ) -> tuple[Hidden, list[slice]]:
-        """One step: new tokens of each row, the last `num_drafts` of them drafts. Gives the hidden states and where each
-        row's tokens lie in them."""
+        """One step: new tokens of each row, the last `num_drafts` of them drafts. Gives the hidden states and where
+        each row's tokens lie in them."""
         starts = [self.lengths.get(key, 0) for key, _ in rows]
         ids, positions, slots, lengths, places = [], [], [], [], []
         for key, tokens in rows:

@@ -55,9 +55,11 @@ def _drafter(name: str, tmp_path) -> dict | None:
     return {"method": name}
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "eagle3", "draft_model"])
-def test_no_step_reads_a_value(meta, tmp_path, drafter):
-    write_tiny_model(tmp_path / "target", "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=2)
+@pytest.mark.parametrize(
+    ("family", "drafter"), [("qwen3", "ngram"), ("qwen3", "eagle3"), ("qwen3", "draft_model"), ("qwen3_5", "ngram")]
+)
+def test_no_step_reads_a_value(meta, tmp_path, family, drafter):
+    write_tiny_model(tmp_path / "target", family, vocab_size=crowds.VOCAB)
     config = engine_config(
         str(tmp_path / "target"), device="meta", load_format="dummy", logits_digest=True, max_num_batched_tokens=60,
         speculative_config=_drafter(drafter, tmp_path), max_num_seqs=16,

@@ -33,7 +33,7 @@ class StateSpec:
 
     @property
     def most_open(self) -> int:
-        """Most tokens between a state and the first token of a step: an open chunk, and what two steps emitted since."""
+        """Most tokens between a state and the first token of a step: an open chunk, and what two steps emitted."""
         return CHUNK + 2 * self.num_drafts
 
     @property
@@ -51,6 +51,12 @@ class StateSpec:
             "log_decays": ((num_rows, places, heads), torch.float32),
             "inputs": ((num_rows, places, self.num_channels), self.dtype),
         }
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one request's states alone, in all layers: what a step has to read."""
+        shape, dtype = self.shapes(1)["state"]
+        return self.num_layers * torch.Size(shape).numel() * dtype.itemsize
 
     @property
     def bytes_per_row(self) -> int:

@@ -351,7 +351,10 @@ def _rope(values: Mapping[str, Any], *, max_positions: int, is_partial: bool) ->
             raise ConfigError(f"config.json: {field} has rope_type={rope_type!r} but no {key}. Add it.")
     if "original_max_position_embeddings" in _ROPE_KEYS[rope_type]:
         given.setdefault("original_max_position_embeddings", max_positions)
-    numbers = {"rope_theta": theta, "partial_rotary_factor": partial} | {key: value for key, value in given.items() if key != "truncate"}
+    numbers = {"rope_theta": theta, "partial_rotary_factor": partial}
+    numbers |= {key: value for key, value in given.items() if key != "truncate"}
+        key: value for key, value in given.items() if key != "truncate"
+    }
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
             raise ConfigError(f"config.json: {field} has {key}={value!r}, which is not a positive number.")

@@ -215,7 +215,6 @@ class Assembler:
             scored=_scored_tokens(layout, table, tokens.positions),
         )
 
-
     def _states(self, layout: Layout, table: RequestTable, tokens: Assembled) -> StateRows | None:
         if self._most_open is None:
             return None

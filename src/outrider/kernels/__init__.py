@@ -29,7 +29,7 @@ class Kernels(Protocol):
         """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
-        """x [..., K], weight [K] -> [..., K], Llama's flavour, or with `plus_one` the one that multiplies by 1 + weight."""
+        """x [..., K], weight [K] -> [..., K] as Llama has it; with `plus_one` multiplied by 1 + weight."""
 
     def add_rms_norm(
         self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
@@ -65,8 +65,8 @@ class Kernels(Protocol):
         plus_one: bool = False,
         has_gates: bool = False,
     ) -> Tensor:
-        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv. `has_gates`: a gate
-        stands behind each head of q."""
+        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv. `has_gates`: a
+        gate stands behind each head of q."""
 
     def state_rows(
         self,
@@ -109,7 +109,7 @@ class Kernels(Protocol):
         log_decays: Tensor,
         at: StateRows,
     ) -> Tensor:
-        """What q reads from the states [M, Vh, dv]; states move to their targets: `kernels/reference/gated_delta.py`."""
+        """What q reads from the states, [M, Vh, dv]; states move to their targets."""
 
     def finish_gated_delta(
         self,

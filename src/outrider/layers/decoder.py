@@ -22,7 +22,6 @@ from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
 
-
 LayerCache = LayerKV | LayerState
 """What a layer keeps of earlier tokens."""
 

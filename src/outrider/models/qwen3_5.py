@@ -3,6 +3,8 @@
 Of the multimodal checkpoints the text part is read; text alone needs nothing of the rest.
 """
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from outrider.layers.attention import Attention
@@ -16,7 +18,7 @@ ARCHITECTURES = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM")
 class Model(CausalLM):
     """`Qwen3_5ForConditionalGeneration`, its text part."""
 
-    renames = {"language_model.": ""}
+    renames: Mapping[str, str] = {"language_model.": ""}
     skips = ("visual.", "mtp.")
 
     def build_layer(self, index: int) -> nn.Module:

@@ -9,8 +9,8 @@ from threading import Thread
 import torch
 
 from outrider.attention.kv import KVCache, KVSpec
-from outrider.attention.state import StateCache
 from outrider.attention.selector import select_backend
+from outrider.attention.state import StateCache
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig
@@ -47,8 +47,10 @@ class Worker:
         self.eos_token_ids = self.model_config.eos_token_ids
         self.max_model_len = _max_model_len(config, self.model_config.max_position_embeddings)
         kernels = load_kernels(self.platform.kernels)
-        spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
-        states = state_spec(self.model_config, dtype=self.dtype, num_drafts=config.num_speculative_tokens)
+        spec = self.kv_spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
+        states = self.state_spec = state_spec(
+            self.model_config, dtype=self.dtype, num_drafts=config.num_speculative_tokens
+        )
         self.selection = select_backend(config.attention_backend, spec, self.platform)
         context = LayerContext(
             kernels=kernels, backend=self.selection.backend, dtype=self.dtype, device=self.platform.device

@@ -168,8 +168,7 @@ def _rule_of_rows(
     first, last = members[0], members[-1]
     index = slice(first, last + 1) if last - first + 1 == len(members) else members
     rows, starts, counts, sources, targets, row_starts = (
-        part[index]
-        for part in (at.rows, at.starts, at.counts, at.sources, at.targets, at.row_starts)
+        part[index] for part in (at.rows, at.starts, at.counts, at.sources, at.targets, at.row_starts)
     )
     current = state[rows].masked_fill((sources == 0)[:, None, None, None], 0.0)
     reached = current
@@ -183,20 +182,13 @@ def _rule_of_rows(
         token = (row_starts[:, None] + position - starts[:, None]).clamp(0, last_token)
         place = rows[:, None] * num_places + position % num_places
 
-        def tile(new: Tensor, ring: Tensor | None) -> Tensor:
-            """[G, C, …] fp32, zero where there is no token."""
-            values = new[token]
-            if ring is not None:
-                values = torch.where(_like(is_old, values), ring.view(-1, *ring.shape[2:])[place], values)
-                return values.masked_fill(~_like(is_old | is_new, values), 0.0).float()
-            return values.masked_fill(~_like(is_new, values), 0.0).float()
-
+        tile = _Tile(is_old, is_new, token, place)
         chunk = solve_chunk(
-            tile(q, None),
-            tile(k, keys),
-            tile(v, None),
-            tile(log_decay, log_decays),
-            tile(beta, None),
+            tile.of(q),
+            tile.of(k, keys),
+            tile.of(v),
+            tile.of(log_decay, log_decays),
+            tile.of(beta),
             current,
             deltas.view(-1, *deltas.shape[2:])[place],
             is_old,
@@ -207,6 +199,25 @@ def _rule_of_rows(
         current = chunk.state
         reached = torch.where((start + CHUNK == targets)[:, None, None, None], current, reached)
     state[rows] = reached
+
+
+class _Tile(NamedTuple):
+    """Which tokens stand in one chunk of each of G rows; all [G, C]."""
+
+    is_old: Tensor  # bool, in the ring
+    is_new: Tensor  # bool, in the step
+    token: Tensor  # int64, place in the step
+    place: Tensor  # int64, place in the ring, rows end to end
+
+    def of(self, new: Tensor, ring: Tensor | None = None) -> Tensor:
+        """[G, C, …] fp32, zero where there is no token; without a ring, where there is no new one."""
+        values = new[self.token]
+        is_there = self.is_new
+        if ring is not None:
+            kept = ring.view(-1, *ring.shape[2:])[self.place]
+            values = torch.where(_like(self.is_old, values), kept, values)
+            is_there = self.is_old | self.is_new
+        return values.masked_fill(~_like(is_there, values), 0.0).float()
 
 
 def _like(mask: Tensor, values: Tensor) -> Tensor:
@@ -299,6 +310,7 @@ def finish_gated_delta(
     place = at.rows[row] * num_places + position % num_places
     is_open = is_real & (position >= at.targets[row])
     is_behind = is_real & (position >= at.targets[row] - (CONV_WIDTH - 1))
-    for ring, values, is_kept in ((inputs, projected[:, :num_channels], is_behind), (keys, k, is_open), (log_decays, log_decay, is_open)):
+    kept = ((inputs, projected[:, :num_channels], is_behind), (keys, k, is_open), (log_decays, log_decay, is_open))
+    for ring, values, is_kept in kept:
         ring.view(-1, *ring.shape[2:])[torch.where(is_kept, place, nobody)] = values
     return gated.view(num_tokens, -1)

@@ -1,4 +1,4 @@
-"""RMSNorm in fp32, in two flavours: cast, then multiplied by the weight (Llama); or by 1 + weight, then cast (Qwen3.5)."""
+"""RMSNorm in fp32: cast, then multiplied by the weight (Llama); or multiplied by 1 + weight, then cast (Qwen3.5)."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ _NARROW = 128
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
-    """x [..., K], weight [K] -> [..., K] = weight × cast(x̂), or cast((1 + weight) × x̂); x̂ = x / sqrt(mean(x²) + eps)."""
+    """x [..., K], weight [K] -> [..., K] = weight × cast(n), with n = x / sqrt(mean(x²) + eps).
+
+    plus_one: cast((1 + weight) × n), all in fp32.
+    """
     width = x.shape[-1]
     rows = x.reshape(-1, width).float()
     factors = torch.rsqrt(row_sums(rows * rows).div_(width).add_(eps))
