@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo check test matrix gate gate-record gpu-test bench-kernels clean
+.PHONY: setup setup-dev demo check test matrix soak gate gate-record gpu-test bench-kernels clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -17,7 +17,7 @@ $(VENV)/.set-up: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): torch and what the engine needs. This takes a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[bench,server]'
 	touch $@
 
 # the speculators library comes without its own requirements, which would pull a CUDA build of torchvision
@@ -37,10 +37,14 @@ check: setup-dev
 
 # two processes of one thread each: small matrices gain nothing from threads
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 matrix: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m matrix tests/identity
+
+# the server for longer than `make test` has time for
+soak: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak tests/server
 
 # the drafters of the zoo against their baselines, and its answers: exit code 0 pass, 1 regression, 2 could not run
 BASELINES := tests/gate/baselines

@@ -13,8 +13,8 @@ from outrider.bench.split import PARTS, measure_split
 from outrider.bench.timeline import run
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
 from outrider.cli import app
-from outrider.core.errors import ConfigError
 from outrider.engine.tokenizer import Tokenizer
+from outrider.gate.errors import GateError
 from outrider.platforms.base import Capability, platform_class
 from tiny_heads import random_head, save_original
 from tiny_models import write_tiny_model
@@ -140,8 +140,11 @@ def test_a_dataset_is_read_in_order_and_a_bad_line_is_named(tmp_path):
     path.write_text("\n".join(json.dumps({"turns": [f"question {index}", "more"]}) for index in range(4)))
     prompts = dataset_prompts(path, count=3, tokenizer=tokenizer)
     assert [f"question {index}" in tokenizer.decode(ids) for index, ids in enumerate(prompts)] == [True] * 3
-    path.write_text('{"turns": ["a"]}\n{"prompt": "b"}\n')
-    with pytest.raises(ConfigError, match=r"questions.jsonl, line 2: KeyError.*'turns', a list of texts"):
+    path.write_text('{"turns": ["a"], "chat": false}\n{"turns": ["a"]}\n')
+    plain, chat = dataset_prompts(path, count=3, tokenizer=tokenizer)
+    assert plain == tokenizer.encode("a") and len(chat) > len(plain), "a chat template for messages only"
+    path.write_text('{"turns": ["a"]}\n{"text": "b"}\n')
+    with pytest.raises(GateError, match=r"questions.jsonl:2 has the keys"):
         dataset_prompts(path, count=3, tokenizer=tokenizer)
 
 

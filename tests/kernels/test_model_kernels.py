@@ -135,6 +135,14 @@ def test_silu_of_large_numbers_is_finite():
     torch.testing.assert_close(KERNELS.silu_and_mul(torch.cat([gate, torch.ones_like(gate)], 1)), expected)
 
 
+@pytest.mark.parametrize("width", [1, 37, 96])
+def test_rows_behind_a_gate_do_not_see_each_other(threads, rows_are_invariant, width):
+    gates = _random(110, 9)
+    rows_are_invariant(
+        lambda x, y, gate: KERNELS.add_gated(x, y, gate[:, 8]), _random(110, width), _random(110, width, seed=1), gates
+    )
+
+
 @pytest.mark.parametrize("width", [1, 37, 96, 512])
 def test_rows_of_silu_do_not_see_each_other(threads, rows_are_invariant, width):
     x = _random(110, 2 * width) * 5

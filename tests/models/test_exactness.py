@@ -9,7 +9,7 @@ from tiny_models import write_tiny_model
 LENGTHS = (90, 17, 1, 66)
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_5"])
+@pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_moe", "qwen3_5"])
 def model(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     write_tiny_model(directory, request.param, num_attention_heads=8, num_key_value_heads=2)

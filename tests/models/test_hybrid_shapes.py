@@ -140,7 +140,13 @@ def test_released_names_and_shapes_fill_the_model(name):
     assert (config.rotary_size, config.eos_token_ids, config.rope.theta) == (64, (248044,), 1e7)
     model = meta_model(config)
     shapes = checkpoint_shapes(name)
-    filled = load_into(model, meta_tensors(shapes | ELSEWHERE), where=name, renames=model.renames, skips=model.skips)
+    filled = load_into(
+        model,
+        meta_tensors(shapes | ELSEWHERE),
+        where=name,
+        renames=model.renames,
+        skips=(*model.skips, model.mtp.prefix),
+    )
     assert filled == set(targets_of(model).tensors)
     assert sum(parameter.numel() for parameter in model.parameters()) == sum(
         torch.Size(shape).numel() for shape in shapes.values()
@@ -155,7 +161,9 @@ def test_other_tensors_are_not_left_silently(extra):
     model = meta_model(config)
     shapes = checkpoint_shapes("Qwen3.5-0.8B") | {extra: (1,)}
     with pytest.raises(CheckpointError, match="not used by the model"):
-        load_into(model, meta_tensors(shapes), where="here", renames=model.renames, skips=model.skips)
+        load_into(
+            model, meta_tensors(shapes), where="here", renames=model.renames, skips=(*model.skips, model.mtp.prefix)
+        )
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,26 @@ from changing_drafts import change_drafts
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
 from outrider.speculation.chain import ChainDrafter
-from tiny_heads import random_head, save_speculators
+from tiny_heads import random_eagle_head, random_head, save_speculators
 from tiny_models import write_draft_model, write_tiny_model
+from tiny_mtp import write_mimo
 
 VOCAB, K = 61, 3
 GREEDY = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
 
 
-@pytest.fixture(scope="module", params=["eagle3", "draft_model"])
+@pytest.fixture(scope="module", params=["eagle3", "draft_model", "mtp", "eagle"])
 def directories(request, tmp_path_factory):
     """Target, drafter and the drafter's method."""
     target, drafter = tmp_path_factory.mktemp("target"), tmp_path_factory.mktemp("drafter")
+    if request.param == "mtp":
+        write_mimo(target, vocab_size=VOCAB)
+        return str(target), str(target), "mtp"
     write_tiny_model(target, "qwen3", vocab_size=VOCAB, num_hidden_layers=5)
     if request.param == "eagle3":
         save_speculators(random_head(vocab_size=VOCAB, draft_vocab_size=40), drafter)
+    elif request.param == "eagle":
+        random_eagle_head(drafter, vocab_size=VOCAB)
     else:
         write_draft_model(drafter, target, spread=0.1)
     return str(target), str(drafter), request.param

@@ -27,6 +27,7 @@ class ForwardBatch:
     row_counts: tuple[int, ...]  # tokens of each row, padding included
     kv_length_bound: int  # host's bound on kv_lengths
     states: StateRows | None = None  # where the rows of layers with a state stand; None: the model has no such layers
+    kv_start: int = 0  # first KV index of a row that holds anything; 1 where a drafter's index 0 stays empty
 
     @property
     def num_tokens(self) -> int:

@@ -42,7 +42,7 @@ def measure_limit(
 
 
 def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> int:
-    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, all KV and all states once."""
+    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, all KV and states once."""
     worker = engine.worker
     model = worker._step.model
     config = worker.config

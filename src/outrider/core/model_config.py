@@ -35,10 +35,16 @@ _MAX_LENGTH = 2**31 - 1
 
 _FULL, _LINEAR = "full_attention", "linear_attention"
 
-_HYBRIDS = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM")
+_HYBRIDS = (
+    "Qwen3_5ForConditionalGeneration",
+    "Qwen3_5ForCausalLM",
+    "Qwen3_5MoeForConditionalGeneration",
+    "Qwen3_5MoeForCausalLM",
+    "Qwen3NextForCausalLM",
+)
 """Gated DeltaNet and gated attention, with norms that multiply by 1 + weight."""
 
-_TEXT_PART = ("Qwen3_5ForConditionalGeneration",)
+_TEXT_PART = ("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration")
 """Multimodal models of which the text part is built."""
 
 
@@ -76,6 +82,22 @@ class GatedDeltaConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoeConfig:
+    """The mixture of experts of a model: every MLP whose layer is not named in `dense_layers`."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    intermediate_size: int
+    """Width of one expert."""
+    is_normalized: bool
+    """Weights of the chosen experts sum to one (`norm_topk_prob`)."""
+    shared_intermediate_size: int = 0
+    """Width of the expert that every token goes to, under a gate of its own; 0 without one."""
+    dense_layers: frozenset[int] = frozenset()
+    """Layers whose MLP is a plain one of the model's intermediate_size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """What shapes a decoder-only text model."""
 
@@ -104,6 +126,9 @@ class ModelConfig:
     """"full_attention" or "linear_attention" of each layer; empty where all attend."""
     gated_delta: GatedDeltaConfig | None = None
     """Widths of the layers with linear attention; None where there are none."""
+    moe: MoeConfig | None = None
+    num_mtp_layers: int = 0
+    """Prediction layers that the checkpoint says it has."""
     hidden_act: str = "silu"
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "float32"
@@ -153,6 +178,8 @@ class ModelConfig:
             )
         max_positions = _integer(values, "max_position_embeddings")
         num_layers = _integer(values, "num_hidden_layers")
+        moe = _moe(values, num_layers=num_layers)
+        is_dense = moe is None or bool(moe.dense_layers)
         return ModelConfig(
             architecture=architecture,
             vocab_size=_integer(values, "vocab_size"),
@@ -161,7 +188,7 @@ class ModelConfig:
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
             head_dim=_head_dim(values, hidden_size=hidden_size, num_heads=num_heads),
-            intermediate_size=_integer(values, "intermediate_size"),
+            intermediate_size=_integer(values, "intermediate_size", default=None if is_dense else 1),
             norm_eps=_positive(values, "rms_norm_eps"),
             max_position_embeddings=max_positions,
             rope=_rope(values, max_positions=max_positions, is_partial=is_hybrid),
@@ -172,6 +199,8 @@ class ModelConfig:
             norm_plus_one=is_hybrid,
             layer_types=_layer_types(values, num_layers) if is_hybrid else (),
             gated_delta=_gated_delta(values) if is_hybrid else None,
+            moe=moe,
+            num_mtp_layers=_num_mtp_layers(values),
             hidden_act=_hidden_act(values),
             eos_token_ids=token_ids(values.get("eos_token_id"), where="config.json: eos_token_id"),
             dtype=_dtype(values),
@@ -279,13 +308,48 @@ def _positive(values: Mapping[str, Any], field: str) -> float:
     return float(value)
 
 
-def _boolean(values: Mapping[str, Any], field: str) -> bool:
+def _boolean(values: Mapping[str, Any], field: str, *, default: bool = False) -> bool:
     value = values.get(field)
     if value is None:
-        return False
+        return default
     if not isinstance(value, bool):
         raise ConfigError(f"config.json: {field}={value!r} is neither true nor false.")
     return value
+
+
+_NORMALIZED = ("qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text")
+"""Model types whose experts' weights sum to one where the config is silent."""
+
+_MTP_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
+
+
+def _num_mtp_layers(values: Mapping[str, Any]) -> int:
+    given = [field for field in _MTP_FIELDS if values.get(field)]
+    return _integer(values, given[0]) if given else 0
+
+
+def _moe(values: Mapping[str, Any], *, num_layers: int) -> MoeConfig | None:
+    """Experts in Qwen's spelling, or None where a config has none; transformers 5 writes num_local_experts."""
+    field = "num_experts" if values.get("num_experts") else "num_local_experts"
+    if not values.get(field) or not values.get("moe_intermediate_size"):
+        return None
+    num_experts = _integer(values, field)
+    top_k = _integer(values, "num_experts_per_tok")
+    if top_k > num_experts:
+        raise ConfigError(f"config.json: num_experts_per_tok={top_k} is more than {field}={num_experts}.")
+    step = _integer(values, "decoder_sparse_step", default=1)
+    named = values.get("mlp_only_layers") or []
+    if not isinstance(named, list) or any(type(layer) is not int for layer in named):
+        raise ConfigError(f"config.json: mlp_only_layers={named!r} is not a list of layer numbers.")
+    shared = values.get("shared_expert_intermediate_size")
+    return MoeConfig(
+        num_experts=num_experts,
+        num_experts_per_tok=top_k,
+        intermediate_size=_integer(values, "moe_intermediate_size"),
+        is_normalized=_boolean(values, "norm_topk_prob", default=values.get("model_type") in _NORMALIZED),
+        shared_intermediate_size=_integer(values, "shared_expert_intermediate_size") if shared else 0,
+        dense_layers=frozenset(i for i in range(num_layers) if i in named or (i + 1) % step),
+    )
 
 
 def _head_dim(values: Mapping[str, Any], *, hidden_size: int, num_heads: int) -> int:
@@ -353,8 +417,6 @@ def _rope(values: Mapping[str, Any], *, max_positions: int, is_partial: bool) ->
         given.setdefault("original_max_position_embeddings", max_positions)
     numbers = {"rope_theta": theta, "partial_rotary_factor": partial}
     numbers |= {key: value for key, value in given.items() if key != "truncate"}
-        key: value for key, value in given.items() if key != "truncate"
-    }
     for key, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
             raise ConfigError(f"config.json: {field} has {key}={value!r}, which is not a positive number.")

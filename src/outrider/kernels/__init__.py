@@ -42,6 +42,20 @@ class Kernels(Protocol):
     def gate_heads(self, x: Tensor, heads: Tensor) -> Tensor:
         """x [M, H, D], heads [M, at least 2H, D] -> x × sigmoid(gate); the gate of head i is heads[:, 2i + 1]."""
 
+    def add_gated(self, x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+        """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y, the product rounded to x's dtype."""
+
+    def empty_expert_weights(
+        self, num_experts: int, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """[num_experts, output_size, input_size], unfilled, in the memory layout that `experts` reads fastest."""
+
+    def route(self, logits: Tensor, *, top_k: int, is_normalized: bool) -> Any:
+        """logits [M, E] fp32 -> what `experts` needs to know of the choice: `kernels/reference/routing.py`."""
+
+    def experts(self, x: Tensor, gate_up: Tensor, down: Tensor, routing: Any) -> Tensor:
+        """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K], the weighted sum of each token's gated MLPs."""
+
     def rotary(self, x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:
         """x [M, H, D], positions [M] int64, cos_sin [P, R] with R <= D -> [M, H, D], halves rotated."""
 
@@ -314,6 +328,10 @@ FILES = {
     "add_rms_norm": "norm",
     "silu_and_mul": "activation",
     "gate_heads": "activation",
+    "add_gated": "activation",
+    "empty_expert_weights": "experts",
+    "route": "routing",
+    "experts": "experts",
     "rotary": "rope",
     "embedding": "embedding",
     "write_kv": "kv",

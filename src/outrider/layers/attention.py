@@ -24,13 +24,12 @@ class Attention(nn.Module):
         rope: Rope,
         input_size: int | None = None,
         qk_norm: bool = False,
-        kv_start: int = 0,
+        output_bias: bool = True,
     ) -> None:
-        """`input_size`: width of the input, where not hidden_size. `kv_start`: first KV index that is seen."""
+        """`input_size`: width of the input, where not hidden_size. `output_bias`: o has a bias if q, k and v have."""
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
-        self.kv_start = kv_start
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         self.has_gates = config.attn_output_gate
         q_rows = (1 + self.has_gates) * q_size
@@ -41,7 +40,7 @@ class Attention(nn.Module):
             bias=config.attention_bias,
             pieces=(("q_proj", q_rows), ("k_proj", kv_size), ("v_proj", kv_size)),
         )
-        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias)
+        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias and output_bias)
         plus_one = config.norm_plus_one
         self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
@@ -70,7 +69,7 @@ class Attention(nn.Module):
             plus_one=plus_one,
             has_gates=self.has_gates,
         )
-        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
+        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
         if self.has_gates:
             attended = self._gate_heads(attended, heads)
         return self.o_proj(attended.view(num_tokens, -1))

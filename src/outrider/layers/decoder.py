@@ -3,7 +3,7 @@
 A tap is the residual stream after that many layers: tap 0 is the embedding, tap n the input of the final norm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.mlp import GatedMLP
+from outrider.layers.mtp import MtpForm, MtpModule
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
 
@@ -78,6 +79,8 @@ class CausalLM(nn.Module):
     """Leading parts of checkpoint names that differ from the names of the modules here."""
     skips: tuple[str, ...] = ()
     """Leading parts of checkpoint names that are knowingly left: another part of the model, or a drafter's."""
+    mtp: MtpForm | None = None
+    """The family's prediction module, where it has one."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
         """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
@@ -97,6 +100,16 @@ class CausalLM(nn.Module):
         attention = Attention(self.config, self.context, rope=self.rope)
         mlp = GatedMLP(self.config, self.context)
         return DecoderLayer(self.config, self.context, attention=attention, mlp=mlp)
+
+    def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """What a tensor of the checkpoint holds, by the names of the modules here; the seam for other layouts."""
+        yield name, tensor
+
+    def build_mtp(self) -> MtpModule:
+        """The prediction module, unfilled; its layer is made as the model's last one."""
+        assert self.mtp is not None, f"{self.config.architecture} has no prediction module"
+        layer = self.build_layer(self.config.num_layers - 1)
+        return MtpModule(self.config, self.context, layer=layer, is_hidden_first=self.mtp.is_hidden_first)
 
     def set_taps(self, taps: Sequence[int]) -> None:
         """From now on `forward` also returns the residual stream after these numbers of layers (0 to all)."""
