@@ -11,7 +11,7 @@ import torch
 from outrider import SamplingParams
 from outrider.device.assemble import Assembler
 from outrider.kernels.reference import gated_delta, index
-from tiny_models import write_tiny_model
+from tiny_mtp import write_hybrid
 
 LAYERS = ["linear_attention", "full_attention", "linear_attention"]
 LONG = 520
@@ -22,7 +22,7 @@ MAX_MODEL_LEN = 640
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hybrid")
-    write_tiny_model(
+    write_hybrid(
         directory, "qwen3_5", vocab_size=crowds.VOCAB, max_position_embeddings=MAX_MODEL_LEN,
         eos_token_id=crowds.EOS, seed=3, num_hidden_layers=3, layer_types=LAYERS,
     )  # fmt: skip
@@ -85,6 +85,8 @@ def accepted_counts(llm) -> set[int]:
         ("none", 0, NUM_SHORT + 2, {"num_gpu_blocks_override": 60, "max_num_seqs": 24}),
         ("ngram", 3, NUM_SHORT, {"max_num_batched_tokens": 33, "overlap_depth": 0}),
         ("noise", 3, NUM_SHORT, {"max_num_batched_tokens": 100}),
+        ("mtp", 1, NUM_SHORT, {"max_num_batched_tokens": 29}),
+        ("mtp", 3, NUM_SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 5}),
         ("replay", 1, NUM_SHORT, {"max_num_batched_tokens": 31}),
         ("replay", 3, NUM_SHORT + 2, {"max_num_batched_tokens": 50, "num_gpu_blocks_override": 60}),
         ("replay", 8, NUM_SHORT + 2, {"max_num_batched_tokens": 128, "max_num_seqs": 6}),
