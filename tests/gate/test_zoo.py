@@ -34,7 +34,9 @@ def checked(path: Path, device: str):
 
 
 def test_the_zoo_has_baselines():
-    assert {path.stem for path in BASELINES} == {"zoo-eagle3", "zoo-eagle3-random", "zoo-ngram"}
+    assert {path.stem for path in BASELINES} == {
+        "zoo-eagle3", "zoo-eagle3-random", "zoo-ngram", "zoo-mtp-k1", "zoo-mtp-k3",
+    }  # fmt: skip
     for path in BASELINES:
         assert any(entry.key["device"] == "cpu" for entry in read_baseline(path).entries)
 
