@@ -42,17 +42,19 @@ def measure_limit(
 
 
 def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> int:
-    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, and all KV once."""
+    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, all KV and states once."""
     worker = engine.worker
     model = worker._step.model
     config = worker.config
-    kv_bytes = worker._step.caches.spec.bytes_per_block / config.block_size
+    kv_bytes = worker.kv_spec.bytes_per_block / config.block_size
     num_bytes = weight_bytes(
         model, without=() if model.lm_head.weight is model.embed_tokens.weight else ("embed_tokens",)
     )
     if worker.drafter is not None:
         num_bytes += worker.drafter.bytes_per_step
         kv_bytes += worker.drafter.bytes_per_block / config.block_size * config.num_speculative_tokens
+    if worker.state_spec is not None:
+        num_bytes += num_requests * worker.state_spec.state_bytes
     return num_bytes + round(num_requests * mean_length * kv_bytes)
 
 
