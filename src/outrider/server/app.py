@@ -161,7 +161,12 @@ def build_app(front: Front) -> Starlette:
             Route("/page/{name}", page),
         ],
         middleware=middleware,
-        exception_handlers={APIError: _api_error, RequestError: _request_error, HTTPException: _http_error},
+        exception_handlers={
+            APIError: _api_error,
+            RequestError: _request_error,
+            HTTPException: _http_error,
+            Exception: _server_error,
+        },
     )
     app.state.front = front
     return app
@@ -174,6 +179,11 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _request_error(request: Request, error: Exception) -> Response:
     return APIError(str(error)).response()
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    """What only this program can be blamed for; starlette prints it, too."""
+    return APIError(f"the server has failed: {error!r}", status=500, kind="server_error").response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
