@@ -33,6 +33,12 @@ async def read_body(request: Request, model: type[Model]) -> Model:
 def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
     """One sentence for every wrong field; `param` is the first."""
     found = error.errors(include_url=False, include_context=True)
+    paths = [_path(entry["loc"]) for entry in found]
+    found = [  # of a field that may have several types, what is said of a part tells more
+        entry
+        for entry, path in zip(found, paths, strict=True)
+        if not path or not any(other.startswith((f"{path}[", f"{path}.")) for other in paths)
+    ]
     lines: dict[str, None] = {}
     for entry in found:
         lines[_line(entry, model)] = None
