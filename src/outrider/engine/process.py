@@ -130,6 +130,7 @@ def main(descriptor: int) -> None:
         raise SystemExit(1) from None
     session = _Session(channel, engine)
     channel.send(_describe(engine))
+    channel.send(Turn([], [], engine.stats()))  # counters are there, at zero, before the first request
     session.loop.run(session, after_turn=session.after_turn)
     if session.loop.failed is not None:
         traceback.print_exception(session.loop.failed)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider.core.errors import ConfigError
+from outrider.kernels.reference.gated_delta import StateRows
 from outrider.kernels.reference.sampling import Comparison, Logprobs
 
 
@@ -27,14 +28,19 @@ class Kernels(Protocol):
     ) -> Tensor:
         """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """x [..., K], weight [K] -> [..., K], Llama's flavour."""
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
+        """x [..., K], weight [K] -> [..., K] as Llama has it; with `plus_one` multiplied by 1 + weight."""
 
-    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """x, residual [M, K] -> (norm of their sum, their sum)."""
 
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:
         """gate_up [M, 2I], gate first -> [M, I] = silu(gate) × up."""
+
+    def gate_heads(self, x: Tensor, heads: Tensor) -> Tensor:
+        """x [M, H, D], heads [M, at least 2H, D] -> x × sigmoid(gate); the gate of head i is heads[:, 2i + 1]."""
 
     def add_gated(self, x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
         """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y, the product rounded to x's dtype."""
@@ -70,8 +76,69 @@ class Kernels(Protocol):
         *,
         norms: tuple[Tensor, Tensor] | None = None,
         eps: float = 0.0,
+        plus_one: bool = False,
+        has_gates: bool = False,
     ) -> Tensor:
-        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv."""
+        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv. `has_gates`: a
+        gate stands behind each head of q."""
+
+    def state_rows(
+        self,
+        num_computed: Tensor,
+        state_lengths: Tensor,
+        state_known: Tensor,
+        *,
+        rows: Tensor,
+        num_known: Tensor,
+        num_drafts: Tensor,
+        room: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Where the rows of a step stand, for layers with a state: `kernels/reference/gated_delta.py`."""
+
+    def gated_delta_inputs(
+        self,
+        projected: Tensor,
+        inputs: Tensor,
+        conv_weight: Tensor,
+        a_log: Tensor,
+        dt_bias: Tensor,
+        at: StateRows,
+        *,
+        num_key_heads: int,
+        key_size: int,
+        value_size: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """projected [M, channels + Vh dv + 2 Vh] -> q, k [M, Kh, dk], v [M, Vh, dv], log decay and β [M, Vh]."""
+
+    def gated_delta_rule(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_decay: Tensor,
+        beta: Tensor,
+        state: Tensor,
+        keys: Tensor,
+        deltas: Tensor,
+        log_decays: Tensor,
+        at: StateRows,
+    ) -> Tensor:
+        """What q reads from the states, [M, Vh, dv]; states move to their targets."""
+
+    def finish_gated_delta(
+        self,
+        out: Tensor,
+        projected: Tensor,
+        k: Tensor,
+        log_decay: Tensor,
+        weight: Tensor,
+        eps: float,
+        inputs: Tensor,
+        keys: Tensor,
+        log_decays: Tensor,
+        at: StateRows,
+    ) -> Tensor:
+        """[M, Vh dv]: the norm of each head, gated by z; open tokens go to the rings."""
 
     def plan_attention(
         self, block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
@@ -260,6 +327,7 @@ FILES = {
     "rms_norm": "norm",
     "add_rms_norm": "norm",
     "silu_and_mul": "activation",
+    "gate_heads": "activation",
     "add_gated": "activation",
     "empty_expert_weights": "experts",
     "route": "routing",
@@ -270,6 +338,10 @@ FILES = {
     "rotary_and_write_kv": "kv",
     "plan_attention": "attention",
     "paged_attention": "attention",
+    "state_rows": "gated_delta",
+    "gated_delta_inputs": "gated_delta",
+    "gated_delta_rule": "gated_delta",
+    "finish_gated_delta": "gated_delta",
     "assemble": "index",
     "commit": "index",
     "put_drafts": "index",

@@ -4,17 +4,17 @@ What differs was chosen when its parts were made. Nothing here waits for the dev
 """
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from outrider.attention.kv import KVCache
 from outrider.core.plan import StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.layers.decoder import CausalLM, Hidden
+from outrider.layers.decoder import CausalLM, Hidden, LayerCache
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
 from outrider.sampling.verifier import Choice, Comparison, verify
@@ -28,7 +28,7 @@ class Step:
         self,
         *,
         model: CausalLM,
-        caches: KVCache,
+        caches: Sequence[LayerCache],
         table: RequestTable,
         assembler: Assembler,
         drafter: BaseDrafter | None,

@@ -52,6 +52,8 @@ class Front:
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(4)
         self._restart: asyncio.Task[None] | None = None
+        self._burial: asyncio.Task[None] | None = None
+        """Ends what is left of a process that died and is not started again."""
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="admission")
 
     async def start(self) -> EngineInfo:
@@ -178,6 +180,8 @@ class Front:
         if self.num_restarts < self.options.max_engine_restarts and not self.is_draining:
             self.num_restarts += 1
             self._restart = asyncio.get_running_loop().create_task(self._start_again())
+        else:
+            self._burial = asyncio.get_running_loop().create_task(self.client.stop())
 
     async def _start_again(self) -> None:
         await self.client.stop()
