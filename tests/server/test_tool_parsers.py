@@ -97,5 +97,5 @@ def test_definitions_of_functions_are_shared_or_refused() -> None:
 
 
 def test_an_unknown_parser_is_refused_at_the_start() -> None:
-    with pytest.raises(ConfigError, match="'nothing' is not known. Known: hermes, llama3_json, mistral"):
+    with pytest.raises(ConfigError, match=r"'nothing' is not known\. Known: hermes, llama3_json, mistral"):
         ServerOptions(tool_call_parser="nothing")
