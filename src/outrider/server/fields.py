@@ -183,9 +183,14 @@ class SamplingFields(Strict):
             return self.structured_outputs.to_params() if self.structured_outputs is not None else None
         if self.structured_outputs is not None:
             raise refused("response_format and structured_outputs are both given. Give one.", param="response_format")
-        if isinstance(asked, JsonObjectFormat):
-            return StructuredOutputsParams(json_object=True)
-        return StructuredOutputsParams(json=asked.json_schema.schema_ or {"type": "object"})
+        schema = {"type": "object"} if isinstance(asked, JsonObjectFormat) else asked.json_schema.schema_
+        return compact_json(schema or {"type": "object"})
+
+
+def compact_json(schema: dict[str, Any]) -> StructuredOutputsParams:
+    """JSON without free whitespace, as OpenAI gives it: a model cannot go on with blanks for ever. A schema's own
+    x-guidance (llguidance's options) is kept."""
+    return StructuredOutputsParams(json={"x-guidance": {"whitespace_flexible": False}} | schema)
 
 
 _PASSED_ON = (
