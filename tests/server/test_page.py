@@ -140,7 +140,7 @@ def test_the_request_for_a_terminal_is_the_request_that_was_sent(opened: Any) ->
     script = Script(api_key="sesame")
     with opened(script) as page:
         page.fill("#key", "sesame")
-        page.fill("#prompt", "it's \"quoted\" \\ $HOME `x`\n")
+        page.fill("#prompt", 'it\'s "quoted" \\ $HOME `x`\n')
         run(page)
         words = shlex.split(page.text_content("#curl"))
         assert json.loads(words[words.index("-d") + 1]) == asked(script, 3)
