@@ -1,5 +1,6 @@
 """Tiny random models with a prediction module, saved as their families save it, and what transformers makes of it."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.modeling_layers import MtpLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qwen3_5RMSNorm
+from transformers.models.qwen3_5_moe.modeling_qwen3_5_moe import Qwen3_5MoeDecoderLayer, Qwen3_5MoeRMSNorm
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextDecoderLayer, Qwen3NextRMSNorm
 
 from tiny_models import write_tiny_model
 
@@ -40,12 +44,47 @@ def write_mimo(directory: str | Path, *, seed: int = 0, **overrides: Any) -> tup
     return backbone, module
 
 
-def randomize(module: torch.nn.Module) -> None:
+QWEN = {
+    "enorm.": "pre_fc_norm_embedding.",
+    "hnorm.": "pre_fc_norm_hidden.",
+    "eh_proj.": "fc.",
+    "mtp_block.": "layers.0.",
+    "post_norm.": "norm.",
+}
+"""Names in transformers' generic layer -> behind `mtp.` in a release."""
+
+_PARTS = {
+    "qwen3_5": (Qwen3_5DecoderLayer, Qwen3_5RMSNorm),
+    "qwen3_5_moe": (Qwen3_5MoeDecoderLayer, Qwen3_5MoeRMSNorm),
+    "qwen3_next": (Qwen3NextDecoderLayer, Qwen3NextRMSNorm),
+}
+"""Layer and norm of each hybrid."""
+
+
+def write_hybrid(
+    directory: str | Path, family: str, *, seed: int = 0, **overrides: Any
+) -> tuple[PreTrainedModel, MtpLayer]:
+    """A random hybrid with its module, whose layer attends; its experts are packed, as in Qwen3.6."""
+    model = write_tiny_model(directory, family, seed=seed, **overrides)
+    torch.manual_seed(seed + 1)
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers, config.layer_types = 1, ["full_attention"]
+    layer, norm = _PARTS[family]
+    module = MtpLayer(config, layer, norm, 0).eval()
+    randomize(module, center=0.0)
+    path = Path(directory) / "model.safetensors"
+    save_file(load_file(path) | released(module, QWEN, prefix="mtp."), path)
+    values = json.loads((Path(directory) / "config.json").read_text())
+    (Path(directory) / "config.json").write_text(json.dumps(values | {"mtp_num_hidden_layers": 1}))
+    return model, module
+
+
+def randomize(module: torch.nn.Module, *, center: float = 1.0) -> None:
     """Widely spread weights, random norms and biases."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.ndim == 1:
-                parameter.normal_(1.0 if "norm" in name else 0.0, 0.3)
+                parameter.normal_(center if "norm" in name else 0.0, 0.3)
             else:
                 parameter.normal_(0.0, 0.15)
 

@@ -51,6 +51,16 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
         if index % 4 in (0, 3):
             options["max_shard_size"] = "100KB"
         yield family, options
+    for index, group in enumerate((1, 2, 3, 4)):  # value heads to a key head
+        options = {"linear_num_key_heads": 2, "linear_num_value_heads": 2 * group}
+        options |= {"linear_key_head_dim": (16, 32)[index % 2], "linear_value_head_dim": (16, 48)[index // 2]}
+        options["layer_types"] = [KINDS[letter] for letter in HYBRID_LAYERS[index]]
+        options["num_hidden_layers"] = len(HYBRID_LAYERS[index])
+        options["tie_word_embeddings"] = index == 1
+        family = ("qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen3_5")[index]
+        yield family, options | ({"max_shard_size": "100KB"} if index == 2 else {})
+    yield "qwen3_5", {"num_hidden_layers": 5, "layer_types": [KINDS[letter] for letter in "FLLFL"]}
+    yield "qwen3_next", {"linear_num_value_heads": 2, "linear_value_head_dim": 16}
     yield "llama", {"hidden_size": 40, "intermediate_size": 50, "vocab_size": 97}
     yield "qwen3", {"rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.2, "beta_fast": 16.0}}
     yield "mimo", {"num_hidden_layers": 3}
@@ -61,14 +71,18 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 DENSE = ("llama", "qwen3")
-FAMILIES = (*DENSE, "qwen3_moe", "mimo")
+FAMILIES = (*DENSE, "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
 WRITERS = {"mimo": write_mimo}
 """Families that come with a prediction module: model and module."""
+KINDS = {"L": "linear_attention", "F": "full_attention"}
+HYBRID_LAYERS = ("LLLF", "FLLFL", "LLLF", "LF")
+"""Linear and full attention in the order of layers."""
 CASES = list(_cases())
 
 
 def test_every_model_file_has_its_cases():
-    assert plugins.names(outrider.models) == sorted(FAMILIES)
+    in_anothers_file = {"qwen3_5_moe"}
+    assert plugins.names(outrider.models) == sorted(set(FAMILIES) - in_anothers_file)
     assert {family for family, _ in CASES} == set(FAMILIES)
 
 

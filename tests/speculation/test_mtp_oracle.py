@@ -11,11 +11,16 @@ from outrider import LLM, ConfigError, SamplingParams
 from outrider.core.errors import CheckpointError, UnsupportedError
 from recorder import Recorder
 from tiny_models import write_tiny_model
-from tiny_mtp import oracle_logits, write_mimo
+from tiny_mtp import oracle_logits, write_hybrid, write_mimo
 
 VOCAB, K = 61, 4
 PARAMS = SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True)
-TARGETS = {"mimo": lambda directory: write_mimo(directory, vocab_size=VOCAB)}
+TARGETS = {
+    "mimo": lambda directory: write_mimo(directory, vocab_size=VOCAB),
+    "qwen3_5": lambda directory: write_hybrid(directory, "qwen3_5", vocab_size=VOCAB),
+    "qwen3_5_moe": lambda directory: write_hybrid(directory, "qwen3_5_moe", vocab_size=VOCAB),
+    "qwen3_next": lambda directory: write_hybrid(directory, "qwen3_next", vocab_size=VOCAB),
+}
 """Family -> what writes a tiny one and returns the model and the module of transformers."""
 
 
@@ -60,10 +65,10 @@ def test_the_order_of_inputs_matters(target):
     _, model, module = target
     tokens = list(range(3, 20))
     logits = oracle_logits(model, module, tokens, anchor=9, num_steps=1)[0]
-    order = model.config.mtp_hidden_states_first
-    model.config.mtp_hidden_states_first = not order
+    order = getattr(module.config, "mtp_hidden_states_first", False)
+    module.config.mtp_hidden_states_first = not order
     swapped = oracle_logits(model, module, tokens, anchor=9, num_steps=1)[0]
-    model.config.mtp_hidden_states_first = order
+    module.config.mtp_hidden_states_first = order
     assert (logits - swapped).abs().max() > 0.1
 
 
@@ -88,9 +93,9 @@ def test_the_module_may_lie_elsewhere(tmp_path, target):
     apart = make(tmp_path, config={"model": str(tmp_path / "module")}).generate(prompt, PARAMS)[0]
     assert apart.speculation == make(whole).generate(prompt, PARAMS)[0].speculation
 
-    name = next(name for name in module if "up_proj" in name)
+    name = next(name for name in module if "o_proj" in name)
     save_file({key: module[key] for key in module if key != name}, tmp_path / "module" / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"1 weight is \(layer\.mlp\.up_proj\.weight\)"):
+    with pytest.raises(CheckpointError, match=r"1 weight is \(layer\.self_attn\.o_proj\.weight\)"):
         make(tmp_path, config={"model": str(tmp_path / "module")})
     stray = name.replace("layers.0.", "layers.1.")
     save_file(module | {stray: module[name].clone()}, tmp_path / "module" / "model.safetensors")

@@ -1,5 +1,6 @@
 """What a caller gets back: plain data, no tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -52,6 +53,24 @@ class SpeculationStats:
     def acceptance_rate_per_pos(self) -> list[float]:
         """Unconditional: accepted at position i, over all steps with drafts."""
         return [count / self.num_drafts if self.num_drafts else 0.0 for count in self.num_accepted_tokens_per_pos]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """All counts, as `OutputDelta.draft_counts` has them."""
+        return (self.num_steps, self.num_drafts, self.num_draft_tokens, *self.num_accepted_tokens_per_pos)
+
+    @classmethod
+    def of_counts(cls, *counts: Sequence[int]) -> "SpeculationStats":
+        """The sum of `counts` of several outputs."""
+        steps, drafts, draft_tokens, *accepted = [sum(column) for column in zip(*counts, strict=True)]
+        return cls(
+            max_drafts=len(accepted),
+            num_steps=steps,
+            num_drafts=drafts,
+            num_draft_tokens=draft_tokens,
+            num_accepted_tokens=sum(accepted),
+            num_accepted_tokens_per_pos=accepted,
+        )
 
     def record(self, *, num_drafts: int, num_accepted: int) -> None:
         """Count one step of one request."""
@@ -146,6 +165,8 @@ class OutputDelta:
     token_ids: list[int]
     is_draft: list[bool] = field(default_factory=list)
     """Per token: True where it was an accepted draft."""
+    draft_counts: tuple[int, ...] = ()
+    """Of the completion so far: steps, steps with drafts, drafts verified, and those accepted at each position."""
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     """Set in the last delta of the completion."""

@@ -166,10 +166,10 @@ class EngineClient:
             raise
         return self.info
 
-    async def stop(self) -> None:
-        """End the process; what still runs ends with EngineDeadError."""
+    async def stop(self, reason: str = "the engine was stopped while this request ran") -> None:
+        """End the process; what still runs ends with EngineDeadError and the reason."""
         self._is_stopping = True
-        self._disconnect()
+        self._disconnect(reason)
         if self._process is not None:
             process, self._process = self._process, None
             try:
@@ -258,11 +258,11 @@ class EngineClient:
 
     def _channel_lost(self) -> None:
         is_death = not self._is_stopping
-        self._disconnect()
+        self._disconnect("the engine has died while this request ran")
         if is_death and self.on_death is not None:
             self.on_death()
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, reason: str) -> None:
         if self._channel is not None:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._channel.fileno())
@@ -270,9 +270,9 @@ class EngineClient:
             self._channel.close()
             self._channel = None
         self.info = None
-        error = EngineDeadError("the engine has stopped while this request ran")
+        error = EngineDeadError(reason)
         if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(EngineDeadError("the engine has stopped before it stood"))
+            self._ready.set_exception(EngineDeadError("the engine has died before it stood"))
         jobs, self._jobs = self._jobs, {}
         for job in dict.fromkeys(jobs.values()):
             job.fail(error)

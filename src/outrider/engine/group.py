@@ -103,6 +103,7 @@ class Group:
             text=text,
             token_ids=token_ids,
             is_draft=request.is_draft[told:],
+            draft_counts=request.speculation.counts,
             logprobs=name(request.logprobs[told:]) if has_logprobs else None,
             finish_reason=request.finish_reason.value if request.finish_reason is not None else None,
             stop_reason=stop_reason_of(request),

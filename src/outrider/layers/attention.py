@@ -14,7 +14,7 @@ from outrider.layers.rope import Rope
 
 
 class Attention(nn.Module):
-    """Grouped-query attention of one layer."""
+    """Grouped-query attention of one layer, with a gate on its output where the config has one."""
 
     def __init__(
         self,
@@ -31,35 +31,57 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        self.has_gates = config.attn_output_gate
+        q_rows = (1 + self.has_gates) * q_size
         self.qkv_proj = Linear(
             input_size or config.hidden_size,
-            q_size + 2 * kv_size,
+            q_rows + 2 * kv_size,
             context,
             bias=config.attention_bias,
-            pieces=(("q_proj", q_size), ("k_proj", kv_size), ("v_proj", kv_size)),
+            pieces=(("q_proj", q_rows), ("k_proj", kv_size), ("v_proj", kv_size)),
         )
         self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias and output_bias)
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
+        plus_one = config.norm_plus_one
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
         self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
+        self._gate_heads = context.kernels.gate_heads
         self._backend = context.backend
 
     def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
-        q = self.write_kv(x, batch, cache)
+        heads = self._heads(x)
+        q = self._write(heads, batch, cache)
         attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
+        if self.has_gates:
+            attended = self._gate_heads(attended, heads)
         return self.o_proj(attended.view(x.shape[0], -1))
 
-    def write_kv(self, x: Tensor, batch: ForwardBatch, cache: LayerKV) -> Tensor:
-        """x [M, input_size] -> queries [M, num_heads, head_dim]; writes K and V of the batch into the cache."""
-        num_tokens = x.shape[0]
-        heads = self.qkv_proj(x).view(num_tokens, -1, self.head_dim)
-        norms, eps = None, 0.0
+    def write_kv(self, x: Tensor, batch: ForwardBatch, cache: LayerKV) -> None:
+        """x [M, input_size]; writes K and V of the batch into the cache, and no more."""
+        self._write(self._heads(x), batch, cache)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[M, heads of q, k and v (and gates), head_dim]."""
+        return self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+
+    def _write(self, heads: Tensor, batch: ForwardBatch, cache: LayerKV) -> Tensor:
+        """Queries [M, num_heads, head_dim]."""
+        norms, eps, plus_one = None, 0.0, False
         if self.q_norm is not None and self.k_norm is not None:
-            norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
+            norms, eps, plus_one = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, self.q_norm.plus_one
         (rope,) = self._rope
         q: Tensor = self._rotary_and_write_kv(
-            heads, batch.positions, rope.cos_sin, cache.k, cache.v, batch.slots, norms=norms, eps=eps
+            heads,
+            batch.positions,
+            rope.cos_sin,
+            cache.k,
+            cache.v,
+            batch.slots,
+            norms=norms,
+            eps=eps,
+            plus_one=plus_one,
+            has_gates=self.has_gates,
         )
         return q

@@ -40,12 +40,12 @@ class MtpModule(nn.Module):
     def __init__(self, config: ModelConfig, context: LayerContext, *, layer: nn.Module, is_hidden_first: bool) -> None:
         """`layer`: a decoder layer with attention, as the model builds it."""
         super().__init__()
-        size, eps = config.hidden_size, config.norm_eps
-        self.embedding_norm = RMSNorm(size, eps, context)
-        self.hidden_norm = RMSNorm(size, eps, context)
+        size, eps, plus_one = config.hidden_size, config.norm_eps, config.norm_plus_one
+        self.embedding_norm = RMSNorm(size, eps, context, plus_one=plus_one)
+        self.hidden_norm = RMSNorm(size, eps, context, plus_one=plus_one)
         self.fc = Linear(2 * size, size, context)
         self.layer = layer
-        self.norm = RMSNorm(size, eps, context)
+        self.norm = RMSNorm(size, eps, context, plus_one=plus_one)
         self.is_hidden_first = is_hidden_first
 
     def forward(self, embedded: Tensor, hidden: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:

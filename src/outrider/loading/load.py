@@ -78,8 +78,8 @@ def load_into(
 
     where: the directory, for errors. renames: leading parts of names that differ from the module's. optional:
     names inside the module that may be absent, because the caller fills or shares them. skips: leading parts of names
-    that are left out on purpose, wrappers stripped. `CheckpointError` names
-    every tensor that is missing, unused, of another shape or of a dtype that is not built.
+    that are left out on purpose, wrappers stripped. `CheckpointError` names every tensor that is missing, unused, of
+    another shape or of a dtype that is not built.
     """
     targets = targets_of(module)
     filled: dict[str, str] = {}

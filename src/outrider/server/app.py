@@ -1,7 +1,6 @@
 """The ASGI application: which path leads where, and what every error becomes."""
 
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -9,24 +8,45 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from outrider.core.errors import RequestError
-from outrider.server.chat import chat_completions
-from outrider.server.completions import completions
+from outrider.core.version import VERSION
+from outrider.server.answers import (
+    ChatAnswer,
+    CompletionAnswer,
+    DetokenizeAnswer,
+    HealthAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    TokenizeAnswer,
+    VersionAnswer,
+)
+from outrider.server.chat import ChatRequest, chat_completions
+from outrider.server.completions import CompletionRequest, completions
 from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.guards import ApiKeys, BodyLimit
+from outrider.server.openapi import Limits, Operation, document
+from outrider.server.static import page
+from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 
-_PAGE = Path(str(files("outrider.server"))) / "page"
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def models(request: Request) -> Response:
     """The served model, once for each of its names."""
     front: Front = request.app.state.front
     return JSONResponse({"object": "list", "data": [_model(front, name) for name in front.model_names]})
+
+
+async def model(request: Request) -> Response:
+    """A served model by its name."""
+    front: Front = request.app.state.front
+    name = request.path_params["model"]
+    front.check_model(name)
+    return JSONResponse(_model(front, name))
 
 
 def _model(front: Front, name: str) -> dict[str, Any]:
@@ -58,14 +78,85 @@ async def metrics(request: Request) -> Response:
     return Response(body, headers={"Content-Type": kind})
 
 
-async def page(request: Request) -> Response:
-    """The page for people."""
-    return FileResponse(_PAGE / "index.html")
+async def version(request: Request) -> Response:
+    """Of the package."""
+    return JSONResponse({"version": VERSION})
+
+
+OPERATIONS: dict[Operation, Endpoint] = {
+    Operation(
+        path="/v1/completions",
+        method="POST",
+        summary="Complete prompts.",
+        body=CompletionRequest,
+        answer=CompletionAnswer,
+        can_stream=True,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+    ): completions,
+    Operation(
+        path="/v1/chat/completions",
+        method="POST",
+        summary="Answer a conversation.",
+        body=ChatRequest,
+        answer=ChatAnswer,
+        can_stream=True,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+    ): chat_completions,
+    Operation(
+        path="/v1/models", method="GET", summary="The served model.", answer=ModelsAnswer, is_guarded=True
+    ): models,
+    Operation(
+        path="/v1/models/{model}",
+        method="GET",
+        summary="A served model by its name.",
+        answer=ModelAnswer,
+        is_guarded=True,
+        errors=(404,),
+    ): model,
+    Operation(
+        path="/tokenize",
+        method="POST",
+        summary="Token ids of a text or of a conversation.",
+        body=TokenizeRequest,
+        answer=TokenizeAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415),
+    ): tokenize,
+    Operation(
+        path="/detokenize",
+        method="POST",
+        summary="Text of token ids.",
+        body=DetokenizeRequest,
+        answer=DetokenizeAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415),
+    ): detokenize,
+    Operation(
+        path="/health", method="GET", summary="Whether requests are served.", answer=HealthAnswer, errors=(503,)
+    ): health,
+    Operation(path="/version", method="GET", summary="Of Outrider.", answer=VersionAnswer): version,
+    Operation(path="/metrics", method="GET", summary="Prometheus' text.", answer=None): metrics,
+}
+"""Every endpoint, as it is published and as it is served."""
 
 
 def build_app(front: Front) -> Starlette:
     """The application over a front that has started."""
     options = front.options
+    limits = Limits(
+        model_names=front.model_names,
+        vocab_size=front.info.vocab_size,
+        max_model_len=front.info.max_model_len,
+        needs_key=bool(options.api_keys),
+    )
+    published = document(list(OPERATIONS), version=VERSION, limits=limits)
+
+    async def openapi(request: Request) -> Response:
+        """The OpenAPI document."""
+        return JSONResponse(published)
+
     middleware = [Middleware(BodyLimit, max_bytes=options.max_body_bytes)]
     if options.api_keys:
         middleware.insert(0, Middleware(ApiKeys, keys=options.api_keys))
@@ -81,16 +172,21 @@ def build_app(front: Front) -> Starlette:
         )
     app = Starlette(
         routes=[
-            Route("/v1/completions", completions, methods=["POST"]),
-            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-            Route("/v1/models", models),
-            Route("/health", health),
-            Route("/metrics", metrics),
+            *(
+                Route(entry.path.replace("{model}", "{model:path}"), endpoint, methods=[entry.method])
+                for entry, endpoint in OPERATIONS.items()
+            ),
+            Route("/openapi.json", openapi),
             Route("/", page),
-            Mount("/page", StaticFiles(directory=_PAGE)),
+            Route("/page/{name}", page),
         ],
         middleware=middleware,
-        exception_handlers={APIError: _api_error, RequestError: _request_error, HTTPException: _http_error},
+        exception_handlers={
+            APIError: _api_error,
+            RequestError: _request_error,
+            HTTPException: _http_error,
+            Exception: _server_error,
+        },
     )
     app.state.front = front
     return app
@@ -103,6 +199,11 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _request_error(request: Request, error: Exception) -> Response:
     return APIError(str(error)).response()
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    """What only this program can be blamed for; starlette prints it, too."""
+    return APIError(f"the server has failed: {error!r}", status=500, kind="server_error").response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -13,6 +13,10 @@ from outrider.server.fields import NOT_OFFERED
 Model = TypeVar("Model", bound=BaseModel)
 _MAX_SHOWN = 80
 """Characters of a wrong value that an error repeats."""
+_MAX_LINES = 8
+"""Wrong fields that an error names."""
+_MAX_READ = 64
+"""Wrong fields that are compared with each other."""
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
@@ -31,14 +35,15 @@ async def read_body(request: Request, model: type[Model]) -> Model:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
-    """One sentence for every wrong field; `param` is the first."""
+    """One sentence for each of the first wrong fields; `param` is the first."""
     found = error.errors(include_url=False, include_context=True)
-    lines: dict[str, None] = {}
-    for entry in found:
-        lines[_line(entry, model)] = None
-    first = found[0]
-    param = _path(first["loc"]) or None
-    return refused(" ".join(lines), param=param)
+    # of a field that may have several types, what is said of a part tells more than what is said of the whole
+    paths = [_path(entry["loc"]) for entry in found[:_MAX_READ]]
+    wholes = {path for path in paths if any(other.startswith((f"{path}[", f"{path}.")) for other in paths)}
+    found = [entry for entry, path in zip(found, paths, strict=False) if path not in wholes] + found[_MAX_READ:]
+    lines = dict.fromkeys(_line(entry, model) for entry in found[:_MAX_LINES])
+    more = [f"And {len(found) - _MAX_LINES} more."] if len(found) > _MAX_LINES else []
+    return refused(" ".join([*lines, *more]), param=_path(found[0]["loc"])[:_MAX_SHOWN] or None)
 
 
 def _line(entry: Any, model: type[BaseModel]) -> str:
@@ -46,7 +51,7 @@ def _line(entry: Any, model: type[BaseModel]) -> str:
     if kind == "json_invalid":
         return f"the body is not JSON: {entry['ctx']['error']}. Send an object."
     if kind == "extra_forbidden":
-        return _unknown(path, str(entry["loc"][-1]), model)
+        return _unknown(_path(entry["loc"][:-1]), str(entry["loc"][-1]), model)
     if kind == "missing":
         return f"{path} is missing. It is required."
     shown = _shown(entry["input"])
@@ -54,12 +59,14 @@ def _line(entry: Any, model: type[BaseModel]) -> str:
     return f"{name}={shown} is refused: {entry['msg']}."
 
 
-def _unknown(path: str, name: str, model: type[BaseModel]) -> str:
+def _unknown(within: str, name: str, model: type[BaseModel]) -> str:
+    shown = name if name.isidentifier() and len(name) <= _MAX_SHOWN else _shown(name)
+    path = f"{within}.{shown}" if within else shown
     if path in NOT_OFFERED:
         return f"{path} is not offered. {NOT_OFFERED[path]}"
     known = [field.alias or key for key, field in model.model_fields.items()]
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]}?" if near and "." not in path else "/openapi.json lists the known ones."
+    hint = f"Did you mean {near[0]}?" if near and not within else "/openapi.json lists the known ones."
     return f"{path} is not a known field. {hint}"
 
 
@@ -69,6 +76,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
+        elif text.endswith("]") and part in _ROLES:
+            continue
         elif part.isidentifier() and not _is_branch(part):
             text += f".{part}" if text else part
     return text
@@ -78,6 +87,8 @@ def _is_branch(part: str) -> bool:
     return part in _BRANCHES or part[:1].isupper()
 
 
+_ROLES = {"system", "developer", "user", "assistant", "tool"}
+"""Names of the branches of a message."""
 _BRANCHES = {"str", "int", "float", "bool", "list", "dict", "text", "json_object_format", "json_schema_format"}
 
 

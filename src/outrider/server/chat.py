@@ -2,22 +2,25 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from outrider.core.outputs import OutputDelta, RequestOutput
-from outrider.core.sampling_params import MAX_LOGPROBS
+from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
+from outrider.core.sampling_params import MAX_LOGPROBS, SamplingParams
 from outrider.engine.chat import ChatOptions
 from outrider.server.body import read_body
-from outrider.server.completions import check_finished, origins
+from outrider.server.completions import check_finished
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import SamplingFields, Strict
+from outrider.server.fields import WHOLE, SamplingFields, Strict
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
+from outrider.server.token_details import TokenDetails
+from outrider.server.tools import AnswerText, Tool, ToolChoice, ToolUse
 from outrider.server.usage import Usage
 
 _INT32 = 2**31 - 1
@@ -94,16 +97,21 @@ class ChatRequest(SamplingFields):
     """Body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="Unset: what fits behind the prompt, which is also the most."
     )
-    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32)] | None = Field(
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="OpenAI's newer name of max_tokens."
     )
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(None, description="With logprobs only.")
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = Field(
+        None, description="With logprobs only."
+    )
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoice | None = Field(None, description='With tools; unset is "auto".')
+    parallel_tool_calls: bool | None = Field(None, description="False gives at most one call.")
     documents: list[dict[str, Any]] | None = Field(None, description="For templates that know them.")
     chat_template: str | None = Field(None, description="Where the server trusts callers with templates.")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further names for the template.")
@@ -122,10 +130,36 @@ class _Call:
             raise refused(f"top_logprobs={body.top_logprobs} needs logprobs: true.", param="top_logprobs")
         if body.max_tokens is not None and body.max_completion_tokens is not None:
             raise refused("max_tokens and max_completion_tokens are both given. Give one.", param="max_tokens")
+        if body.stream and body.prompt_logprobs is not None:
+            raise refused("prompt_logprobs are not streamed. Leave stream out.", param="prompt_logprobs")
         most = body.max_tokens if body.max_tokens is not None else body.max_completion_tokens
         logprobs = (body.top_logprobs or 0) if body.logprobs else None
-        self.params = body.to_params(max_tokens=most, logprobs=logprobs)
+        self.tools = ToolUse(
+            body.tools,
+            body.tool_choice,
+            is_parallel=body.parallel_tool_calls is not False,
+            parser_name=front.options.tool_call_parser,
+            template=body.chat_template or front.chat_template,
+        )
+        self.texts = [AnswerText(self.tools) for _ in range(body.n or 1)]
+        self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs))
         self.options = self._chat_options()
+        self.details = TokenDetails(body, front.tokenizer)
+
+    def _with_grammar(self, params: SamplingParams) -> SamplingParams:
+        """The grammar that forces a tool call, and the marks of one kept."""
+        if self.tools.grammar is not None:
+            if params.structured_outputs is not None:
+                raise refused(
+                    "tool_choice asks for a call, and response_format or structured_outputs for something else. "
+                    "Give one.",
+                    param="tool_choice",
+                )
+            return replace(params, structured_outputs=self.tools.grammar)
+        parser = self.tools.new_parser
+        if parser is not None and parser().keeps_special_tokens:
+            return replace(params, skip_special_tokens=False)
+        return params
 
     def _chat_options(self) -> ChatOptions:
         body, server = self.body, self.front.options
@@ -139,6 +173,7 @@ class _Call:
         if body.documents is not None:
             kwargs["documents"] = body.documents
         return ChatOptions(
+            tools=self.tools.in_template,
             chat_template=body.chat_template or server.chat_template,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message or False,
@@ -147,9 +182,10 @@ class _Call:
 
     async def answer(self, request: Request) -> Response:
         """The response, or an APIError."""
-        messages = [_plain(message) for message in self.body.messages]
-        token_ids = await self.front.encode_chat(messages, self.options)
-        job = await self.front.submit([({"prompt_token_ids": token_ids}, self.params)])
+        messages = [plain_message(message) for message in self.body.messages]
+        job = await self.front.submit(
+            lambda: [{"prompt_token_ids": self.front.encode_chat(messages, self.options)}], self.params, count=1
+        )
         usage = Usage(
             num_prompt_tokens=len(job.requests[0].prompt_token_ids),
             num_drafts=self.front.config.num_speculative_tokens,
@@ -161,30 +197,38 @@ class _Call:
     async def _whole(self, job: Delivery, usage: Usage) -> Response:
         output: RequestOutput | None = None
         while deltas := await job.take():
+            for delta in deltas:
+                usage.add_delta(delta)
             output = deltas[-1].output
         assert output is not None, "the last delta of a request has its output"
         choices = []
         for completion in output.outputs:
             check_finished(completion.finish_reason, completion.error)
-            usage.num_completion_tokens += len(completion.token_ids)
             choice: dict[str, Any] = {
                 "index": completion.index,
-                "message": {"role": "assistant", "content": completion.text, "refusal": None},
-                "finish_reason": completion.finish_reason,
+                "message": self._message(completion),
+                "finish_reason": self.texts[completion.index].finish_reason(completion.finish_reason),
                 "stop_reason": completion.stop_reason,
                 "logprobs": self._logprobs(completion.token_ids, completion.logprobs),
             }
-            self._add_tokens(choice, completion.token_ids, completion.is_draft)
+            self.details.add(choice, completion.token_ids, completion.is_draft)
             if completion.logits_digest is not None:
                 choice["logits_digest"] = completion.logits_digest
             choices.append(choice)
-        usage.add_outputs([output])
         answer = self._envelope("chat.completion") | {"choices": choices, "usage": usage.body()}
         if self.body.prompt_logprobs is not None:
             answer["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
         if self.body.return_token_ids:
             answer["prompt_token_ids"] = output.prompt_token_ids
         return JSONResponse(answer)
+
+    def _message(self, completion: CompletionOutput) -> dict[str, Any]:
+        text, calls = self.texts[completion.index].push(completion.text, is_last=True)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message["content"] = text if text.strip() else None
+            message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
+        return message
 
     def _envelope(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -207,27 +251,35 @@ class _Call:
         while deltas := await job.take():
             pieces = []
             for delta in deltas:
-                usage.num_completion_tokens += len(delta.token_ids)
-                if delta.output is not None:
-                    usage.add_outputs([delta.output])
-                chunk = envelope | {"choices": [self._delta_choice(delta)]}
+                usage.add_delta(delta)
+                choice = self._delta_choice(delta)
+                if choice is None:
+                    continue
+                chunk = envelope | {"choices": [choice]}
                 if is_continuous:
                     chunk["usage"] = usage.body()
                 pieces.append(event(chunk))
-            yield b"".join(pieces)
+            if pieces:
+                yield b"".join(pieces)
         if options is not None and options.include_usage:
             yield event(envelope | {"choices": [], "usage": usage.body()})
 
-    def _delta_choice(self, delta: OutputDelta) -> dict[str, Any]:
+    def _delta_choice(self, delta: OutputDelta) -> dict[str, Any] | None:
+        """None where a tool call's text is held back, and nothing else is asked for."""
         check_finished(delta.finish_reason, delta.error)
+        text = self.texts[delta.index]
+        content, calls = text.push(delta.text, is_last=delta.finish_reason is not None)
+        is_silent = not content and not calls and delta.finish_reason is None and delta.logprobs is None
+        if is_silent and self.tools.new_parser is not None and not self.details.is_asked_for:
+            return None
         choice: dict[str, Any] = {
             "index": delta.index,
-            "delta": {"content": delta.text},
-            "finish_reason": delta.finish_reason,
+            "delta": {"content": content} | ({"tool_calls": calls} if calls else {}),
+            "finish_reason": text.finish_reason(delta.finish_reason),
             "stop_reason": delta.stop_reason,
             "logprobs": self._logprobs(delta.token_ids, delta.logprobs),
         }
-        self._add_tokens(choice, delta.token_ids, delta.is_draft)
+        self.details.add(choice, delta.token_ids, delta.is_draft)
         if delta.logits_digest is not None:
             choice["logits_digest"] = delta.logits_digest
         return choice
@@ -242,14 +294,8 @@ class _Call:
             as_ids=self.body.return_tokens_as_token_ids or False,
         )
 
-    def _add_tokens(self, choice: dict[str, Any], token_ids: list[int], is_draft: list[bool]) -> None:
-        if self.body.return_token_ids:
-            choice["token_ids"] = token_ids
-        if self.body.return_token_origins:
-            choice["origins"] = origins(is_draft)
 
-
-def _plain(message: Strict) -> dict[str, Any]:
+def plain_message(message: Strict) -> dict[str, Any]:
     """For templates: without what is not set; an answer's content is text, empty where there is none."""
     plain = message.model_dump(exclude_none=True)
     if plain["role"] == "assistant":

@@ -5,7 +5,7 @@ A caller who has gone is noticed at once, and its job closed. Knows nothing of w
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -18,6 +18,8 @@ from outrider.server.errors import APIError, unavailable
 from outrider.server.front import Delivery
 
 Result = TypeVar("Result")
+_GONE = 499
+"""What servers log for a caller who did not wait."""
 DONE = b"data: [DONE]\n\n"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not collect the events
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -56,13 +58,19 @@ class EventStream(Response):
             self._job.close()
 
 
-async def while_connected(request: Request, job: Delivery, work: Awaitable[Result]) -> Result:
-    """What `work` gives; the job is closed when the caller goes."""
-    watch = asyncio.create_task(_close_when_gone(request.receive, job))
+async def while_connected(request: Request, job: Delivery, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` gives; it is given up when the caller goes. Raises APIError where the engine fails."""
+    watch, answer = asyncio.create_task(_close_when_gone(request.receive, job)), asyncio.create_task(work)
     try:
-        return await work
+        await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise APIError("the caller has gone", status=_GONE)  # nobody hears it
+        return answer.result()
+    except OutriderError as error:
+        raise told_of(error) from error
     finally:
         watch.cancel()
+        answer.cancel()
         job.close()
 
 

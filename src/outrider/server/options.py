@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from outrider.core.errors import ConfigError
+from outrider.server.tools import find_parser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,5 +53,7 @@ class ServerOptions:
             raise ConfigError(f"max_engine_restarts={self.max_engine_restarts} is negative. 0 never starts it again.")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ConfigError("ssl_keyfile is given without ssl_certfile. TLS needs both.")
+        if self.tool_call_parser is not None:
+            find_parser(self.tool_call_parser)
         if any(not key for key in self.api_keys):
             raise ConfigError("an api_key is empty. Give a key, or none at all.")

@@ -15,8 +15,12 @@ from outrider.server.app import build_app
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
 
+_KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that they close
+it, and no request meets a connection that the server is closing."""
 _GRACE_SECONDS = 2
 """What connections get to end once their requests have."""
+_STALLED_SECONDS = 120
 
 
 class _Server(uvicorn.Server):
@@ -47,7 +51,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         await self._front.drain()
-        await self._front.client.stop()
+        await self._front.client.stop("the server is shutting down, and --drain-seconds have passed")
         self.should_exit = True
 
 
@@ -65,7 +69,7 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
 
         def say_ready() -> None:
             for line in start_up_lines(front, time.monotonic() - begin):
-                console.print(line, markup=False)
+                console.print(line, markup=False, soft_wrap=True)
             scheme = "https" if options.ssl_certfile else "http"
             console.print(f"Ready on {scheme}://{options.host}:{listener.getsockname()[1]}", style="bold")
 
@@ -77,6 +81,7 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
                 server_header=False,
                 ws="none",
                 lifespan="off",
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 ssl_keyfile=options.ssl_keyfile,
                 ssl_certfile=options.ssl_certfile,
@@ -94,8 +99,12 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
 
 def _bound(options: ServerOptions) -> socket.socket:
     """A socket with its address; nobody is heard before uvicorn listens."""
-    listener = socket.socket(socket.AF_INET6 if ":" in options.host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    # with the protocol named: asyncio sets TCP_NODELAY on such sockets only, and without it every answer waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # a reader that takes nothing for so long is gone
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_SECONDS * 1000)
     try:
         listener.bind((options.host, options.port))
     except OSError as error:
@@ -107,5 +116,19 @@ def _bound(options: ServerOptions) -> socket.socket:
 
 
 def start_up_lines(front: Front, seconds: float) -> list[str]:
-    """What was chosen and why, for a person."""
-    return [f"{name:18} {value}" for name, value in front.info.description]
+    """What was chosen and why, for a person: never more than 14 lines."""
+    options, info = front.options, front.info
+    chosen: list[tuple[str, str]] = []
+    for name, value in info.description:
+        if name.startswith(" "):  # belongs to the one before
+            chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}; {name.strip()}, {value}")
+        else:
+            chosen.append((name, value))
+    limits = (
+        f"{front.config.max_num_seqs} completions run, {options.max_queued_requests} wait, more get 429; "
+        f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
+        f"tool calls: {options.tool_call_parser or 'named and required ones only'}"
+    )
+    process = f"process {info.process_id}, ready after {seconds:.1f} s; {options.max_engine_restarts} restarts"
+    lines = [("serves", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]
+    return [f"{name:18} {value}" for name, value in lines]

@@ -1,9 +1,8 @@
 """What a request took, as `usage` of an answer: OpenAI's counts, and what speculation did."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from outrider.core.outputs import RequestOutput, SpeculationStats
+from outrider.core.outputs import OutputDelta, SpeculationStats
 
 
 class Usage:
@@ -13,17 +12,19 @@ class Usage:
         self.num_prompt_tokens = num_prompt_tokens
         self.num_completion_tokens = 0
         self._num_cached_tokens = 0
-        self._speculation = SpeculationStats(max_drafts=num_drafts, num_accepted_tokens_per_pos=[0] * num_drafts)
+        self._num_drafts = num_drafts
+        self._counts: dict[tuple[str, int], tuple[int, ...]] = {}  # by request and choice
 
-    def add_outputs(self, outputs: Iterable[RequestOutput]) -> None:
-        """What finished requests say of cache and speculation."""
-        for output in outputs:
-            self._num_cached_tokens += output.num_cached_tokens
-            self._speculation.add(output.speculation)
+    def add_delta(self, delta: OutputDelta) -> None:
+        """One more piece of an answer."""
+        self.num_completion_tokens += len(delta.token_ids)
+        self._counts[delta.request_id, delta.index] = delta.draft_counts
+        if delta.output is not None:
+            self._num_cached_tokens += delta.output.num_cached_tokens
 
     def body(self) -> dict[str, Any]:
         """The JSON of it."""
-        stats = self._speculation
+        stats = SpeculationStats.of_counts([0] * (3 + self._num_drafts), *self._counts.values())
         return {
             "prompt_tokens": self.num_prompt_tokens,
             "completion_tokens": self.num_completion_tokens,
