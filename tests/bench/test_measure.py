@@ -171,3 +171,14 @@ def test_commands_print_tables_and_write_json(command, directory, tmp_path):
     assert content["is_exact"] is True and "exact" in result.output and "TTFT" in result.output
     assert content["num_tokens"] in {"latency": (8,), "throughput": (12,), "dataset": (1, 2)}[command]
     assert set(content["split"]["ms"]) == set(PARTS)
+
+
+def test_of_experts_those_count_that_an_even_choice_reads(tmp_path):
+    write_tiny_model(tmp_path, "qwen3_moe", vocab_size=VOCAB, num_experts=8, num_experts_per_tok=2)
+    llm = LLM(str(tmp_path), skip_tokenizer_init=True)
+    model = llm.engine.worker._step.model
+    experts = sum(parameter.nbytes for name, parameter in model.named_parameters() if ".experts." in name)
+    weights = sum(parameter.nbytes for parameter in model.parameters()) - model.embed_tokens.weight.nbytes
+    for num_requests, share in ((1, 1 / 4), (2, 7 / 16), (200, 1.0)):
+        expected = weights - experts + share * experts
+        assert abs(bytes_per_step(llm.engine, num_requests=num_requests, mean_length=0.0) - expected) < 4

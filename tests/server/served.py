@@ -24,6 +24,8 @@ class Served:
     url: str
     """With a slash at its end."""
     process: subprocess.Popen[str]
+    start_up: list[str]
+    """Every line it printed until then."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -45,7 +47,7 @@ def served(*options: str) -> Iterator[Served]:
     )
     assert process.stdout is not None
     try:
-        yield Served(_ready(process), process)
+        yield Served(*_ready(process))
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -55,11 +57,13 @@ def served(*options: str) -> Iterator[Served]:
             process.stdout.close()
 
 
-def _ready(process: subprocess.Popen[str]) -> str:
+def _ready(process: subprocess.Popen[str]) -> tuple[str, subprocess.Popen[str], list[str]]:
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
         print(line, end="")
+        lines.append(line.rstrip("\n"))
         found = re.match(r"Ready on (http\S+)", line)
         if found:
-            return found[1] + "/"
+            return found[1] + "/", process, lines
     raise AssertionError(f"the server ended with {process.wait()} before it was ready")

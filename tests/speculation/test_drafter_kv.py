@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from changing_drafts import change_drafts
+from half_right import make_half_right
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
 from outrider.speculation.chain import ChainDrafter
@@ -48,26 +49,12 @@ def _prompt(count: int, seed: int) -> list[int]:
 
 @pytest.fixture
 def half_right(directories, monkeypatch):
-    """Makes drafts right or wrong by position, so that every accepted count occurs; returns the answers' setter."""
-    answers: list[list[int]] = []
-    original = ChainDrafter._pick
-
-    def pick(drafter, logits, batch, position):
-        picked = original(drafter, logits, batch, position).clone()
-        for i, (row, place) in enumerate(zip(batch.rows.tolist(), position.tolist(), strict=True)):
-            prompt = drafter.table.token_ids[row, :8].tolist()
-            for answer in answers:
-                if answer[:8] == prompt and place < len(answer) and place % 11 not in (0, 2, 5, 10):
-                    picked[i] = answer[place]
-        return picked
-
-    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    """Makes drafts right or wrong by position, so that every accepted count occurs; told the prompts."""
     plain = LLM(directories[0], skip_tokenizer_init=True)
 
     def know(*prompts: list[int]) -> None:
-        for prompt in prompts:
-            output = plain.generate({"prompt_token_ids": prompt}, GREEDY)[0]
-            answers.append(prompt + output.outputs[0].token_ids)
+        outputs = [plain.generate({"prompt_token_ids": prompt}, GREEDY)[0].outputs[0].token_ids for prompt in prompts]
+        make_half_right(monkeypatch, list(zip(prompts, outputs, strict=True)))
 
     return know
 
@@ -112,6 +99,34 @@ def test_after_partial_acceptance(directories, half_right, budget):
         accepted.add(request.speculation.num_accepted_tokens - before)
     assert accepted == set(range(K + 1))
     _check_clean(directories, llm, request)
+
+
+def test_kv_of_drafted_states_is_found(directories, half_right, monkeypatch):
+    """A leak put in: rows of accepted drafts keep what the loop wrote from its own states (vLLM #14649, #21799)."""
+    if directories[2] == "draft_model":
+        pytest.skip("its KV depends on tokens alone")
+    original = ChainDrafter.propose
+
+    def propose(drafter, batch, *, hidden, choice):
+        parts = [part for cache in drafter.caches for part in (cache.k, cache.v)]
+        before = [part.clone() for part in parts]
+        drafts = original(drafter, batch, hidden=hidden, choice=choice)
+        for row, start, count in zip(batch.rows, batch.row_starts, choice.num_accepted.tolist(), strict=True):
+            for index in range(1, min(count, K - 1) + 1):
+                place = int(batch.forward.positions[start]) + index
+                block = drafter.table.block_tables[row, place // 16]
+                for part, old in zip(parts, before, strict=True):
+                    part[block, place % 16] = old[block, place % 16]
+        return drafts
+
+    monkeypatch.setattr(ChainDrafter, "propose", propose)
+    prompt = _prompt(41, 1)
+    half_right(prompt)
+    llm = _make(directories)
+    request = _start(llm, prompt)
+    _run_until(llm, request, 40)
+    with pytest.raises(AssertionError):
+        _check_clean(directories, llm, request)
 
 
 @pytest.mark.parametrize("num_shared", [16, 30, 48])

@@ -16,7 +16,7 @@ from outrider.server.body import read_body
 from outrider.server.completions import check_finished
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import SamplingFields, Strict
+from outrider.server.fields import WHOLE, SamplingFields, Strict
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
 from outrider.server.token_details import TokenDetails
@@ -97,14 +97,16 @@ class ChatRequest(SamplingFields):
     """Body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="Unset: what fits behind the prompt, which is also the most."
     )
-    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32)] | None = Field(
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="OpenAI's newer name of max_tokens."
     )
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(None, description="With logprobs only.")
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = Field(
+        None, description="With logprobs only."
+    )
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None

@@ -15,7 +15,7 @@ from outrider.engine.admission import Prompt
 from outrider.server.body import read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import SamplingFields, TokenId
+from outrider.server.fields import WHOLE, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import completion_logprobs, prompt_logprobs
 from outrider.server.token_details import TokenDetails
@@ -37,10 +37,10 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[PromptText], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[PromptIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     ) = Field(description="Text, token ids, or a list of either.")
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="Default 16. What does not fit behind the prompt is cut."
     )
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     echo: bool | None = Field(None, description="The text begins with the prompt's.")
 
     def prompts(self) -> list[Prompt]:

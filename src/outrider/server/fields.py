@@ -6,7 +6,7 @@ with what to do instead. The schema of these classes is the published one (`open
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from outrider.core.sampling_params import (
     MAX_CHOICES,
@@ -23,7 +23,15 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 _INT32 = 2**31 - 1
 
-TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"})]
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Stands behind the limits, so that the published schema keeps them."""
+TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"}), WHOLE]
 ModelName = Annotated[str, Field(json_schema_extra={"x-limit": "model"})]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
@@ -98,10 +106,10 @@ class SamplingFields(Strict):
     """What both kinds of requests may ask of the sampler and of the answer."""
 
     model: ModelName | None = Field(None, description="Unset: the one that is served.")
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=1e4)] | None = Field(None, description="Default 1; 0 is greedy.")
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=_INT32)] | None = Field(None, description="0 and -1 keep all tokens.")
+    top_k: Annotated[int, Field(ge=-1, le=_INT32), WHOLE] | None = Field(None, description="0 and -1 keep all tokens.")
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     repetition_penalty: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2.0, le=2.0)] | None = None
@@ -113,27 +121,27 @@ class SamplingFields(Strict):
         ]
         | None
     ) = Field(None, description="Added to the logits of token ids.")
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = Field(
         None, description="The same request with the same seed gives the same tokens."
     )
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS - 8)] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=_INT32)] | None = Field(None, description="At most max_tokens.")
+    min_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(None, description="At most max_tokens.")
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: Literal[True] | None = Field(None, description="Texts are those of the tokens.")
-    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
     bad_words: Annotated[list[Annotated[str, Field(pattern="\\S")]], Field(max_length=32)] | None = None
     structured_outputs: StructuredOutputs | None = None
     response_format: ResponseFormat | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=_INT32, json_schema_extra={"not": {"const": 0}})] | None = (
-        Field(None, description="Keep the last tokens of the prompt, this many; -1 as many as leave room.")
-    )
-    priority: Annotated[int, Field(ge=-(2**31), le=_INT32)] | None = Field(None, description="Lower goes first.")
-    num_speculative_tokens: Annotated[int, Field(ge=0, le=_INT32)] | None = Field(
+    truncate_prompt_tokens: (
+        Annotated[int, Field(ge=-1, le=_INT32, json_schema_extra={"not": {"const": 0}}), WHOLE] | None
+    ) = Field(None, description="Keep the last tokens of the prompt, this many; -1 as many as leave room.")
+    priority: Annotated[int, Field(ge=-(2**31), le=_INT32), WHOLE] | None = Field(None, description="Lower goes first.")
+    num_speculative_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(
         None, description="Most drafts a step for this request; 0 turns speculation off. The tokens are the same."
     )
     stream: bool | None = None
@@ -175,9 +183,14 @@ class SamplingFields(Strict):
             return self.structured_outputs.to_params() if self.structured_outputs is not None else None
         if self.structured_outputs is not None:
             raise refused("response_format and structured_outputs are both given. Give one.", param="response_format")
-        if isinstance(asked, JsonObjectFormat):
-            return StructuredOutputsParams(json_object=True)
-        return StructuredOutputsParams(json=asked.json_schema.schema_ or {"type": "object"})
+        schema = {"type": "object"} if isinstance(asked, JsonObjectFormat) else asked.json_schema.schema_
+        return compact_json(schema or {"type": "object"})
+
+
+def compact_json(schema: dict[str, Any]) -> StructuredOutputsParams:
+    """JSON without free whitespace, as OpenAI gives it: a model cannot go on with blanks for ever. A schema's own
+    x-guidance (llguidance's options) is kept."""
+    return StructuredOutputsParams(json={"x-guidance": {"whitespace_flexible": False}} | schema)
 
 
 _PASSED_ON = (

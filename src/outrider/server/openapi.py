@@ -97,12 +97,15 @@ def document(operations: Sequence[Operation], *, version: str, limits: Limits) -
     }
 
 
+_EVENTS = "Server-sent events: the data of each is a chunk in JSON, that of the last [DONE]."
+
+
 def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
     content: Schema = {"text/plain": {"schema": {"type": "string"}}}
     if operation.answer is not None:
         content = {"application/json": {"schema": references[operation.answer, "serialization"]}}
     if operation.can_stream:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"description": _EVENTS}}
     responses: Schema = {"200": {"description": "The answer.", "content": content}}
     for status in (*operation.errors, *((401,) if operation.is_guarded and limits.needs_key else ())):
         error: Schema = {
@@ -115,9 +118,12 @@ def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
             error["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
         responses[str(status)] = error
     found: Schema = {"summary": operation.summary, "responses": responses}
+    if "{model}" in operation.path:
+        schema: Schema = {"type": "string", "enum": [*limits.model_names]}
+        found["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
     if operation.body is not None:
-        schema = references[operation.body, "validation"]
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"application/json": {"schema": references[operation.body, "validation"]}}
+        found["requestBody"] = {"required": True, "content": content}
     if operation.is_guarded and limits.needs_key:
         found["security"] = [{"key": []}]
     return found
