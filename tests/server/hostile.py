@@ -264,7 +264,7 @@ PROMPTS: list[Any] = [
     [None],
     [[None]],
     [[[5]]],
-    *([wrong] for wrong in NO_TOKEN_ID),
+    *([wrong] for wrong in NO_TOKEN_ID if wrong != "5"),  # that is a text
     *([5, wrong] for wrong in NO_TOKEN_ID),
     *([[5], [wrong]] for wrong in NO_TOKEN_ID),
     ["a"] * 257,

@@ -206,3 +206,18 @@ def test_every_query_of_the_dashboard_names_series_that_exist() -> None:
 )
 def test_a_wrong_query_is_seen(query: str) -> None:
     assert wrong_in(query, parse_page(page(seen())))
+
+
+def test_the_documentation_names_every_series_and_no_other() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    named = {
+        name for line in text.splitlines() if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }  # fmt: skip
+    assert named == {
+        re.sub(r"_(bucket|sum|count|created)$", "", entry.name.removeprefix("outrider:"))
+        for entry in parse_page(page(seen()))
+    }
+    series = parse_page(page(seen()))
+    examples = [line.split("#")[0] for line in text.splitlines() if "rate(outrider:" in line]
+    assert len(examples) == 3 and not [query for query in examples if wrong_in(query, series)]

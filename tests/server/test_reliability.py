@@ -10,13 +10,21 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner
+
+from outrider import LLM, RequestOutput, SamplingParams
+from outrider.cli import app
+from outrider.gate.endpoint import Server as Endpoint
+from outrider.gate.endpoint import measure_endpoint
+from outrider.gate.prompts import Prompt, read_prompts
 
 from .crowd_of_streams import Told, all_at_once, body_of, call
-from .running_server import RunningServer
+from .running_server import ROOT, RunningServer
 
 MEGABYTE = 1 << 20
 
@@ -156,7 +164,7 @@ def _read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-async def _begin(session: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]]) -> list[asyncio.Task[Told]]:
+async def begin(session: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]]) -> list[asyncio.Task[Told]]:
     """Callers of streams, each of whom has heard something."""
     heard = [Told() for _ in bodies]
     tasks = [asyncio.create_task(call(session, url, body, told=told)) for body, told in zip(bodies, heard, strict=True)]
@@ -164,6 +172,51 @@ async def _begin(session: aiohttp.ClientSession, url: str, bodies: list[dict[str
         assert not any(task.done() for task in tasks), "a stream was over before all had begun"
         await asyncio.sleep(0.01)
     return tasks
+
+
+def test_the_benchmark_and_the_gate_count_what_the_engine_did(server: RunningServer, tmp_path: Path) -> None:
+    """The engine in this process is asked the same; `bench serve` with another number of drafts gets the same texts."""
+    zoo = ROOT / "zoo"
+    listed = read_prompts(zoo / "prompts.jsonl")[:5]
+    speculative = {"method": "eagle3", "model": str(zoo / "tiny-eagle3"), "num_speculative_tokens": 3}
+    llm = LLM(str(zoo / "tiny"), speculative_config=speculative)
+    check_nothing_is_held(server)
+    gated = measure_endpoint(Endpoint(server.url, "zoo/tiny"), listed, max_tokens=14, temperature=0.7, seed=20)
+    outputs = [
+        _complete(llm, prompt, SamplingParams(max_tokens=14, temperature=0.7, seed=20 + index))
+        for index, prompt in enumerate(listed)
+    ]
+    for sample, output in zip(gated.samples, outputs, strict=True):
+        stats = output.speculation
+        assert sample.num_tokens == len(output.outputs[0].token_ids)
+        assert (sample.num_drafts, sample.num_draft_tokens) == (stats.num_drafts, stats.num_draft_tokens)
+        assert sample.num_accepted_tokens_per_pos == tuple(stats.num_accepted_tokens_per_pos)
+    results = [_bench(server, tmp_path, "--extra-body", f'{{"num_speculative_tokens": {k}}}') for k in (3, 0)]
+    drafted, plain = results
+    assert drafted["generated_texts"] == plain["generated_texts"] == [output.outputs[0].text for output in outputs]
+    assert drafted["completed"] == 5 and drafted["metrics_note"] is None and plain["metrics_note"] is None
+    assert drafted["total_output_tokens"] == sum(len(output.outputs[0].token_ids) for output in outputs)
+    assert drafted["total_input_tokens"] == sum(len(output.prompt_token_ids) for output in outputs)
+    assert drafted["spec_decode_num_drafts"] == sum(output.speculation.num_drafts for output in outputs)
+    assert drafted["spec_decode_accepted_tokens"] == sum(output.speculation.num_accepted_tokens for output in outputs)
+    assert "spec_decode_num_drafts" not in plain
+
+
+def _complete(llm: LLM, prompt: Prompt, params: SamplingParams) -> RequestOutput:
+    assert not prompt.is_chat, "the first prompts of the zoo are code to be continued"
+    return llm.generate(prompt.turns[0], params)[0]
+
+
+def _bench(server: RunningServer, folder: Path, *options: str) -> dict[str, Any]:
+    arguments = [
+        "bench", "serve", "--base-url", server.url, "--dataset-name", "spec_bench", "--dataset-path",
+        str(ROOT / "zoo" / "prompts.jsonl"), "--disable-shuffle", "--num-prompts", "5", "--output-len", "14",
+        "--temperature", "0.7", "--seed", "20", "--result-dir", str(folder), "--result-filename", "run.json",
+        "--save-detailed", *options,
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads((folder / "run.json").read_text())
 
 
 def test_a_killed_engine_is_told_at_once_and_started_again(server: RunningServer) -> None:
@@ -189,7 +242,7 @@ async def _killed_under_load(server: RunningServer) -> tuple[list[Told], Told]:
     async with aiohttp.ClientSession() as session:
         whole = asyncio.create_task(call(session, server.url, body_of(prompt="wait", max_tokens=800, stream=False)))
         bodies = [body_of(prompt=f"long {index}", max_tokens=800) for index in range(5)]
-        tasks = await _begin(session, server.url, bodies)
+        tasks = await begin(session, server.url, bodies)
         os.kill(server.engine.pid, signal.SIGKILL)
         return await asyncio.gather(*tasks), await whole
 
@@ -209,7 +262,7 @@ def test_sigterm_lets_what_runs_end_and_takes_nothing_new(server: RunningServer)
 
     async def run() -> list[Told]:
         async with aiohttp.ClientSession() as session:
-            tasks = await _begin(session, server.url, bodies)
+            tasks = await begin(session, server.url, bodies)
             server.terminate()
             while (await asyncio.to_thread(server.get, "/health"))[0] == 200:
                 await asyncio.sleep(0.01)

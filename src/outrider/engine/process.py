@@ -85,10 +85,9 @@ class _Session:
             raise StopLoop from None
 
     def _due_stats(self) -> EngineStats | None:
-        """Counts, every now and then, where a request has ended, and before a rest."""
+        """Counts, every now and then and before a rest: a look takes some time for each request."""
         now, engine = time.monotonic(), self.loop.engine
-        has_ended = not engine.has_work or any(delta.output is not None for delta in self._deltas)
-        if not has_ended and now < self._next_stats:
+        if engine.has_work and now < self._next_stats:
             return None
         self._next_stats = now + _STATS_SECONDS
         return engine.stats()

@@ -15,6 +15,9 @@ from outrider.server.app import build_app
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
 
+_KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that they close
+it, and no request meets a connection that the server is closing."""
 _GRACE_SECONDS = 2
 """What connections get to end once their requests have."""
 _STALLED_SECONDS = 120
@@ -78,6 +81,7 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
                 server_header=False,
                 ws="none",
                 lifespan="off",
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 ssl_keyfile=options.ssl_keyfile,
                 ssl_certfile=options.ssl_certfile,
