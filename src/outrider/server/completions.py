@@ -84,7 +84,8 @@ class _Call:
 
     async def answer(self, request: Request) -> Response:
         """The response, or an APIError."""
-        job = await self.front.submit([(prompt, self.params) for prompt in self.body.prompts()])
+        prompts = self.body.prompts()
+        job = await self.front.submit(lambda: prompts, self.params, count=len(prompts))
         usage = Usage(
             num_prompt_tokens=sum(len(entry.prompt_token_ids) for entry in job.requests),
             num_drafts=self.front.config.num_speculative_tokens,

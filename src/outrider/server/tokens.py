@@ -51,7 +51,8 @@ async def tokenize(request: Request) -> Response:
             continue_final_message=body.continue_final_message or False,
             chat_template_kwargs=body.chat_template_kwargs or {},
         )
-        token_ids = await front.encode_chat([plain_message(message) for message in body.messages], options)
+        messages = [plain_message(message) for message in body.messages]
+        token_ids = await front.aside(lambda: front.encode_chat(messages, options))
     else:
         text, adds = body.prompt or "", body.add_special_tokens is not False
         token_ids = await front.aside(lambda: front.tokenizer.encode(text, add_special_tokens=adds))
