@@ -269,6 +269,7 @@ TOKENS: list[tuple[str, Fields, tuple[str, ...]]] = [
     ("/detokenize", {}, ("tokens",)),
     *(("/detokenize", {"tokens": wrong}, ("tokens",)) for wrong in NO_IDS),
     ("/detokenize", {"tokens": [5], "model": "gpt-4"}, ("model",)),
+    ("/detokenize", {"tokens": [5] * 1_000_000}, ("tokens",)),
 ]
 """(path, body, names) of what makes tokens and text."""
 
@@ -293,6 +294,7 @@ PROMPTS: list[Any] = [
     *([5, wrong] for wrong in NO_TOKEN_ID),
     *([[5], [wrong]] for wrong in NO_TOKEN_ID),
     ["a"] * 257,
+    [5] * (1 << 18 | 1),
     [5] * MAX_MODEL_LEN,
     "many words " * 3000,
     "x" * 1_000_000,
