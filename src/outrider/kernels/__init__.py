@@ -396,7 +396,17 @@ IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
 
 NOT_BUILT = {
     "reference": frozenset[str](),
-    "triton": frozenset({"gate_heads", "state_rows", "gated_delta_inputs", "gated_delta_rule", "finish_gated_delta"}),
+    "triton": frozenset(
+        {
+            "gate_heads",
+            "state_rows",
+            "gated_delta_inputs",
+            "gated_delta_rule",
+            "finish_gated_delta",
+            "save_states",
+            "load_states",
+        }
+    ),
 }
 """What an implementation lacks: the layers of hybrids on a GPU. A model is refused when it calls such a kernel."""
 

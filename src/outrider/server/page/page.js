@@ -55,7 +55,7 @@ async function findServer() {
   const drafts = at("drafts");
   drafts.replaceChildren(...Array.from({ length: numDrafts }, (_, index) => new Option(String(index + 1))));
   if (numDrafts) drafts.value = String(numDrafts);
-  drafts.disabled = numDrafts === 0;
+  drafts.disabled = at("order").disabled = numDrafts === 0;
   if (server.maxModelLen) at("max-tokens").max = server.maxModelLen;
   const drafter = numDrafts ? `${server.method}, up to ${numDrafts} drafts a step` : "no drafter";
   at("server").textContent = `${server.model} · ${drafter}`;
@@ -128,7 +128,8 @@ function request(numDrafts) {
 function curl({ path, body }) {
   const url = new URL(path, document.baseURI);
   const quoted = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
-  return `curl -N ${url} -H 'Content-Type: application/json' -d '${quoted}'`;
+  const key = at("key").value ? ' -H "Authorization: Bearer $API_KEY"' : "";
+  return `curl -N ${url} -H 'Content-Type: application/json'${key} -d '${quoted}'`;
 }
 
 // ---- what is drawn
