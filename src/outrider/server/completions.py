@@ -15,7 +15,7 @@ from outrider.engine.admission import Prompt
 from outrider.server.body import read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import WHOLE, SamplingFields, TokenId
+from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import completion_logprobs, prompt_logprobs
 from outrider.server.token_details import TokenDetails
@@ -25,7 +25,9 @@ _INT32 = 2**31 - 1
 MAX_PROMPTS = 256
 
 PromptText = Annotated[str, Field(min_length=1)]
-PromptIds = Annotated[list[TokenId], Field(min_length=1, json_schema_extra={"x-limit": "context"})]
+PromptIds = Annotated[
+    list[TokenId], Field(min_length=1, max_length=MAX_IDS, json_schema_extra={"x-limit": "context"}), WHOLE_IDS
+]
 
 
 class CompletionRequest(SamplingFields):

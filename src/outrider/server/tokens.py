@@ -10,7 +10,7 @@ from outrider.engine.chat import ChatOptions
 from outrider.server.body import read_body
 from outrider.server.chat import Message, plain_message
 from outrider.server.errors import refused
-from outrider.server.fields import ModelName, Strict, TokenId
+from outrider.server.fields import MAX_IDS, WHOLE_IDS, ModelName, Strict, TokenId
 from outrider.server.front import Front
 from outrider.server.tools import Tool
 
@@ -33,7 +33,7 @@ class DetokenizeRequest(Strict):
     """Body of /detokenize."""
 
     model: ModelName | None = None
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_IDS), WHOLE_IDS]
 
 
 async def tokenize(request: Request) -> Response:
