@@ -68,7 +68,7 @@ def size_snapshots(config: EngineConfig, room: Room, *, bytes_per_snapshot: int)
     """Number of snapshots of states for prefix caching; 0 where it is off."""
     if not config.enable_prefix_caching:
         return 0
-    most = SNAPSHOTS_PER_REQUEST * config.max_num_seqs
+    most = SNAPSHOTS_PER_REQUEST * config.num_rows
     return max(0, min(most, room.num_bytes // SNAPSHOT_SHARE // bytes_per_snapshot))
 
 
