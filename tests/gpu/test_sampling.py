@@ -10,7 +10,7 @@ import triton.language as tl
 from comparison import replayed
 from torch import Tensor
 
-from outrider.kernels import native, noise, sampling, truncation
+from outrider.kernels import mass, native, noise, sampling
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 
@@ -71,8 +71,8 @@ def _weights_kernel(p_logits, p_largest, p_temperature, p_out, num_columns, BLOC
     i_row = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     b = tl.load(p_logits + i_row * num_columns + o, mask=o < num_columns, other=0.0)
-    slope = truncation.slope_of(tl.load(p_temperature + i_row))
-    b = truncation.weight_of(b, tl.load(p_largest + i_row), slope)
+    slope = mass.slope_of(tl.load(p_temperature + i_row))
+    b = mass.weight_of(b, tl.load(p_largest + i_row), slope)
     tl.store(p_out + i_row * num_columns + o, b, mask=o < num_columns)
 
 

@@ -13,23 +13,20 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.logprobs import hash_rows, logprobs
-from outrider.kernels.native import launch_dependents, wait
+from outrider.kernels.native import launch_dependents, rough_exp2, wait
 from outrider.kernels.noise import gumbel_of_ids
 from outrider.kernels.order import NOTHING, finite, id_of, key_of, largest_of, load_finite
 from outrider.kernels.processors import process, verify
-from outrider.kernels.truncation import choose_random
+from outrider.kernels.truncation import choose_random, look_at_sample
 
 __all__ = ["argmax", "choose", "draft_choose", "hash_rows", "logprobs", "process", "verify"]
 
-_BLOCK = 2048
-"""Logits a program looks at a time."""
-
 _FEW_ROWS = 32
-"""Up to so many rows a chunk is one block: the vocabulary is spread over as many CTAs as there are."""
 
 
 def chunk_size(num_rows: int) -> int:
-    return _BLOCK if num_rows <= _FEW_ROWS else 8 * _BLOCK
+    """Logits of a CTA; those of few rows are spread over more of them."""
+    return 1024 if num_rows <= _FEW_ROWS else 4096
 
 
 def argmax(values: Tensor) -> Tensor:
@@ -69,16 +66,15 @@ def choose(
     """
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
+    given = {
+        "rows": rows,
+        "positions": positions,
+        "columns": (temperature, top_k, top_p, min_p, seeds, choices),
+    }
+    sample = look_at_sample(logits, **given)
     keys, sums = _chunk_maxima(logits, rows, temperature)
     assert sums is not None
-    return choose_random(
-        logits,
-        keys,
-        sums,
-        rows=rows,
-        positions=positions,
-        columns=(temperature, top_k, top_p, min_p, seeds, choices),
-    )
+    return choose_random(logits, sample, keys, sums, **given)
 
 
 def _chunk_maxima(values: Tensor, rows: Tensor | None, temperature: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -99,9 +95,8 @@ def _chunk_maxima(values: Tensor, rows: Tensor | None, temperature: Tensor | Non
         vocab_size,
         values.stride(0),
         CHUNK=chunk,
-        BLOCK=_BLOCK,
         WITH_SUMS=sums is not None,
-        num_warps=8,
+        num_warps=4,
         launch_pdl=True,
     )
     return keys, sums
@@ -117,39 +112,30 @@ def _maximum_kernel(
     vocab_size,
     stride,
     CHUNK: tl.constexpr,
-    BLOCK: tl.constexpr,
     WITH_SUMS: tl.constexpr,
 ):
+    """With sums it begins beside the kernel before it, which waited for the logits, and ends behind it."""
     launch_dependents()
     i_row, i_chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    o = tl.arange(0, BLOCK)
-    first = i_chunk * CHUNK
-    end = tl.minimum(first + CHUNK, vocab_size)
-    p_row = p_values + i_row * stride
+    # a lane has four neighbours of each tile
+    o_tile, o_lane, o_four = tl.arange(0, CHUNK // 512), tl.arange(0, 128), tl.arange(0, 4)
+    o = (o_tile[:, None, None] * 128 + o_lane[None, :, None]) * 4 + o_four[None, None, :]
+    o_id = i_chunk * CHUNK + o
     i_place = i_row * tl.num_programs(1) + i_chunk
-    b_best = tl.full([BLOCK], float("-inf"), tl.float32)
-    b_id = first + o
-    wait()
+    if not WITH_SUMS:
+        wait()
+    b = tl.load(p_values + i_row * stride + o_id, mask=o_id < vocab_size, other=float("-inf"))
+    best = finite(tl.max(tl.max(tl.max(b, axis=2), axis=0), axis=0))  # a NaN is no maximum
+    i_best = tl.min(tl.min(tl.min(tl.where(b >= best, o_id, 0x7FFFFFFF), axis=2), axis=0), axis=0)
+    tl.store(p_keys + i_place, key_of(best, tl.where(best == float("-inf"), i_chunk * CHUNK, i_best)))
     if WITH_SUMS:
         temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
         slope = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.0)
-    b_anchor, b_sum = tl.full([BLOCK], -1e38, tl.float32), tl.zeros([BLOCK], tl.float32)
-    b_next = load_finite(p_row + first + o, first + o < vocab_size)
-    for start in range(first, end, BLOCK):
-        b = b_next
-        b_next = load_finite(p_row + start + BLOCK + o, start + BLOCK + o < end)
-        if WITH_SUMS:
-            b_factor = tl.exp2(-tl.abs(b - b_anchor) * slope)
-            b_sum = tl.where(b > b_anchor, b_sum * b_factor + 1.0, b_sum + b_factor)
-            b_anchor = tl.maximum(b_anchor, b)
-        b_id = tl.where(b > b_best, start + o, b_id)
-        b_best = tl.maximum(b_best, b)
-    best = tl.max(b_best, axis=0)
-    tl.store(p_keys + i_place, key_of(best, tl.min(tl.where(b_best == best, b_id, 0x7FFFFFFF), axis=0)))
-    if WITH_SUMS:
-        anchor = tl.max(b_anchor, axis=0)
+        anchor = tl.maximum(best, -1e38)
+        b_weight = rough_exp2(tl.minimum(b * slope - anchor * slope, 0.0))
         tl.store(p_sums + i_place * 2, anchor)
-        tl.store(p_sums + i_place * 2 + 1, tl.sum(b_sum * tl.exp2((b_anchor - anchor) * slope), axis=0))
+        tl.store(p_sums + i_place * 2 + 1, tl.sum(tl.sum(tl.sum(b_weight, axis=2), axis=0), axis=0))
+        wait()
 
 
 @triton.jit

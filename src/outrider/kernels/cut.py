@@ -1,0 +1,359 @@
+"""Where a row is cut, exactly, and which of the kept tokens is chosen: the last step of a random row.
+
+The cut is looked for among the open tokens, and noise decides among the rivals that are kept (`sift.py` says what these
+are). Counts and masses are integers, and where they show that the cut lies elsewhere, that the firm token is not kept or
+that a list had no room, the whole row is taken.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import triton
+import triton.language as tl
+
+from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of
+from outrider.kernels.native import launch_dependents, wait
+from outrider.kernels.noise import gumbel_of_ids
+from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
+
+
+@triton.jit
+def _listed(p_logits, p_list, is_whole, num_listed, o, least):
+    """Ids, logits and mask of the listed tokens that min_p keeps, at places `o`."""
+    m = o < num_listed
+    b_id = o
+    if not is_whole:
+        b_id = tl.load(p_list + o, mask=m, other=0)
+    b_logit = load_finite(p_logits + b_id, m)
+    return b_id, b_logit, m & (b_logit >= least)
+
+
+@triton.jit
+def _amount(b, largest, slope, by_mass):
+    """What a token counts for: its mass, or 1."""
+    return tl.where(by_mass, mass_of(b, largest, slope), 1)
+
+
+@triton.jit
+def _reached(
+    p_logits, p_list, is_whole, num_listed, largest, slope, least, floor, at_least, by_mass, BLOCK: tl.constexpr
+):
+    """Amount of the listed tokens with keys of `floor` or more and logits of `at_least` (monotonic) or more."""
+    b_sum = tl.zeros([BLOCK], tl.int64)
+    for start in range(0, num_listed, BLOCK):
+        b_id, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
+        m = m & (key_of(b_logit, b_id) >= floor) & (monotonic(b_logit) >= at_least)
+        b_sum += tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
+    return tl.sum(b_sum, axis=0)
+
+
+@triton.jit
+def _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, up_to, BLOCK: tl.constexpr):
+    """Listed tokens with the (monotonic) logit `tied` and ids up to `up_to`."""
+    b_sum = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, num_listed, BLOCK):
+        b_id, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
+        b_sum += (m & (monotonic(b_logit) == tied) & (b_id <= up_to)).to(tl.int32)
+    return tl.sum(b_sum, axis=0)
+
+
+@triton.jit
+def _cut(
+    p_logits,
+    p_list,
+    is_whole,
+    num_listed,
+    largest,
+    slope,
+    least,
+    floor,
+    needed,
+    vocab_size,
+    by_mass,
+    BLOCK: tl.constexpr,
+):
+    """The key of the token at which the listed ones of `floor` or more reach `needed` > 0, which they do."""
+    # the largest logit at which it is reached; int64, in which no difference of int32 overflows
+    low = tl.full([], -0x80000000, tl.int64)
+    high = monotonic(largest).to(tl.int64)
+    above = tl.zeros([], tl.int64)  # amount of the logits that are larger than `high`
+    while low < high:
+        middle = low + ((high - low + 1) >> 1)
+        got = _reached(p_logits, p_list, is_whole, num_listed, largest, slope, least, floor, middle, by_mass, BLOCK)
+        if got >= needed:
+            low = middle
+        else:
+            high = middle - 1
+            above = got
+    tied = low.to(tl.int32)
+    each = tl.maximum(_amount(value_of(tied), largest, slope, by_mass), 1)
+    missing = (needed - above + each - 1) // each
+    # of equal logits, as many as are missing, by id
+    first, last = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + (vocab_size - 1)
+    if _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, last, BLOCK) <= missing:
+        first = last
+    while first < last:
+        middle_id = first + ((last - first) >> 1)
+        if _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, middle_id, BLOCK) >= missing:
+            last = middle_id
+        else:
+            first = middle_id + 1
+    return (tied.to(tl.int64) << 32) | (0xFFFFFFFF - first.to(tl.int64))
+
+
+@triton.jit
+def _add_and_bound(a, b, c, d, e, f, g, h, i, j, k, m):
+    return a + g, b + h, tl.minimum(c, i), tl.minimum(d, j), tl.maximum(e, k), tl.maximum(f, m)
+
+
+@triton.jit
+def _cut_block(b_high, b_id, b_amount, m, reached, needed, vocab_size):
+    """The same for one block of tokens `m` with monotonic logits b_high, which stays in registers.
+
+    `reached` is the amount of all. Amounts grow about evenly between two logits, so where they reach `needed` is guessed
+    by a straight line; a little above the guess and a little below it they are summed, and what is left lies between the
+    next tokens.
+    """
+    low = tl.min(tl.where(m, b_high, 0x7FFFFFFF), axis=0).to(tl.int64)  # reached here
+    high = tl.max(tl.where(m, b_high, -0x80000000), axis=0).to(tl.int64)  # maybe not here
+    above = tl.zeros([], tl.int64)  # amount of the logits that are larger than `high`
+    margin = tl.full([], 0.06, tl.float32)
+    while low < high:
+        share = (needed - above).to(tl.float32) / (reached - above).to(tl.float32)
+        highest = value_of(high.to(tl.int32))
+        width = highest - value_of(low.to(tl.int32))
+        upper = monotonic(highest - tl.maximum(share - margin, 0.0) * width + 0.0).to(tl.int64)
+        lower = monotonic(highest - tl.minimum(share + margin, 1.0) * width + 0.0).to(tl.int64)
+        lower = tl.minimum(tl.maximum(lower, low + 1), high)
+        upper = tl.minimum(tl.maximum(upper, lower), high)
+        m_upper, m_lower = m & (b_high >= upper.to(tl.int32)), m & (b_high >= lower.to(tl.int32))
+        got_upper, got_lower, from_upper, from_lower, below_upper, below_lower = tl.reduce(
+            (
+                tl.where(m_upper, b_amount, 0),
+                tl.where(m_lower, b_amount, 0),
+                tl.where(m_upper, b_high, 0x7FFFFFFF),
+                tl.where(m_lower, b_high, 0x7FFFFFFF),
+                tl.where(m & ~m_upper, b_high, -0x80000000),
+                tl.where(m & ~m_lower, b_high, -0x80000000),
+            ),
+            0,
+            _add_and_bound,
+        )
+        if got_upper >= needed:
+            low, reached = from_upper.to(tl.int64), got_upper
+        elif got_lower >= needed:
+            low, reached = from_lower.to(tl.int64), got_lower
+            high, above = below_upper.to(tl.int64), got_upper
+        else:
+            high, above = below_lower.to(tl.int64), got_lower
+        margin = tl.minimum(margin * 1.5, 0.25)
+    m_tied = m & (b_high == low.to(tl.int32))
+    each = tl.maximum(tl.max(tl.where(m_tied, b_amount, 0), axis=0), 1)
+    missing = (needed - above + each - 1) // each
+    first, last = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + (vocab_size - 1)
+    if tl.sum(m_tied.to(tl.int32), axis=0) <= missing:
+        first = last
+    while first < last:
+        middle_id = first + ((last - first) >> 1)
+        if tl.sum((m_tied & (b_id <= middle_id)).to(tl.int32), axis=0) >= missing:
+            last = middle_id
+        else:
+            first = middle_id + 1
+    return (low << 32) | (0xFFFFFFFF - first.to(tl.int64))
+
+
+@triton.jit
+def _narrow(p_logits, p_list, num_listed, lo, hi, largest, slope, least, needed, by_mass, BLOCK: tl.constexpr):
+    """Cuts the bracket in four, and keeps of the list what lies in the quarter where `needed` is reached.
+
+    Returns the number of tokens left, the amount of those above them, the amount of all that were listed, lo and hi.
+    """
+    top = tl.minimum(hi, largest)
+    mark_1, mark_2, mark_3 = lo + (top - lo) * 0.75, lo + (top - lo) * 0.5, lo + (top - lo) * 0.25
+    o = tl.arange(0, BLOCK)
+    b_1, b_2 = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
+    b_3, b_4 = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
+    for start in range(0, num_listed, BLOCK):
+        _, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + o, least)
+        b_amount = tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
+        b_1 += tl.where(b_logit >= mark_1, b_amount, 0)
+        b_2 += tl.where(b_logit >= mark_2, b_amount, 0)
+        b_3 += tl.where(b_logit >= mark_3, b_amount, 0)
+        b_4 += b_amount
+    got_1, got_2, got_3, got_4 = tl.reduce((b_1, b_2, b_3, b_4), 0, _add_four)
+    above = tl.zeros([], tl.int64)
+    if got_3 < needed:
+        above, hi = got_3, mark_3
+    elif got_2 < needed:
+        above, lo, hi = got_2, mark_3, mark_2
+    elif got_1 < needed:
+        above, lo, hi = got_1, mark_2, mark_1
+    else:
+        lo = mark_1
+    num_left = tl.zeros([], tl.int32)
+    if got_4 >= needed:
+        for start in range(0, num_listed, BLOCK):
+            b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + o, least)
+            m = m & (b_logit >= lo) & (b_logit < hi)
+            b_place = num_left + tl.cumsum(m.to(tl.int32), axis=0) - 1
+            tl.debug_barrier()
+            tl.store(p_list + b_place, b_id, mask=m)
+            num_left += tl.sum(m.to(tl.int32), axis=0)
+        tl.debug_barrier()
+    return num_left, above, got_4, lo, hi
+
+
+@triton.jit
+def _add_four(a, b, c, d, e, f, g, h):
+    return a + e, b + f, c + g, d + h
+
+
+@triton.jit
+def _lacks(num_kept, top_k, lo, least):
+    """Whether fewer than top_k are listed by fault of the bracket: min_p may drop whatever is below it."""
+    return (num_kept < top_k) & (lo > float("-inf")) & (lo > least)
+
+
+@triton.jit(do_not_specialize=["num_chunks", "num_sifts"])
+def cut_kernel(
+    p_logits,
+    p_maxima,  # [R, num_chunks] int64
+    p_records,  # [R, RECORD] fp32
+    p_firm,  # [R] int64: the key, with noise, of a token that should be kept
+    p_counts,  # [R] int64: open tokens, and rivals × 2^32
+    p_open,  # [R, LIST_SIZE] int32
+    p_rivals,  # [R, LIST_SIZE] int32
+    p_found,  # [R, num_sifts, 2] int64: masses
+    p_rows,
+    p_temperature,
+    p_top_k,
+    p_top_p,
+    p_min_p,
+    p_seeds,
+    p_choices,
+    p_positions,
+    p_out,  # [R] int64
+    stride,
+    vocab_size,
+    num_chunks,
+    num_sifts,
+    SMALL: tl.constexpr,
+    BLOCK: tl.constexpr,
+    NOISE_BLOCK: tl.constexpr,
+    LIST_SIZE: tl.constexpr,
+    RECORD: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    p_row, p_list, p_rival = p_logits + i_row * stride, p_open + i_row * LIST_SIZE, p_rivals + i_row * LIST_SIZE
+    o_chunk = tl.arange(0, CHUNKS)
+    m_chunk = o_chunk < num_sifts
+    wait()
+    i_table = tl.load(p_rows + i_row)
+    counts = tl.load(p_counts + i_row)
+    num_open, num_rivals = (counts & 0xFFFFFFFF).to(tl.int32), (counts >> 32).to(tl.int32)
+    p_record = p_records + i_row * RECORD
+    lo, least = tl.load(p_record), tl.load(p_record + 3)
+    needs_mass, is_noisy = tl.load(p_record + 6) > 0, tl.load(p_record + 7) > 0
+    temperature = tl.load(p_temperature + i_table)
+    best = largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS)
+    if temperature > 0:
+        largest, slope = logit_of(best), slope_of(temperature)
+        top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
+        has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
+        floor = tl.full([], NOTHING, tl.int64)
+        everything = tl.full([], -0x80000000, tl.int64)
+        is_whole = num_open > LIST_SIZE
+        is_small = num_open <= SMALL
+        total, certain = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
+        if needs_mass:
+            p_place = p_found + (i_row * num_sifts + o_chunk) * 2
+            total = tl.sum(tl.load(p_place, mask=m_chunk, other=0), axis=0)
+            certain = tl.sum(tl.load(p_place + 1, mask=m_chunk, other=0), axis=0)
+        if (not is_small) & (not is_whole) & (has_k != has_p) & (lo > float("-inf")):
+            needed = tl.where(has_k, top_k, needed_mass(top_p, total))
+            from_lo, to_hi = lo, tl.load(p_record + 1)
+            for _ in range(6):  # more is of no use where many are equal
+                if num_open > SMALL:
+                    num_open, more, listed, from_lo, to_hi = _narrow(
+                        p_row, p_list, num_open, from_lo, to_hi, largest, slope, least, needed - certain, has_p, BLOCK
+                    )
+                    is_whole |= (certain >= needed) | (certain + listed < needed)
+                    certain += more
+            is_small = num_open <= SMALL
+        if is_small & (not is_whole) & (has_k | has_p):
+            b_id, b_logit, m = _listed(p_row, p_list, False, num_open, tl.arange(0, SMALL), least)
+            b_high = monotonic(b_logit)
+            if has_k:
+                num_kept = tl.sum(m.to(tl.int64), axis=0)
+                is_whole = _lacks(certain + num_kept, top_k, lo, least)
+                if certain + num_kept > top_k:
+                    floor = _cut_block(b_high, b_id, m.to(tl.int64), m, num_kept, top_k - certain, vocab_size)
+                    m = m & (key_of(b_logit, b_id) >= floor)
+            if has_p:
+                b_mass = tl.where(m, mass_of(b_logit, largest, slope), 0)
+                listed = tl.sum(b_mass, axis=0)
+                if has_k:
+                    total = listed
+                needed = needed_mass(top_p, total) - certain
+                if total > 0:
+                    is_whole |= (needed <= 0) | (listed < needed)
+                    if (needed > 0) & (listed >= needed):
+                        floor = tl.maximum(floor, _cut_block(b_high, b_id, b_mass, m, listed, needed, vocab_size))
+        if ~is_small:
+            num_open = tl.minimum(num_open, LIST_SIZE)
+            listed = _reached(
+                p_row, p_list, False, num_open, largest, slope, least, floor, everything, has_p & ~has_k, BLOCK
+            )
+            if has_k:
+                is_whole |= _lacks(certain + listed, top_k, lo, least)
+            elif has_p:
+                needed = needed_mass(top_p, total)
+                is_whole |= ((certain >= needed) | (certain + listed < needed)) & (total > 0)
+        if is_whole:
+            num_open = vocab_size
+            certain = tl.zeros([], tl.int64)
+            floor = tl.full([], NOTHING, tl.int64)
+        for phase in range(2):  # top_k, then top_p
+            by_mass = phase == 1
+            if (is_whole | ~is_small) & tl.where(by_mass, has_p, has_k):
+                got = _reached(
+                    p_row, p_list, is_whole, num_open, largest, slope, least, floor, everything, by_mass, BLOCK
+                )
+                if has_k:
+                    total = got
+                needed = tl.where(by_mass, needed_mass(top_p, total), top_k) - certain
+                if got >= needed:
+                    floor = _cut(
+                        p_row,
+                        p_list,
+                        is_whole,
+                        num_open,
+                        largest,
+                        slope,
+                        least,
+                        floor,
+                        needed,
+                        vocab_size,
+                        by_mass,
+                        BLOCK,
+                    )
+        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+        # rivals are all that may be better than the firm token, as long as that is kept; or all tokens from lo on
+        chosen = tl.full([], NOTHING, tl.int64)
+        is_whole = (num_rivals > LIST_SIZE) | (is_whole & (lo > least))
+        if is_noisy:
+            chosen = tl.load(p_firm + i_row)
+            firm = load_finite(p_row + id_of(chosen), True)
+            is_whole |= (firm < least) | (key_of(firm, id_of(chosen)) < floor)
+        if is_whole:
+            num_rivals = vocab_size
+            chosen = tl.full([], NOTHING, tl.int64)
+        for start in range(0, num_rivals, NOISE_BLOCK):
+            b_id, b_logit, m = _listed(p_row, p_rival, is_whole, num_rivals, start + tl.arange(0, NOISE_BLOCK), least)
+            m = m & (key_of(b_logit, b_id) >= floor)
+            b_noisy = scaled(b_logit, largest, temperature) + gumbel_of_ids(seed, choice, position, b_id)
+            chosen = tl.maximum(chosen, tl.max(tl.where(m, key_of(b_noisy, b_id), NOTHING), axis=0))
+        # nothing is left where min_p is above 1
+        best = tl.where(chosen == NOTHING, best, chosen)
+    tl.store(p_out + i_row, id_of(best))

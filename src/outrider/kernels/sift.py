@@ -1,0 +1,136 @@
+"""The second reading of a row: masses are added, and the few tokens that matter are listed.
+
+Open tokens lie inside the bracket, where the row will be cut. Rivals are tokens above its lower end that may be chosen:
+all of them, or, where they are many, those whose random word says that they may be better than the firm token.
+
+    | certain .............. | open ...... cut .... | dropped ......... |    tokens in order
+                             hi                     lo
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import triton
+import triton.language as tl
+
+from outrider.kernels.mass import OFFSET, joined_mass, split_mass, weight_of
+from outrider.kernels.native import launch_dependents, lowest_bit, num_bits, rough_exp2, rough_log2, wait
+from outrider.kernels.noise import bits_by_group
+
+TILE = 512
+MAX_TILES = 8
+"""A lane has four neighbouring tokens of each tile, and a bit for each of them."""
+
+
+@triton.jit
+def _add_and_max(a, b, c, d, e, f, g, h, i, j):
+    return a + f, b + g, c + h, tl.maximum(d, i), tl.maximum(e, j)
+
+
+@triton.jit
+def _store_ids(p_list, b_bits, b_place, num, first, TILE: tl.constexpr, SIZE: tl.constexpr):
+    """Ids of the bits of each lane, from its place on; `num` is the largest number of bits."""
+    b_left = b_bits
+    o_lane = first + tl.arange(0, TILE // 4) * 4
+    for i in range(num):
+        b_bit = lowest_bit(b_left)
+        o_id = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
+        tl.store(p_list + b_place + i, o_id, mask=(b_left != 0) & (b_place + i < SIZE))
+        b_left = b_left & (b_left - 1)
+
+
+@triton.jit
+def _bits(i: tl.constexpr, o_four):
+    """[1, 4] int32."""
+    return (tl.full([4], 1 << (4 * i), tl.uint32).to(tl.int32, bitcast=True) << o_four)[None, :]
+
+
+@triton.jit
+def sift_kernel(
+    p_logits,
+    p_records,  # [R, RECORD] fp32
+    p_counts,  # [R] int64: open tokens, and rivals × 2^32
+    p_open,  # [R, LIST_SIZE] int32, ids in any order
+    p_rivals,  # [R, LIST_SIZE] int32, ids in any order
+    p_found,  # [R, num_sifts, 2] int64: mass that min_p keeps, and of certain tokens
+    p_rows,
+    p_seeds,
+    p_choices,
+    p_positions,
+    stride,
+    vocab_size,
+    TILES: tl.constexpr,
+    TILE: tl.constexpr,
+    LIST_SIZE: tl.constexpr,
+    RECORD: tl.constexpr,
+):
+    """What the first reading read last is read first, for it may still be in the L2."""
+    launch_dependents()
+    i_row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
+    i_chunk = tl.num_programs(1) - 1 - tl.program_id(1)
+    p_record = p_records + i_row * RECORD
+    first = i_chunk * (TILES * TILE)
+    o_lane, o_four = tl.arange(0, TILE // 4), tl.arange(0, 4)
+    o = o_lane[:, None] * 4 + o_four[None, :]
+    # the logits are older than the kernel before this one
+    tiles = ()
+    for i in tl.static_range(TILES):
+        o_id = first + i * TILE + o
+        tiles = tiles + (tl.load(p_logits + i_row * stride + o_id, mask=o_id < vocab_size, other=float("nan")),)
+    wait()
+    slope = tl.load(p_record + 4)
+    if slope > 0:
+        lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
+        bound, needs_mass, is_noisy = tl.load(p_record + 5), tl.load(p_record + 6) > 0, tl.load(p_record + 7) > 0
+        has_certain = hi < float("inf")
+        b_above, b_certain = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+        for i in tl.static_range(TILES):  # NaN passes no comparison
+            b_above |= tl.sum(tl.where(tiles[i] >= lo, _bits(i, o_four), 0), axis=1)
+        if has_certain:
+            for i in tl.static_range(TILES):
+                b_certain |= tl.sum(tl.where(tiles[i] >= hi, _bits(i, o_four), 0), axis=1)
+        b_total, b_sure = tl.zeros([TILE // 4], tl.int64), tl.zeros([TILE // 4], tl.int64)
+        if needs_mass:
+            # in two halves of 20 bits, whose sums over a lane fit an int32
+            b_sum, b_sum_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+            b_high, b_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+            for i in tl.static_range(TILES):
+                b_weight = weight_of(tl.where(tiles[i] >= least, tiles[i], float("-inf")), largest, slope)
+                b_mass, b_mass_low = split_mass(b_weight)
+                b_sum += tl.sum(b_mass, axis=1)
+                b_sum_low += tl.sum(b_mass_low, axis=1)
+                if has_certain:
+                    b_high += tl.sum(tl.where(tiles[i] >= hi, b_mass, OFFSET), axis=1)
+                    b_low += tl.sum(tl.where(tiles[i] >= hi, b_mass_low, OFFSET), axis=1)
+            b_total = joined_mass(b_sum, b_sum_low, TILES * 4)
+            if has_certain:
+                b_sure = joined_mass(b_high, b_low, TILES * 4)
+        b_rival = b_above
+        if is_noisy:
+            i_table = tl.load(p_rows + i_row)
+            seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+            # weight × bound as one power of two, and a little more for the rounding of its exponent
+            offset = tl.where(largest == float("-inf"), 0.0, largest) * slope
+            offset = tl.abs(offset) * 4e-7 + rough_log2(bound) + 0.0001 - offset
+            b_rival = tl.zeros([TILE // 4], tl.int32)
+            for i in tl.static_range(TILES):
+                b_words = bits_by_group(seed, choice, position, (first + i * TILE) // 4 + o_lane)
+                b_limit = rough_exp2(tiles[i] * slope + offset) + 8388608.0
+                m_rival = (b_words >> 9).to(tl.int32) + 0x4B000000 <= b_limit.to(tl.int32, bitcast=True)  # bits of 2^23
+                b_rival |= tl.sum(tl.where(m_rival, _bits(i, o_four), 0), axis=1)
+            b_rival &= b_above
+        b_open = b_above & ~b_certain
+        b_num_open, b_num_rival = num_bits(b_open), num_bits(b_rival)
+        b_num = b_num_open + (b_num_rival << 16)
+        total, sure, num, most_open, most_rival = tl.reduce(
+            (b_total, b_sure, b_num, b_num_open, b_num_rival), 0, _add_and_max
+        )
+        p_place = p_found + (i_row * tl.num_programs(1) + i_chunk) * 2
+        tl.store(p_place, total)
+        tl.store(p_place + 1, sure)
+        if num > 0:
+            b_before = tl.cumsum(b_num, axis=0) - b_num
+            start = tl.atomic_add(p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32))
+            b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
+            _store_ids(p_open + i_row * LIST_SIZE, b_open, b_place, most_open, first, TILE, LIST_SIZE)
+            b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
+            _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, most_rival, first, TILE, LIST_SIZE)
