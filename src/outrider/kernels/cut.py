@@ -10,7 +10,7 @@ that a list had no room, the whole row is taken.
 import triton
 import triton.language as tl
 
-from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of
+from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of, weight_of
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
 from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
@@ -162,49 +162,63 @@ def _cut_block(b_high, b_id, b_amount, m, reached, needed, vocab_size):
 
 
 @triton.jit
-def _narrow(p_logits, p_list, num_listed, lo, hi, largest, slope, least, needed, by_mass, BLOCK: tl.constexpr):
-    """Cuts the bracket in four, and keeps of the list what lies in the quarter where `needed` is reached.
-
-    Returns the number of tokens left, the amount of those above them, the amount of all that were listed, lo and hi.
-    """
-    top = tl.minimum(hi, largest)
-    mark_1, mark_2, mark_3 = lo + (top - lo) * 0.75, lo + (top - lo) * 0.5, lo + (top - lo) * 0.25
-    o = tl.arange(0, BLOCK)
-    b_1, b_2 = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
-    b_3, b_4 = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
-    for start in range(0, num_listed, BLOCK):
-        _, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + o, least)
-        b_amount = tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
-        b_1 += tl.where(b_logit >= mark_1, b_amount, 0)
-        b_2 += tl.where(b_logit >= mark_2, b_amount, 0)
-        b_3 += tl.where(b_logit >= mark_3, b_amount, 0)
-        b_4 += b_amount
-    got_1, got_2, got_3, got_4 = tl.reduce((b_1, b_2, b_3, b_4), 0, _add_four)
-    above = tl.zeros([], tl.int64)
-    if got_3 < needed:
-        above, hi = got_3, mark_3
-    elif got_2 < needed:
-        above, lo, hi = got_2, mark_3, mark_2
-    elif got_1 < needed:
-        above, lo, hi = got_1, mark_2, mark_1
-    else:
-        lo = mark_1
-    num_left = tl.zeros([], tl.int32)
-    if got_4 >= needed:
-        for start in range(0, num_listed, BLOCK):
-            b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + o, least)
-            m = m & (b_logit >= lo) & (b_logit < hi)
-            b_place = num_left + tl.cumsum(m.to(tl.int32), axis=0) - 1
-            tl.debug_barrier()
-            tl.store(p_list + b_place, b_id, mask=m)
-            num_left += tl.sum(m.to(tl.int32), axis=0)
-        tl.debug_barrier()
-    return num_left, above, got_4, lo, hi
+def _add_three(a, b, c, d, e, f):
+    return a + d, b + e, c + f
 
 
 @triton.jit
-def _add_four(a, b, c, d, e, f, g, h):
-    return a + e, b + f, c + g, d + h
+def _focus(
+    p_logits,
+    p_list,
+    p_few,  # ids that are kept
+    num_listed,
+    lo,
+    hi,
+    largest,
+    slope,
+    least,
+    floor,
+    needed,
+    by_mass,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    NUM_BINS: tl.constexpr,
+):
+    """Of a long list, the few tokens around the place where `needed` is reached, guessed from a histogram.
+
+    Returns their number, and three exact amounts: of those above them, of them, of the whole list.
+    """
+    o_bin = tl.arange(0, NUM_BINS)
+    top = tl.minimum(hi, largest)
+    bottom = tl.maximum(lo, top - 64.0 / slope)
+    scale = NUM_BINS / tl.maximum(top - bottom, 1e-30)
+    b_count = tl.zeros([NUM_BINS], tl.int32)
+    for start in range(0, num_listed, BLOCK):
+        b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
+        m = m & (key_of(b_logit, b_id) >= floor)
+        b_bin = tl.minimum(tl.maximum((top - b_logit) * scale, 0.0), NUM_BINS - 1.0).to(tl.int32)
+        b_count += tl.histogram(b_bin, NUM_BINS, mask=m)
+    b_middle = top - (o_bin.to(tl.float32) + 0.5) / scale
+    b_guess = b_count.to(tl.float32) * tl.where(by_mass, weight_of(b_middle, largest, slope) * 1099511627776.0, 1.0)
+    i_bin = tl.sum((tl.cumsum(b_guess, axis=0) < needed.to(tl.float32)).to(tl.int32), axis=0)
+    upper = tl.where(i_bin > 1, top - (i_bin - 1).to(tl.float32) / scale, float("inf"))
+    lower = tl.where(i_bin < NUM_BINS - 2, top - (i_bin + 2).to(tl.float32) / scale, float("-inf"))
+    b_above, b_inside, b_below = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
+    num_few = tl.zeros([], tl.int32)
+    for start in range(0, num_listed, BLOCK):
+        b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
+        m = m & (key_of(b_logit, b_id) >= floor)
+        b_amount = tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
+        m_inside = m & (b_logit < upper) & (b_logit >= lower)
+        b_above += tl.where(b_logit >= upper, b_amount, 0)
+        b_inside += tl.where(m_inside, b_amount, 0)
+        b_below += tl.where(b_logit < lower, b_amount, 0)
+        b_place = num_few + tl.cumsum(m_inside.to(tl.int32), axis=0) - 1
+        tl.store(p_few + b_place, b_id, mask=m_inside & (b_place < SIZE))
+        num_few += tl.sum(m_inside.to(tl.int32), axis=0)
+    above, inside, below = tl.reduce((b_above, b_inside, b_below), 0, _add_three)
+    tl.debug_barrier()
+    return num_few, above, inside, above + inside + below
 
 
 @triton.jit
@@ -220,7 +234,7 @@ def cut_kernel(
     p_records,  # [R, RECORD] fp32
     p_firm,  # [R] int64: the key, with noise, of a token that should be kept
     p_counts,  # [R] int64: open tokens, and rivals × 2^32
-    p_open,  # [R, LIST_SIZE] int32
+    p_open,  # [R, LIST_SIZE + SMALL] int32
     p_rivals,  # [R, LIST_SIZE] int32
     p_found,  # [R, num_sifts, 2] int64: masses
     p_rows,
@@ -240,12 +254,14 @@ def cut_kernel(
     BLOCK: tl.constexpr,
     NOISE_BLOCK: tl.constexpr,
     LIST_SIZE: tl.constexpr,
+    NUM_BINS: tl.constexpr,
     RECORD: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
-    p_row, p_list, p_rival = p_logits + i_row * stride, p_open + i_row * LIST_SIZE, p_rivals + i_row * LIST_SIZE
+    p_row = p_logits + i_row * stride
+    p_list, p_rival = p_open + i_row * (LIST_SIZE + SMALL), p_rivals + i_row * LIST_SIZE
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_sifts
     wait()
@@ -264,80 +280,66 @@ def cut_kernel(
         floor = tl.full([], NOTHING, tl.int64)
         everything = tl.full([], -0x80000000, tl.int64)
         is_whole = num_open > LIST_SIZE
-        is_small = num_open <= SMALL
         total, certain = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
         if needs_mass:
             p_place = p_found + (i_row * num_sifts + o_chunk) * 2
             total = tl.sum(tl.load(p_place, mask=m_chunk, other=0), axis=0)
             certain = tl.sum(tl.load(p_place + 1, mask=m_chunk, other=0), axis=0)
-        if (not is_small) & (not is_whole) & (has_k != has_p) & (lo > float("-inf")):
-            needed = tl.where(has_k, top_k, needed_mass(top_p, total))
-            from_lo, to_hi = lo, tl.load(p_record + 1)
-            for _ in range(6):  # more is of no use where many are equal
-                if num_open > SMALL:
-                    num_open, more, listed, from_lo, to_hi = _narrow(
-                        p_row, p_list, num_open, from_lo, to_hi, largest, slope, least, needed - certain, has_p, BLOCK
-                    )
-                    is_whole |= (certain >= needed) | (certain + listed < needed)
-                    certain += more
-            is_small = num_open <= SMALL
-        if is_small & (not is_whole) & (has_k | has_p):
-            b_id, b_logit, m = _listed(p_row, p_list, False, num_open, tl.arange(0, SMALL), least)
-            b_high = monotonic(b_logit)
-            if has_k:
-                num_kept = tl.sum(m.to(tl.int64), axis=0)
-                is_whole = _lacks(certain + num_kept, top_k, lo, least)
-                if certain + num_kept > top_k:
-                    floor = _cut_block(b_high, b_id, m.to(tl.int64), m, num_kept, top_k - certain, vocab_size)
-                    m = m & (key_of(b_logit, b_id) >= floor)
-            if has_p:
-                b_mass = tl.where(m, mass_of(b_logit, largest, slope), 0)
-                listed = tl.sum(b_mass, axis=0)
-                if has_k:
-                    total = listed
-                needed = needed_mass(top_p, total) - certain
-                if total > 0:
-                    is_whole |= (needed <= 0) | (listed < needed)
-                    if (needed > 0) & (listed >= needed):
-                        floor = tl.maximum(floor, _cut_block(b_high, b_id, b_mass, m, listed, needed, vocab_size))
-        if ~is_small:
-            num_open = tl.minimum(num_open, LIST_SIZE)
-            listed = _reached(
-                p_row, p_list, False, num_open, largest, slope, least, floor, everything, has_p & ~has_k, BLOCK
-            )
-            if has_k:
-                is_whole |= _lacks(certain + listed, top_k, lo, least)
-            elif has_p:
-                needed = needed_mass(top_p, total)
-                is_whole |= ((certain >= needed) | (certain + listed < needed)) & (total > 0)
-        if is_whole:
-            num_open = vocab_size
-            certain = tl.zeros([], tl.int64)
-            floor = tl.full([], NOTHING, tl.int64)
         for phase in range(2):  # top_k, then top_p
             by_mass = phase == 1
-            if (is_whole | ~is_small) & tl.where(by_mass, has_p, has_k):
-                got = _reached(
-                    p_row, p_list, is_whole, num_open, largest, slope, least, floor, everything, by_mass, BLOCK
-                )
-                if has_k:
-                    total = got
-                needed = tl.where(by_mass, needed_mass(top_p, total), top_k) - certain
-                if got >= needed:
-                    floor = _cut(
+            if tl.where(by_mass, has_p, has_k) & (not is_whole):
+                if by_mass & has_k:
+                    total = _reached(
+                        p_row, p_list, False, num_open, largest, slope, least, floor, everything, by_mass, BLOCK
+                    )
+                needed = tl.where(by_mass, needed_mass(top_p, total) - certain, top_k)
+                num_few, place, above, listed = num_open, 0, tl.zeros([], tl.int64), tl.zeros([], tl.int64)
+                if num_open > SMALL:
+                    num_few, above, inside, listed = _focus(
                         p_row,
                         p_list,
-                        is_whole,
+                        p_list + LIST_SIZE,
                         num_open,
+                        lo,
+                        tl.load(p_record + 1),
                         largest,
                         slope,
                         least,
                         floor,
                         needed,
-                        vocab_size,
                         by_mass,
+                        SMALL,
                         BLOCK,
+                        NUM_BINS,
                     )
+                    place = LIST_SIZE
+                b_id, b_logit, m = _listed(p_row, p_list + place, False, num_few, tl.arange(0, SMALL), least)
+                m = m & (key_of(b_logit, b_id) >= floor)
+                b_amount = tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
+                inside = tl.sum(b_amount, axis=0)
+                if num_open <= SMALL:
+                    listed = inside
+                if by_mass:
+                    is_whole = (total > 0) & ((needed <= 0) | (listed < needed))
+                else:
+                    is_whole = _lacks(listed, top_k, lo, least)
+                if (not is_whole) & (needed > 0) & (listed >= needed):
+                    is_whole = (num_few > SMALL) | (above >= needed) | (above + inside < needed)
+                    if not is_whole:
+                        floor = _cut_block(monotonic(b_logit), b_id, b_amount, m, inside, needed - above, vocab_size)
+        if is_whole:
+            num_open = vocab_size
+            floor = tl.full([], NOTHING, tl.int64)
+            for phase in range(2):
+                by_mass = phase == 1
+                if tl.where(by_mass, has_p, has_k):
+                    got = _reached(p_row, p_list, True, num_open, largest, slope, least, floor, everything, by_mass, BLOCK)
+                    total = got
+                    needed = tl.where(by_mass, needed_mass(top_p, total), top_k)
+                    if got >= needed:
+                        floor = _cut(
+                            p_row, p_list, True, num_open, largest, slope, least, floor, needed, vocab_size, by_mass, BLOCK
+                        )
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         # rivals are all that may be better than the firm token, as long as that is kept; or all tokens from lo on
         chosen = tl.full([], NOTHING, tl.int64)

@@ -23,10 +23,13 @@ __all__ = ["argmax", "choose", "draft_choose", "hash_rows", "logprobs", "process
 
 _FEW_ROWS = 32
 
+_TILE = 512
+"""Logits that a warp looks at a time."""
+
 
 def chunk_size(num_rows: int) -> int:
-    """Logits of a CTA; those of few rows are spread over more of them."""
-    return 1024 if num_rows <= _FEW_ROWS else 4096
+    """Logits of a CTA, which is one warp; those of few rows are spread over more of them."""
+    return 2 * _TILE if num_rows <= _FEW_ROWS else 8 * _TILE
 
 
 def argmax(values: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ def _chunk_maxima(values: Tensor, rows: Tensor | None, temperature: Tensor | Non
     shape = (num_rows, triton.cdiv(vocab_size, chunk))
     keys = torch.empty(shape, dtype=torch.int64, device=values.device)
     sums = None if rows is None else torch.empty(*shape, 2, dtype=torch.float32, device=values.device)
-    _maximum_kernel[shape](
+    _maximum_kernel[shape[::-1]](
         values,
         keys,
         keys if sums is None else sums,
@@ -94,9 +97,10 @@ def _chunk_maxima(values: Tensor, rows: Tensor | None, temperature: Tensor | Non
         values if temperature is None else temperature,
         vocab_size,
         values.stride(0),
-        CHUNK=chunk,
+        STEPS=chunk // _TILE,
+        TILE=_TILE,
         WITH_SUMS=sums is not None,
-        num_warps=4,
+        num_warps=1,
         launch_pdl=True,
     )
     return keys, sums
@@ -111,30 +115,45 @@ def _maximum_kernel(
     p_temperature,  # [N] fp32
     vocab_size,
     stride,
-    CHUNK: tl.constexpr,
+    STEPS: tl.constexpr,
+    TILE: tl.constexpr,
     WITH_SUMS: tl.constexpr,
 ):
     """With sums it begins beside the kernel before it, which waited for the logits, and ends behind it."""
     launch_dependents()
-    i_row, i_chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    # a lane has four neighbours of each tile
-    o_tile, o_lane, o_four = tl.arange(0, CHUNK // 512), tl.arange(0, 128), tl.arange(0, 4)
-    o = (o_tile[:, None, None] * 128 + o_lane[None, :, None]) * 4 + o_four[None, None, :]
-    o_id = i_chunk * CHUNK + o
-    i_place = i_row * tl.num_programs(1) + i_chunk
+    i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    i_place = i_row * tl.num_programs(0) + i_chunk
+    o_lane = tl.arange(0, 32)
+    # a lane has four neighbours eight times
+    o = (tl.arange(0, TILE // 128)[:, None, None] * 32 + o_lane[None, :, None]) * 4 + tl.arange(0, 4)[None, None, :]
+    first = i_chunk * (STEPS * TILE)
+    b_best, b_sum = tl.full([32], float("-inf"), tl.float32), tl.zeros([32], tl.float32)
+    b_anchor = tl.full([32], -1e38, tl.float32)
+    b_id = first + o_lane * 4
+    slope = 1.0
     if not WITH_SUMS:
         wait()
-    b = tl.load(p_values + i_row * stride + o_id, mask=o_id < vocab_size, other=float("-inf"))
-    best = finite(tl.max(tl.max(tl.max(b, axis=2), axis=0), axis=0))  # a NaN is no maximum
-    i_best = tl.min(tl.min(tl.min(tl.where(b >= best, o_id, 0x7FFFFFFF), axis=2), axis=0), axis=0)
-    tl.store(p_keys + i_place, key_of(best, tl.where(best == float("-inf"), i_chunk * CHUNK, i_best)))
     if WITH_SUMS:
         temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
         slope = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.0)
-        anchor = tl.maximum(best, -1e38)
-        b_weight = rough_exp2(tl.minimum(b * slope - anchor * slope, 0.0))
+    for step in range(STEPS):
+        o_id = first + step * TILE + o
+        b = finite(tl.load(p_values + i_row * stride + o_id, mask=o_id < vocab_size, other=float("-inf")))
+        b_top = tl.max(tl.max(b, axis=2), axis=0)
+        b_first = tl.min(tl.min(tl.where(b == b_top[None, :, None], o_id, 0x7FFFFFFF), axis=2), axis=0)
+        b_id = tl.where(b_top > b_best, b_first, b_id)
+        b_best = tl.maximum(b_best, b_top)
+        if WITH_SUMS:
+            b_old = b_anchor
+            b_anchor = tl.maximum(b_anchor, b_top)
+            b_weight = rough_exp2((b - b_anchor[None, :, None]) * slope)
+            b_sum = b_sum * rough_exp2((b_old - b_anchor) * slope) + tl.sum(tl.sum(b_weight, axis=2), axis=0)
+    best = tl.max(b_best, axis=0)
+    tl.store(p_keys + i_place, key_of(best, tl.min(tl.where(b_best == best, b_id, 0x7FFFFFFF), axis=0)))
+    if WITH_SUMS:
+        anchor = tl.max(b_anchor, axis=0)
         tl.store(p_sums + i_place * 2, anchor)
-        tl.store(p_sums + i_place * 2 + 1, tl.sum(tl.sum(tl.sum(b_weight, axis=2), axis=0), axis=0))
+        tl.store(p_sums + i_place * 2 + 1, tl.sum(b_sum * rough_exp2((b_anchor - anchor) * slope), axis=0))
         wait()
 
 

@@ -1,7 +1,7 @@
 """The second reading of a row: masses are added, and the few tokens that matter are listed.
 
 Open tokens lie inside the bracket, where the row will be cut. Rivals are tokens above its lower end that may be chosen:
-all of them, or, where they are many, those whose random word says that they may be better than the firm token.
+all of them, or, where they are many, tokens whose random word says that they may be better than the firm token.
 
     | certain .............. | open ...... cut .... | dropped ......... |    tokens in order
                              hi                     lo
@@ -16,14 +16,19 @@ from outrider.kernels.mass import OFFSET, joined_mass, split_mass, weight_of
 from outrider.kernels.native import launch_dependents, lowest_bit, num_bits, rough_exp2, rough_log2, wait
 from outrider.kernels.noise import bits_by_group
 
-TILE = 512
-MAX_TILES = 8
-"""A lane has four neighbouring tokens of each tile, and a bit for each of them."""
+TILE = 128
+TILES = 8
+"""A lane of the one warp has four neighbouring tokens of each tile, and a bit for each of them."""
 
 
 @triton.jit
-def _add_and_max(a, b, c, d, e, f, g, h, i, j):
-    return a + f, b + g, c + h, tl.maximum(d, i), tl.maximum(e, j)
+def _add_and_max(a, b, c, d, e, f):
+    return a + d, tl.maximum(b, e), tl.maximum(c, f)
+
+
+@triton.jit
+def _add_two(a, b, c, d):
+    return a + c, b + d
 
 
 @triton.jit
@@ -49,7 +54,7 @@ def sift_kernel(
     p_logits,
     p_records,  # [R, RECORD] fp32
     p_counts,  # [R] int64: open tokens, and rivals × 2^32
-    p_open,  # [R, LIST_SIZE] int32, ids in any order
+    p_open,  # [R, OPEN_STRIDE] int32, of which LIST_SIZE ids in any order
     p_rivals,  # [R, LIST_SIZE] int32, ids in any order
     p_found,  # [R, num_sifts, 2] int64: mass that min_p keeps, and of certain tokens
     p_rows,
@@ -58,79 +63,79 @@ def sift_kernel(
     p_positions,
     stride,
     vocab_size,
+    STEPS: tl.constexpr,
     TILES: tl.constexpr,
     TILE: tl.constexpr,
     LIST_SIZE: tl.constexpr,
+    OPEN_STRIDE: tl.constexpr,
     RECORD: tl.constexpr,
 ):
     """What the first reading read last is read first, for it may still be in the L2."""
     launch_dependents()
-    i_row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
-    i_chunk = tl.num_programs(1) - 1 - tl.program_id(1)
+    i_row = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
+    i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)
     p_record = p_records + i_row * RECORD
-    first = i_chunk * (TILES * TILE)
     o_lane, o_four = tl.arange(0, TILE // 4), tl.arange(0, 4)
     o = o_lane[:, None] * 4 + o_four[None, :]
-    # the logits are older than the kernel before this one
-    tiles = ()
-    for i in tl.static_range(TILES):
-        o_id = first + i * TILE + o
-        tiles = tiles + (tl.load(p_logits + i_row * stride + o_id, mask=o_id < vocab_size, other=float("nan")),)
     wait()
     slope = tl.load(p_record + 4)
     if slope > 0:
         lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
-        bound, needs_mass, is_noisy = tl.load(p_record + 5), tl.load(p_record + 6) > 0, tl.load(p_record + 7) > 0
+        needs_mass, is_noisy = tl.load(p_record + 6) > 0, tl.load(p_record + 7) > 0
         has_certain = hi < float("inf")
-        b_above, b_certain = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
-        for i in tl.static_range(TILES):  # NaN passes no comparison
-            b_above |= tl.sum(tl.where(tiles[i] >= lo, _bits(i, o_four), 0), axis=1)
-        if has_certain:
-            for i in tl.static_range(TILES):
-                b_certain |= tl.sum(tl.where(tiles[i] >= hi, _bits(i, o_four), 0), axis=1)
+        i_table = tl.load(p_rows + i_row)
+        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+        # weight × bound of noise as one power of two, and a little more for the rounding of its exponent
+        offset = tl.where(largest == float("-inf"), 0.0, largest) * slope
+        offset = tl.abs(offset) * 4e-7 + rough_log2(tl.load(p_record + 5)) + 0.0001 - offset
         b_total, b_sure = tl.zeros([TILE // 4], tl.int64), tl.zeros([TILE // 4], tl.int64)
-        if needs_mass:
-            # in two halves of 20 bits, whose sums over a lane fit an int32
-            b_sum, b_sum_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
-            b_high, b_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+        for step in range(STEPS):
+            first = (i_chunk * STEPS + step) * (TILES * TILE)
+            tiles = ()
             for i in tl.static_range(TILES):
-                b_weight = weight_of(tl.where(tiles[i] >= least, tiles[i], float("-inf")), largest, slope)
-                b_mass, b_mass_low = split_mass(b_weight)
-                b_sum += tl.sum(b_mass, axis=1)
-                b_sum_low += tl.sum(b_mass_low, axis=1)
+                o_id = first + i * TILE + o
+                tiles = tiles + (tl.load(p_logits + i_row * stride + o_id, mask=o_id < vocab_size, other=float("nan")),)
+            b_open, b_rival = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+            for i in tl.static_range(TILES):  # NaN passes no comparison
+                b_open |= tl.sum(tl.where((tiles[i] >= lo) & (tiles[i] < hi), _bits(i, o_four), 0), axis=1)
+            if needs_mass:
+                # in two halves of 20 bits, whose sums over a lane fit an int32
+                b_sum, b_sum_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+                b_high, b_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+                for i in tl.static_range(TILES):
+                    b_weight = weight_of(tl.where(tiles[i] >= least, tiles[i], float("-inf")), largest, slope)
+                    b_mass, b_mass_low = split_mass(b_weight)
+                    b_sum += tl.sum(b_mass, axis=1)
+                    b_sum_low += tl.sum(b_mass_low, axis=1)
+                    if has_certain:
+                        b_high += tl.sum(tl.where(tiles[i] >= hi, b_mass, OFFSET), axis=1)
+                        b_low += tl.sum(tl.where(tiles[i] >= hi, b_mass_low, OFFSET), axis=1)
+                b_total += joined_mass(b_sum, b_sum_low, TILES * 4)
                 if has_certain:
-                    b_high += tl.sum(tl.where(tiles[i] >= hi, b_mass, OFFSET), axis=1)
-                    b_low += tl.sum(tl.where(tiles[i] >= hi, b_mass_low, OFFSET), axis=1)
-            b_total = joined_mass(b_sum, b_sum_low, TILES * 4)
-            if has_certain:
-                b_sure = joined_mass(b_high, b_low, TILES * 4)
-        b_rival = b_above
-        if is_noisy:
-            i_table = tl.load(p_rows + i_row)
-            seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
-            # weight × bound as one power of two, and a little more for the rounding of its exponent
-            offset = tl.where(largest == float("-inf"), 0.0, largest) * slope
-            offset = tl.abs(offset) * 4e-7 + rough_log2(bound) + 0.0001 - offset
-            b_rival = tl.zeros([TILE // 4], tl.int32)
-            for i in tl.static_range(TILES):
-                b_words = bits_by_group(seed, choice, position, (first + i * TILE) // 4 + o_lane)
-                b_limit = rough_exp2(tiles[i] * slope + offset) + 8388608.0
-                m_rival = (b_words >> 9).to(tl.int32) + 0x4B000000 <= b_limit.to(tl.int32, bitcast=True)  # bits of 2^23
-                b_rival |= tl.sum(tl.where(m_rival, _bits(i, o_four), 0), axis=1)
-            b_rival &= b_above
-        b_open = b_above & ~b_certain
-        b_num_open, b_num_rival = num_bits(b_open), num_bits(b_rival)
-        b_num = b_num_open + (b_num_rival << 16)
-        total, sure, num, most_open, most_rival = tl.reduce(
-            (b_total, b_sure, b_num, b_num_open, b_num_rival), 0, _add_and_max
-        )
-        p_place = p_found + (i_row * tl.num_programs(1) + i_chunk) * 2
-        tl.store(p_place, total)
-        tl.store(p_place + 1, sure)
-        if num > 0:
-            b_before = tl.cumsum(b_num, axis=0) - b_num
-            start = tl.atomic_add(p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32))
-            b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
-            _store_ids(p_open + i_row * LIST_SIZE, b_open, b_place, most_open, first, TILE, LIST_SIZE)
-            b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
-            _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, most_rival, first, TILE, LIST_SIZE)
+                    b_sure += joined_mass(b_high, b_low, TILES * 4)
+            if is_noisy:
+                for i in tl.static_range(TILES):
+                    b_words = bits_by_group(seed, choice, position, (first + i * TILE) // 4 + o_lane)
+                    b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
+                    m_rival = b_number <= rough_exp2(tiles[i] * slope + offset) + 8388608.0
+                    b_rival |= tl.sum(tl.where(m_rival, _bits(i, o_four), 0), axis=1)
+            else:
+                for i in tl.static_range(TILES):
+                    b_rival |= tl.sum(tl.where(tiles[i] >= lo, _bits(i, o_four), 0), axis=1)
+            b_num_open, b_num_rival = num_bits(b_open), num_bits(b_rival)
+            b_num = b_num_open + (b_num_rival << 16)
+            num, most_open, most_rival = tl.reduce((b_num, b_num_open, b_num_rival), 0, _add_and_max)
+            if num > 0:
+                b_before = tl.cumsum(b_num, axis=0) - b_num
+                start = tl.atomic_add(
+                    p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32), sem="relaxed"
+                )
+                b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
+                _store_ids(p_open + i_row * OPEN_STRIDE, b_open, b_place, most_open, first, TILE, LIST_SIZE)
+                b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
+                _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, most_rival, first, TILE, LIST_SIZE)
+        if needs_mass:
+            total, sure = tl.reduce((b_total, b_sure), 0, _add_two)
+            p_place = p_found + (i_row * tl.num_programs(0) + i_chunk) * 2
+            tl.store(p_place, total)
+            tl.store(p_place + 1, sure)

@@ -19,18 +19,19 @@ from torch import Tensor
 
 from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, bracket_kernel, sample_kernel
 from outrider.kernels.cut import cut_kernel
-from outrider.kernels.sift import MAX_TILES, TILE, sift_kernel
+from outrider.kernels.sift import TILE, TILES, sift_kernel
 
 _MAX_CHUNKS = 512
 _LIST_SIZE = 16384
-_SMALL_LIST = 4096
-_LIST_BLOCK = 4096
-_NOISE_BLOCK = 1024
+_SMALL_LIST = 1024
+_LIST_BLOCK = 2048
+_NOISE_BLOCK = 2048
 
 _QUIET = 12288
 """Rows of which fewer tokens lie above the bracket take noise for all of these, and for no other token."""
 
 _FEW_ROWS = 32
+_STEPS = 4
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -99,10 +100,10 @@ def choose_random(
     out = scratch(num_rows)
     records = scratch(num_rows, RECORD, dtype=torch.float32)
     counts = scratch(num_rows)
-    listed = scratch(num_rows, _LIST_SIZE, dtype=torch.int32)
+    listed = scratch(num_rows, _LIST_SIZE + _SMALL_LIST, dtype=torch.int32)
     rivals = scratch(num_rows, _LIST_SIZE, dtype=torch.int32)
-    tiles = 1 if num_rows <= _FEW_ROWS else MAX_TILES
-    num_sifts = triton.cdiv(vocab_size, tiles * TILE)
+    steps = 1 if num_rows <= _FEW_ROWS else _STEPS
+    num_sifts = triton.cdiv(vocab_size, steps * TILES * TILE)
     found = scratch(num_rows, num_sifts, 2)
     temperature, top_k, top_p, min_p, seeds, choices = columns
     limits = (rows, temperature, top_k, top_p, min_p)
@@ -127,7 +128,7 @@ def choose_random(
         num_warps=1,
         launch_pdl=True,
     )
-    sift_kernel[(num_rows, num_sifts)](
+    sift_kernel[(num_sifts, num_rows)](
         logits,
         records,
         counts,
@@ -138,11 +139,13 @@ def choose_random(
         *keyed_by,
         logits.stride(0),
         vocab_size,
-        TILES=tiles,
+        STEPS=steps,
+        TILES=TILES,
         TILE=TILE,
         LIST_SIZE=_LIST_SIZE,
+        OPEN_STRIDE=_LIST_SIZE + _SMALL_LIST,
         RECORD=RECORD,
-        num_warps=4,
+        num_warps=1,
         maxnreg=96,
         launch_pdl=True,
     )
@@ -164,6 +167,7 @@ def choose_random(
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
         LIST_SIZE=_LIST_SIZE,
+        NUM_BINS=NUM_BINS,
         RECORD=RECORD,
         CHUNKS=_MAX_CHUNKS,
         num_warps=8,
