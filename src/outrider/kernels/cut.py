@@ -101,64 +101,17 @@ def _cut(
 
 
 @triton.jit
-def _add_and_bound(a, b, c, d, e, f, g, h, i, j, k, m):
-    return a + g, b + h, tl.minimum(c, i), tl.minimum(d, j), tl.maximum(e, k), tl.maximum(f, m)
-
-
-@triton.jit
-def _cut_block(b_high, b_id, b_amount, m, reached, needed, vocab_size):
-    """The same for one block of tokens `m` with monotonic logits b_high, which stays in registers.
-
-    `reached` is the amount of all. Amounts grow about evenly between two logits, so where they reach `needed` is guessed
-    by a straight line; a little above the guess and a little below it they are summed, and what is left lies between the
-    next tokens.
-    """
-    low = tl.min(tl.where(m, b_high, 0x7FFFFFFF), axis=0).to(tl.int64)  # reached here
-    high = tl.max(tl.where(m, b_high, -0x80000000), axis=0).to(tl.int64)  # maybe not here
-    above = tl.zeros([], tl.int64)  # amount of the logits that are larger than `high`
-    margin = tl.full([], 0.06, tl.float32)
-    while low < high:
-        share = (needed - above).to(tl.float32) / (reached - above).to(tl.float32)
-        highest = value_of(high.to(tl.int32))
-        width = highest - value_of(low.to(tl.int32))
-        upper = monotonic(highest - tl.maximum(share - margin, 0.0) * width + 0.0).to(tl.int64)
-        lower = monotonic(highest - tl.minimum(share + margin, 1.0) * width + 0.0).to(tl.int64)
-        lower = tl.minimum(tl.maximum(lower, low + 1), high)
-        upper = tl.minimum(tl.maximum(upper, lower), high)
-        m_upper, m_lower = m & (b_high >= upper.to(tl.int32)), m & (b_high >= lower.to(tl.int32))
-        got_upper, got_lower, from_upper, from_lower, below_upper, below_lower = tl.reduce(
-            (
-                tl.where(m_upper, b_amount, 0),
-                tl.where(m_lower, b_amount, 0),
-                tl.where(m_upper, b_high, 0x7FFFFFFF),
-                tl.where(m_lower, b_high, 0x7FFFFFFF),
-                tl.where(m & ~m_upper, b_high, -0x80000000),
-                tl.where(m & ~m_lower, b_high, -0x80000000),
-            ),
-            0,
-            _add_and_bound,
-        )
-        if got_upper >= needed:
-            low, reached = from_upper.to(tl.int64), got_upper
-        elif got_lower >= needed:
-            low, reached = from_lower.to(tl.int64), got_lower
-            high, above = below_upper.to(tl.int64), got_upper
-        else:
-            high, above = below_lower.to(tl.int64), got_lower
-        margin = tl.minimum(margin * 1.5, 0.25)
-    m_tied = m & (b_high == low.to(tl.int32))
-    each = tl.maximum(tl.max(tl.where(m_tied, b_amount, 0), axis=0), 1)
-    missing = (needed - above + each - 1) // each
-    first, last = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + (vocab_size - 1)
-    if tl.sum(m_tied.to(tl.int32), axis=0) <= missing:
-        first = last
-    while first < last:
-        middle_id = first + ((last - first) >> 1)
-        if tl.sum((m_tied & (b_id <= middle_id)).to(tl.int32), axis=0) >= missing:
-            last = middle_id
-        else:
-            first = middle_id + 1
-    return (low << 32) | (0xFFFFFFFF - first.to(tl.int64))
+def _cut_few(p_logits, p_list, num_listed, largest, slope, least, floor, needed, by_mass, FEW: tl.constexpr):
+    """The same for at most FEW tokens, by comparing each with each: NOTHING if they do not reach `needed`."""
+    o = tl.arange(0, FEW)
+    b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, o[:, None], least)
+    b_key = tl.where(m, key_of(b_logit, b_id), NOTHING)
+    b_other, b_logit, m = _listed(p_logits, p_list, False, num_listed, o[None, :], least)
+    b_other = key_of(b_logit, b_other)
+    b_amount = tl.where(m & (b_other >= floor), _amount(b_logit, largest, slope, by_mass), 0)
+    b_got = tl.sum(tl.where(b_other >= b_key, b_amount, 0), axis=1)
+    b_key = tl.max(b_key, axis=1)
+    return tl.max(tl.where((b_key >= floor) & (b_got >= needed), b_key, NOTHING), axis=0)
 
 
 @triton.jit
@@ -172,25 +125,24 @@ def _focus(
     p_list,
     p_few,  # ids that are kept
     num_listed,
-    lo,
-    hi,
+    top,
+    bottom,
     largest,
     slope,
     least,
     floor,
     needed,
     by_mass,
-    SIZE: tl.constexpr,
+    FEW: tl.constexpr,
     BLOCK: tl.constexpr,
     NUM_BINS: tl.constexpr,
 ):
-    """Of a long list, the few tokens around the place where `needed` is reached, guessed from a histogram.
+    """Of a list, the few tokens around the place where `needed` is reached, guessed from a histogram of [bottom, top].
 
-    Returns their number, and three exact amounts: of those above them, of them, of the whole list.
+    Returns their number, exact amounts of those above them, of them and of those below them, and their upper and lower
+    bounds.
     """
     o_bin = tl.arange(0, NUM_BINS)
-    top = tl.minimum(hi, largest)
-    bottom = tl.maximum(lo, top - 64.0 / slope)
     scale = NUM_BINS / tl.maximum(top - bottom, 1e-30)
     b_count = tl.zeros([NUM_BINS], tl.int32)
     for start in range(0, num_listed, BLOCK):
@@ -214,11 +166,11 @@ def _focus(
         b_inside += tl.where(m_inside, b_amount, 0)
         b_below += tl.where(b_logit < lower, b_amount, 0)
         b_place = num_few + tl.cumsum(m_inside.to(tl.int32), axis=0) - 1
-        tl.store(p_few + b_place, b_id, mask=m_inside & (b_place < SIZE))
+        tl.store(p_few + b_place, b_id, mask=m_inside & (b_place < FEW))
         num_few += tl.sum(m_inside.to(tl.int32), axis=0)
     above, inside, below = tl.reduce((b_above, b_inside, b_below), 0, _add_three)
     tl.debug_barrier()
-    return num_few, above, inside, above + inside + below
+    return num_few, above, inside, below, upper, lower
 
 
 @triton.jit
@@ -234,7 +186,7 @@ def cut_kernel(
     p_records,  # [R, RECORD] fp32
     p_firm,  # [R] int64: the key, with noise, of a token that should be kept
     p_counts,  # [R] int64: open tokens, and rivals × 2^32
-    p_open,  # [R, LIST_SIZE + SMALL] int32
+    p_open,  # [R, LIST_SIZE + FEW] int32
     p_rivals,  # [R, LIST_SIZE] int32
     p_found,  # [R, num_sifts, 2] int64: masses
     p_rows,
@@ -250,7 +202,7 @@ def cut_kernel(
     vocab_size,
     num_chunks,
     num_sifts,
-    SMALL: tl.constexpr,
+    FEW: tl.constexpr,
     BLOCK: tl.constexpr,
     NOISE_BLOCK: tl.constexpr,
     LIST_SIZE: tl.constexpr,
@@ -261,7 +213,7 @@ def cut_kernel(
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     p_row = p_logits + i_row * stride
-    p_list, p_rival = p_open + i_row * (LIST_SIZE + SMALL), p_rivals + i_row * LIST_SIZE
+    p_list, p_rival = p_open + i_row * (LIST_SIZE + FEW), p_rivals + i_row * LIST_SIZE
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_sifts
     wait()
@@ -278,7 +230,7 @@ def cut_kernel(
         top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
         has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
         floor = tl.full([], NOTHING, tl.int64)
-        everything = tl.full([], -0x80000000, tl.int64)
+        everything, none = tl.full([], -0x80000000, tl.int64), tl.zeros([], tl.int64)
         is_whole = num_open > LIST_SIZE
         total, certain = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
         if needs_mass:
@@ -293,40 +245,57 @@ def cut_kernel(
                         p_row, p_list, False, num_open, largest, slope, least, floor, everything, by_mass, BLOCK
                     )
                 needed = tl.where(by_mass, needed_mass(top_p, total) - certain, top_k)
-                num_few, place, above, listed = num_open, 0, tl.zeros([], tl.int64), tl.zeros([], tl.int64)
-                if num_open > SMALL:
-                    num_few, above, inside, listed = _focus(
-                        p_row,
-                        p_list,
-                        p_list + LIST_SIZE,
-                        num_open,
-                        lo,
-                        tl.load(p_record + 1),
-                        largest,
-                        slope,
-                        least,
-                        floor,
-                        needed,
-                        by_mass,
-                        SMALL,
-                        BLOCK,
-                        NUM_BINS,
+                num_few, above, inside, below, place = num_open, none, none, none, 0
+                if num_open <= FEW:
+                    inside = _reached(
+                        p_row, p_list, False, num_open, largest, slope, least, floor, everything, by_mass, FEW
                     )
-                    place = LIST_SIZE
-                b_id, b_logit, m = _listed(p_row, p_list + place, False, num_few, tl.arange(0, SMALL), least)
-                m = m & (key_of(b_logit, b_id) >= floor)
-                b_amount = tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
-                inside = tl.sum(b_amount, axis=0)
-                if num_open <= SMALL:
-                    listed = inside
-                if by_mass:
-                    is_whole = (total > 0) & ((needed <= 0) | (listed < needed))
                 else:
-                    is_whole = _lacks(listed, top_k, lo, least)
-                if (not is_whole) & (needed > 0) & (listed >= needed):
-                    is_whole = (num_few > SMALL) | (above >= needed) | (above + inside < needed)
-                    if not is_whole:
-                        floor = _cut_block(monotonic(b_logit), b_id, b_amount, m, inside, needed - above, vocab_size)
+                    place = LIST_SIZE
+                    top = tl.minimum(tl.load(p_record + 1), largest)
+                    bottom = tl.maximum(lo, top - 92.0 / slope)
+                    num_tries = 0
+                    while num_tries < 6:
+                        num_few, above, inside, below, upper, lower = _focus(
+                            p_row,
+                            p_list,
+                            p_list + LIST_SIZE,
+                            num_open,
+                            top,
+                            bottom,
+                            largest,
+                            slope,
+                            least,
+                            floor,
+                            needed,
+                            by_mass,
+                            FEW,
+                            BLOCK,
+                            NUM_BINS,
+                        )
+                        num_tries += 1
+                        if above >= needed:
+                            bottom = upper
+                        elif above + inside < needed:
+                            top = tl.minimum(lower, top)
+                        elif num_few > FEW:
+                            top, bottom = tl.minimum(upper, top), tl.maximum(lower, bottom)
+                        else:
+                            num_tries = 8
+                if by_mass:
+                    is_whole = (total > 0) & ((needed <= 0) | (above + inside + below < needed))
+                else:
+                    is_whole = _lacks(above + inside + below, top_k, lo, least)
+                if (not is_whole) & (needed > 0) & (above + inside + below >= needed):
+                    if (num_few <= FEW) & (above < needed) & (above + inside >= needed):
+                        cut = _cut_few(
+                            p_row, p_list + place, num_few, largest, slope, least, floor, needed - above, by_mass, FEW
+                        )
+                    else:  # many are equal
+                        cut = _cut(
+                            p_row, p_list, False, num_open, largest, slope, least, floor, needed, vocab_size, by_mass, BLOCK
+                        )
+                    floor = tl.maximum(floor, cut)
         if is_whole:
             num_open = vocab_size
             floor = tl.full([], NOTHING, tl.int64)
@@ -351,11 +320,15 @@ def cut_kernel(
         if is_whole:
             num_rivals = vocab_size
             chosen = tl.full([], NOTHING, tl.int64)
+        o = tl.arange(0, NOISE_BLOCK)
+        b_id, b_logit, m = _listed(p_row, p_rival, is_whole, num_rivals, o, least)
         for start in range(0, num_rivals, NOISE_BLOCK):
-            b_id, b_logit, m = _listed(p_row, p_rival, is_whole, num_rivals, start + tl.arange(0, NOISE_BLOCK), least)
+            o += NOISE_BLOCK
+            b_next, b_next_logit, m_next = _listed(p_row, p_rival, is_whole, num_rivals, o, least)
             m = m & (key_of(b_logit, b_id) >= floor)
             b_noisy = scaled(b_logit, largest, temperature) + gumbel_of_ids(seed, choice, position, b_id)
             chosen = tl.maximum(chosen, tl.max(tl.where(m, key_of(b_noisy, b_id), NOTHING), axis=0))
+            b_id, b_logit, m = b_next, b_next_logit, m_next
         # nothing is left where min_p is above 1
         best = tl.where(chosen == NOTHING, best, chosen)
     tl.store(p_out + i_row, id_of(best))

@@ -89,6 +89,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             K_PAD=triton.next_power_of_2(top_k),
             E=num_experts,
             E_PAD=triton.next_power_of_2(num_experts),
+            LOG_E_PAD=(num_experts - 1).bit_length(),
             BLOCK=BLOCK,
             TOKENS=BLOCK if is_gathered else triton.next_power_of_2(num_tokens),
             RECORD_WIDTH=RECORD_WIDTH,
@@ -119,6 +120,7 @@ def _route_kernel(
     K_PAD: tl.constexpr,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
+    LOG_E_PAD: tl.constexpr,
     BLOCK: tl.constexpr,
     TOKENS: tl.constexpr,  # of this program: BLOCK, or as many as there are
     RECORD_WIDTH: tl.constexpr,
@@ -161,7 +163,11 @@ def _route_kernel(
         b_id = tl.where(o_slot[None, :] == i, i_expert[:, None], b_id)
         b_value = tl.where(o_slot[None, :] == i, b_exp[:, None], b_value)
     if not IS_NORMALIZED:
-        b_sum = tl.sum(tl.where(m_expert[None, :], tl.exp(b_logit - b_largest[:, None]), 0.0), axis=1)
+        # in pairs, so that the order does not depend on how many tokens a program has
+        b_part = tl.where(m_expert[None, :], tl.exp(b_logit - b_largest[:, None]), 0.0)
+        for i in tl.static_range(LOG_E_PAD):
+            b_part = tl.sum(tl.reshape(b_part, [TOKENS, 2, E_PAD >> (i + 1)]), axis=1)
+        b_sum = tl.sum(b_part, axis=1)
     o_pair = o_token[:, None] * K + o_slot[None, :]
     m_pair = m_token[:, None] & (o_slot < K)[None, :]
     tl.store(p_weights + o_pair, b_value / b_sum[:, None], mask=m_pair)

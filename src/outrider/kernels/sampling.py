@@ -23,13 +23,13 @@ __all__ = ["argmax", "choose", "draft_choose", "hash_rows", "logprobs", "process
 
 _FEW_ROWS = 32
 
-_TILE = 512
+_TILE = 256
 """Logits that a warp looks at a time."""
 
 
 def chunk_size(num_rows: int) -> int:
     """Logits of a CTA, which is one warp; those of few rows are spread over more of them."""
-    return 2 * _TILE if num_rows <= _FEW_ROWS else 8 * _TILE
+    return 4 * _TILE if num_rows <= _FEW_ROWS else 16 * _TILE
 
 
 def argmax(values: Tensor) -> Tensor:

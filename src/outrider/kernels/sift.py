@@ -44,6 +44,16 @@ def _store_ids(p_list, b_bits, b_place, num, first, TILE: tl.constexpr, SIZE: tl
 
 
 @triton.jit
+def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
+    """TILES blocks [TILE // 4, 4] of logits; NaN behind the last."""
+    tiles = ()
+    for i in tl.static_range(TILES):
+        o_id = first + i * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
+        tiles = tiles + (tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("nan")),)
+    return tiles
+
+
+@triton.jit
 def _bits(i: tl.constexpr, o_four):
     """[1, 4] int32."""
     return (tl.full([4], 1 << (4 * i), tl.uint32).to(tl.int32, bitcast=True) << o_four)[None, :]
@@ -76,25 +86,23 @@ def sift_kernel(
     i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)
     p_record = p_records + i_row * RECORD
     o_lane, o_four = tl.arange(0, TILE // 4), tl.arange(0, 4)
-    o = o_lane[:, None] * 4 + o_four[None, :]
     wait()
     slope = tl.load(p_record + 4)
     if slope > 0:
         lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
         needs_mass, is_noisy = tl.load(p_record + 6) > 0, tl.load(p_record + 7) > 0
-        has_certain = hi < float("inf")
         i_table = tl.load(p_rows + i_row)
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         # weight × bound of noise as one power of two, and a little more for the rounding of its exponent
         offset = tl.where(largest == float("-inf"), 0.0, largest) * slope
         offset = tl.abs(offset) * 4e-7 + rough_log2(tl.load(p_record + 5)) + 0.0001 - offset
         b_total, b_sure = tl.zeros([TILE // 4], tl.int64), tl.zeros([TILE // 4], tl.int64)
-        for step in range(STEPS):
-            first = (i_chunk * STEPS + step) * (TILES * TILE)
-            tiles = ()
-            for i in tl.static_range(TILES):
-                o_id = first + i * TILE + o
-                tiles = tiles + (tl.load(p_logits + i_row * stride + o_id, mask=o_id < vocab_size, other=float("nan")),)
+        first = i_chunk * (STEPS * TILES * TILE)
+        coming = _load(p_logits + i_row * stride, first, vocab_size, TILES, TILE)
+        for _ in range(STEPS):
+            tiles = coming
+            if STEPS > 1:
+                coming = _load(p_logits + i_row * stride, first + TILES * TILE, vocab_size, TILES, TILE)
             b_open, b_rival = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
             for i in tl.static_range(TILES):  # NaN passes no comparison
                 b_open |= tl.sum(tl.where((tiles[i] >= lo) & (tiles[i] < hi), _bits(i, o_four), 0), axis=1)
@@ -107,12 +115,10 @@ def sift_kernel(
                     b_mass, b_mass_low = split_mass(b_weight)
                     b_sum += tl.sum(b_mass, axis=1)
                     b_sum_low += tl.sum(b_mass_low, axis=1)
-                    if has_certain:
-                        b_high += tl.sum(tl.where(tiles[i] >= hi, b_mass, OFFSET), axis=1)
-                        b_low += tl.sum(tl.where(tiles[i] >= hi, b_mass_low, OFFSET), axis=1)
+                    b_high += tl.sum(tl.where(tiles[i] >= hi, b_mass, OFFSET), axis=1)
+                    b_low += tl.sum(tl.where(tiles[i] >= hi, b_mass_low, OFFSET), axis=1)
                 b_total += joined_mass(b_sum, b_sum_low, TILES * 4)
-                if has_certain:
-                    b_sure += joined_mass(b_high, b_low, TILES * 4)
+                b_sure += joined_mass(b_high, b_low, TILES * 4)
             if is_noisy:
                 for i in tl.static_range(TILES):
                     b_words = bits_by_group(seed, choice, position, (first + i * TILE) // 4 + o_lane)
@@ -134,6 +140,7 @@ def sift_kernel(
                 _store_ids(p_open + i_row * OPEN_STRIDE, b_open, b_place, most_open, first, TILE, LIST_SIZE)
                 b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
                 _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, most_rival, first, TILE, LIST_SIZE)
+            first += TILES * TILE
         if needs_mass:
             total, sure = tl.reduce((b_total, b_sure), 0, _add_two)
             p_place = p_found + (i_row * tl.num_programs(0) + i_chunk) * 2

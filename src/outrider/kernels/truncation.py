@@ -23,9 +23,10 @@ from outrider.kernels.sift import TILE, TILES, sift_kernel
 
 _MAX_CHUNKS = 512
 _LIST_SIZE = 16384
-_SMALL_LIST = 1024
+_FEW = 64
+_LIST_BINS = 256
 _LIST_BLOCK = 2048
-_NOISE_BLOCK = 2048
+_NOISE_BLOCK = 1024
 
 _QUIET = 12288
 """Rows of which fewer tokens lie above the bracket take noise for all of these, and for no other token."""
@@ -100,7 +101,7 @@ def choose_random(
     out = scratch(num_rows)
     records = scratch(num_rows, RECORD, dtype=torch.float32)
     counts = scratch(num_rows)
-    listed = scratch(num_rows, _LIST_SIZE + _SMALL_LIST, dtype=torch.int32)
+    listed = scratch(num_rows, _LIST_SIZE + _FEW, dtype=torch.int32)
     rivals = scratch(num_rows, _LIST_SIZE, dtype=torch.int32)
     steps = 1 if num_rows <= _FEW_ROWS else _STEPS
     num_sifts = triton.cdiv(vocab_size, steps * TILES * TILE)
@@ -143,10 +144,10 @@ def choose_random(
         TILES=TILES,
         TILE=TILE,
         LIST_SIZE=_LIST_SIZE,
-        OPEN_STRIDE=_LIST_SIZE + _SMALL_LIST,
+        OPEN_STRIDE=_LIST_SIZE + _FEW,
         RECORD=RECORD,
         num_warps=1,
-        maxnreg=96,
+        maxnreg=128,
         launch_pdl=True,
     )
     cut_kernel[(num_rows,)](
@@ -163,11 +164,11 @@ def choose_random(
         out,
         *sizes,
         num_sifts,
-        SMALL=_SMALL_LIST,
+        FEW=_FEW,
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
         LIST_SIZE=_LIST_SIZE,
-        NUM_BINS=NUM_BINS,
+        NUM_BINS=_LIST_BINS,
         RECORD=RECORD,
         CHUNKS=_MAX_CHUNKS,
         num_warps=8,
