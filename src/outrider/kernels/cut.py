@@ -127,6 +127,7 @@ def _focus(
     num_listed,
     top,
     bottom,
+    base,
     largest,
     slope,
     least,
@@ -139,7 +140,7 @@ def _focus(
 ):
     """Of a list, the few tokens around the place where `needed` is reached, guessed from a histogram of [bottom, top].
 
-    Returns their number, exact amounts of those above them, of them and of those below them, and their upper and lower
+    `base` is the amount above top. Returns their number, exact amounts of those above them, of them and of those below them, and their upper and lower
     bounds.
     """
     o_bin = tl.arange(0, NUM_BINS)
@@ -147,14 +148,14 @@ def _focus(
     b_count = tl.zeros([NUM_BINS], tl.int32)
     for start in range(0, num_listed, BLOCK):
         b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
-        m = m & (key_of(b_logit, b_id) >= floor)
+        m = m & (key_of(b_logit, b_id) >= floor) & (b_logit <= top) & (b_logit >= bottom)
         b_bin = tl.minimum(tl.maximum((top - b_logit) * scale, 0.0), NUM_BINS - 1.0).to(tl.int32)
         b_count += tl.histogram(b_bin, NUM_BINS, mask=m)
     b_middle = top - (o_bin.to(tl.float32) + 0.5) / scale
     b_guess = b_count.to(tl.float32) * tl.where(by_mass, weight_of(b_middle, largest, slope) * 1099511627776.0, 1.0)
-    i_bin = tl.sum((tl.cumsum(b_guess, axis=0) < needed.to(tl.float32)).to(tl.int32), axis=0)
-    upper = tl.where(i_bin > 1, top - (i_bin - 1).to(tl.float32) / scale, float("inf"))
-    lower = tl.where(i_bin < NUM_BINS - 2, top - (i_bin + 2).to(tl.float32) / scale, float("-inf"))
+    i_bin = tl.sum((tl.cumsum(b_guess, axis=0) < (needed - base).to(tl.float32)).to(tl.int32), axis=0).to(tl.float32)
+    upper = tl.where(i_bin > 0, top - (i_bin - 0.5) / scale, float("inf"))
+    lower = tl.where(i_bin < NUM_BINS - 1, top - (i_bin + 1.5) / scale, float("-inf"))
     b_above, b_inside, b_below = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
     num_few = tl.zeros([], tl.int32)
     for start in range(0, num_listed, BLOCK):
@@ -254,7 +255,7 @@ def cut_kernel(
                     place = LIST_SIZE
                     top = tl.minimum(tl.load(p_record + 1), largest)
                     bottom = tl.maximum(lo, top - 92.0 / slope)
-                    num_tries = 0
+                    base, num_tries = none, 0
                     while num_tries < 6:
                         num_few, above, inside, below, upper, lower = _focus(
                             p_row,
@@ -263,6 +264,7 @@ def cut_kernel(
                             num_open,
                             top,
                             bottom,
+                            base,
                             largest,
                             slope,
                             least,
@@ -277,9 +279,9 @@ def cut_kernel(
                         if above >= needed:
                             bottom = upper
                         elif above + inside < needed:
-                            top = tl.minimum(lower, top)
+                            top, base = tl.minimum(lower, top), above + inside
                         elif num_few > FEW:
-                            top, bottom = tl.minimum(upper, top), tl.maximum(lower, bottom)
+                            top, bottom, base = tl.minimum(upper, top), tl.maximum(lower, bottom), above
                         else:
                             num_tries = 8
                 if by_mass:

@@ -22,11 +22,6 @@ TILES = 8
 
 
 @triton.jit
-def _add_and_max(a, b, c, d, e, f):
-    return a + d, tl.maximum(b, e), tl.maximum(c, f)
-
-
-@triton.jit
 def _add_two(a, b, c, d):
     return a + c, b + d
 
@@ -96,7 +91,9 @@ def sift_kernel(
         # weight × bound of noise as one power of two, and a little more for the rounding of its exponent
         offset = tl.where(largest == float("-inf"), 0.0, largest) * slope
         offset = tl.abs(offset) * 4e-7 + rough_log2(tl.load(p_record + 5)) + 0.0001 - offset
-        b_total, b_sure = tl.zeros([TILE // 4], tl.int64), tl.zeros([TILE // 4], tl.int64)
+        # nothing is certain: a number that no logit reaches, not even an infinite one
+        sure = tl.where(hi == float("inf"), float("nan"), hi)
+        b_total, b_certain = tl.zeros([TILE // 4], tl.int64), tl.zeros([TILE // 4], tl.int64)
         first = i_chunk * (STEPS * TILES * TILE)
         coming = _load(p_logits + i_row * stride, first, vocab_size, TILES, TILE)
         for _ in range(STEPS):
@@ -104,8 +101,9 @@ def sift_kernel(
             if STEPS > 1:
                 coming = _load(p_logits + i_row * stride, first + TILES * TILE, vocab_size, TILES, TILE)
             b_open, b_rival = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
-            for i in tl.static_range(TILES):  # NaN passes no comparison
-                b_open |= tl.sum(tl.where((tiles[i] >= lo) & (tiles[i] < hi), _bits(i, o_four), 0), axis=1)
+            if hi > lo:
+                for i in tl.static_range(TILES):  # NaN passes no comparison
+                    b_open |= tl.sum(tl.where((tiles[i] >= lo) & ~(tiles[i] >= sure), _bits(i, o_four), 0), axis=1)
             if needs_mass:
                 # in two halves of 20 bits, whose sums over a lane fit an int32
                 b_sum, b_sum_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
@@ -115,34 +113,36 @@ def sift_kernel(
                     b_mass, b_mass_low = split_mass(b_weight)
                     b_sum += tl.sum(b_mass, axis=1)
                     b_sum_low += tl.sum(b_mass_low, axis=1)
-                    b_high += tl.sum(tl.where(tiles[i] >= hi, b_mass, OFFSET), axis=1)
-                    b_low += tl.sum(tl.where(tiles[i] >= hi, b_mass_low, OFFSET), axis=1)
+                    b_high += tl.sum(tl.where(tiles[i] >= sure, b_mass, OFFSET), axis=1)
+                    b_low += tl.sum(tl.where(tiles[i] >= sure, b_mass_low, OFFSET), axis=1)
                 b_total += joined_mass(b_sum, b_sum_low, TILES * 4)
-                b_sure += joined_mass(b_high, b_low, TILES * 4)
+                b_certain += joined_mass(b_high, b_low, TILES * 4)
             if is_noisy:
                 for i in tl.static_range(TILES):
                     b_words = bits_by_group(seed, choice, position, (first + i * TILE) // 4 + o_lane)
                     b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
                     m_rival = b_number <= rough_exp2(tiles[i] * slope + offset) + 8388608.0
                     b_rival |= tl.sum(tl.where(m_rival, _bits(i, o_four), 0), axis=1)
+            elif hi == float("inf"):
+                b_rival = b_open
             else:
                 for i in tl.static_range(TILES):
                     b_rival |= tl.sum(tl.where(tiles[i] >= lo, _bits(i, o_four), 0), axis=1)
             b_num_open, b_num_rival = num_bits(b_open), num_bits(b_rival)
             b_num = b_num_open + (b_num_rival << 16)
-            num, most_open, most_rival = tl.reduce((b_num, b_num_open, b_num_rival), 0, _add_and_max)
+            num = tl.sum(b_num, axis=0)
             if num > 0:
                 b_before = tl.cumsum(b_num, axis=0) - b_num
                 start = tl.atomic_add(
                     p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32), sem="relaxed"
                 )
                 b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
-                _store_ids(p_open + i_row * OPEN_STRIDE, b_open, b_place, most_open, first, TILE, LIST_SIZE)
+                _store_ids(p_open + i_row * OPEN_STRIDE, b_open, b_place, tl.max(b_num_open, axis=0), first, TILE, LIST_SIZE)
                 b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
-                _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, most_rival, first, TILE, LIST_SIZE)
+                _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, tl.max(b_num_rival, axis=0), first, TILE, LIST_SIZE)
             first += TILES * TILE
         if needs_mass:
-            total, sure = tl.reduce((b_total, b_sure), 0, _add_two)
+            total, certain = tl.reduce((b_total, b_certain), 0, _add_two)
             p_place = p_found + (i_row * tl.num_programs(0) + i_chunk) * 2
             tl.store(p_place, total)
-            tl.store(p_place + 1, sure)
+            tl.store(p_place + 1, certain)
