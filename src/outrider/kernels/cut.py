@@ -18,13 +18,14 @@ from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_fini
 
 @triton.jit
 def _listed(p_logits, p_list, is_whole, num_listed, o, least):
-    """Ids, logits and mask of the listed tokens that min_p keeps, at places `o`."""
+    """Keys, logits and mask of the listed tokens, or of those of the row, that min_p keeps, at places `o`."""
     m = o < num_listed
-    b_id = o
-    if not is_whole:
-        b_id = tl.load(p_list + o, mask=m, other=0)
-    b_logit = load_finite(p_logits + b_id, m)
-    return b_id, b_logit, m & (b_logit >= least)
+    if is_whole:
+        b_key = key_of(load_finite(p_logits + o, m), o)
+    else:
+        b_key = tl.load(p_list + o, mask=m, other=NOTHING)
+    b_logit = logit_of(b_key)
+    return b_key, b_logit, m & (b_logit >= least)
 
 
 @triton.jit
@@ -40,8 +41,8 @@ def _reached(
     """Amount of the listed tokens with keys of `floor` or more and logits of `at_least` (monotonic) or more."""
     b_sum = tl.zeros([BLOCK], tl.int64)
     for start in range(0, num_listed, BLOCK):
-        b_id, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
-        m = m & (key_of(b_logit, b_id) >= floor) & (monotonic(b_logit) >= at_least)
+        b_key, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
+        m = m & (b_key >= floor) & (monotonic(b_logit) >= at_least)
         b_sum += tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
     return tl.sum(b_sum, axis=0)
 
@@ -51,8 +52,8 @@ def _num_ties(p_logits, p_list, is_whole, num_listed, least, tied, up_to, BLOCK:
     """Listed tokens with the (monotonic) logit `tied` and ids up to `up_to`."""
     b_sum = tl.zeros([BLOCK], tl.int32)
     for start in range(0, num_listed, BLOCK):
-        b_id, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
-        b_sum += (m & (monotonic(b_logit) == tied) & (b_id <= up_to)).to(tl.int32)
+        b_key, b_logit, m = _listed(p_logits, p_list, is_whole, num_listed, start + tl.arange(0, BLOCK), least)
+        b_sum += (m & (monotonic(b_logit) == tied) & (id_of(b_key) <= up_to)).to(tl.int32)
     return tl.sum(b_sum, axis=0)
 
 
@@ -104,10 +105,8 @@ def _cut(
 def _cut_few(p_logits, p_list, num_listed, largest, slope, least, floor, needed, by_mass, FEW: tl.constexpr):
     """The same for at most FEW tokens, by comparing each with each: NOTHING if they do not reach `needed`."""
     o = tl.arange(0, FEW)
-    b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, o[:, None], least)
-    b_key = tl.where(m, key_of(b_logit, b_id), NOTHING)
+    b_key, _, _ = _listed(p_logits, p_list, False, num_listed, o[:, None], least)
     b_other, b_logit, m = _listed(p_logits, p_list, False, num_listed, o[None, :], least)
-    b_other = key_of(b_logit, b_other)
     b_amount = tl.where(m & (b_other >= floor), _amount(b_logit, largest, slope, by_mass), 0)
     b_got = tl.sum(tl.where(b_other >= b_key, b_amount, 0), axis=1)
     b_key = tl.max(b_key, axis=1)
@@ -123,7 +122,7 @@ def _add_three(a, b, c, d, e, f):
 def _focus(
     p_logits,
     p_list,
-    p_few,  # ids that are kept
+    p_few,  # their keys
     num_listed,
     top,
     bottom,
@@ -147,8 +146,8 @@ def _focus(
     scale = NUM_BINS / tl.maximum(top - bottom, 1e-30)
     b_count = tl.zeros([NUM_BINS], tl.int32)
     for start in range(0, num_listed, BLOCK):
-        b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
-        m = m & (key_of(b_logit, b_id) >= floor) & (b_logit <= top) & (b_logit >= bottom)
+        b_key, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
+        m = m & (b_key >= floor) & (b_logit <= top) & (b_logit >= bottom)
         b_bin = tl.minimum(tl.maximum((top - b_logit) * scale, 0.0), NUM_BINS - 1.0).to(tl.int32)
         b_count += tl.histogram(b_bin, NUM_BINS, mask=m)
     b_middle = top - (o_bin.to(tl.float32) + 0.5) / scale
@@ -159,15 +158,15 @@ def _focus(
     b_above, b_inside, b_below = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
     num_few = tl.zeros([], tl.int32)
     for start in range(0, num_listed, BLOCK):
-        b_id, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
-        m = m & (key_of(b_logit, b_id) >= floor)
+        b_key, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
+        m = m & (b_key >= floor)
         b_amount = tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
         m_inside = m & (b_logit < upper) & (b_logit >= lower)
         b_above += tl.where(b_logit >= upper, b_amount, 0)
         b_inside += tl.where(m_inside, b_amount, 0)
         b_below += tl.where(b_logit < lower, b_amount, 0)
         b_place = num_few + tl.cumsum(m_inside.to(tl.int32), axis=0) - 1
-        tl.store(p_few + b_place, b_id, mask=m_inside & (b_place < FEW))
+        tl.store(p_few + b_place, b_key, mask=m_inside & (b_place < FEW))
         num_few += tl.sum(m_inside.to(tl.int32), axis=0)
     above, inside, below = tl.reduce((b_above, b_inside, b_below), 0, _add_three)
     tl.debug_barrier()
@@ -187,8 +186,8 @@ def cut_kernel(
     p_records,  # [R, RECORD] fp32
     p_firm,  # [R] int64: the key, with noise, of a token that should be kept
     p_counts,  # [R] int64: open tokens, and rivals × 2^32
-    p_open,  # [R, LIST_SIZE + FEW] int32
-    p_rivals,  # [R, LIST_SIZE] int32
+    p_open,  # [R, LIST_SIZE + FEW] int64 keys
+    p_rivals,  # [R, LIST_SIZE] int64 keys
     p_found,  # [R, num_sifts, 2] int64: masses
     p_rows,
     p_temperature,
@@ -323,14 +322,15 @@ def cut_kernel(
             num_rivals = vocab_size
             chosen = tl.full([], NOTHING, tl.int64)
         o = tl.arange(0, NOISE_BLOCK)
-        b_id, b_logit, m = _listed(p_row, p_rival, is_whole, num_rivals, o, least)
-        for start in range(0, num_rivals, NOISE_BLOCK):
+        b_key, b_logit, m = _listed(p_row, p_rival, is_whole, num_rivals, o, least)
+        for _ in range(0, num_rivals, NOISE_BLOCK):
             o += NOISE_BLOCK
             b_next, b_next_logit, m_next = _listed(p_row, p_rival, is_whole, num_rivals, o, least)
-            m = m & (key_of(b_logit, b_id) >= floor)
+            b_id = id_of(b_key).to(tl.int32)
             b_noisy = scaled(b_logit, largest, temperature) + gumbel_of_ids(seed, choice, position, b_id)
-            chosen = tl.maximum(chosen, tl.max(tl.where(m, key_of(b_noisy, b_id), NOTHING), axis=0))
-            b_id, b_logit, m = b_next, b_next_logit, m_next
+            b_noisy_key = tl.where(m & (b_key >= floor), key_of(b_noisy, b_id), NOTHING)
+            chosen = tl.maximum(chosen, tl.max(b_noisy_key, axis=0))
+            b_key, b_logit, m = b_next, b_next_logit, m_next
         # nothing is left where min_p is above 1
         best = tl.where(chosen == NOTHING, best, chosen)
     tl.store(p_out + i_row, id_of(best))

@@ -79,8 +79,9 @@ def choose_work(num_tokens: int, output_size: int, input_size: int, *, num_ctas:
     def nanoseconds(work: Work) -> int:
         tile, across = work
         tiles = triton.cdiv(num_tokens, tile.tokens) * triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)
-        merging = 0 if across == 1 else 6000
-        return triton.cdiv(tiles * across, num_ctas) * triton.cdiv(input_size, 64 * across) * tile.cost + merging
+        waves = triton.cdiv(tiles * across, num_ctas)
+        merging = 6000 if across > 1 else 11000 if segments > 1 and tile.tokens > 128 else 0
+        return waves * (triton.cdiv(input_size, 64 * across) * tile.cost + merging)
 
     # a loop over segments in one CTA, which keeps the first sum in registers or, for the largest tile, in memory
     works = [Work(tile, segments) for tile in _LARGE]

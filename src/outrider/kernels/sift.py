@@ -15,6 +15,7 @@ import triton.language as tl
 from outrider.kernels.mass import OFFSET, joined_mass, split_mass, weight_of
 from outrider.kernels.native import launch_dependents, lowest_bit, num_bits, rough_exp2, rough_log2, wait
 from outrider.kernels.noise import bits_by_group
+from outrider.kernels.order import key_of, load_finite
 
 TILE = 128
 TILES = 8
@@ -27,14 +28,16 @@ def _add_two(a, b, c, d):
 
 
 @triton.jit
-def _store_ids(p_list, b_bits, b_place, num, first, TILE: tl.constexpr, SIZE: tl.constexpr):
-    """Ids of the bits of each lane, from its place on; `num` is the largest number of bits."""
+def _store_keys(p_list, p_row, b_bits, b_place, num, first, TILE: tl.constexpr, SIZE: tl.constexpr):
+    """Keys of the tokens of each lane's bits, from its place on; `num` is the largest number of bits."""
     b_left = b_bits
     o_lane = first + tl.arange(0, TILE // 4) * 4
     for i in range(num):
         b_bit = lowest_bit(b_left)
         o_id = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
-        tl.store(p_list + b_place + i, o_id, mask=(b_left != 0) & (b_place + i < SIZE))
+        m = b_left != 0
+        b = load_finite(p_row + o_id, m)
+        tl.store(p_list + b_place + i, key_of(b, o_id), mask=m & (b_place + i < SIZE))
         b_left = b_left & (b_left - 1)
 
 
@@ -59,8 +62,8 @@ def sift_kernel(
     p_logits,
     p_records,  # [R, RECORD] fp32
     p_counts,  # [R] int64: open tokens, and rivals × 2^32
-    p_open,  # [R, OPEN_STRIDE] int32, of which LIST_SIZE ids in any order
-    p_rivals,  # [R, LIST_SIZE] int32, ids in any order
+    p_open,  # [R, OPEN_STRIDE] int64, of which LIST_SIZE keys in any order
+    p_rivals,  # [R, LIST_SIZE] int64, keys in any order
     p_found,  # [R, num_sifts, 2] int64: mass that min_p keeps, and of certain tokens
     p_rows,
     p_seeds,
@@ -79,7 +82,7 @@ def sift_kernel(
     launch_dependents()
     i_row = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
     i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)
-    p_record = p_records + i_row * RECORD
+    p_record, p_row = p_records + i_row * RECORD, p_logits + i_row * stride
     o_lane, o_four = tl.arange(0, TILE // 4), tl.arange(0, 4)
     wait()
     slope = tl.load(p_record + 4)
@@ -95,11 +98,11 @@ def sift_kernel(
         sure = tl.where(hi == float("inf"), float("nan"), hi)
         b_total, b_certain = tl.zeros([TILE // 4], tl.int64), tl.zeros([TILE // 4], tl.int64)
         first = i_chunk * (STEPS * TILES * TILE)
-        coming = _load(p_logits + i_row * stride, first, vocab_size, TILES, TILE)
+        coming = _load(p_row, first, vocab_size, TILES, TILE)
         for _ in range(STEPS):
             tiles = coming
             if STEPS > 1:
-                coming = _load(p_logits + i_row * stride, first + TILES * TILE, vocab_size, TILES, TILE)
+                coming = _load(p_row, first + TILES * TILE, vocab_size, TILES, TILE)
             b_open, b_rival = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
             if hi > lo:
                 for i in tl.static_range(TILES):  # NaN passes no comparison
@@ -137,9 +140,9 @@ def sift_kernel(
                     p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32), sem="relaxed"
                 )
                 b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
-                _store_ids(p_open + i_row * OPEN_STRIDE, b_open, b_place, tl.max(b_num_open, axis=0), first, TILE, LIST_SIZE)
+                _store_keys(p_open + i_row * OPEN_STRIDE, p_row, b_open, b_place, tl.max(b_num_open, axis=0), first, TILE, LIST_SIZE)
                 b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
-                _store_ids(p_rivals + i_row * LIST_SIZE, b_rival, b_place, tl.max(b_num_rival, axis=0), first, TILE, LIST_SIZE)
+                _store_keys(p_rivals + i_row * LIST_SIZE, p_row, b_rival, b_place, tl.max(b_num_rival, axis=0), first, TILE, LIST_SIZE)
             first += TILES * TILE
         if needs_mass:
             total, certain = tl.reduce((b_total, b_certain), 0, _add_two)

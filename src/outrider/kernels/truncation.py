@@ -25,7 +25,7 @@ _MAX_CHUNKS = 512
 _LIST_SIZE = 16384
 _FEW = 64
 _LIST_BINS = 256
-_LIST_BLOCK = 2048
+_LIST_BLOCK = 1024
 _NOISE_BLOCK = 1024
 
 _QUIET = 12288
@@ -101,8 +101,8 @@ def choose_random(
     out = scratch(num_rows)
     records = scratch(num_rows, RECORD, dtype=torch.float32)
     counts = scratch(num_rows)
-    listed = scratch(num_rows, _LIST_SIZE + _FEW, dtype=torch.int32)
-    rivals = scratch(num_rows, _LIST_SIZE, dtype=torch.int32)
+    listed = scratch(num_rows, _LIST_SIZE + _FEW)
+    rivals = scratch(num_rows, _LIST_SIZE)
     steps = 1 if num_rows <= _FEW_ROWS else _STEPS
     num_sifts = triton.cdiv(vocab_size, steps * TILES * TILE)
     found = scratch(num_rows, num_sifts, 2)
@@ -170,7 +170,7 @@ def choose_random(
         LIST_SIZE=_LIST_SIZE,
         NUM_BINS=_LIST_BINS,
         RECORD=RECORD,
-        CHUNKS=_MAX_CHUNKS,
+        CHUNKS=triton.next_power_of_2(max(num_chunks, num_sifts)),
         num_warps=8,
         maxnreg=128,
         launch_pdl=True,
