@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo check test matrix gate gate-record gpu-test bench-kernels clean
+.PHONY: setup setup-dev demo check test matrix soak gate gate-record gpu-test bench-kernels clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -17,7 +17,7 @@ $(VENV)/.set-up: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): torch and what the engine needs. This takes a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[bench,server]'
 	touch $@
 
 # the speculators library comes without its own requirements, which would pull a CUDA build of torchvision
@@ -37,30 +37,40 @@ check: setup-dev
 
 # two processes of one thread each: small matrices gain nothing from threads
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 matrix: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m matrix tests/identity
 
+# the server for longer than `make test` has time for
+soak: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak tests/server
+
 # the drafters of the zoo against their baselines, and its answers: exit code 0 pass, 1 regression, 2 could not run
 BASELINES := tests/gate/baselines
 gate: setup
-	for name in zoo-eagle3 zoo-eagle3-random zoo-ngram; do \
+	for name in zoo-eagle3 zoo-eagle3-random zoo-ngram zoo-mtp-k1 zoo-mtp-k3; do \
 		OMP_NUM_THREADS=1 $(BIN)/outrider gate check --baseline $(BASELINES)/$$name.toml || exit $$?; done
 	OMP_NUM_THREADS=1 $(BIN)/outrider gate accuracy --model zoo/tiny --speculative-config $(EAGLE3) \
 		--questions zoo/questions.jsonl --max-tokens 200 --baseline $(BASELINES)/zoo-accuracy.toml
+	OMP_NUM_THREADS=1 $(BIN)/outrider gate accuracy --model zoo/tiny-hybrid --speculative-config $(MTP_K3) \
+		--questions zoo/questions.jsonl --max-tokens 200 --baseline $(BASELINES)/zoo-hybrid-accuracy.toml
 
 # adds this platform to the baselines, or replaces it; on a machine with a GPU: make gate-record DEVICE=cuda
 EAGLE3 := '{"method": "eagle3", "model": "zoo/tiny-eagle3", "num_speculative_tokens": 3}'
+MTP_K1 := '{"method": "mtp", "num_speculative_tokens": 1}'
+MTP_K3 := '{"method": "mtp", "num_speculative_tokens": 3}'
 DEVICE ?= auto
 OUTRIDER ?= $(BIN)/outrider
-RECORD = OMP_NUM_THREADS=1 $(OUTRIDER) gate record --device $(DEVICE) --model zoo/tiny --prompts zoo/prompts.jsonl
+RECORD = OMP_NUM_THREADS=1 $(OUTRIDER) gate record --device $(DEVICE) --prompts zoo/prompts.jsonl
 gate-record:
-	$(RECORD) --speculative-config $(EAGLE3) --max-tokens 48 --baseline $(BASELINES)/zoo-eagle3.toml
-	$(RECORD) --speculative-config $(EAGLE3) --max-tokens 32 --temperature 1 --seed 7 \
+	$(RECORD) --model zoo/tiny --speculative-config $(EAGLE3) --max-tokens 48 --baseline $(BASELINES)/zoo-eagle3.toml
+	$(RECORD) --model zoo/tiny --speculative-config $(EAGLE3) --max-tokens 32 --temperature 1 --seed 7 \
 		--baseline $(BASELINES)/zoo-eagle3-random.toml
-	$(RECORD) --speculative-config '{"method": "ngram", "num_speculative_tokens": 3}' --max-tokens 32 \
+	$(RECORD) --model zoo/tiny --speculative-config '{"method": "ngram", "num_speculative_tokens": 3}' --max-tokens 32 \
 		--baseline $(BASELINES)/zoo-ngram.toml
+	$(RECORD) --model zoo/tiny-hybrid --speculative-config $(MTP_K1) --max-tokens 32 --baseline $(BASELINES)/zoo-mtp-k1.toml
+	$(RECORD) --model zoo/tiny-hybrid --speculative-config $(MTP_K3) --max-tokens 32 --baseline $(BASELINES)/zoo-mtp-k3.toml
 
 # on a machine with a GPU, with the Python that has a torch for it
 gpu-test:

@@ -1,10 +1,17 @@
-"""Workload A: decoding speed of an 8B Llama shape with random weights, plain and with an EAGLE-3 head.
+"""Workloads A and B: decoding speed with random weights, of an 8B Llama shape and of Qwen3-30B-A3B's, which has 128
+experts; plain and with an EAGLE-3 head.
 
 c requests of 512 random tokens are submitted at once and produce 257 tokens each, greedily. Decode tokens/s =
 (tokens - c) / (time of the 257-token run - time of a 1-token run), median of 3 after a warm-up. With random weights
 no draft would be accepted, so with EAGLE-3 acceptance is synthetic (0.75 / 0.55 / 0.40: length 2.70).
 
-    PYTHONPATH=src python3 -m benchmarks.decode [--concurrency 1,8,64] [--drafter none,eagle3,eagle3-adaptive]
+Where there are experts, the distinct ones that a layer reads in a step stand beside the speed, counted in a second run
+of the same tokens. Routers of random weights spread tokens evenly; `skewed` is the same model with its routers' rows
+scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token again and again,
+whose experts are read once; `eagle3-spread` turns its drafts into different ones, which is the worst that can come.
+
+    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b] [--concurrency 1,8,64]
+        [--drafter none,eagle3,eagle3-adaptive,eagle3-spread]
 """
 
 import argparse
@@ -14,6 +21,9 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +31,9 @@ import torch
 from benchmarks.timing import Table, save
 
 from outrider import LLM, SamplingParams
+from outrider.device.step_batch import StepBatch
+from outrider.layers.moe import MoE
+from outrider.speculation.chain import ChainDrafter
 
 TARGET = {
     "architectures": ["LlamaForCausalLM"],
@@ -46,12 +59,60 @@ HEAD = {
     "num_hidden_layers": 1,
     "draft_vocab_size": 32000,
 }
+EXPERTS = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+    "norm_topk_prob": True,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 151645,
+}
+EXPERTS_HEAD = {
+    **{name: value for name, value in EXPERTS.items() if "expert" not in name and name != "moe_intermediate_size"},
+    "architectures": ["LlamaForCausalLMEagle3"],
+    "model_type": "llama",
+    "intermediate_size": 12288,
+    "num_hidden_layers": 1,
+    "draft_vocab_size": 32000,
+}
+SKEW = 3.0
+"""A skewed router's rows are scaled by e^-SKEW to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One table of results."""
+
+    title: str
+    target: dict[str, Any]
+    head: dict[str, Any]
+    results: str
+
+
+WORKLOADS = {
+    "a": Workload("Workload A", TARGET, HEAD, "decode"),
+    "b": Workload("Workload B", EXPERTS, EXPERTS_HEAD, "decode-experts"),
+}
 PROMPT, OUTPUT = 512, 257
 RATES = (0.75, 0.55, 0.40)
 
 
-def write_configs(directory: Path) -> tuple[str, str]:
-    for name, config in (("target", TARGET), ("head", HEAD)):
+def write_configs(directory: Path, workload: Workload = WORKLOADS["a"]) -> tuple[str, str]:
+    for name, config in (("target", workload.target), ("head", workload.head)):
         (directory / name).mkdir()
         (directory / name / "config.json").write_text(json.dumps(config))
     return str(directory / "target"), str(directory / "head")
@@ -92,12 +153,58 @@ def timed(llm: LLM, count: int, num_tokens: int, **params: Any) -> tuple[float, 
     rng = random.Random(0)
     prompts = [{"prompt_token_ids": [rng.randrange(128000) for _ in range(PROMPT)]} for _ in range(count)]
     sampling = SamplingParams(**({"temperature": 0.0, "max_tokens": num_tokens, "ignore_eos": True} | params))
-    before = llm.engine.scheduler._num_steps
+    before = llm.engine.scheduler.num_steps
     torch.cuda.synchronize()
     start = time.perf_counter()
     outputs = llm.generate(prompts, sampling)
     seconds = time.perf_counter() - start
-    return seconds, sum(len(o.outputs[0].token_ids) for o in outputs), llm.engine.scheduler._num_steps - before
+    return seconds, sum(len(o.outputs[0].token_ids) for o in outputs), llm.engine.scheduler.num_steps - before
+
+
+@contextmanager
+def spread_drafts() -> Iterator[None]:
+    """Engines made within draft tokens that differ from position to position."""
+    original = ChainDrafter._pick
+
+    def pick(drafter: ChainDrafter, logits: torch.Tensor, batch: StepBatch, position: torch.Tensor) -> torch.Tensor:
+        return (original(drafter, logits, batch, position) + position * 7919) % drafter.table.vocab_size
+
+    ChainDrafter._pick = pick  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ChainDrafter._pick = original  # type: ignore[method-assign]
+
+
+def skew_routers(llm: LLM) -> None:
+    """From now on the first experts are chosen by most tokens; in place, so that captured graphs see it."""
+    for module in llm.engine.worker._step.model.modules():
+        if isinstance(module, MoE):
+            count = module.config.num_experts
+            scale = torch.linspace(0.0, -SKEW, count, device=module.router.weight.device).exp().unsqueeze(1)
+            module.router.weight.data[:count] *= scale.to(module.router.weight.dtype)
+
+
+def distinct_experts(llm: LLM, count: int) -> float:
+    """Distinct experts of a layer, on average over the decoding steps of a short run without graphs."""
+    worker = llm.engine.worker
+    kernels, num_tokens = worker._step.kernels, count * (1 + llm.engine.config.num_speculative_tokens)
+    route, graphs = kernels.route, worker._graphs
+    seen: list[torch.Tensor] = []
+
+    def counting(logits: torch.Tensor, **options: Any) -> Any:
+        routing = route(logits, **options)
+        if logits.shape[0] == num_tokens:
+            is_chosen = torch.zeros(logits.shape[1], device=logits.device)
+            seen.append(is_chosen.index_fill_(0, routing.ids.flatten().long(), 1.0).sum())
+        return routing
+
+    kernels.route, worker._graphs = counting, None  # type: ignore[method-assign]
+    try:
+        timed(llm, count, 25)
+    finally:
+        kernels.route, worker._graphs = route, graphs  # type: ignore[method-assign]
+    return torch.stack(seen).mean().item()
 
 
 def profile(llm: LLM, count: int, path: str) -> None:
@@ -113,59 +220,81 @@ def profile(llm: LLM, count: int, path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workload", choices=WORKLOADS, default="a")
     parser.add_argument("--concurrency", default="1,8,64")
     parser.add_argument("--drafter", default="none,eagle3")
     parser.add_argument("--profile")
     parser.add_argument("--random", action="store_true", help="also temperature 0.8 with top-p 0.95")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.concurrency.split(",")]
+    samplings: dict[str, dict[str, Any]] = {"greedy": {}}
+    if arguments.random:
+        samplings["T 0.8, top-p 0.95"] = {"temperature": 0.8, "top_p": 0.95, "seed": 1}
+    workload = WORKLOADS[arguments.workload]
     tables = []
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        write_configs(directory)
+        write_configs(Path(name), workload)
         for drafter in arguments.drafter.split(","):
-            start = time.perf_counter()
-            llm = make(directory, drafter, max(counts), is_synthetic=True)
-            print(f"ready in {time.perf_counter() - start:.1f} s", flush=True)
-            for key, value in llm.engine.worker.describe():
-                print(f"  {key}: {value}")
-            table = Table(
-                f"Decoding, {drafter}",
-                ("requests", "sampling", "tokens/s", "ms a step", "tokens a step and request", "prefill + first, s"),
-            )
-            tables.append(table)
-            samplings: list[tuple[str, dict[str, Any]]] = [("greedy", {})]
-            if arguments.random:
-                samplings.append(("T 0.8, top-p 0.95", {"temperature": 0.8, "top_p": 0.95, "seed": 1}))
-            for count in counts:
-                for label, params in samplings:
-                    timed(llm, count, OUTPUT, **params)
-                    timed(llm, count, 1, **params)
-                    rates, steps_ms, firsts, per_step = [], [], [], []
-                    for _ in range(3):
-                        first, _, first_steps = timed(llm, count, 1, **params)
-                        seconds, num_tokens, steps = timed(llm, count, OUTPUT, **params)
-                        decoding = seconds - first
-                        rates.append((num_tokens - count) / decoding)
-                        steps_ms.append(decoding / (steps - first_steps) * 1e3)
-                        per_step.append((num_tokens - count) / (steps - first_steps) / count)
-                        firsts.append(first)
-                    row: list[object] = [count, label]
-                    row += [f"{statistics.median(rates):.1f}", f"{statistics.median(steps_ms):.3f}"]
-                    row += [f"{statistics.median(per_step):.3f}", f"{statistics.median(firsts):.3f}"]
-                    table.add(*row)
-                    if arguments.profile and label == "greedy":
-                        profile(llm, count, arguments.profile)
-            del llm
+            with spread_drafts() if drafter == "eagle3-spread" else nullcontext():
+                tables.append(decoding(Path(name), drafter, counts, samplings, profile_path=arguments.profile))
             gc.collect()
             torch.cuda.empty_cache()
+    has_experts = "num_experts" in workload.target
     save(
-        "decode",
-        "Workload A",
+        workload.results,
+        workload.title,
         tables,
-        "An 8B Llama shape, random weights. " + (__doc__ or "").split("\n\n")[1],
-        "python3 -m benchmarks.decode",
+        " ".join((__doc__ or "").split("\n\n")[1 : 3 if has_experts else 2]),
+        f"python3 -m benchmarks.decode --workload {arguments.workload} --drafter {arguments.drafter}",
     )
+
+
+def decoding(
+    directory: Path,
+    drafter: str,
+    counts: Sequence[int],
+    samplings: Mapping[str, dict[str, Any]],
+    *,
+    profile_path: str | None,
+) -> Table:
+    """One drafter, all numbers of requests."""
+    start = time.perf_counter()
+    llm = make(directory, drafter, max(counts), is_synthetic=True)
+    print(f"ready in {time.perf_counter() - start:.1f} s", flush=True)
+    for key, value in llm.engine.worker.describe():
+        print(f"  {key}: {value}")
+    has_experts = llm.engine.worker.model_config.moe is not None
+    columns = ["requests", "sampling", "tokens/s", "ms a step", "tokens a step and request", "prefill + first, s"]
+    if has_experts:
+        columns[2:2] = ["routing", "distinct experts"]
+    table = Table(f"Decoding, {drafter}", columns)
+    for routing in ("even", "skewed") if has_experts else ("",):
+        if routing == "skewed":
+            skew_routers(llm)
+        for count in counts:
+            for label, params in samplings.items():
+                experts = [routing, f"{distinct_experts(llm, count):.1f}"] if has_experts else []
+                table.add(count, label, *experts, *measured(llm, count, params))
+                if profile_path and label == "greedy":
+                    profile(llm, count, profile_path)
+    return table
+
+
+def measured(llm: LLM, count: int, params: dict[str, Any]) -> list[str]:
+    """tokens/s, ms a step, tokens a step and request, seconds to the first token: medians of three runs."""
+    timed(llm, count, OUTPUT, **params)
+    timed(llm, count, 1, **params)
+    rates, steps_ms, firsts, per_step = [], [], [], []
+    for _ in range(3):
+        first, _, first_steps = timed(llm, count, 1, **params)
+        seconds, num_tokens, steps = timed(llm, count, OUTPUT, **params)
+        decoding = seconds - first
+        rates.append((num_tokens - count) / decoding)
+        steps_ms.append(decoding / (steps - first_steps) * 1e3)
+        per_step.append((num_tokens - count) / (steps - first_steps) / count)
+        firsts.append(first)
+    medians = [statistics.median(values) for values in (rates, steps_ms, per_step, firsts)]
+    return [f"{value:.{digits}f}" for value, digits in zip(medians, (1, 3, 3, 3), strict=True)]
 
 
 if __name__ == "__main__":

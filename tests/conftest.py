@@ -5,5 +5,5 @@ from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "identity")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("", "identity", "server")]
 torch.set_num_threads(1)

@@ -1,4 +1,5 @@
-"""Random EAGLE-3 heads, made and saved by the `speculators` library, and the same in the original format."""
+"""Random EAGLE heads: of version 3 made and saved by the `speculators` library, and the same in the original format; of
+version 1 composed of transformers' own layers, which no library has."""
 
 import json
 import os
@@ -7,7 +8,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, Qwen3Config
+from torch import nn
+from transformers import LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
@@ -121,3 +125,91 @@ def oracle_logits(
         model(taps[None], ids, torch.zeros_like(ids), ttt_steps=num_steps)
     hook.remove()
     return seen
+
+
+class EagleOracle(nn.Module):
+    """EAGLE-1: fc, and a decoder layer without its first norm."""
+
+    def __init__(self, config: LlamaConfig | Qwen2Config, *, has_fc_bias: bool) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, size)
+        self.fc = nn.Linear(2 * size, size, bias=has_fc_bias)
+        layer_class = Qwen2DecoderLayer if isinstance(config, Qwen2Config) else LlamaDecoderLayer
+        self.layers = nn.ModuleList([layer_class(config, 0)])
+        self.layers[0].input_layernorm = nn.Identity()
+        self.rotary = LlamaRotaryEmbedding(config)
+
+    def forward(self, token_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """token_ids [S], hidden [S, H]: row j joins the hidden state of token j with token j + 1 -> [S, H]."""
+        x = self.fc(torch.cat([self.embed_tokens(token_ids), hidden], dim=1))[None]
+        count = x.shape[1]
+        positions = torch.arange(count)[None]
+        mask = torch.full((count, count), float("-inf")).triu(1)[None, None]
+        return self.layers[0](
+            x, attention_mask=mask, position_ids=positions, position_embeddings=self.rotary(x, positions)
+        )[0]
+
+
+def random_eagle_head(
+    directory: Path,
+    *,
+    vocab_size: int,
+    hidden_size: int = 64,
+    layer: str = "llama",
+    has_fc_bias: bool = True,
+    embedding: torch.Tensor | None = None,
+    as_pickle: bool = False,
+    seed: int = 0,
+) -> EagleOracle:
+    """A head in the format of the release. `embedding`: the target's, which is then left out of the files."""
+    torch.manual_seed(seed)
+    config = {"llama": LlamaConfig, "qwen2": Qwen2Config}[layer](
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 20000.0},
+    )
+    config._attn_implementation = "eager"
+    head = EagleOracle(config, has_fc_bias=has_fc_bias).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(1.0, 0.3) if parameter.ndim == 1 else parameter.normal_(
+                0.0, 0.1
+            )  # or attention is so sharp that it amplifies rounding
+        if embedding is not None:
+            head.embed_tokens.weight.copy_(embedding)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.clone() for name, tensor in head.state_dict().items() if "rotary" not in name}
+    if embedding is not None:
+        del tensors["embed_tokens.weight"]
+    if as_pickle:
+        torch.save(tensors, directory / "pytorch_model.bin")
+    else:
+        save_file(tensors, directory / "model.safetensors")
+    values = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 20000.0, "bias": has_fc_bias}
+    values |= {"qkv_bias": True} if layer == "qwen2" else {}
+    for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                "num_key_value_heads", "max_position_embeddings", "rms_norm_eps"):  # fmt: skip
+        values[key] = getattr(config, key)
+    (directory / "config.json").write_text(json.dumps(values))
+    return head
+
+
+def eagle_oracle_logits(
+    model: PreTrainedModel, head: EagleOracle, token_ids: list[int], *, anchor: int, num_steps: int
+) -> list[torch.Tensor]:
+    """Draft logits [vocab] of each pass behind `anchor` known tokens, fed the true tokens from there on."""
+    logits = []
+    with torch.no_grad():
+        hidden = model.model(torch.tensor([token_ids[: anchor - 1]])).last_hidden_state[0]
+        for step in range(num_steps):
+            out = head(torch.tensor(token_ids[1 : anchor + step]), hidden)
+            logits.append(model.lm_head(out[-1]))
+            hidden = torch.cat([hidden, out[-1:]])
+    return logits

@@ -7,9 +7,65 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3_5ForCausalLM,
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig,
+    Qwen3_5TextConfig,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
 
-_FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+HYBRIDS = ("qwen3_5", "qwen3_5_moe", "qwen3_next")
+"""Families whose layers have a recurrent state, and norms that multiply by 1 + weight."""
+
+_HYBRID_SIZES: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_conv_kernel_dim": 4,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.25,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    },
+}
+
+_SHARED_EXPERT = {
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 48,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+}
+
+_FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"use_sliding_window": False}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+    "qwen3_moe": (
+        Qwen3MoeConfig,
+        Qwen3MoeForCausalLM,
+        {"moe_intermediate_size": 32, "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True},
+    ),
+    "qwen3_5": (Qwen3_5TextConfig, Qwen3_5ForCausalLM, _HYBRID_SIZES),
+    "qwen3_5_moe": (Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM, _HYBRID_SIZES | _SHARED_EXPERT),
+    "qwen3_next": (Qwen3NextConfig, Qwen3NextForCausalLM, _HYBRID_SIZES | _SHARED_EXPERT),
+}
+"""Config, model, and what the family needs besides `SIZES`."""
 
 SIZES: dict[str, Any] = {
     "vocab_size": 503,
@@ -34,13 +90,17 @@ def write_tiny_model(
     directory: str | Path, family: str = "llama", *, seed: int = 0, max_shard_size: str = "1GB", **overrides: Any
 ) -> PreTrainedModel:
     """Saves a random model in float32 and returns it, in eval mode. `overrides`: fields of its config."""
-    config_class, model_class = _FAMILIES[family]
+    config_class, model_class, needs = _FAMILIES[family]
     torch.manual_seed(seed)
-    model = model_class(config_class(**(SIZES | overrides))).eval()
+    is_hybrid = family in HYBRIDS
+    model = model_class(config_class(**(SIZES | needs | overrides))).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                parameter.normal_(1.0 if "norm" in name else 0.0, 0.3)
+                is_plain = not is_hybrid or name.endswith("linear_attn.norm.weight")
+                parameter.normal_(1.0 if "norm" in name and is_plain else 0.0, 0.3)
+            if name.endswith("A_log"):
+                parameter.normal_(0.0, 1.0)  # from heads that forget at once to those that remember all
     model.generation_config.do_sample = False
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     return model

@@ -4,9 +4,10 @@ from outrider.async_llm import AsyncLLM
 from outrider.core.errors import CheckpointError, ConfigError, OutriderError, RequestError, UnsupportedError
 from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput, SpeculationStats
 from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
+from outrider.core.version import VERSION
 from outrider.llm import LLM
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "LLM",

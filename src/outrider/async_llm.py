@@ -1,6 +1,7 @@
 """`AsyncLLM`: the engine behind asyncio. Each request is an asynchronous iterator of what it adds, step by step.
 
-The engine runs in a thread of its own; only that thread touches it. Knows nothing of HTTP.
+The engine's loop (`engine/loop.py`) runs in a thread of its own; only that thread touches the engine. Knows nothing of
+HTTP: the server runs the same loop in a process of its own.
 """
 
 import asyncio
@@ -11,14 +12,39 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from outrider.core.config import engine_config
-from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.engine import Engine
+from outrider.engine.loop import EngineLoop, Order, StopLoop, Tell
 
 Result = TypeVar("Result")
-Tell = Callable[[OutputDelta | BaseException], None]
+
+
+class _Orders:
+    """The thread's inbox; None in it is the order to stop."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        self.put = self._queue.put
+
+    def get(self, *, block: bool) -> Order | None:
+        try:
+            order = self._queue.get(block=block)
+        except queue.Empty:
+            return None
+        if order is None:
+            raise StopLoop
+        return order
+
+    def rest(self) -> list[Order]:
+        """What came behind the order to stop."""
+        orders = []
+        while not self._queue.empty():
+            order = self._queue.get()
+            if order is not None:
+                orders.append(order)
+        return orders
 
 
 class AsyncLLM:
@@ -29,10 +55,8 @@ class AsyncLLM:
 
     def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
         self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
-        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._is_over = False
-        self._failed: BaseException | None = None
-        self._callers: dict[str, Tell] = {}  # by request id; the engine's thread alone changes it
+        self._loop = EngineLoop(self.engine)
+        self._orders = _Orders()
         self._names = itertools.count()
         self._thread = threading.Thread(target=self._run, name="outrider-engine", daemon=True)
         self._thread.start()
@@ -63,7 +87,7 @@ class AsyncLLM:
                 yield delta
         finally:
             if not is_over:
-                self._orders.put(lambda: self._leave(name, tell))
+                self._orders.put(lambda: self._loop.leave(name, tell))
 
     async def abort(self, request_id: str) -> None:
         """Take a request back; its iterator ends with finish_reason "abort"."""
@@ -82,8 +106,8 @@ class AsyncLLM:
 
     async def _order(self, work: Callable[[], Result]) -> Result:
         """Let the engine's thread do `work`, and return what it gives or raise what it raises."""
-        if self._is_over:
-            raise self._ending() from self._failed
+        if self._loop.is_over:
+            raise self._loop.ending() from self._loop.failed
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
@@ -93,8 +117,8 @@ class AsyncLLM:
 
         def run() -> None:
             try:
-                if self._is_over:
-                    raise self._ending()
+                if self._loop.is_over:
+                    raise self._loop.ending()
                 result = work()
             except Exception as error:
                 loop.call_soon_threadsafe(settle, future.set_exception, error)
@@ -105,48 +129,9 @@ class AsyncLLM:
         return await future
 
     def _submit(self, prompt: Prompt, params: SamplingParams, name: str, tell: Tell) -> None:
-        request = self.engine.new_request(prompt, params, request_id=name)
-
-        def on_delta(delta: OutputDelta) -> None:
-            if delta.output is not None:
-                self._callers.pop(name, None)
-            tell(delta)
-
-        self.engine.add(request, on_delta=on_delta)
-        self._callers[name] = tell
-
-    def _leave(self, name: str, tell: Tell) -> None:
-        """Abort what nobody listens to; another request may have the name by now."""
-        if self._callers.get(name) is tell:
-            self.engine.abort(name)
-
-    def _ending(self) -> OutriderError:
-        return RequestError("the engine has stopped. Make a new AsyncLLM.")
+        self._loop.submit(self.engine.new_request(prompt, params, request_id=name), tell)
 
     def _run(self) -> None:
-        """The engine's thread: orders first, then a step; waits only where there is nothing to do."""
-        try:
-            while self._obey():
-                if self.engine.has_work:
-                    self.engine.step()
-        except Exception as error:
-            self._failed = error
-        self._is_over = True
-        for tell in list(self._callers.values()):
-            tell(self._failed or self._ending())
-        self._callers.clear()
-        while not self._orders.empty():
-            order = self._orders.get()
-            if order is not None:
-                order()
-
-    def _obey(self) -> bool:
-        """Do every order at hand; False for the order to stop."""
-        while True:
-            try:
-                order = self._orders.get(block=not self.engine.has_work)
-            except queue.Empty:
-                return True
-            if order is None:
-                return False
+        self._loop.run(self._orders)
+        for order in self._orders.rest():
             order()

@@ -1,8 +1,9 @@
-"""The command line: `outrider generate | info | demo | bench | gate`. Parses, calls `LLM`, prints; no engine logic."""
+"""The command line: `outrider generate | serve | info | demo | bench | gate`. Parses, calls, prints."""
 
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from outrider import show
 from outrider.bench.cli import app as bench
-from outrider.core.errors import OutriderError
+from outrider.core.config import engine_config
+from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
 from outrider.gate.commands import app as gate
@@ -148,6 +150,102 @@ def info(
     for name, value in llm.engine.worker.describe():
         table.add_row(name, value)
     console.print(table)
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Argument(help="Model directory in Hugging Face form; none: the zoo's.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="Name that requests ask for; may be repeated.")
+    ] = None,
+    speculative_config: SpeculativeConfig = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Callers must show it; may be repeated.")] = None,
+    allowed_origins: Annotated[
+        list[str] | None, typer.Option(help="Origin whose web pages may call (CORS), or *; may be repeated.")
+    ] = None,
+    max_body_bytes: Annotated[int, typer.Option(help="Longest body of a request.")] = 4 << 20,
+    max_queued_requests: Annotated[
+        int, typer.Option(help="Completions that may wait beyond --max-num-seqs; more get 429.")
+    ] = 256,
+    drain_seconds: Annotated[float, typer.Option(help="What running requests get after SIGTERM.")] = 30.0,
+    max_engine_restarts: Annotated[int, typer.Option(help="How often an engine that died is started again.")] = 0,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="File of a Jinja template in place of the model's own.")
+    ] = None,
+    trust_request_chat_template: Annotated[
+        bool, typer.Option("--trust-request-chat-template", help="Requests may bring templates.")
+    ] = False,
+    tool_call_parser: Annotated[
+        str | None, typer.Option(help="How the model writes tool calls; unset: it cannot choose tools itself.")
+    ] = None,
+    ssl_keyfile: Annotated[str | None, typer.Option(help="TLS: the key.")] = None,
+    ssl_certfile: Annotated[str | None, typer.Option(help="TLS: the certificate.")] = None,
+    ssl_keyfile_password: Annotated[str | None, typer.Option(help="TLS: what opens the key.")] = None,
+    ssl_ca_certs: Annotated[str | None, typer.Option(help="TLS: who signs the callers' certificates.")] = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the seeds drawn for requests that have none.")] = 0,
+    attention_backend: AttentionBackend = "auto",
+    load_format: Annotated[str, typer.Option(help="auto reads weights, dummy makes random ones.")] = "auto",
+    max_model_len: MaxModelLen = None,
+    max_num_seqs: Annotated[int, typer.Option(help="Most completions that run at once.")] = 64,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in one step.")] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens in a KV block: 16, 32 or 64.")] = 16,
+    num_gpu_blocks_override: Annotated[int | None, typer.Option(help="KV blocks; unset: what memory holds.")] = None,
+    gpu_memory_utilization: Annotated[float, typer.Option(help="Share of the device's memory to use.")] = 0.9,
+    enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Never capture graphs.")] = False,
+    enable_prefix_caching: Annotated[bool, typer.Option(help="Reuse KV blocks of equal prefixes.")] = True,
+    logits_digest: Annotated[
+        bool, typer.Option("--logits-digest", help="Choices carry a hash of all their logits.")
+    ] = False,
+) -> None:
+    """Serve a model over HTTP, as OpenAI's clients and those of vLLM expect; without MODEL the zoo's."""
+    if find_spec("uvicorn") is None:
+        raise ConfigError("serving needs uvicorn, starlette and pydantic. Install them: pip install 'outrider[server]'")
+    from outrider.server.options import ServerOptions
+    from outrider.server.serve import serve
+
+    names = tuple(served_model_name or ((model or "zoo/tiny"),))
+    model = model or str(ZOO / "tiny")
+    config = engine_config(
+        model,
+        speculative_config=_speculative(model, speculative_config),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        attention_backend=attention_backend,
+        load_format=load_format,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        block_size=block_size,
+        num_gpu_blocks_override=num_gpu_blocks_override,
+        gpu_memory_utilization=gpu_memory_utilization,
+        enforce_eager=enforce_eager,
+        enable_prefix_caching=enable_prefix_caching,
+        logits_digest=logits_digest,
+    )
+    options = ServerOptions(
+        host=host,
+        port=port,
+        served_model_names=names,
+        api_keys=tuple(api_key or ()),
+        allowed_origins=tuple(allowed_origins or ()),
+        max_body_bytes=max_body_bytes,
+        max_queued_requests=max_queued_requests,
+        drain_seconds=drain_seconds,
+        max_engine_restarts=max_engine_restarts,
+        chat_template=chat_template.read_text() if chat_template is not None else None,
+        trusts_request_chat_template=trust_request_chat_template,
+        tool_call_parser=tool_call_parser,
+        ssl_keyfile=ssl_keyfile,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile_password=ssl_keyfile_password,
+        ssl_ca_certs=ssl_ca_certs,
+    )
+    serve(config, options, console)
 
 
 DEMO_PROMPTS = (

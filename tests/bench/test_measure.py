@@ -13,8 +13,8 @@ from outrider.bench.split import PARTS, measure_split
 from outrider.bench.timeline import run
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
 from outrider.cli import app
-from outrider.core.errors import ConfigError
 from outrider.engine.tokenizer import Tokenizer
+from outrider.gate.errors import GateError
 from outrider.platforms.base import Capability, platform_class
 from tiny_heads import random_head, save_original
 from tiny_models import write_tiny_model
@@ -140,8 +140,11 @@ def test_a_dataset_is_read_in_order_and_a_bad_line_is_named(tmp_path):
     path.write_text("\n".join(json.dumps({"turns": [f"question {index}", "more"]}) for index in range(4)))
     prompts = dataset_prompts(path, count=3, tokenizer=tokenizer)
     assert [f"question {index}" in tokenizer.decode(ids) for index, ids in enumerate(prompts)] == [True] * 3
-    path.write_text('{"turns": ["a"]}\n{"prompt": "b"}\n')
-    with pytest.raises(ConfigError, match=r"questions.jsonl, line 2: KeyError.*'turns', a list of texts"):
+    path.write_text('{"turns": ["a"], "chat": false}\n{"turns": ["a"]}\n')
+    plain, chat = dataset_prompts(path, count=3, tokenizer=tokenizer)
+    assert plain == tokenizer.encode("a") and len(chat) > len(plain), "a chat template for messages only"
+    path.write_text('{"turns": ["a"]}\n{"text": "b"}\n')
+    with pytest.raises(GateError, match=r"questions.jsonl:2 has the keys"):
         dataset_prompts(path, count=3, tokenizer=tokenizer)
 
 
@@ -168,3 +171,14 @@ def test_commands_print_tables_and_write_json(command, directory, tmp_path):
     assert content["is_exact"] is True and "exact" in result.output and "TTFT" in result.output
     assert content["num_tokens"] in {"latency": (8,), "throughput": (12,), "dataset": (1, 2)}[command]
     assert set(content["split"]["ms"]) == set(PARTS)
+
+
+def test_of_experts_those_count_that_an_even_choice_reads(tmp_path):
+    write_tiny_model(tmp_path, "qwen3_moe", vocab_size=VOCAB, num_experts=8, num_experts_per_tok=2)
+    llm = LLM(str(tmp_path), skip_tokenizer_init=True)
+    model = llm.engine.worker._step.model
+    experts = sum(parameter.nbytes for name, parameter in model.named_parameters() if ".experts." in name)
+    weights = sum(parameter.nbytes for parameter in model.parameters()) - model.embed_tokens.weight.nbytes
+    for num_requests, share in ((1, 1 / 4), (2, 7 / 16), (200, 1.0)):
+        expected = weights - experts + share * experts
+        assert abs(bytes_per_step(llm.engine, num_requests=num_requests, mean_length=0.0) - expected) < 4

@@ -153,19 +153,6 @@ def test_a_synthetic_length_is_spread_with_the_least_variance(length: float, rat
     assert SpeculativeConfig(method="ngram").acceptance_rates is None
 
 
-@pytest.mark.parametrize(
-    ("method", "words"),
-    [
-        ("eagle", "EAGLE-1/2 heads"),
-        ("mtp", "multi-token-prediction heads"),
-    ],
-)
-def test_method_that_is_not_built_is_refused_by_name(method: str, words: str) -> None:
-    assert speculative_refusal(UnsupportedError, method=method) == (
-        f"method={method!r} ({words}) is not built yet. Use 'eagle3' or 'ngram'."
-    )
-
-
 @pytest.mark.parametrize("method", [None, 3, ["ngram"]])
 def test_method_that_is_no_name_is_refused(method: Any) -> None:
     assert speculative_refusal(method=method) == (

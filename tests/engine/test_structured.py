@@ -220,6 +220,10 @@ def test_masks_behind_drafts_are_those_of_a_fresh_matcher(directory: Path) -> No
         ({"json": "{"}, "structured_outputs: "),
         ({"regex": "[ab"}, "invalid regex"),
         ({"grammar": "start: missing"}, "unknown name"),
+        ({"grammar": "root ::= missing"}, "'missing' not found"),
+        ({"grammar": "root ::= " + "(" * 3000 + '"a"' + ")" * 3000}, "recursion depth"),
+        ({"regex": "(" * 5000 + "a" + ")" * 5000}, "(?s)invalid regex.{,700}$"),
+        ({"choice": ["\ud800"]}, "surrogates not allowed"),
     ],
 )
 def test_a_grammar_that_cannot_be_met_is_refused_alone(directory: Path, asked: Any, message: str) -> None:
@@ -257,9 +261,29 @@ def test_what_does_not_go_with_a_grammar_is_refused_by_name(directory: Path, nam
         make(directory).generate(PROMPT, params_of("json", **{name: value}))
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """A schema in a schema in a schema …"""
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"regex": "a", "json_object": True}, {"regex": 5}, {"choice": []}, {"choice": "ab"}, {"choice": [""]}],
+    [
+        {},
+        {"regex": "a", "json_object": True},
+        {"regex": 5},
+        {"regex": "a" * (1 << 16 | 1)},
+        {"choice": []},
+        {"choice": "ab"},
+        {"choice": [""]},
+        {"choice": ["ab"] * (1 << 16)},
+        {"json": {"enum": [{1, 2}]}},
+        {"json": nested(3000)},
+    ],
+    ids=lambda fields: str(fields)[:40] if "json" not in fields else "json",
 )
 def test_a_request_for_no_one_form_is_refused(fields: Any) -> None:
     with pytest.raises(RequestError, match="structured_outputs"):

@@ -54,6 +54,16 @@ def test_silu_and_mul(width: int) -> None:
     assert activation.silu_and_mul(gate_up[:0]).shape == (0, width)
 
 
+@pytest.mark.parametrize("width", [8, 1000, 2048])
+def test_a_gate_of_a_whole_row(width: int) -> None:
+    x, y = (torch.randn(77, width, device="cuda").bfloat16() for _ in range(2))
+    gate = torch.randn(77, 129, device="cuda")[:, 128]
+    out = activation.add_gated(x, y, gate)
+    assert torch.equal(out, x + (1.0 / (1.0 + torch.exp(-gate))).bfloat16().unsqueeze(1) * y)
+    assert torch.equal(out[3:5], activation.add_gated(x[3:5], y[3:5], gate[3:5]))
+    assert activation.add_gated(x[:0], y[:0], gate[:0]).shape == (0, width)
+
+
 def test_embedding() -> None:
     table = torch.randn(151936, 1000, device="cuda").bfloat16()
     ids = torch.randint(0, 151936, (70,), device="cuda")

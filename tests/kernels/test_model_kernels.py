@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from outrider.core.errors import ConfigError
-from outrider.kernels import FILES, Kernels, load_kernels
+from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.kernels import FILES, NOT_BUILT, Kernels, load_kernels
 
 KERNELS = load_kernels("reference")
 TOLERANCE = 2e-6
@@ -35,6 +35,18 @@ def test_every_kernel_has_the_signature_of_the_protocol():
         assert [(p.name, p.kind, p.default) for p in built.values()] == expected, name
     promised_names = {name for name in vars(Kernels) if not name.startswith("_")}
     assert promised_names == set(FILES)
+
+
+def test_the_gpus_kernels_have_it_too_or_are_refused_by_name():
+    pytest.importorskip("triton")
+    kernels = load_kernels("triton")
+    for name in FILES:
+        if name in NOT_BUILT["triton"]:
+            with pytest.raises(UnsupportedError, match=rf"'{name}'.*triton.*device='cpu'"):
+                getattr(kernels, name)()
+        else:
+            promised = list(inspect.signature(getattr(Kernels, name)).parameters)[1:]
+            assert list(inspect.signature(getattr(kernels, name)).parameters) == promised, name
 
 
 def test_unknown_kernels_are_refused_by_name():
@@ -133,6 +145,14 @@ def test_silu_of_large_numbers_is_finite():
     gate = torch.tensor([[-1000.0, -90.0, 0.0, 90.0, 1000.0]])
     expected = torch.tensor([[0.0, 0.0, 0.0, 90.0, 1000.0]])
     torch.testing.assert_close(KERNELS.silu_and_mul(torch.cat([gate, torch.ones_like(gate)], 1)), expected)
+
+
+@pytest.mark.parametrize("width", [1, 37, 96])
+def test_rows_behind_a_gate_do_not_see_each_other(threads, rows_are_invariant, width):
+    gates = _random(110, 9)
+    rows_are_invariant(
+        lambda x, y, gate: KERNELS.add_gated(x, y, gate[:, 8]), _random(110, width), _random(110, width, seed=1), gates
+    )
 
 
 @pytest.mark.parametrize("width", [1, 37, 96, 512])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.paged_runner import cpu_context
-from outrider.core.model_config import ModelConfig, RopeConfig
+from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.linear import Linear
 from outrider.models import architectures
@@ -21,6 +21,7 @@ CONFIG = ModelConfig(
     norm_eps=1e-6,
     max_position_embeddings=64,
     rope=RopeConfig(),
+    moe=MoeConfig(num_experts=4, num_experts_per_tok=2, intermediate_size=32, is_normalized=True),
 )
 
 

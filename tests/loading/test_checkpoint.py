@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from outrider.core.errors import CheckpointError
-from outrider.loading.checkpoint import INDEX, SINGLE, Checkpoint
+from outrider.loading.checkpoint import INDEX, PICKLE, SINGLE, Checkpoint
 
 TENSORS = {
     "a.weight": torch.arange(6.0).view(2, 3),
@@ -43,6 +43,34 @@ def test_shards_follow_the_index_and_nothing_else(tmp_path):
     save_file({"a.weight": torch.zeros(9)}, tmp_path / "consolidated.safetensors")
     save_file({"a.weight": torch.zeros(9)}, tmp_path / SINGLE)
     _assert_complete(Checkpoint(tmp_path))
+
+
+def test_a_pickle_is_read_where_there_is_nothing_else(tmp_path):
+    torch.save(TENSORS, tmp_path / PICKLE)
+    _assert_complete(Checkpoint(tmp_path))
+    assert dict(Checkpoint(tmp_path).tensors({"c", "d"})).keys() == {"c"}
+    save_file({"other": torch.zeros(2)}, tmp_path / SINGLE)
+    assert Checkpoint(tmp_path).names == {"other"}
+
+
+class _Code:
+    def __reduce__(self):
+        return print, ("loaded",)
+
+
+@pytest.mark.parametrize("content", [{"a": _Code()}, [torch.ones(2)], {"a": 3}], ids=["code", "list", "number"])
+def test_a_pickle_of_more_than_tensors_is_refused(tmp_path, content, capsys):
+    torch.save(content, tmp_path / PICKLE)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is .* of tensors"):
+        Checkpoint(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_truncated_pickle_is_named(tmp_path):
+    torch.save(TENSORS, tmp_path / PICKLE)
+    (tmp_path / PICKLE).write_bytes((tmp_path / PICKLE).read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is truncated or not a pickle"):
+        Checkpoint(tmp_path)
 
 
 def test_tensors_are_read_one_at_a_time(tmp_path):
@@ -101,8 +129,8 @@ def test_an_index_cannot_leave_its_directory(tmp_path, file):
 def test_a_directory_without_weights_says_what_it_holds(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds neither model.safetensors nor"):
         Checkpoint(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"It holds pytorch_model\.bin: save it again as safetensors"):
+    (tmp_path / "consolidated.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"It holds consolidated\.pt: save it again as safetensors"):
         Checkpoint(tmp_path)
     shutil.rmtree(tmp_path)
     with pytest.raises(CheckpointError, match=r"is not a directory. Give a local directory"):

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from transformers import LlamaConfig, Qwen3Config
+from transformers import LlamaConfig, Qwen3Config, Qwen3MoeConfig
 
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
-from outrider.core.model_config import ModelConfig, RopeConfig
+from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
 from outrider.loading.hf import read_json, read_model_config
 from outrider.models import find_model
 
@@ -97,6 +97,40 @@ def test_what_transformers_writes_is_read(tmp_path, config_class):
     assert config.rope.theta == oracle.rope_parameters["rope_theta"]
 
 
+MOE = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True}
+
+
+def test_experts():
+    moe = ModelConfig.from_dict(LLAMA | MOE).moe
+    assert moe == MoeConfig(num_experts=128, num_experts_per_tok=8, intermediate_size=768, is_normalized=True)
+    sparse = ModelConfig.from_dict(LLAMA | MOE | {"decoder_sparse_step": 3, "mlp_only_layers": [5, 6]}).moe
+    assert [layer for layer in range(13) if layer not in sparse.dense_layers] == [2, 8, 11]
+    assert ModelConfig.from_dict(LLAMA).moe is None
+    assert ModelConfig.from_dict(LLAMA | {"num_experts": 0}).moe is None
+    shared = ModelConfig.from_dict(_without("intermediate_size") | MOE | {"shared_expert_intermediate_size": 512})
+    assert shared.moe.shared_intermediate_size == 512
+
+
+@pytest.mark.parametrize(
+    ("model_type", "is_normalized"), [("qwen3_moe", False), ("qwen3_next", True), ("qwen3_5_moe_text", True)]
+)
+def test_a_config_that_is_silent_about_the_sum_of_weights(model_type, is_normalized):
+    values = LLAMA | MOE | {"model_type": model_type, "norm_topk_prob": None}
+    assert ModelConfig.from_dict(values).moe.is_normalized == is_normalized
+
+
+def test_experts_as_transformers_writes_them(tmp_path):
+    Qwen3MoeConfig(architectures=["Qwen3MoeForCausalLM"], num_experts=16, mlp_only_layers=[1]).save_pretrained(tmp_path)
+    moe = ModelConfig.from_dict(read_json(tmp_path, "config.json")).moe
+    assert moe.num_experts == 16 and moe.dense_layers == {1}
+
+
+def test_prediction_layers():
+    assert ModelConfig.from_dict(LLAMA).num_mtp_layers == 0
+    for field in ("num_nextn_predict_layers", "mtp_num_hidden_layers"):
+        assert ModelConfig.from_dict(LLAMA | {field: 1}).num_mtp_layers == 1
+
+
 YARN = {"rope_type": "yarn", "factor": 2.0}
 REFUSED = [
     ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config.*'fp8'.*not built yet"),
@@ -147,6 +181,9 @@ WRONG = [
     ({"architectures": None}, "architectures=None names no model"),
     ({"eos_token_id": "</s>"}, "eos_token_id='</s>'"),
     ({"rope_scaling": {"rope_type": "linear"}}, "rope_type='linear' but no factor"),
+    (MOE | {"num_experts_per_tok": 129}, "num_experts_per_tok=129 is more than num_experts=128"),
+    (MOE | {"num_experts_per_tok": None}, "has no num_experts_per_tok"),
+    (MOE | {"mlp_only_layers": 3}, "mlp_only_layers=3 is not a list of layer numbers"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "no low_freq_factor"),
     ({"rope_scaling": {**YARN, "factor": "2"}}, "factor='2', which is not a positive number"),
     (
@@ -165,10 +202,8 @@ def test_what_cannot_be_is_refused_by_name(change, message):
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("Qwen3MoeForCausalLM", "mixture of experts.*not built yet"),
-        ("Qwen3NextForCausalLM", "not built yet"),
         ("Gemma3ForCausalLM", "not built yet"),
-        ("DeepseekV3ForCausalLM", "not built yet"),
+        ("DeepseekV3ForCausalLM", "mixture of experts.*not built yet"),
         ("GptOssForCausalLM", "not built yet"),
         ("Qwen3VLForConditionalGeneration", "vision.*not built yet"),
         ("SurpriseForCausalLM", "'SurpriseForCausalLM' is not known"),
@@ -176,7 +211,7 @@ def test_what_cannot_be_is_refused_by_name(change, message):
 )
 def test_an_architecture_without_a_file_is_refused_by_name(architecture, message):
     config = ModelConfig.from_dict(LLAMA | {"architectures": [architecture]})
-    with pytest.raises(UnsupportedError, match=rf"{message}.*LlamaForCausalLM, Qwen3ForCausalLM"):
+    with pytest.raises(UnsupportedError, match=rf"{message}.*LlamaForCausalLM.*Qwen3ForCausalLM"):
         find_model(config)
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import KVCache
 from outrider.attention.selector import select_backend
+from outrider.attention.state import StateCache
 from outrider.kernels import load_kernels
+from outrider.kernels.reference.gated_delta import StateRows
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import CausalLM, Hidden, kv_spec
+from outrider.layers.decoder import CausalLM, Hidden, kv_spec, layer_caches, state_spec
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
@@ -35,6 +37,10 @@ def load_tiny(directory, *, max_positions: int = 512, **options) -> CausalLM:
     return load_model(str(directory), config, cpu_context(config), max_positions=max_positions, **options)
 
 
+MAX_DRAFTS = 4
+NUM_ROWS = 8
+
+
 class PagedRunner:
     """Rows are named by any key; each keeps its length and its blocks."""
 
@@ -42,19 +48,37 @@ class PagedRunner:
         self.model = model
         self.block_size = block_size
         spec = kv_spec(model.config, dtype=torch.float32, block_size=block_size)
-        self.caches = KVCache(spec, num_blocks, device=torch.device("cpu"))
-        for layer in self.caches:
+        kv = KVCache(spec, num_blocks, device=torch.device("cpu"))
+        for layer in kv:
             layer.k.fill_(float("nan"))
             layer.v.fill_(float("nan"))
+        self.state_spec = state_spec(model.config, dtype=torch.float32, num_drafts=MAX_DRAFTS)
+        states = None
+        if self.state_spec is not None:
+            states = StateCache(self.state_spec, NUM_ROWS + 1, device=torch.device("cpu"))
+            for layer in states:
+                for field in ("state", "keys", "deltas", "log_decays", "inputs"):
+                    getattr(layer, field).fill_(float("nan"))
+        self.caches = layer_caches(model.config, kv, states or ())
+        self.state_lengths = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
+        self.state_known = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
+        self.rows: dict[object, int] = {}
         self.free = list(range(1, num_blocks))
         random.Random(seed).shuffle(self.free)
         self.blocks: dict[object, list[int]] = {}
         self.lengths: dict[object, int] = {}
 
     def feed(
-        self, rows: Sequence[tuple[object, Sequence[int]]], *, num_padding: int = 0, extra_bound: int = 0
+        self,
+        rows: Sequence[tuple[object, Sequence[int]]],
+        *,
+        num_padding: int = 0,
+        extra_bound: int = 0,
+        num_drafts: int = 0,
     ) -> tuple[Hidden, list[slice]]:
-        """One step: new tokens of each row. Gives the hidden states and where each row's tokens lie in them."""
+        """One step: new tokens of each row, the last `num_drafts` of them drafts. Gives the hidden states and where
+        each row's tokens lie in them."""
+        starts = [self.lengths.get(key, 0) for key, _ in rows]
         ids, positions, slots, lengths, places = [], [], [], [], []
         for key, tokens in rows:
             blocks, start = self.blocks.setdefault(key, []), self.lengths.get(key, 0)
@@ -80,9 +104,37 @@ class PagedRunner:
             block_tables=torch.tensor(tables, dtype=torch.int32),
             row_counts=tuple(counts),
             kv_length_bound=max(lengths) + extra_bound,
+            states=self._states(rows, starts, counts, num_drafts),
         )
         with torch.inference_mode():
             return self.model(batch, self.caches), places
+
+    def _states(self, rows, starts: list[int], counts: list[int], num_drafts: int) -> StateRows | None:
+        if self.state_spec is None:
+            return None
+        table_rows = torch.tensor([self.rows.setdefault(key, len(self.rows)) for key, _ in rows])
+        num_computed = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
+        num_computed[table_rows] = torch.tensor(starts)
+        found = self.model.context.kernels.state_rows(
+            num_computed,
+            self.state_lengths,
+            self.state_known,
+            rows=table_rows,
+            num_known=torch.tensor([len(tokens) - num_drafts for _, tokens in rows]),
+            num_drafts=torch.full((len(rows),), num_drafts),
+            room=torch.ones(len(rows), dtype=torch.int64),
+        )
+        at = StateRows(
+            table_rows,
+            *found,
+            row_starts=torch.tensor(counts).cumsum(0) - torch.tensor(counts),
+            token_row=torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)),
+            row_counts=tuple(counts),
+            most_open=self.state_spec.most_open,
+        )
+        self.state_lengths[table_rows] = at.targets
+        self.state_known[table_rows] = at.known
+        return at
 
     def rewind(self, key: object, length: int) -> None:
         """Forgets the tokens of a row from `length` on; their K and V stay in the cache."""

@@ -11,6 +11,7 @@ import outrider.models
 from models.paged_runner import PagedRunner, load_tiny
 from outrider.core import plugins
 from tiny_models import write_tiny_model
+from tiny_mtp import write_mimo
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to the largest logit, in fp32."""
@@ -40,7 +41,7 @@ ROPES = {
 def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every group size with every rope, spread over the families; flags so that all their pairs occur."""
     for index, (rope, group) in enumerate(itertools.product(ROPES, (1, 2, 4, 8))):
-        family = FAMILIES[(index + index // 4) % 2]
+        family = DENSE[(index + index // 4) % 2]
         options: dict[str, Any] = {"rope_parameters": ROPES[rope], "num_attention_heads": 8, "head_dim": 32}
         options["num_key_value_heads"] = 8 // group
         options["tie_word_embeddings"] = bool(index // 2 % 2)
@@ -50,22 +51,45 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
         if index % 4 in (0, 3):
             options["max_shard_size"] = "100KB"
         yield family, options
+    for index, group in enumerate((1, 2, 3, 4)):  # value heads to a key head
+        options = {"linear_num_key_heads": 2, "linear_num_value_heads": 2 * group}
+        options |= {"linear_key_head_dim": (16, 32)[index % 2], "linear_value_head_dim": (16, 48)[index // 2]}
+        options["layer_types"] = [KINDS[letter] for letter in HYBRID_LAYERS[index]]
+        options["num_hidden_layers"] = len(HYBRID_LAYERS[index])
+        options["tie_word_embeddings"] = index == 1
+        family = ("qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen3_5")[index]
+        yield family, options | ({"max_shard_size": "100KB"} if index == 2 else {})
+    yield "qwen3_5", {"num_hidden_layers": 5, "layer_types": [KINDS[letter] for letter in "FLLFL"]}
+    yield "qwen3_next", {"linear_num_value_heads": 2, "linear_value_head_dim": 16}
     yield "llama", {"hidden_size": 40, "intermediate_size": 50, "vocab_size": 97}
     yield "qwen3", {"rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.2, "beta_fast": 16.0}}
+    yield "mimo", {"num_hidden_layers": 3}
+    yield "qwen3_moe", {"tie_word_embeddings": True}
+    yield "qwen3_moe", {"norm_topk_prob": False, "num_experts": 5, "num_experts_per_tok": 5, "max_shard_size": "100KB"}
+    yield "qwen3_moe", {"num_hidden_layers": 4, "mlp_only_layers": [0], "decoder_sparse_step": 2, "head_dim": 32}
+    yield "qwen3_moe", {"num_hidden_layers": 3, "mlp_only_layers": [1], "attention_bias": True}
 
 
-FAMILIES = ("llama", "qwen3")
+DENSE = ("llama", "qwen3")
+FAMILIES = (*DENSE, "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
+WRITERS = {"mimo": write_mimo}
+"""Families that come with a prediction module: model and module."""
+KINDS = {"L": "linear_attention", "F": "full_attention"}
+HYBRID_LAYERS = ("LLLF", "FLLFL", "LLLF", "LF")
+"""Linear and full attention in the order of layers."""
 CASES = list(_cases())
 
 
 def test_every_model_file_has_its_cases():
-    assert plugins.names(outrider.models) == sorted(FAMILIES)
+    in_anothers_file = {"qwen3_5_moe"}
+    assert plugins.names(outrider.models) == sorted(set(FAMILIES) - in_anothers_file)
     assert {family for family, _ in CASES} == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("family", "options"), CASES, ids=lambda value: value if isinstance(value, str) else "")
 def test_logits_and_greedy_tokens(tmp_path, family, options):
-    oracle = write_tiny_model(tmp_path, family, **options)
+    write = WRITERS.get(family)
+    oracle = write(tmp_path, **options)[0] if write else write_tiny_model(tmp_path, family, **options)
     is_sharded = (tmp_path / "model.safetensors.index.json").exists()
     assert is_sharded == ("max_shard_size" in options)
     model = load_tiny(tmp_path)

@@ -9,7 +9,7 @@ from tiny_models import write_tiny_model
 LENGTHS = (90, 17, 1, 66)
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3"])
+@pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_moe", "qwen3_5"])
 def model(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     write_tiny_model(directory, request.param, num_attention_heads=8, num_key_value_heads=2)
@@ -76,10 +76,10 @@ def test_verifying_after_rejected_drafts_equals_the_prompt(runner, alone, prompt
     _agrees(runner, alone, [(0, 0, 60), (1, 0, 9)])
     for length in (60, 62, 66):
         runner.rewind(0, length)
-        runner.feed([(0, [5, 6, 7, 8]), (1, prompts[1][9:13])])  # wrong drafts leave their K and V behind
-        runner.rewind(0, length)
+        runner.feed([(0, [prompts[0][length], 6, 7, 8]), (1, prompts[1][9:13])], num_drafts=3)
+        runner.rewind(0, length)  # wrong drafts leave behind what they wrote
         runner.rewind(1, 9)
-        _agrees(runner, alone, [(1, 9, 13), (0, length, length + 4)])
+        _agrees(runner, alone, [(1, 9, 13), (0, length, length + 4)], num_drafts=3)
         runner.rewind(1, 9)
 
 
@@ -99,5 +99,6 @@ def test_taps_are_the_residual_stream(tmp_path):
 
 
 def test_a_tap_that_does_not_exist_is_refused(model):
-    with pytest.raises(ValueError, match=r"tap 3 is out of range.*2 layers"):
-        model.set_taps((1, 3))
+    count = model.config.num_layers
+    with pytest.raises(ValueError, match=rf"tap {count + 1} is out of range.*{count} layers"):
+        model.set_taps((1, count + 1))

@@ -16,7 +16,8 @@ from outrider.core.request import Request
 from outrider.engine.text import StopChecker
 from outrider.runtime.worker import Worker
 from outrider.scheduler.scheduler import Scheduler
-from outrider.speculation.drafters import eagle3
+from outrider.speculation import head
+from outrider.speculation.drafters import mtp
 from tiny_heads import random_head, save_speculators
 from tiny_models import write_tiny_model
 
@@ -42,7 +43,7 @@ def meta(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "meta.py").write_text(META)
     monkeypatch.setattr(platforms, "__path__", [*platforms.__path__, str(folder)])
-    for module in (models, eagle3):
+    for module in (models, head, mtp):
         monkeypatch.setattr(module, "fill_randomly", lambda module, seed: None)
 
 
@@ -55,9 +56,11 @@ def _drafter(name: str, tmp_path) -> dict | None:
     return {"method": name}
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "eagle3", "draft_model"])
-def test_no_step_reads_a_value(meta, tmp_path, drafter):
-    write_tiny_model(tmp_path / "target", "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=2)
+@pytest.mark.parametrize(
+    ("family", "drafter"), [("qwen3", "ngram"), ("qwen3", "eagle3"), ("qwen3", "draft_model"), ("qwen3_5", "mtp")]
+)
+def test_no_step_reads_a_value(meta, tmp_path, family, drafter):
+    write_tiny_model(tmp_path / "target", family, vocab_size=crowds.VOCAB)
     config = engine_config(
         str(tmp_path / "target"), device="meta", load_format="dummy", logits_digest=True, max_num_batched_tokens=60,
         speculative_config=_drafter(drafter, tmp_path), max_num_seqs=16,

@@ -5,10 +5,11 @@ import pytest
 
 from outrider import ConfigError
 from outrider.core import plugins
-from outrider.core.errors import CheckpointError, UnsupportedError
+from outrider.core.errors import CheckpointError
 from outrider.speculation import drafters
-from tiny_heads import random_head, save_original, save_speculators
+from tiny_heads import random_eagle_head, random_head, save_original, save_speculators
 from tiny_models import write_tiny_model
+from tiny_mtp import write_mimo
 
 CONSTANT = '''"""A drafter in one file: always says 7."""
 
@@ -44,16 +45,29 @@ def expected(target, some):
 
 
 @pytest.fixture(scope="module")
+def with_module(tmp_path_factory, some):
+    """A target with a prediction module of its own, and the truth about it."""
+    directory = tmp_path_factory.mktemp("mimo")
+    write_mimo(directory, vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, seed=3, max_position_embeddings=512)
+    return directory, crowds.truth(directory, some)
+
+
+@pytest.fixture(scope="module")
 def head(tmp_path_factory):
     model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
     return str(save_speculators(model, tmp_path_factory.mktemp("head")))
 
 
 @pytest.mark.parametrize("name", plugins.names(drafters))
-def test_a_drafter_changes_speed_only(name, target, some, expected, head):
+def test_a_drafter_changes_speed_only(name, target, some, expected, head, tmp_path, request):
     config = {"method": name, "num_speculative_tokens": 2}
+    if name == "mtp":
+        target, expected = request.getfixturevalue("with_module")
     if name == "eagle3":
         config["model"] = head
+    if name == "eagle":
+        config["model"] = str(tmp_path)
+        random_eagle_head(tmp_path, vocab_size=crowds.VOCAB)
     if name == "draft_model":
         config["model"] = str(target)
     if name == "replay":
@@ -77,14 +91,8 @@ def test_one_file_adds_a_drafter(target, some, expected, tmp_path, monkeypatch):
 
 
 def test_an_unknown_drafter_is_refused_by_name(target):
-    with pytest.raises(ConfigError, match=r"'medusa' is not known. Known: draft_model, eagle3, ngram"):
+    with pytest.raises(ConfigError, match=r"'medusa' is not known. Known: draft_model, eagle, eagle3, mtp, ngram"):
         crowds.make(target, speculative_config={"method": "medusa"})
-
-
-@pytest.mark.parametrize("method", ["mtp", "eagle"])
-def test_a_later_drafter_is_refused_by_name(target, method):
-    with pytest.raises(UnsupportedError, match="not built yet"):
-        crowds.make(target, speculative_config={"method": method})
 
 
 def test_an_option_of_another_drafter_is_refused(target):
@@ -107,9 +115,10 @@ def test_a_head_of_another_target_is_refused(target, tmp_path, changes, message)
         crowds.make(target, speculative_config=config)
 
 
-def test_a_head_without_a_model_is_refused(target):
-    with pytest.raises(ConfigError, match="needs 'model'"):
-        crowds.make(target, speculative_config={"method": "eagle3"})
+@pytest.mark.parametrize("method", ["eagle", "eagle3"])
+def test_a_head_without_a_model_is_refused(target, method):
+    with pytest.raises(ConfigError, match=f"method '{method}' needs 'model'"):
+        crowds.make(target, speculative_config={"method": method})
 
 
 def test_contradicting_vocabulary_maps_are_refused(target, tmp_path):

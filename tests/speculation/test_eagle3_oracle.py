@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from outrider import LLM, SamplingParams
-from outrider.speculation.chain import ChainDrafter
+from recorder import Recorder
 from tiny_heads import oracle_logits, random_head, save_original, save_speculators
 from tiny_models import write_tiny_model
 
@@ -29,35 +29,6 @@ def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("target")
     write_tiny_model(directory, "qwen3", vocab_size=VOCAB, num_hidden_layers=5)
     return directory
-
-
-class Recorder:
-    """Replaces the drafter's pick: notes (position, logits) and drafts the true token, or a wrong one."""
-
-    def __init__(self, answer: list[int], *, wrong_every: int | None) -> None:
-        self.answer = answer + [0] * 64
-        self.wrong_every = wrong_every
-        self.seen: list[list[tuple[int, torch.Tensor]]] = []
-        self.count = 0
-
-    def install(self, monkeypatch) -> None:
-        recorder = self
-        original = ChainDrafter.propose
-
-        def propose(drafter, batch, *, hidden, choice):
-            recorder.seen.append([])
-            return original(drafter, batch, hidden=hidden, choice=choice)
-
-        def pick(drafter, logits, batch, position):
-            assert len(position) == 1
-            place = int(position)
-            recorder.seen[-1].append((place, logits[0].clone()))
-            recorder.count += 1
-            is_wrong = recorder.wrong_every is not None and recorder.count % recorder.wrong_every == 0
-            return torch.tensor([(recorder.answer[place] + is_wrong) % VOCAB])
-
-        monkeypatch.setattr(ChainDrafter, "propose", propose)
-        monkeypatch.setattr(ChainDrafter, "_pick", pick)
 
 
 def _taps(target_model, token_ids: list[int], layers: tuple[int, ...]) -> torch.Tensor:
@@ -84,7 +55,7 @@ def test_draft_logits_equal_the_speculators_library(target, tmp_path, monkeypatc
     plain = LLM(str(target), skip_tokenizer_init=True)
     answer = prompt + plain.generate({"prompt_token_ids": prompt}, params)[0].outputs[0].token_ids
 
-    recorder = Recorder(answer, wrong_every=wrong_every)
+    recorder = Recorder(answer, vocab_size=VOCAB, wrong_every=wrong_every)
     recorder.install(monkeypatch)
     llm = LLM(str(target), skip_tokenizer_init=True, speculative_config=config, max_num_batched_tokens=9)
     output = llm.generate({"prompt_token_ids": prompt}, params)[0]

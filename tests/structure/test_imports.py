@@ -20,7 +20,8 @@ LEVELS = (
     ("runtime",),
     ("engine",),
     ("llm", "async_llm", "show"),
-    ("bench", "gate", "server"),
+    ("gate", "server"),
+    ("bench",),
     ("cli",),
 )
 """From the bottom up; a package imports itself and lower levels only."""
@@ -34,9 +35,14 @@ HOST_ONLY = ("core", "scheduler")
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
+    ("bench/serve/command.py", "outrider.bench.serve.client"): "needs aiohttp, which only this command does",
+    ("bench/serve/command.py", "outrider.bench.serve.drive"): "likewise",
+    ("bench/serve/command.py", "outrider.bench.serve.plot"): "needs matplotlib, for --plot only",
     ("engine/grammar.py", "llguidance"): "for the first grammar only: an engine works without it",
     ("engine/grammar.py", "llguidance.gbnf_to_lark"): "likewise",
     ("engine/tokenizer.py", "llguidance.hf"): "likewise",
+    ("cli.py", "outrider.server.options"): "the server's packages are an extra: all other commands work without",
+    ("cli.py", "outrider.server.serve"): "likewise",
 }
 """(file, module imported) to the reason; an optional dependency is the only good one."""
 

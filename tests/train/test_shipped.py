@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from outrider.train import checkpoints, vocabulary
-from outrider.train.network import Cache
+from outrider.train import checkpoints, measure, sampling, vocabulary
+from outrider.train.arithmetic.problems import HELD_OUT_FAMILIES, final_answer
 
 ZOO = Path(__file__).parents[2] / "zoo"
 MIB = 2**20
@@ -93,12 +93,84 @@ def test_transformers_agrees_with_the_training_network() -> None:
     torch.testing.assert_close(taps, wanted, atol=2e-4, rtol=1e-4)
 
     half = ids.shape[1] // 2
-    cache = Cache.empty(ours.shape, 1, capacity=64, like=torch.zeros(()))
+    cache = ours.empty_cache(1, capacity=64, like=torch.zeros(()))
     with torch.no_grad():
         pieces = [ours.prefill(ids[:, :half], cache)]
         for index in range(half, ids.shape[1]):
             pieces.append(ours.step(ids[:, index], cache, lengths=torch.tensor([index]))[:, None])
     torch.testing.assert_close(torch.cat(pieces, dim=1), hidden, atol=2e-4, rtol=1e-4)
+
+
+def test_the_hybrid_has_the_names_and_shapes_of_a_qwen3_5_with_mtp() -> None:
+    whole = json.loads((ZOO / "tiny-hybrid" / "config.json").read_text())
+    config = whole["text_config"]
+    assert whole["architectures"] == ["Qwen3_5ForConditionalGeneration"] and whole["tie_word_embeddings"] is True
+    assert config["layer_types"] == (["linear_attention"] * 3 + ["full_attention"]) * 2
+    hidden, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    queries, kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    heads = config["linear_num_value_heads"]
+    values = heads * config["linear_value_head_dim"]
+    mixed = 2 * config["linear_num_key_heads"] * config["linear_key_head_dim"] + values
+    block = {
+        "input_layernorm.weight": [hidden],
+        "post_attention_layernorm.weight": [hidden],
+        "mlp.gate_proj.weight": [inner, hidden],
+        "mlp.up_proj.weight": [inner, hidden],
+        "mlp.down_proj.weight": [hidden, inner],
+    }
+    full = block | {
+        "self_attn.q_proj.weight": [2 * queries, hidden],
+        "self_attn.k_proj.weight": [kv, hidden],
+        "self_attn.v_proj.weight": [kv, hidden],
+        "self_attn.o_proj.weight": [hidden, queries],
+        "self_attn.q_norm.weight": [head],
+        "self_attn.k_norm.weight": [head],
+    }
+    linear = block | {
+        "linear_attn.in_proj_qkv.weight": [mixed, hidden],
+        "linear_attn.in_proj_z.weight": [values, hidden],
+        "linear_attn.in_proj_a.weight": [heads, hidden],
+        "linear_attn.in_proj_b.weight": [heads, hidden],
+        "linear_attn.conv1d.weight": [mixed, 1, config["linear_conv_kernel_dim"]],
+        "linear_attn.A_log": [heads],
+        "linear_attn.dt_bias": [heads],
+        "linear_attn.norm.weight": [config["linear_value_head_dim"]],
+        "linear_attn.out_proj.weight": [hidden, values],
+    }
+    expected = {
+        "model.language_model.embed_tokens.weight": [config["vocab_size"], hidden],
+        "model.language_model.norm.weight": [hidden],
+        "mtp.fc.weight": [hidden, 2 * hidden],
+        "mtp.pre_fc_norm_embedding.weight": [hidden],
+        "mtp.pre_fc_norm_hidden.weight": [hidden],
+        "mtp.norm.weight": [hidden],
+        **{f"mtp.layers.0.{name}": shape for name, shape in full.items()},
+    }
+    for index, kind in enumerate(config["layer_types"]):
+        layer = full if kind == "full_attention" else linear
+        expected |= {f"model.language_model.layers.{index}.{name}": shape for name, shape in layer.items()}
+    assert _tensors(ZOO / "tiny-hybrid") == {key: (shape, "BF16") for key, shape in expected.items()}
+    assert sum(path.stat().st_size for path in (ZOO / "tiny-hybrid").iterdir()) <= 12 * MIB
+    for name in vocabulary.FILES:
+        assert (ZOO / "tiny-hybrid" / name).read_bytes() == (ZOO / "tiny" / name).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_gives_the_hybrids_answers() -> None:
+    """Of the family heldout_soup the figures have every problem right; greedy tokens are those of our network."""
+    figures = json.loads((ZOO / "figures.json").read_text())["hybrid"]["target"]["arithmetic_chat"]
+    assert figures["by_family"]["heldout_soup"] == "25/25"
+    ours = checkpoints.load_target(ZOO / "tiny-hybrid", torch.device("cpu"))
+    theirs = AutoModelForCausalLM.from_pretrained(ZOO / "tiny-hybrid", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(ZOO / "tiny-hybrid")
+    problems = measure.held_out_problems(HELD_OUT_FAMILIES, per_family=25)
+    chosen = [problem for problem in problems if problem.family == "heldout_soup"][:3]
+    prompts = [tokenizer(vocabulary.chat_prompt(problem.question)).input_ids for problem in chosen]
+    ends = json.loads((ZOO / "tiny-hybrid" / "generation_config.json").read_text())["eos_token_id"]
+    outputs = sampling.continue_prompts(ours, prompts, num_tokens=100, temperature=0.0, seed=1, stop_ids=ends)
+    for problem, prompt, output in zip(chosen, prompts, outputs, strict=True):
+        given = theirs.generate(torch.tensor([prompt]), max_new_tokens=100, do_sample=False)[0, len(prompt) :].tolist()
+        assert given == output and final_answer(tokenizer.decode(given)) == problem.value
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -47,14 +47,13 @@ class AttentionBackend(ABC):
         metadata: Any,
         *,
         scale: float,
-        kv_start: int = 0,
         window: int | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
         """q [num_tokens, num_heads, head_dim] -> the same shape; K and V of the batch are already written.
 
-        Token t sees KV indices [max(kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
+        Token t sees KV indices [max(batch.kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
         """
         return self.kernels.paged_attention(
-            q, cache.k, cache.v, metadata, scale=scale, kv_start=kv_start, window=window, sinks=sinks
+            q, cache.k, cache.v, metadata, scale=scale, kv_start=batch.kv_start, window=window, sinks=sinks
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from outrider.kernels.reference.gated_delta import StateRows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardBatch:
@@ -24,6 +26,8 @@ class ForwardBatch:
     block_tables: Tensor  # [num_rows, max_blocks] int32, null block 0 where unset
     row_counts: tuple[int, ...]  # tokens of each row, padding included
     kv_length_bound: int  # host's bound on kv_lengths
+    states: StateRows | None = None  # where the rows of layers with a state stand; None: the model has no such layers
+    kv_start: int = 0  # first KV index of a row that holds anything; 1 where a drafter's index 0 stays empty
 
     @property
     def num_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""`outrider bench latency | throughput | host`: options in, tables and JSON out. Names of options are vLLM's."""
+"""`outrider bench latency | throughput | host | serve`: options in, tables and JSON out. Names are vLLM's."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,17 @@ from rich.console import Console
 from outrider.bench.host import NUM_ROWS, measure_host
 from outrider.bench.measure import Figures, measure_latency, measure_throughput
 from outrider.bench.report import figures_dict, figures_table, host_table, write_json
+from outrider.bench.serve.command import serve
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
 from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
 
-app = typer.Typer(help="Measure speed: of one batch, of a stream of requests, and of the host alone.")
+app = typer.Typer(
+    help="Measure speed: of one batch, of a stream of requests, of the host alone, and of a running server."
+)
+app.command()(serve)
 console = Console(highlight=False)
 
 _DRAFTS = 3
@@ -101,7 +105,9 @@ def throughput(
     max_num_batched_tokens: MaxNumBatchedTokens = None,
     dataset_path: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="JSONL in Spec-Bench's form; unset: random prompts."),
+        typer.Option(
+            exists=True, dir_okay=False, help="Spec-Bench .jsonl, ShareGPT .json or .txt lines; unset: random prompts."
+        ),
     ] = None,
     num_prompts: Annotated[int, typer.Option(min=1, help="Requests.")] = 16,
     max_concurrency: Annotated[int, typer.Option(min=1, help="Most requests at a time.")] = 8,

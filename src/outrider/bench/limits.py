@@ -1,5 +1,6 @@
 """How far a decoding step is from the time that its bytes need: weights once, and the KV cache of every request.
 
+Of a mixture's experts those count that would be chosen if every token chose evenly; how many are, depends on the text.
 The bytes are counted from the engine, the bandwidth is what was measured on a device, or what the caller says.
 """
 
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from outrider.engine.engine import Engine
+from outrider.layers.moe import MoE
 
 READ_BANDWIDTH = {"NVIDIA H200": 4.37e12}
 """Bytes a second that a kernel which only reads has reached, by the device's name."""
@@ -42,17 +44,24 @@ def measure_limit(
 
 
 def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> int:
-    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, and all KV once."""
+    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, all KV and states once."""
     worker = engine.worker
     model = worker._step.model
     config = worker.config
-    kv_bytes = worker._step.caches.spec.bytes_per_block / config.block_size
+    kv_bytes = worker.kv_spec.bytes_per_block / config.block_size
     num_bytes = weight_bytes(
         model, without=() if model.lm_head.weight is model.embed_tokens.weight else ("embed_tokens",)
     )
+    for module in model.modules():
+        if isinstance(module, MoE):
+            chance = module.config.num_experts_per_tok / module.config.num_experts
+            share_unread = (1 - chance) ** (num_requests * (1 + config.num_speculative_tokens))
+            num_bytes -= round(weight_bytes(module.experts) * share_unread)
     if worker.drafter is not None:
         num_bytes += worker.drafter.bytes_per_step
         kv_bytes += worker.drafter.bytes_per_block / config.block_size * config.num_speculative_tokens
+    if worker.state_spec is not None:
+        num_bytes += num_requests * worker.state_spec.state_bytes
     return num_bytes + round(num_requests * mean_length * kv_bytes)
 
 

@@ -1,14 +1,13 @@
 """What is run: prompts, and how many requests at once. Prompts are random token ids, or questions from a file."""
 
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.chat import ChatOptions, encode_chat
 from outrider.engine.tokenizer import Tokenizer
+from outrider.gate.prompts import read_prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +27,12 @@ def random_prompts(count: int, *, length: int, vocab_size: int, seed: int) -> li
 
 
 def dataset_prompts(path: Path, *, count: int, tokenizer: Tokenizer) -> list[list[int]]:
-    """First turns of a JSONL file in Spec-Bench's form ({"turns": [text, …]} a line), under the chat template if the
+    """First turns of a prompt file, in its order; under the chat template where they are a user's message and the
     model has one; at most `count`."""
-    prompts: list[list[int]] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if len(prompts) == count:
-            break
-        try:
-            turn = json.loads(line)["turns"][0]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ConfigError(
-                f"{path}, line {number}: {error!r}. Each line is a JSON object with 'turns', a list of texts."
-            ) from error
-        if tokenizer.chat_template:
-            prompts.append(encode_chat(tokenizer, [{"role": "user", "content": turn}], ChatOptions()))
-        else:
-            prompts.append(tokenizer.encode(turn))
-    return prompts
+    has_template = bool(tokenizer.chat_template)
+    return [
+        encode_chat(tokenizer, [{"role": "user", "content": prompt.turns[0]}], ChatOptions())
+        if has_template and prompt.is_chat
+        else tokenizer.encode(prompt.turns[0])
+        for prompt in read_prompts(path)[:count]
+    ]

@@ -26,11 +26,6 @@ _SPECULATIVE_KEYS = (
     "synthetic_acceptance_length",
 )
 
-_LATER = {
-    "eagle": "EAGLE-1/2 heads",
-    "mtp": "multi-token-prediction heads",
-}
-
 
 def _check_range(name: str, value: Any, low: int, high: int, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -89,10 +84,6 @@ class SpeculativeConfig:
             raise ConfigError(f"speculative_config['method']={self.method!r} is no name. Use 'eagle3' or 'ngram'.")
         if not isinstance(self.options, dict):
             raise ConfigError(f"speculative_config['options']={self.options!r} is not a dict. Leave it unset.")
-        if self.method in _LATER:
-            raise UnsupportedError(
-                f"method={self.method!r} ({_LATER[self.method]}) is not built yet. Use 'eagle3' or 'ngram'."
-            )
 
     def _check_synthetic(self) -> None:
         method, rates, length = (

@@ -1,5 +1,6 @@
 """What a caller gets back: plain data, no tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -53,6 +54,24 @@ class SpeculationStats:
         """Unconditional: accepted at position i, over all steps with drafts."""
         return [count / self.num_drafts if self.num_drafts else 0.0 for count in self.num_accepted_tokens_per_pos]
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """All counts, as `OutputDelta.draft_counts` has them."""
+        return (self.num_steps, self.num_drafts, self.num_draft_tokens, *self.num_accepted_tokens_per_pos)
+
+    @classmethod
+    def of_counts(cls, *counts: Sequence[int]) -> "SpeculationStats":
+        """The sum of `counts` of several outputs."""
+        steps, drafts, draft_tokens, *accepted = [sum(column) for column in zip(*counts, strict=True)]
+        return cls(
+            max_drafts=len(accepted),
+            num_steps=steps,
+            num_drafts=drafts,
+            num_draft_tokens=draft_tokens,
+            num_accepted_tokens=sum(accepted),
+            num_accepted_tokens_per_pos=accepted,
+        )
+
     def record(self, *, num_drafts: int, num_accepted: int) -> None:
         """Count one step of one request."""
         self.num_steps += 1
@@ -100,6 +119,18 @@ class CompletionOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTiming:
+    """Where the time of a request went in the engine, in seconds; of n completions, the first to get there counts."""
+
+    queue: float
+    """Until its first step was planned, or until it was taken back."""
+    prefill: float | None
+    """From there to its first token; None where it has none."""
+    decode: float | None
+    """From its first token to its end, likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
     """A finished request: prompt, completions and what speculation did."""
 
@@ -116,6 +147,8 @@ class RequestOutput:
     """Of all completions together."""
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     """One entry for each prompt token; the first has nothing before it and is None."""
+    timing: RequestTiming | None = None
+    """None where no engine made this output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +163,18 @@ class OutputDelta:
     """Which of the n completions."""
     text: str
     token_ids: list[int]
+    is_draft: list[bool] = field(default_factory=list)
+    """Per token: True where it was an accepted draft."""
+    draft_counts: tuple[int, ...] = ()
+    """Of the completion so far: steps, steps with drafts, drafts verified, and those accepted at each position."""
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     """Set in the last delta of the completion."""
     stop_reason: int | str | None = None
+    error: str | None = None
+    """What went wrong, where finish_reason is "error"."""
+    logits_digest: str | None = None
+    """Of the whole completion, in its last delta (`logits_digest=True`)."""
     output: RequestOutput | None = None
     """The whole, in the last delta of the request."""
     prompt_index: int = 0

@@ -25,6 +25,8 @@ MAX_BAD_WORDS = 64
 """Most token sequences of one request that may be forbidden; a word of text can be two of them."""
 MAX_BAD_WORD_TOKENS = 16
 MAX_LOGPROB_TOKEN_IDS = 32
+MAX_GRAMMAR_CHARACTERS = 1 << 16
+"""Longest schema, expression or grammar; one of this length compiles in a second."""
 
 _CONTAINERS = {
     "stop": "one text or a list of texts",
@@ -75,15 +77,28 @@ class StructuredOutputsParams:
                 f"structured_outputs has {given or 'nothing'}. Give one of json, regex, choice, grammar."
             )
         if isinstance(self.json, dict):
-            object.__setattr__(self, "json", dumps(self.json))
+            try:
+                object.__setattr__(self, "json", dumps(self.json))
+            except (RecursionError, TypeError, ValueError) as error:
+                raise RequestError(f"structured_outputs: json is no JSON: {error}. Give a flatter schema.") from None
         for name in ("json", "regex", "grammar"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise RequestError(f"structured_outputs: {name}={value!r} is a {type(value).__name__}. Use text.")
+            if value is not None and len(value) > MAX_GRAMMAR_CHARACTERS:
+                raise RequestError(
+                    f"structured_outputs: {name} has {len(value)} characters; at most {MAX_GRAMMAR_CHARACTERS} fit. "
+                    "Shorten it."
+                )
         if self.choice is not None:
             is_list = isinstance(self.choice, (list, tuple))
             if not is_list or not self.choice or not all(isinstance(text, str) and text for text in self.choice):
                 raise RequestError(f"structured_outputs: choice={self.choice!r} is not a list of texts.")
+            if sum(map(len, self.choice)) > MAX_GRAMMAR_CHARACTERS:
+                raise RequestError(
+                    f"structured_outputs: choice has {sum(map(len, self.choice))} characters; at most "
+                    f"{MAX_GRAMMAR_CHARACTERS} are taken. Shorten it."
+                )
             object.__setattr__(self, "choice", tuple(self.choice))
 
 

@@ -19,6 +19,8 @@ from outrider.device.staging import Staging
 from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
+from outrider.kernels.reference.gated_delta import StateRows
+from outrider.kernels.reference.index import Assembled
 from outrider.sampling.params import Need
 from outrider.sampling.sampler import SampleBatch
 
@@ -61,11 +63,21 @@ class Layout:
 class Assembler:
     """Builds the `StepBatch` of a plan."""
 
-    def __init__(self, *, kernels: Kernels, staging: Staging, num_drafts: int, wants_digest: bool) -> None:
+    def __init__(
+        self,
+        *,
+        kernels: Kernels,
+        staging: Staging,
+        num_drafts: int,
+        wants_digest: bool,
+        most_open: int | None = None,
+    ) -> None:
+        """`most_open`: `StateSpec.most_open` of a model whose layers have states."""
         self._kernels = kernels
         self._staging = staging
         self._num_drafts = num_drafts
         self._wants_digest = wants_digest
+        self._most_open = most_open
         self._last: Layout | None = None
         self._last_key: object = None
 
@@ -172,6 +184,7 @@ class Assembler:
                 block_tables=table.block_tables[rows],
                 row_counts=layout.row_counts,
                 kv_length_bound=layout.length_bound,
+                states=self._states(layout, table, tokens),
             ),
             rows=rows,
             token_row=put["token_row"],
@@ -200,6 +213,32 @@ class Assembler:
             length_bound=layout.length_bound + 1,
             num_proposals=layout.num_proposals,
             scored=_scored_tokens(layout, table, tokens.positions),
+        )
+
+    def _states(self, layout: Layout, table: RequestTable, tokens: Assembled) -> StateRows | None:
+        if self._most_open is None:
+            return None
+        put = layout.numbers
+        starts, counts, sources, targets, known = self._kernels.state_rows(
+            table.num_computed,
+            table.state_lengths,
+            table.state_known,
+            rows=put["rows"],
+            num_known=put["num_known"],
+            num_drafts=tokens.num_drafts,
+            room=tokens.room,
+        )
+        return StateRows(
+            rows=put["rows"],
+            starts=starts,
+            counts=counts,
+            sources=sources,
+            targets=targets,
+            known=known,
+            row_starts=put["row_starts"],
+            token_row=put["token_row"],
+            row_counts=layout.row_counts,
+            most_open=self._most_open,
         )
 
 

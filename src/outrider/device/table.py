@@ -46,6 +46,8 @@ class RequestTable:
         self.num_tokens = zeros(max_rows)  # known: prompt and emitted
         self.num_computed = zeros(max_rows)  # tokens whose KV is written and accepted
         self.max_total = zeros(max_rows)
+        self.state_lengths = zeros(max_rows)  # where the states of a hybrid stand
+        self.state_known = zeros(max_rows)  # tokens known when the row's last step began
         self.drafts = zeros(max_rows, max(num_drafts, 1))
         self.num_drafts = zeros(max_rows)
         self.block_tables = zeros(max_rows, -(-max_model_len // block_size), dtype=torch.int32)
@@ -70,6 +72,8 @@ class RequestTable:
         self.num_tokens[rows] = scalars["num_tokens"]
         self.num_computed[rows] = scalars["num_computed"]
         self.max_total[rows] = scalars["max_total"]
+        self.state_lengths[rows] = scalars["num_computed"]
+        self.state_known[rows] = scalars["num_computed"]
         self.num_drafts.index_fill_(0, rows, 0)
         self.block_tables.index_fill_(0, rows, 0)
         for index, entry in enumerate(admissions):
@@ -103,6 +107,9 @@ class RequestTable:
             num_accepted=choice.num_accepted,
         )
         self.sampling.count(batch.rows, choice.token_ids, choice.num_tokens)
+        if batch.forward.states is not None:
+            self.state_lengths[batch.rows] = batch.forward.states.targets
+            self.state_known[batch.rows] = batch.forward.states.known
 
     def put_drafts(self, batch: StepBatch, proposed: torch.Tensor, *, position_limit: int) -> None:
         """Keep drafts `proposed` [R, at most K] for the next step, as many as it asked for, up to the first that is

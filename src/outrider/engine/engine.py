@@ -4,6 +4,7 @@ With depth 1 the next step is planned while one is in flight; with depth 0 each 
 planned. It is the same code: only how many steps may be in flight differs.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,15 @@ from pathlib import Path
 from outrider.core.config import EngineConfig
 from outrider.core.errors import RequestError
 from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
+from outrider.core.plan import StepPlan
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.graphs import ROW_BUCKETS
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.grammar import Grammars
-from outrider.engine.group import Group, choices_of, stop_reason_of
+from outrider.engine.group import Clock, Group, choices_of, stop_reason_of
+from outrider.engine.stats import EngineStats, Recorder
 from outrider.engine.step_clock import StepClock
 from outrider.engine.text import StopChecker
 from outrider.engine.tokenizer import Tokenizer
@@ -39,6 +42,7 @@ class Engine:
             vocab_size=self.worker.model_config.vocab_size,
             eos_token_ids=self.worker.eos_token_ids,
         )
+        is_synthetic = config.speculative is not None and config.speculative.acceptance_rates is not None
         self.admission = Admission(
             tokenizer=self.tokenizer,
             vocab_size=self.worker.model_config.vocab_size,
@@ -47,7 +51,7 @@ class Engine:
             num_drafts=config.num_speculative_tokens,
             seed=config.seed,
             grammars=self._grammars,
-            is_synthetic=config.speculative is not None and config.speculative.acceptance_rates is not None,
+            is_synthetic=is_synthetic,
         )
         self._stop_checker = StopChecker(self.tokenizer)
         policy = _draft_policy(config)
@@ -59,10 +63,16 @@ class Engine:
             max_num_batched_tokens=config.step_token_budget,
             num_drafts=config.num_speculative_tokens,
             num_lookahead=self.worker.num_lookahead,
-            enable_prefix_caching=config.enable_prefix_caching,
+            enable_prefix_caching=config.enable_prefix_caching and self.worker.can_cache_prefixes,
             stop_checker=self._stop_checker,
             grammars=self._grammars,
             draft_policy=policy,
+        )
+        self._recorder = Recorder(
+            self.scheduler,
+            num_drafts=config.num_speculative_tokens,
+            is_exact=self.worker.is_exact,
+            is_synthetic=is_synthetic,
         )
         self._in_flight: deque[Handle] = deque()
         self._groups: dict[str, Group] = {}
@@ -78,7 +88,7 @@ class Engine:
         """Queue a checked request, with all its n completions; `on_delta` is called with what each step adds."""
         if request.request_id in self._groups:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
-        group = Group(choices=choices_of(request), on_delta=on_delta)
+        group = Group(choices=choices_of(request), on_delta=on_delta, clock=Clock(queued=time.monotonic()))
         added: list[Request] = []
         try:
             for choice in group.choices:
@@ -102,8 +112,12 @@ class Engine:
         output = None
         for choice in group.choices:
             if self.scheduler.abort(choice.request_id) is not None:
-                output = self._emit(choice)
+                output = self._emit(choice, time.monotonic())
         return output
+
+    def stats(self) -> EngineStats:
+        """What the engine has done so far, and what it holds."""
+        return self._recorder.snapshot()
 
     @property
     def has_work(self) -> bool:
@@ -111,8 +125,14 @@ class Engine:
 
     def step(self) -> list[RequestOutput]:
         """One turn of the loop; the requests that finished in it."""
+        outputs = self._turn()
+        self._recorder.turn()
+        return outputs
+
+    def _turn(self) -> list[RequestOutput]:
         plan = self.scheduler.plan()
         if plan is not None:
+            self._note_admissions(plan)
             begin = self._clock.begin()
             self._in_flight.append(self.worker.step(plan))
             self._clock.launched(self._in_flight[-1], begin)
@@ -125,12 +145,21 @@ class Engine:
         result = handle.wait()
         self._clock.ended(handle)
         changed = self.scheduler.settle(handle.plan, result)
-        outputs = [self._emit(request) for request in changed]
+        now = time.monotonic()
+        outputs = [self._emit(request, now) for request in changed]
         return [output for output in outputs if output is not None]
 
-    def _emit(self, request: Request) -> RequestOutput | None:
+    def _note_admissions(self, plan: StepPlan) -> None:
+        for admission in plan.admissions:
+            clock = self._group_of[admission.request_id].clock
+            if clock.planned is None:
+                clock.planned = time.monotonic()
+
+    def _emit(self, request: Request, now: float) -> RequestOutput | None:
         """Tell the caller what is new of a completion; the whole output where it was the last of its request."""
         group = self._group_of[request.request_id]
+        if group.clock.first_token is None and request.num_output_tokens > 0:
+            group.clock.first_token = now
         is_finished = request.finish_reason is not None
         if not is_finished and group.on_delta is None:
             return None
@@ -138,11 +167,12 @@ class Engine:
         if is_finished:
             piece, text = self._stop_checker.end(request.request_id)
             self._grammars.end(request.request_id)
+            self._recorder.finish(request)
             group.completions[request.choice] = self._completion(request, text)
             del self._group_of[request.request_id]
             if len(group.completions) == len(group.choices):
                 del self._groups[group.request_id]
-                output = group.output(self._named)
+                output = group.output(self._named, ended=now)
         else:
             piece = self._stop_checker.take(request.request_id)
         if group.on_delta is not None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
 
 _MAX_KEPT = 64
 """Compiled grammars that are kept for requests to come."""
+_MAX_MESSAGE = 600
+"""Characters of a compiler's message that a caller is told."""
 
 
 class Grammars:
@@ -102,7 +104,6 @@ class Grammars:
     def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
         """The grammar at its beginning; not to be changed, only copied."""
         from llguidance import LLMatcher
-        from llguidance.gbnf_to_lark import GbnfToLarkError
 
         if asked in self._compiled:
             self._compiled.move_to_end(asked)
@@ -111,11 +112,12 @@ class Grammars:
         if self._vocabulary is None:
             self._vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
         try:
-            matcher = LLMatcher(self._vocabulary, _grammar(asked))
-        except (ValueError, GbnfToLarkError) as error:
-            raise RequestError(f"structured_outputs: {error}. Correct the grammar.") from error
+            matcher = LLMatcher(self._vocabulary, _grammar(asked), log_level=0)
+        except Exception as error:  # the library's converter has nothing narrower for a rule that is missing
+            raise RequestError(f"structured_outputs: {_shortened(str(error))}. Correct the grammar.") from error
         if matcher.is_error():
-            raise RequestError(f"structured_outputs: {matcher.get_error().strip()}. Correct the grammar or schema.")
+            message = _shortened(matcher.get_error())
+            raise RequestError(f"structured_outputs: {message}. Correct the grammar or schema.")
         if not any(matcher.compute_bitmask()[: self._mask_size]):
             raise RequestError("structured_outputs: nothing meets this grammar. Correct the grammar or schema.")
         self._compiled[asked] = matcher
@@ -154,6 +156,12 @@ def _grammar(asked: StructuredOutputsParams) -> str:
 
 def _allows(mask: bytes, token_id: int) -> bool:
     return bool(mask[token_id // 8] >> token_id % 8 & 1)
+
+
+def _shortened(text: str) -> str:
+    """A compiler's message, which may repeat the whole grammar."""
+    text = text.strip()
+    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE // 2]} … {text[-_MAX_MESSAGE // 2 :]}"
 
 
 def _first_line(text: str) -> str:

@@ -6,7 +6,15 @@ Completion 0 is the request itself; the others differ from it in the noise's cho
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from outrider.core.outputs import CompletionOutput, FinishReason, Logprob, OutputDelta, RequestOutput, SpeculationStats
+from outrider.core.outputs import (
+    CompletionOutput,
+    FinishReason,
+    Logprob,
+    OutputDelta,
+    RequestOutput,
+    RequestTiming,
+    SpeculationStats,
+)
 from outrider.core.request import Request
 
 Name = Callable[[list[dict[int, Logprob]]], list[dict[int, Logprob]]]
@@ -48,11 +56,30 @@ def stop_reason_of(request: Request) -> int | str | None:
 
 
 @dataclass(slots=True, kw_only=True)
+class Clock:
+    """When things happened to a prompt's completions, in seconds of one clock; None: not yet."""
+
+    queued: float
+    planned: float | None = None
+    first_token: float | None = None
+
+    def timing(self, ended: float) -> RequestTiming:
+        planned = ended if self.planned is None else self.planned
+        first = self.first_token
+        return RequestTiming(
+            queue=planned - self.queued,
+            prefill=None if first is None else first - planned,
+            decode=None if first is None else ended - first,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
 class Group:
     """One prompt's completions, running and finished."""
 
     choices: list[Request]
     on_delta: Callable[[OutputDelta], None] | None
+    clock: Clock
     completions: dict[int, CompletionOutput] = field(default_factory=dict)
     num_told: dict[int, int] = field(default_factory=dict)
     """Tokens of each completion that were given in deltas."""
@@ -68,20 +95,25 @@ class Group:
         if not token_ids and not text and request.finish_reason is None:
             return None
         self.num_told[request.choice] = told + len(token_ids)
+        completion = self.completions.get(request.choice)
         has_logprobs = request.params.num_logprobs is not None
         return OutputDelta(
             request_id=self.request_id,
             index=request.choice,
             text=text,
             token_ids=token_ids,
+            is_draft=request.is_draft[told:],
+            draft_counts=request.speculation.counts,
             logprobs=name(request.logprobs[told:]) if has_logprobs else None,
             finish_reason=request.finish_reason.value if request.finish_reason is not None else None,
             stop_reason=stop_reason_of(request),
+            error=request.error,
+            logits_digest=completion.logits_digest if completion is not None else None,
             output=output,
         )
 
-    def output(self, name: Name) -> RequestOutput:
-        """All completions, finished."""
+    def output(self, name: Name, *, ended: float) -> RequestOutput:
+        """All completions, finished at `ended`, in seconds of the clock's."""
         first = self.choices[0]
         speculation = _empty(first.speculation)
         for choice in self.choices:
@@ -97,4 +129,5 @@ class Group:
             num_preemptions=sum(choice.num_preemptions for choice in self.choices),
             speculation=speculation,
             prompt_logprobs=[None, *name(first.prompt_logprobs)] if scored else None,
+            timing=self.clock.timing(ended),
         )

@@ -72,6 +72,11 @@ class Tokenizer:
             return False
         return self._backend.id_to_token(token_id) is not None
 
+    @property
+    def plain_ids(self) -> list[int]:
+        """Every id that is an ordinary token: neither special nor added."""
+        return sorted(set(self._backend.get_vocab(with_added_tokens=False).values()) - self._special_ids)
+
     def vocabulary_for_grammars(self, vocab_size: int, eos_token_ids: Sequence[int]) -> "LLTokenizer":
         """What llguidance needs to know of the tokens: their bytes, and which end an output."""
         from llguidance.hf import from_tokenizer

@@ -35,7 +35,7 @@ FORMS = (
 def read_prompts(path: Path) -> list[Prompt]:
     """Every prompt of a file, in its order. Raises GateError, naming file and line."""
     if not path.is_file():
-        raise GateError(f"--prompts {path} is not a file. Known forms: {FORMS}.")
+        raise GateError(f"{path} is not a file. Known forms: {FORMS}.")
     text = path.read_text()
     if path.suffix == ".txt":
         prompts = _plain(text)
@@ -48,16 +48,16 @@ def read_prompts(path: Path) -> list[Prompt]:
             if line.strip()
         ]
     else:
-        raise GateError(f"--prompts {path}: the ending {path.suffix!r} is not known. Known forms: {FORMS}.")
+        raise GateError(f"{path}: the ending {path.suffix!r} is not known. Known forms: {FORMS}.")
     if not prompts:
-        raise GateError(f"--prompts {path} holds no prompt. Known forms: {FORMS}.")
+        raise GateError(f"{path} holds no prompt. Known forms: {FORMS}.")
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.prompt_id in seen:
-            raise GateError(f"--prompts {path}: the id {prompt.prompt_id!r} occurs twice. Make ids unique.")
+            raise GateError(f"{path}: the id {prompt.prompt_id!r} occurs twice. Make ids unique.")
         seen.add(prompt.prompt_id)
         if not all(prompt.turns):
-            raise GateError(f"--prompts {path}: prompt {prompt.prompt_id!r} has an empty turn. Remove it.")
+            raise GateError(f"{path}: prompt {prompt.prompt_id!r} has an empty turn. Remove it.")
     return prompts
 
 
@@ -121,7 +121,7 @@ def _line(entry: Any, number: int, *, where: str) -> Prompt:
 
 
 def _sharegpt(entries: Any, *, where: str) -> list[Prompt]:
-    """What the human says; the recorded answers are left out, the model under test gives its own."""
+    """What the human says, and the recorded answer to the first turn."""
     if not isinstance(entries, list):
         raise GateError(f"{where} is a {type(entries).__name__}, not a list. Known forms: {FORMS}.")
     prompts = []
@@ -129,8 +129,16 @@ def _sharegpt(entries: Any, *, where: str) -> list[Prompt]:
         said = entry.get("conversations") if isinstance(entry, dict) else None
         if not isinstance(said, list):
             raise GateError(f"{where}: entry {number} has no 'conversations'. Known forms: {FORMS}.")
-        turns = [turn["value"] for turn in said if isinstance(turn, dict) and turn.get("from") in ("human", "user")]
-        if turns:
-            prompt_id = str(entry.get("id", number))
-            prompts.append(Prompt(prompt_id=prompt_id, category="sharegpt", turns=tuple(turns), is_chat=True))
+        turns = [(turn.get("from"), turn["value"]) for turn in said if isinstance(turn, dict) and turn.get("value")]
+        asked = [text for speaker, text in turns if speaker in ("human", "user")]
+        answers = [text for speaker, text in turns if speaker in ("gpt", "assistant")]
+        if asked:
+            prompt = Prompt(
+                prompt_id=str(entry.get("id", number)),
+                category="sharegpt",
+                turns=tuple(asked),
+                is_chat=True,
+                answer=answers[0] if answers else None,
+            )
+            prompts.append(prompt)
     return prompts

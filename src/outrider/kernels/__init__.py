@@ -12,7 +12,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.kernels.reference.gated_delta import StateRows
 from outrider.kernels.reference.sampling import Comparison, Logprobs
 
 
@@ -27,14 +28,33 @@ class Kernels(Protocol):
     ) -> Tensor:
         """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """x [..., K], weight [K] -> [..., K], Llama's flavour."""
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
+        """x [..., K], weight [K] -> [..., K] as Llama has it; with `plus_one` multiplied by 1 + weight."""
 
-    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """x, residual [M, K] -> (norm of their sum, their sum)."""
 
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:
         """gate_up [M, 2I], gate first -> [M, I] = silu(gate) × up."""
+
+    def gate_heads(self, x: Tensor, heads: Tensor) -> Tensor:
+        """x [M, H, D], heads [M, at least 2H, D] -> x × sigmoid(gate); the gate of head i is heads[:, 2i + 1]."""
+
+    def add_gated(self, x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+        """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y, the product rounded to x's dtype."""
+
+    def empty_expert_weights(
+        self, num_experts: int, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """[num_experts, output_size, input_size], unfilled, in the memory layout that `experts` reads fastest."""
+
+    def route(self, logits: Tensor, *, top_k: int, is_normalized: bool) -> Any:
+        """logits [M, E] fp32 -> what `experts` needs to know of the choice: `kernels/reference/routing.py`."""
+
+    def experts(self, x: Tensor, gate_up: Tensor, down: Tensor, routing: Any) -> Tensor:
+        """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K], the weighted sum of each token's gated MLPs."""
 
     def rotary(self, x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:
         """x [M, H, D], positions [M] int64, cos_sin [P, R] with R <= D -> [M, H, D], halves rotated."""
@@ -56,8 +76,69 @@ class Kernels(Protocol):
         *,
         norms: tuple[Tensor, Tensor] | None = None,
         eps: float = 0.0,
+        plus_one: bool = False,
+        has_gates: bool = False,
     ) -> Tensor:
-        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv."""
+        """heads [M, Hq + 2 Hk, D] -> q [M, Hq, D]: rms_norm of q and k by `norms`, rotary, write_kv. `has_gates`: a
+        gate stands behind each head of q."""
+
+    def state_rows(
+        self,
+        num_computed: Tensor,
+        state_lengths: Tensor,
+        state_known: Tensor,
+        *,
+        rows: Tensor,
+        num_known: Tensor,
+        num_drafts: Tensor,
+        room: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Where the rows of a step stand, for layers with a state: `kernels/reference/gated_delta.py`."""
+
+    def gated_delta_inputs(
+        self,
+        projected: Tensor,
+        inputs: Tensor,
+        conv_weight: Tensor,
+        a_log: Tensor,
+        dt_bias: Tensor,
+        at: StateRows,
+        *,
+        num_key_heads: int,
+        key_size: int,
+        value_size: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """projected [M, channels + Vh dv + 2 Vh] -> q, k [M, Kh, dk], v [M, Vh, dv], log decay and β [M, Vh]."""
+
+    def gated_delta_rule(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_decay: Tensor,
+        beta: Tensor,
+        state: Tensor,
+        keys: Tensor,
+        deltas: Tensor,
+        log_decays: Tensor,
+        at: StateRows,
+    ) -> Tensor:
+        """What q reads from the states, [M, Vh, dv]; states move to their targets."""
+
+    def finish_gated_delta(
+        self,
+        out: Tensor,
+        projected: Tensor,
+        k: Tensor,
+        log_decay: Tensor,
+        weight: Tensor,
+        eps: float,
+        inputs: Tensor,
+        keys: Tensor,
+        log_decays: Tensor,
+        at: StateRows,
+    ) -> Tensor:
+        """[M, Vh dv]: the norm of each head, gated by z; open tokens go to the rings."""
 
     def plan_attention(
         self, block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
@@ -246,12 +327,21 @@ FILES = {
     "rms_norm": "norm",
     "add_rms_norm": "norm",
     "silu_and_mul": "activation",
+    "gate_heads": "activation",
+    "add_gated": "activation",
+    "empty_expert_weights": "experts",
+    "route": "routing",
+    "experts": "experts",
     "rotary": "rope",
     "embedding": "embedding",
     "write_kv": "kv",
     "rotary_and_write_kv": "kv",
     "plan_attention": "attention",
     "paged_attention": "attention",
+    "state_rows": "gated_delta",
+    "gated_delta_inputs": "gated_delta",
+    "gated_delta_rule": "gated_delta",
+    "finish_gated_delta": "gated_delta",
     "assemble": "index",
     "commit": "index",
     "put_drafts": "index",
@@ -271,12 +361,33 @@ IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
 """Each implementation and the package of its files."""
 
 
+NOT_BUILT = {
+    "reference": frozenset[str](),
+    "triton": frozenset({"gate_heads", "state_rows", "gated_delta_inputs", "gated_delta_rule", "finish_gated_delta"}),
+}
+"""What an implementation lacks: the layers of hybrids on a GPU. A model is refused when it calls such a kernel."""
+
+
 def load_kernels(name: str) -> Kernels:
     """The implementation called `name`."""
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"kernels {name!r} are not known. Known: {', '.join(IMPLEMENTATIONS)}.")
     functions: dict[str, Callable[..., Any]] = {
-        function: getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
+        function: _refuse(function)
+        if function in NOT_BUILT[name]
+        else getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
         for function, file in FILES.items()
     }
     return cast(Kernels, types.SimpleNamespace(**functions))
+
+
+def not_built(what: str) -> UnsupportedError:
+    """What a hybrid meets on a GPU."""
+    return UnsupportedError(f"{what} is not built among the triton kernels. Hybrids run on a CPU: device='cpu'.")
+
+
+def _refuse(function: str) -> Callable[..., Any]:
+    def refused(*given: object, **named: object) -> None:
+        raise not_built(f"The kernel {function!r}")
+
+    return refused

@@ -1,4 +1,4 @@
-"""The gate of the gated MLP on a GPU."""
+"""Gates on a GPU: that of the gated MLP, and one of a whole row."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.device import empty_rows
+from outrider.kernels.native import product
 
 _BLOCK = 1024
 
@@ -35,3 +36,30 @@ def _silu_kernel(p_gate_up, p_out, width, stride, BLOCK: tl.constexpr):
     b_silu = (b_gate / (1.0 + tl.exp(-b_gate))).to(b_up.dtype)
     b_out = (b_silu.to(tl.float32) * b_up.to(tl.float32)).to(b_up.dtype)
     tl.store(p_out + i_row * width + o_column, b_out, mask=m)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y; sigmoid and product are rounded to x's dtype."""
+    num_tokens, width = x.shape
+    assert x.shape == y.shape and x.is_contiguous() and y.is_contiguous(), "add_gated takes contiguous rows"
+    assert gate.shape == (num_tokens,), f"{num_tokens} rows, gate of {tuple(gate.shape)}"
+    out = empty_rows(num_tokens, width, dtype=x.dtype, device=x.device)
+    if num_tokens > 0:
+        grid = (num_tokens, triton.cdiv(width, _BLOCK))
+        _add_gated_kernel[grid](x, y, gate, out, width, gate.stride(0), BLOCK=_BLOCK, num_warps=4, launch_pdl=True)
+    return out
+
+
+@triton.jit
+def _add_gated_kernel(p_x, p_y, p_gate, p_out, width, stride, BLOCK: tl.constexpr):
+    gdc_launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    o_column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    m = o_column < width
+    gdc_wait()
+    b_x = tl.load(p_x + i_row * width + o_column, mask=m, other=0.0)
+    b_y = tl.load(p_y + i_row * width + o_column, mask=m, other=0.0).to(tl.float32)
+    b_gate = tl.zeros([BLOCK], tl.float32) + tl.load(p_gate + i_row * stride)
+    b_sigmoid = (1.0 / (1.0 + tl.exp(-b_gate))).to(b_x.dtype).to(tl.float32)
+    b_product = product(b_sigmoid, b_y).to(b_x.dtype).to(tl.float32)
+    tl.store(p_out + i_row * width + o_column, (b_x.to(tl.float32) + b_product).to(b_x.dtype), mask=m)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from outrider.kernels import not_built
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.norm import rms_norm
 from outrider.kernels.rope import rotary, rotate
@@ -79,13 +80,17 @@ def rotary_and_write_kv(
     *,
     norms: tuple[Tensor, Tensor] | None = None,
     eps: float = 0.0,
+    plus_one: bool = False,
+    has_gates: bool = False,
 ) -> Tensor:
     """heads [M, Hq + 2 Hk, D], q then k then v -> rotated q [M, Hq, D]; rotated k, and v, go to the caches.
 
     positions and slots [M] int64, cos_sin [P, R] with R <= D. `norms`: weights [D] of RMSNorm for q and for k, before
     rope. Every rounding is that of rms_norm, rotary and write_kv one after the other; those run where a part of the
-    head only is rotated, or D is no power of two.
+    head only is rotated, or D is no power of two. Raises UnsupportedError with `plus_one` or `has_gates`.
     """
+    if plus_one or has_gates:
+        raise not_built("Attention with gates, or with norms that multiply by 1 + weight,")
     num_tokens, num_heads, head_dim = heads.shape
     num_kv_heads = k_cache.shape[2]
     num_q_heads = num_heads - 2 * num_kv_heads

@@ -10,18 +10,28 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from outrider.kernels import not_built
 from outrider.kernels.device import empty_rows
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x [..., K], weight [K] -> [..., K] = weight × cast(x / sqrt(mean(x²) + eps)). The last dim is contiguous."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
+    """x [..., K], weight [K] -> [..., K] = weight × cast(x / sqrt(mean(x²) + eps)). The last dim is contiguous.
+
+    Raises UnsupportedError with `plus_one`.
+    """
+    if plus_one:
+        raise not_built("A norm that multiplies by 1 + weight")
     out = empty_rows(*x.shape, dtype=x.dtype, device=x.device)
     _run(x, None, weight, eps, out, None)
     return out
 
 
-def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
+def add_rms_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
+) -> tuple[Tensor, Tensor]:
+    """x, residual [M, K] -> (rms_norm(x + residual), x + residual). Raises UnsupportedError with `plus_one`."""
+    if plus_one:
+        raise not_built("A norm that multiplies by 1 + weight")
     assert x.shape == residual.shape, f"{tuple(x.shape)} and {tuple(residual.shape)} cannot be added"
     out, total = (empty_rows(*x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     _run(x, residual, weight, eps, out, total)

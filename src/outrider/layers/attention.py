@@ -14,7 +14,7 @@ from outrider.layers.rope import Rope
 
 
 class Attention(nn.Module):
-    """Grouped-query attention of one layer."""
+    """Grouped-query attention of one layer, with a gate on its output where the config has one."""
 
     def __init__(
         self,
@@ -24,38 +24,52 @@ class Attention(nn.Module):
         rope: Rope,
         input_size: int | None = None,
         qk_norm: bool = False,
-        kv_start: int = 0,
+        output_bias: bool = True,
     ) -> None:
-        """`input_size`: width of the input, where not hidden_size. `kv_start`: first KV index that is seen."""
+        """`input_size`: width of the input, where not hidden_size. `output_bias`: o has a bias if q, k and v have."""
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.head_dim
-        self.kv_start = kv_start
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        self.has_gates = config.attn_output_gate
+        q_rows = (1 + self.has_gates) * q_size
         self.qkv_proj = Linear(
             input_size or config.hidden_size,
-            q_size + 2 * kv_size,
+            q_rows + 2 * kv_size,
             context,
             bias=config.attention_bias,
-            pieces=(("q_proj", q_size), ("k_proj", kv_size), ("v_proj", kv_size)),
+            pieces=(("q_proj", q_rows), ("k_proj", kv_size), ("v_proj", kv_size)),
         )
-        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias)
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context) if qk_norm else None
+        self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias and output_bias)
+        plus_one = config.norm_plus_one
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
         self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
+        self._gate_heads = context.kernels.gate_heads
         self._backend = context.backend
 
     def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
         num_tokens = x.shape[0]
         heads = self.qkv_proj(x).view(num_tokens, -1, self.head_dim)
-        norms, eps = None, 0.0
+        norms, eps, plus_one = None, 0.0, False
         if self.q_norm is not None and self.k_norm is not None:
-            norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
+            norms, eps, plus_one = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, self.q_norm.plus_one
         (rope,) = self._rope
         q = self._rotary_and_write_kv(
-            heads, batch.positions, rope.cos_sin, cache.k, cache.v, batch.slots, norms=norms, eps=eps
+            heads,
+            batch.positions,
+            rope.cos_sin,
+            cache.k,
+            cache.v,
+            batch.slots,
+            norms=norms,
+            eps=eps,
+            plus_one=plus_one,
+            has_gates=self.has_gates,
         )
-        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5, kv_start=self.kv_start)
+        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
+        if self.has_gates:
+            attended = self._gate_heads(attended, heads)
         return self.o_proj(attended.view(num_tokens, -1))

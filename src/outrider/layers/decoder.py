@@ -3,7 +3,7 @@
 A tap is the residual stream after that many layers: tap 0 is the embedding, tap n the input of the final norm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,19 @@ from torch import Tensor, nn
 
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import KVSpec, LayerKV
+from outrider.attention.state import LayerState, StateSpec
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.mlp import GatedMLP
+from outrider.layers.mtp import MtpForm, MtpModule
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
+
+LayerCache = LayerKV | LayerState
+"""What a layer keeps of earlier tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +38,26 @@ class Hidden:
 class DecoderLayer(nn.Module):
     """h += attention(norm(h)); h += mlp(norm(h)). Each sum is made together with the norm that follows it."""
 
-    def __init__(self, config: ModelConfig, context: LayerContext, *, attention: nn.Module, mlp: nn.Module):
+    def __init__(
+        self,
+        config: ModelConfig,
+        context: LayerContext,
+        *,
+        attention: nn.Module,
+        mlp: nn.Module,
+        attention_name: str = "self_attn",
+    ):
+        """`attention_name`: what the checkpoint calls it."""
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps, context)
-        self.self_attn = attention
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps, context)
+        size, eps, plus_one = config.hidden_size, config.norm_eps, config.norm_plus_one
+        self.input_layernorm = RMSNorm(size, eps, context, plus_one=plus_one)
+        self.add_module(attention_name, attention)
+        self.attention_name = attention_name
+        self.post_attention_layernorm = RMSNorm(size, eps, context, plus_one=plus_one)
         self.mlp = mlp
 
     def forward(
-        self, x: Tensor, h: Tensor | None, batch: ForwardBatch, cache: LayerKV, metadata: Any
+        self, x: Tensor, h: Tensor | None, batch: ForwardBatch, cache: LayerCache, metadata: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x, h [M, H]: what the layer before adds to its residual stream, and that stream (None: x is all of it).
 
@@ -51,7 +67,7 @@ class DecoderLayer(nn.Module):
             normed, entered = self.input_layernorm(x), x
         else:
             normed, entered = self.input_layernorm.add(x, h)
-        attended = self.self_attn(normed, batch, cache, metadata)
+        attended = self.get_submodule(self.attention_name)(normed, batch, cache, metadata)
         normed, h = self.post_attention_layernorm.add(attended, entered)
         return self.mlp(normed), h, entered
 
@@ -61,6 +77,10 @@ class CausalLM(nn.Module):
 
     renames: Mapping[str, str] = {}
     """Leading parts of checkpoint names that differ from the names of the modules here."""
+    skips: tuple[str, ...] = ()
+    """Leading parts of checkpoint names that are knowingly left: another part of the model, or a drafter's."""
+    mtp: MtpForm | None = None
+    """The family's prediction module, where it has one."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
         """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
@@ -68,10 +88,10 @@ class CausalLM(nn.Module):
         self.config = config
         self.context = context
         self.taps: tuple[int, ...] = ()
-        self.rope = Rope(config.rope, config.head_dim, max_positions, context)
+        self.rope = Rope(config.rope, config.rotary_size, max_positions, context)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, context)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps, context)
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps, context, plus_one=config.norm_plus_one)
         tied_to = self.embed_tokens if config.tie_word_embeddings else None
         self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
 
@@ -80,6 +100,16 @@ class CausalLM(nn.Module):
         attention = Attention(self.config, self.context, rope=self.rope)
         mlp = GatedMLP(self.config, self.context)
         return DecoderLayer(self.config, self.context, attention=attention, mlp=mlp)
+
+    def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """What a tensor of the checkpoint holds, by the names of the modules here; the seam for other layouts."""
+        yield name, tensor
+
+    def build_mtp(self) -> MtpModule:
+        """The prediction module, unfilled; its layer is made as the model's last one."""
+        assert self.mtp is not None, f"{self.config.architecture} has no prediction module"
+        layer = self.build_layer(self.config.num_layers - 1)
+        return MtpModule(self.config, self.context, layer=layer, is_hidden_first=self.mtp.is_hidden_first)
 
     def set_taps(self, taps: Sequence[int]) -> None:
         """From now on `forward` also returns the residual stream after these numbers of layers (0 to all)."""
@@ -91,8 +121,8 @@ class CausalLM(nn.Module):
                 )
         self.taps = tuple(taps)
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[LayerKV]) -> Hidden:
-        """Runs all layers, writing K and V of every token into `caches` (one per layer)."""
+    def forward(self, batch: ForwardBatch, caches: Sequence[LayerCache]) -> Hidden:
+        """Runs all layers, writing K and V of every token, or the layer's state, into `caches` (one per layer)."""
         metadata = self.context.backend.begin(batch)
         x, h = self.embed_tokens(batch.token_ids), None
         entered = []
@@ -113,9 +143,30 @@ class CausalLM(nn.Module):
 def kv_spec(config: ModelConfig, *, dtype: torch.dtype, block_size: int) -> KVSpec:
     """Shape of the KV cache of a model with this config."""
     return KVSpec(
-        num_layers=config.num_layers,
+        num_layers=config.num_attention_layers,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         dtype=dtype,
         block_size=block_size,
     )
+
+
+def state_spec(config: ModelConfig, *, dtype: torch.dtype, num_drafts: int) -> StateSpec | None:
+    """Shape of the states of a model with this config; None where no layer has one."""
+    if config.gated_delta is None:
+        return None
+    return StateSpec(
+        num_layers=config.num_layers - config.num_attention_layers,
+        num_key_heads=config.gated_delta.num_key_heads,
+        num_value_heads=config.gated_delta.num_value_heads,
+        key_size=config.gated_delta.key_size,
+        value_size=config.gated_delta.value_size,
+        dtype=dtype,
+        num_drafts=num_drafts,
+    )
+
+
+def layer_caches(config: ModelConfig, kv: Sequence[LayerKV], states: Sequence[LayerState] = ()) -> list[LayerCache]:
+    """The caches of all layers in their order."""
+    attention, state = iter(kv), iter(states)
+    return [next(state) if config.has_state(index) else next(attention) for index in range(config.num_layers)]

@@ -35,6 +35,6 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = empty_parameter(output_size, context=context) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [M, input_size] -> [M, output_size]."""
-        return self._linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, *, out_dtype: torch.dtype | None = None) -> Tensor:
+        """x [M, input_size] -> [M, output_size], in x's dtype or in out_dtype."""
+        return self._linear(x, self.weight, self.bias, out_dtype=out_dtype)

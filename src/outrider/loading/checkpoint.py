@@ -1,11 +1,16 @@
-"""The tensors of a directory of safetensors, read one at a time. What they mean is not known here."""
+"""The tensors of a directory of safetensors, read one at a time; or of the one pickle that old drafters come as.
+
+What they mean is not known here.
+"""
 
 import json
-from collections.abc import Iterator
+import pickle
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -13,6 +18,7 @@ from outrider.core.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
 
 
 class Checkpoint:
@@ -32,21 +38,22 @@ class Checkpoint:
         """Every tensor, by the name it has in the files."""
         return frozenset(name for names in self._names_of_file.values() for name in names)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor on the host in its stored dtype), file by file, one at a time."""
+    def tensors(self, chosen: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor on the host in its stored dtype), file by file, one at a time; all, or the `chosen` names."""
         for file, names in self._names_of_file.items():
             with _opened(self.directory / file) as opened:
                 for name in names:
-                    yield name, opened.get_tensor(name)
+                    if chosen is None or name in chosen:
+                        yield name, opened.get_tensor(name)
 
     def _read_single(self) -> dict[str, list[str]]:
-        path = self.directory / SINGLE
-        if not path.exists():
+        file = next((file for file in (SINGLE, PICKLE) if (self.directory / file).exists()), None)
+        if file is None:
             others = sorted(entry.name for entry in self.directory.glob("*") if entry.suffix in (".bin", ".pt"))
             found = f" It holds {', '.join(others)}: save it again as safetensors." if others else ""
-            raise CheckpointError(f"{self.directory} holds neither {SINGLE} nor {INDEX}.{found}")
-        with _opened(path) as opened:
-            return {SINGLE: list(opened.keys())}
+            raise CheckpointError(f"{self.directory} holds neither {SINGLE} nor {INDEX} nor {PICKLE}.{found}")
+        with _opened(self.directory / file) as opened:
+            return {file: list(opened.keys())}
 
     def _check(self, file: str, names: list[str]) -> None:
         path = self.directory / file
@@ -75,8 +82,33 @@ def _read_index(path: Path) -> dict[str, list[str]]:
     return files
 
 
+class _Pickle:
+    """A pickle of nothing but tensors, under the interface of safetensors; memory-mapped, so reading names is cheap."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+            raise CheckpointError(
+                f"{path} is truncated or not a pickle of tensors alone ({error})."
+                " Download it again, or save it as safetensors."
+            ) from error
+        if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            raise CheckpointError(f"{path} is no dict of tensors. Save the state_dict of the model as safetensors.")
+        self._tensors = tensors
+
+    def keys(self) -> list[str]:
+        return list(self._tensors)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if path.name == PICKLE:
+        yield _Pickle(path)
+        return
     try:
         with safe_open(path, framework="pt", device="cpu") as opened:
             yield opened

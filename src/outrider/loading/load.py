@@ -2,17 +2,26 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from outrider.core.errors import CheckpointError
-from outrider.loading.names import is_ignored, module_name
+from outrider.loading.names import bare_name, is_ignored, module_name
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 _LISTED = 8
 """Names shown in an error; the rest are counted."""
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A module whose parameters a checkpoint holds whole or in parts, such as the experts of a mixture."""
+
+    def parts(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """The parts of each parameter, by their names inside the module; together they are all of it."""
 
 
 @dataclass(slots=True)
@@ -21,12 +30,15 @@ class Targets:
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """Parameters, persistent buffers, and the row slices of fused ones."""
+    wholes: dict[str, tuple[Tensor, tuple[str, ...]]] = field(default_factory=dict)
+    """Parameters that stand among `tensors` in parts: the tensor, and the names of its parts."""
     tied: dict[str, str] = field(default_factory=dict)
     """A second name of a tensor -> its first; it need not be in the checkpoint."""
 
 
 def targets_of(module: nn.Module) -> Targets:
-    """What a checkpoint has to fill. A child with `pieces` is filled by its pieces, which stand beside it."""
+    """What a checkpoint has to fill. A child with `pieces` is filled by its pieces, which stand beside it, and one
+    that has parts by those or by whole parameters."""
     targets = Targets()
     first_names: dict[int, str] = {}
     for prefix, child in module.named_modules():
@@ -39,6 +51,11 @@ def targets_of(module: nn.Module) -> Targets:
                 targets.tied[full] = first_names[id(tensor)]
                 continue
             first_names[id(tensor)] = full
+            if isinstance(child, HasParts):
+                parts = {_join(prefix, part): view for part, view in child.parts()[name].items()}
+                targets.tensors |= parts
+                targets.wholes[full] = (tensor.data, tuple(parts))
+                continue
             first_row = 0
             for piece, rows in getattr(child, "pieces", ()):
                 targets.tensors[_join(parent, piece, name)] = tensor.data[first_row : first_row + rows]
@@ -55,31 +72,35 @@ def load_into(
     where: str,
     renames: Mapping[str, str] | None = None,
     optional: Iterable[str] = (),
+    skips: tuple[str, ...] = (),
 ) -> frozenset[str]:
     """Copies `tensors` into `module`, cast to its dtype and device; gives the names that were filled.
 
     where: the directory, for errors. renames: leading parts of names that differ from the module's. optional:
-    names inside the module that may be absent, because the caller fills or shares them. `CheckpointError` names
-    every tensor that is missing, unused, of another shape or of a dtype that is not built.
+    names inside the module that may be absent, because the caller fills or shares them. skips: leading parts of names
+    that are left out on purpose, wrappers stripped. `CheckpointError` names every tensor that is missing, unused, of
+    another shape or of a dtype that is not built.
     """
     targets = targets_of(module)
     filled: dict[str, str] = {}
     unused: list[str] = []
     copies: list[tuple[str, Tensor]] = []
     for name, tensor in tensors:
-        if is_ignored(name):
+        if is_ignored(name) or bare_name(name).startswith(skips):
             continue
         target_name = module_name(name, renames or {})
-        if target_name in filled:
-            raise CheckpointError(f"{where}: {filled[target_name]!r} and {name!r} both fill {target_name!r}.")
+        whole, names = targets.wholes.get(target_name, (None, (target_name,)))
+        for part in names:
+            if part in filled:
+                raise CheckpointError(f"{where}: {filled[part]!r} and {name!r} both fill {part!r}.")
         if target_name in targets.tied:
             copies.append((name, tensor))
-        elif target_name in targets.tensors:
-            _copy(name, tensor, targets.tensors[target_name], where=where)
+        elif whole is not None or target_name in targets.tensors:
+            _copy(name, tensor, targets.tensors[target_name] if whole is None else whole, where=where)
         else:
             unused.append(name)
             continue
-        filled[target_name] = name
+        filled |= dict.fromkeys(names, name)
     missing = [name for name in targets.tensors if name not in filled and name not in frozenset(optional)]
     if missing:
         raise CheckpointError(

@@ -18,10 +18,16 @@ def is_ignored(name: str) -> bool:
     return _IGNORED.search(name) is not None
 
 
-def module_name(name: str, renames: Mapping[str, str]) -> str:
-    """The name inside the module: wrappers stripped, then leading parts replaced by `renames`."""
+def bare_name(name: str) -> str:
+    """The name without the prefixes that say who saved it."""
     while wrapper := next((prefix for prefix in _WRAPPERS if name.startswith(prefix)), None):
         name = name[len(wrapper) :]
+    return name
+
+
+def module_name(name: str, renames: Mapping[str, str]) -> str:
+    """The name inside the module: wrappers stripped, then leading parts replaced by `renames`."""
+    name = bare_name(name)
     for old, new in renames.items():
         if name.startswith(old):
             return new + name[len(old) :]

@@ -13,11 +13,6 @@ from outrider.loading.dummy import fill_randomly
 from outrider.loading.load import load_into
 
 _LATER = {
-    "Qwen3MoeForCausalLM": "mixture of experts",
-    "Qwen3NextForCausalLM": "hybrid of gated delta net and attention",
-    "Qwen3_5ForConditionalGeneration": "hybrid of gated delta net and attention",
-    "Qwen3_5MoeForConditionalGeneration": "hybrid of gated delta net and attention, mixture of experts",
-    "MiMoForCausalLM": "Qwen2 with prediction layers",
     "Qwen2ForCausalLM": "Qwen2",
     "DeepseekV3ForCausalLM": "latent attention, mixture of experts",
     "GptOssForCausalLM": "attention sinks, mixture of experts",
@@ -73,5 +68,7 @@ def load_model(
     if not any(name.endswith("lm_head.weight") for name in checkpoint.names):
         config = replace(config, tie_word_embeddings=True)
     model = model_class(config, context, max_positions=max_positions)
-    load_into(model, checkpoint.tensors(), where=directory, renames=model.renames)
+    skips = (*model.skips, *((model.mtp.prefix,) if model.mtp is not None else ()))
+    tensors = (part for name, tensor in checkpoint.tensors() for part in model.split(name, tensor))
+    load_into(model, tensors, where=directory, renames=model.renames, skips=skips)
     return model

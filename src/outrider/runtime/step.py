@@ -3,12 +3,13 @@
 What differs was chosen when its parts were made. Nothing here waits for the device.
 """
 
-from outrider.attention.kv import KVCache
+from collections.abc import Sequence
+
 from outrider.core.plan import StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.table import RequestTable
-from outrider.layers.decoder import CausalLM
+from outrider.layers.decoder import CausalLM, LayerCache
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
 from outrider.sampling.verifier import Comparison, verify
@@ -22,7 +23,7 @@ class Step:
         self,
         *,
         model: CausalLM,
-        caches: KVCache,
+        caches: Sequence[LayerCache],
         table: RequestTable,
         assembler: Assembler,
         drafter: BaseDrafter | None,

@@ -10,8 +10,9 @@ import torch
 
 from outrider.attention.kv import KVCache, KVSpec
 from outrider.attention.selector import select_backend
+from outrider.attention.state import StateCache
 from outrider.core.config import EngineConfig
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
@@ -22,7 +23,7 @@ from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import CausalLM, kv_spec
+from outrider.layers.decoder import CausalLM, LayerCache, kv_spec, layer_caches, state_spec
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
@@ -46,7 +47,10 @@ class Worker:
         self.eos_token_ids = self.model_config.eos_token_ids
         self.max_model_len = _max_model_len(config, self.model_config.max_position_embeddings)
         kernels = load_kernels(self.platform.kernels)
-        spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
+        spec = self.kv_spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
+        states = self.state_spec = state_spec(
+            self.model_config, dtype=self.dtype, num_drafts=config.num_speculative_tokens
+        )
         self.selection = select_backend(config.attention_backend, spec, self.platform)
         context = LayerContext(
             kernels=kernels, backend=self.selection.backend, dtype=self.dtype, device=self.platform.device
@@ -62,6 +66,11 @@ class Worker:
                 seed=config.seed,
             )
 
+        if states is not None and self.platform.kernels != "reference":
+            raise UnsupportedError(
+                f"{self.model_config.architecture} has layers with a recurrent state, whose kernels are not built for"
+                f" {self.platform.name} yet. Set device='cpu'."
+            )
         self._compiling: Thread | None = None
         if self.platform.kernels == "triton":
             self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
@@ -100,7 +109,11 @@ class Worker:
             staging=self._staging,
             num_drafts=config.num_speculative_tokens,
             wants_digest=config.logits_digest,
+            most_open=states.most_open if states is not None else None,
         )
+        self._states = None
+        if states is not None:
+            self._states = StateCache(states, config.max_num_seqs + 1, device=self.platform.device)
         if self.drafter is not None:
             self.drafter.attach(self._table, self._staging)
         self._step = Step(
@@ -125,10 +138,11 @@ class Worker:
             return EQUALITY
         return SyntheticAcceptance(rates, seeds=self._table.sampling.seed, lengths=self._table.num_tokens)
 
-    def _allocate(self, spec: KVSpec, num_blocks: int) -> KVCache:
+    def _allocate(self, spec: KVSpec, num_blocks: int) -> list[LayerCache]:
         if self.drafter is not None:
             self.drafter.allocate(num_blocks, self.config.block_size)
-        return KVCache(spec, num_blocks, device=self.platform.device)
+        kv = KVCache(spec, num_blocks, device=self.platform.device)
+        return layer_caches(self.model_config, kv, self._states or ())
 
     @torch.inference_mode()
     def _measure_room(self) -> Room:
@@ -194,6 +208,7 @@ class Worker:
             *(("  not " + name, reason) for name, reason in self.selection.refused),
             ("KV blocks", f"{self.num_blocks - 1} of {self.config.block_size} tokens"),
             ("KV memory", self.room.explanation),
+            *self._describe_states(),
             ("graphs", f"{self.num_graphs} captured" if self.num_graphs else "none"),
         ]
         if self.config.speculative is not None and self.drafter is not None:
@@ -205,6 +220,20 @@ class Worker:
             lines.append(("drafter", "none"))
         lines.append(("exact", self._exactness()))
         return lines
+
+    @property
+    def can_cache_prefixes(self) -> bool:
+        """False where layers have a state: it would have to be found again behind a cached block."""
+        return self._states is None
+
+    def _describe_states(self) -> list[tuple[str, str]]:
+        if self._states is None:
+            return []
+        size = self._states.spec.bytes_per_row
+        return [
+            ("states", f"{self._states.spec.num_layers} layers, {size / (1 << 20):.2f} MiB a request"),
+            ("prefix cache", "off: this model's layers have states, which are not cached yet"),
+        ]
 
     def _exactness(self) -> str:
         if self.is_exact:

@@ -100,6 +100,8 @@ class Scheduler:
         self._arrivals = itertools.count(1)
         self._epochs = itertools.count(1)  # one for all: an id may return while old results are in flight
         self.num_preemptions = 0
+        self.num_prefill_tokens = 0  # planned, replays after preemption included
+        self.num_output_tokens = 0  # emitted by all requests
 
     def add(self, request: Request) -> None:
         """Queue a request; refuse one that could never hold its blocks."""
@@ -213,6 +215,7 @@ class Scheduler:
         start = request.num_scheduled_tokens
         count = min(request.num_tokens - start, step.left)
         request.num_scheduled_tokens += count
+        self.num_prefill_tokens += count
         # token p scores token p + 1; those known before a preemption are not scored again
         first_scored = max(start, request.num_prompt_tokens - 1 - request.num_unscored_tokens)
         end_scored = min(start + count, request.num_prompt_tokens - 1)
@@ -374,6 +377,7 @@ class Scheduler:
             assert 1 <= kept <= len(result.token_ids), f"stop checker kept {kept} of {len(result.token_ids)}"
             _append(request, result, kept)
             num_tokens += kept
+            self.num_output_tokens += kept
             request.num_scheduled_tokens = num_tokens
             if reason is None and num_tokens >= request.max_total_tokens:
                 reason = FinishReason.LENGTH

@@ -183,6 +183,7 @@ class ChainDrafter(BaseDrafter):
             block_tables=block_tables,
             row_counts=counts,
             kv_length_bound=min(bound, block_tables.shape[1] * self._block_size),
+            kv_start=self.first_index,
         )
 
     def _pick(self, logits: Tensor, batch: StepBatch, position: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """How many drafts a drafter gets accepted on a known continuation of the target. Knows no engine.
 
 Acceptance is by equality, so whatever drafts are made the target's output is the same. It can therefore be
-sampled first; then all positions are drafted at once (`Eagle3Head.unroll`), and the rounds walked through.
+sampled first; then all positions are drafted at once (`Head.unroll`), and the rounds walked through.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .eagle import Eagle3Head
+from .eagle import Head
 from .network import Target
 from .sampling import step_noise
 
@@ -60,7 +60,7 @@ def walk(matches: Sequence[int], output_length: int, *, num_drafts: int, into: A
 
 @torch.no_grad()
 def measure_head(
-    head: Eagle3Head,
+    head: Head,
     target: Target,
     continuations: Sequence[Continuation],
     *,
@@ -88,7 +88,7 @@ def measure_head(
 
 
 def _matches(
-    head: Eagle3Head,
+    head: Head,
     target: Target,
     part: Sequence[Continuation],
     *,

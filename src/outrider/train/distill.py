@@ -1,4 +1,4 @@
-"""Trains an EAGLE-3 head on the target's own distributions, by unrolling several draft steps.
+"""Trains a head (EAGLE-3, MTP) on the target's own distributions, by unrolling several draft steps.
 
 The loss of step i is the cross-entropy between what the target says of a token and what draft step i says,
 over target ids that can be drafted. Knows nothing of how the texts were made.
@@ -6,28 +6,29 @@ over target ids that can be drafted. Knows nothing of how the texts were made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from .eagle import Eagle3Head, HeadShape
+from .eagle import Head
 from .fit import Budget, Curve, fit
 from .network import Target
 from .tokens import Share, draw_batch
 
-NUM_STEPS = 4  # draft steps unrolled in training; more than are usually drafted
 STEP_WEIGHT = 0.85  # of each draft step against the one before
 
 
-def draft_losses(head: Eagle3Head, features: Tensor, ids: Tensor, wanted: Tensor, embedding: Tensor) -> Tensor:
-    """Weighted loss of each step, [NUM_STEPS].
+def draft_losses(
+    head: Head, features: Tensor, ids: Tensor, wanted: Tensor, embedding: Tensor, num_steps: int
+) -> Tensor:
+    """Weighted loss of each step, [num_steps].
 
     wanted [rows, length, draft_vocab_size]: row j is the target's distribution of token j + 1.
     """
     length = ids.shape[1]
     losses = []
-    for step, logits in enumerate(head.unroll(features, ids, embedding, num_steps=NUM_STEPS)):
+    for step, logits in enumerate(head.unroll(features, ids, embedding, num_steps=num_steps)):
         valid = length - 1 - step  # rows whose draft stands for a token that the target has judged
         labels = wanted[:, 1 + step : 1 + step + valid].float()
         log_drafted = logits[:, :valid].float().log_softmax(dim=-1)
@@ -43,23 +44,23 @@ def judge(target: Target, ids: Tensor, draft_ids: Tensor) -> tuple[Tensor, Tenso
 
 
 def train_head(
-    shape: HeadShape,
+    head: Head,
+    named: Iterable[tuple[str, Tensor]],
     target: Target,
     shares: Sequence[Share],
     *,
-    draft_ids: Tensor,
+    num_steps: int,
     length: int,
     budget: Budget,
     seed: int,
     compiled: bool,
     say: Callable[[str], None],
-) -> tuple[Eagle3Head, Curve]:
+) -> Curve:
+    """Fits the parameters `named` of an initialised head in place; `num_steps` draft steps are unrolled."""
     embedding = target.model.embed_tokens.weight.detach()
     device = embedding.device
-    head = Eagle3Head(shape, draft_ids=draft_ids.cpu())
-    head.initialise(embedding.cpu(), seed)
-    head.to(device)
-    look = torch.compile(judge, dynamic=False) if compiled else judge
+    if compiled:
+        target.compile_layers()
     loss = torch.compile(draft_losses, dynamic=False) if compiled else draft_losses
     random = torch.Generator(device=device).manual_seed(seed)
 
@@ -67,8 +68,7 @@ def train_head(
         ids = draw_batch(shares, length=length, random=random)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
-                features, wanted = look(target, ids, head.draft_ids)
-            return loss(head, features, ids, wanted, embedding)
+                features, wanted = judge(target, ids, head.draft_ids)
+            return loss(head, features, ids, wanted, embedding, num_steps)
 
-    curve = fit(list(head.named_parameters()), losses_at, budget=budget, say=say)
-    return head, curve
+    return fit(named, losses_at, budget=budget, say=say)

@@ -6,13 +6,33 @@ rows up to its own and to its own earlier draft steps. Knows the target only by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .network import GatedMLP, RMSNorm, Shape, rope_table, rotate
+
+
+class Head(Protocol):
+    """What training and measuring need of a drafter that reads the target's features."""
+
+    @property
+    def draft_ids(self) -> Tensor:
+        """[draft_vocab_size] the target id of each draft id."""
+        ...
+
+    def unroll(self, features: Tensor, ids: Tensor, embedding: Tensor, *, num_steps: int) -> list[Tensor]:
+        """Logits [rows, length, draft_vocab_size] of each draft step, with the true tokens as earlier drafts.
+
+        Row j of step i stands for the draft of token j + 2 + i, made when token j + 1 was the newest.
+        features [rows, length, the target's width of features]; ids [rows, length]; the last i + 1 rows of step i
+        are void.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +83,24 @@ class DraftAttention(nn.Module):
         group = shape.num_heads // shape.num_kv_heads
         k = rotate(k, cos, sin).repeat_interleave(group, dim=1)
         return rotate(q, cos, sin), k, v.repeat_interleave(group, dim=1)
+
+
+def attend_unrolled(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    """Row j of the newest draft step sees the true rows up to j, and row j of each draft step since.
+
+    q, and one entry of keys and values per step, the true rows first: [rows, num_heads, length, head_dim].
+    """
+    if len(keys) == 1:
+        return functional.scaled_dot_product_attention(q, keys[0], values[0], is_causal=True)
+    length, scale = q.shape[2], q.shape[3] ** -0.5
+    hidden_above = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
+    true_rows = (q @ keys[0].mT * scale).float().masked_fill(hidden_above, -torch.inf)
+    own_rows = torch.stack([(q.float() * own.float()).sum(-1) * scale for own in keys[1:]], dim=-1)
+    weights = torch.cat((true_rows, own_rows), dim=-1).softmax(dim=-1).to(values[0].dtype)
+    mixed = weights[..., :length] @ values[0]
+    for index, own in enumerate(values[1:]):
+        mixed = mixed + weights[..., length + index, None] * own
+    return mixed
 
 
 class MidLayer(nn.Module):
@@ -118,15 +156,8 @@ class Eagle3Head(nn.Module):
             self.lm_head.weight.copy_(embedding[self.draft_ids])
 
     def unroll(self, features: Tensor, ids: Tensor, embedding: Tensor, *, num_steps: int) -> list[Tensor]:
-        """Logits [rows, length, draft_vocab_size] of each draft step, with the true tokens as earlier drafts.
-
-        Row j of step i stands for the draft of token j + 2 + i, made when token j + 1 was the newest.
-        features [rows, length, 3 * hidden_size]; ids [rows, length]; the last i + 1 rows of step i are void.
-        """
-        length = ids.shape[1]
-        positions = torch.arange(length, device=ids.device)
-        hidden_above = torch.ones(length, length, dtype=torch.bool, device=ids.device).triu(1)
-        scale = self.shape.head_dim**-0.5
+        """As `Head` says; features [rows, length, 3 * hidden_size]."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
         state = self.fc(features)
         keys: list[Tensor] = []
         values: list[Tensor] = []
@@ -136,15 +167,7 @@ class Eagle3Head(nn.Module):
             q, k, v = self.midlayer.project(embedded, state, positions + step)
             keys.append(k)
             values.append(v)
-            if step == 0:
-                mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            else:
-                true_rows = (q @ keys[0].mT * scale).float().masked_fill(hidden_above, -torch.inf)
-                own_rows = torch.stack([(q.float() * own.float()).sum(-1) * scale for own in keys[1:]], dim=-1)
-                weights = torch.cat((true_rows, own_rows), dim=-1).softmax(dim=-1).to(v.dtype)
-                mixed = weights[..., :length] @ values[0]
-                for index, own in enumerate(values[1:]):
-                    mixed = mixed + weights[..., length + index, None] * own
+            mixed = attend_unrolled(q, keys, values)
             state = self.midlayer.finish(state, mixed)
             steps.append(self.lm_head(self.norm(state)))
         return steps

@@ -23,7 +23,7 @@ from .arithmetic.problems import (
     final_answer,
     plain_prompt,
 )
-from .eagle import Eagle3Head
+from .eagle import Head
 from .network import Target
 from .prepare import CodePrompt, held_out_code, held_out_windows
 from .pretrain import mean_loss
@@ -32,7 +32,6 @@ from .sampling import continue_prompts
 CODE_TOKENS = 128
 ANSWER_TOKENS = 320
 PROBLEM_SEED = 20_000
-NUM_DRAFTS = 3
 
 
 def held_out_problems(families: Sequence[Family], *, per_family: int) -> list[Problem]:
@@ -141,31 +140,36 @@ def _measure_code(target: Target, tokenizer: Tokenizer, work: Path) -> dict[str,
 
 @torch.no_grad()
 def measure_acceptance(
-    target: Target, head: Eagle3Head, tokenizer: Tokenizer, work: Path, *, per_family: int
+    target: Target,
+    head: Head,
+    tokenizer: Tokenizer,
+    work: Path,
+    *,
+    per_family: int,
+    name: str,
+    each_num_drafts: Sequence[int],
 ) -> dict[str, object]:
-    """EAGLE-3 and prompt lookup with NUM_DRAFTS drafts on the same continuations."""
+    """The head `name` for each number of drafts, and prompt lookup for the last, on the same continuations."""
     prompts = held_out_code(work, tokenizer, num_tokens=CODE_TOKENS, most=200, seed=PROBLEM_SEED)
     problems = held_out_problems(HELD_OUT_FAMILIES, per_family=per_family)
     figures: dict[str, object] = {}
     for temperature in (0.0, 1.0):
-        for name, continuations in (
+        for text, continuations in (
             ("code", _completions(target, prompts, temperature=temperature, stop_ids=vocabulary.stop_ids(tokenizer))),
             ("arithmetic", _answers(target, tokenizer, problems, as_chat=True, temperature=temperature)),
         ):
-            counted = acceptance.measure_head(
-                head,
-                target,
-                continuations,
-                num_drafts=NUM_DRAFTS,
-                temperature=temperature,
-                seed=PROBLEM_SEED,
-            )
             outputs = [item.output for item in continuations]
-            figures[f"{name}_temperature_{temperature:.0f}"] = {
+            entry: dict[str, object] = {
                 "prompts": len(continuations),
                 "output_tokens": sum(map(len, outputs)),
                 "distinct_4_grams": acceptance.distinct_four_grams(outputs),
-                "eagle3": counted.figures(),
-                "prompt_lookup": acceptance.measure_lookup(continuations, num_drafts=NUM_DRAFTS).figures(),
             }
+            for num_drafts in each_num_drafts:
+                key = name if len(each_num_drafts) == 1 else f"{name}_k{num_drafts}"
+                entry[key] = acceptance.measure_head(
+                    head, target, continuations, num_drafts=num_drafts, temperature=temperature, seed=PROBLEM_SEED
+                ).figures()
+            looked_up = acceptance.measure_lookup(continuations, num_drafts=each_num_drafts[-1])
+            entry["prompt_lookup"] = looked_up.figures()
+            figures[f"{text}_temperature_{temperature:.0f}"] = entry
     return figures

@@ -1,12 +1,14 @@
 """The target as a trainable module: Qwen3 dense, parameters named as in its checkpoints.
 
-Three ways to run it: `forward` over whole windows with taps for EAGLE-3, and `prefill` / `step` over a
-key-value cache for sampling. It is for training and measuring; the engine serves with its own layers.
+Three ways to run it: `forward` over whole windows with what a drafter sees, and `prefill` / `step` over a
+cache for sampling. It is for training and measuring; the engine serves with its own layers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,11 @@ class Shape:
     rope_theta: float = 100_000.0
     norm_eps: float = 1e-6
     max_length: int = 2048
+
+    @property
+    def rotary_dim(self) -> int:
+        """How much of a head turns with the position."""
+        return self.head_dim
 
     @property
     def taps(self) -> tuple[int, int, int]:
@@ -62,23 +69,36 @@ def rope_table(positions: Tensor, *, head_dim: int, theta: float) -> tuple[Tenso
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """NeoX halves; cos and sin broadcast over x [..., head_dim]. Computed in fp32."""
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    """NeoX halves of the first 2 * cos.shape[-1] parts of x [..., head_dim]; the rest stays. Computed in fp32."""
+    width = 2 * cos.shape[-1]
+    first, second = x[..., :width].float().chunk(2, dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), dim=-1)
 
 
-@dataclass(slots=True)
-class Cache:
-    keys: list[Tensor]  # per layer [num_rows, num_kv_heads, capacity, head_dim]
-    values: list[Tensor]
+Memory = tuple[Tensor, Tensor]
+"""What one layer remembers of each row: attention its keys and values [num_rows, num_kv_heads, capacity, head_dim]."""
 
-    @classmethod
-    def empty(cls, shape: Shape, num_rows: int, *, capacity: int, like: Tensor) -> Cache:
-        size = (num_rows, shape.num_kv_heads, capacity, shape.head_dim)
-        return cls(
-            [like.new_zeros(size) for _ in range(shape.num_layers)],
-            [like.new_zeros(size) for _ in range(shape.num_layers)],
-        )
+
+class Mixer(Protocol):
+    """The part of a layer that looks at other tokens."""
+
+    def empty_memory(self, num_rows: int, *, capacity: int, like: Tensor) -> Memory: ...
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor | None) -> tuple[Tensor, Memory]:
+        """x [rows, length, hidden_size] from position 0 -> what is added to it, and what is to be remembered.
+
+        lengths [rows]: where the rows are padded on the right, their true lengths.
+        """
+        ...
+
+    def remember(self, memory: Memory, fresh: Memory) -> None:
+        """Write what `__call__` gave into an empty memory."""
+        ...
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, memory: Memory, lengths: Tensor) -> Tensor:
+        """One token per row, x [rows, 1, hidden_size], at position `lengths` [rows]; it is remembered."""
+        ...
 
 
 class Attention(nn.Module):
@@ -93,22 +113,39 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps)
         self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps)
 
+    def query_weight(self) -> Tensor:
+        """[num_heads * head_dim, hidden_size]"""
+        return self.q_proj.weight
+
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q [rows, num_heads, length, head_dim]; k and v [rows, num_kv_heads, length, head_dim]."""
         shape = self.shape
-        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        weight = torch.cat((self.query_weight(), self.k_proj.weight, self.v_proj.weight))
         heads = functional.linear(x, weight).unflatten(-1, (-1, shape.head_dim)).transpose(1, 2)
         q, k, v = heads.split((shape.num_heads, shape.num_kv_heads, shape.num_kv_heads), dim=1)
         return rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin), v
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Causal over the whole window; also returns k and v for a cache."""
+    def finish(self, mixed: Tensor, x: Tensor) -> Tensor:
+        """mixed [rows, num_heads, length, head_dim] for input x -> [rows, length, hidden_size]."""
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """Causal over the whole window; padding on the right changes nothing, so `lengths` is not needed."""
         q, k, v = self.project(x, cos, sin)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2)), k, v
+        return self.finish(mixed, x), (k, v)
 
-    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
-        """One token per row at position `lengths` [rows]; writes it to the cache and attends up to it."""
+    def empty_memory(self, num_rows: int, *, capacity: int, like: Tensor) -> Memory:
+        size = (num_rows, self.shape.num_kv_heads, capacity, self.shape.head_dim)
+        return like.new_zeros(size), like.new_zeros(size)
+
+    def remember(self, memory: Memory, fresh: Memory) -> None:
+        for kept, new in zip(memory, fresh, strict=True):
+            kept[:, :, : new.shape[2]] = new
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, memory: Memory, lengths: Tensor) -> Tensor:
+        """Writes the token's key and value and attends up to it."""
+        keys, values = memory
         q, k, v = self.project(x, cos, sin)
         rows = torch.arange(x.shape[0], device=x.device)
         keys[rows, :, lengths] = k[:, :, 0].to(keys.dtype)
@@ -116,34 +153,44 @@ class Attention(nn.Module):
         visible = torch.arange(keys.shape[2], device=x.device) <= lengths[:, None]  # [rows, capacity]
         grouped = q.to(keys.dtype).view(x.shape[0], self.shape.num_kv_heads, -1, self.shape.head_dim)
         mixed = functional.scaled_dot_product_attention(grouped, keys, values, attn_mask=visible[:, None, None])
-        return self.o_proj(mixed.reshape(x.shape[0], 1, -1).to(x.dtype))
+        return self.finish(mixed.reshape(x.shape[0], -1, 1, self.shape.head_dim).to(x.dtype), x)
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    """norm, mixer, norm, MLP. The mixer goes by the name that it has in checkpoints."""
+
+    def __init__(self, shape: Shape, mixer: nn.Module, *, name: str, norm: type[RMSNorm]) -> None:
         super().__init__()
-        self.self_attn = Attention(shape)
+        self.mixer_name = name
+        self.add_module(name, mixer)
         self.mlp = GatedMLP(shape.hidden_size, shape.intermediate_size)
-        self.input_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
-        self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.input_layernorm = norm(shape.hidden_size, shape.norm_eps)
+        self.post_attention_layernorm = norm(shape.hidden_size, shape.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mixed, k, v = self.self_attn(self.input_layernorm(x), cos, sin)
+    @property
+    def mixer(self) -> Mixer:
+        mixer: Mixer = getattr(self, self.mixer_name)
+        return mixer
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + mixed
-        return x + self.mlp(self.post_attention_layernorm(x)), k, v
-
-    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, keys: Tensor, values: Tensor, lengths: Tensor) -> Tensor:
-        normed = self.input_layernorm(x)
-        x = x + self.self_attn.step(normed, cos, sin, keys=keys, values=values, lengths=lengths)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
+        mixed, fresh = self.mixer(self.input_layernorm(x), cos, sin, lengths)
+        return self.finish(x, mixed), fresh
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, *, memory: Memory, lengths: Tensor) -> Tensor:
+        mixed = self.mixer.step(self.input_layernorm(x), cos, sin, memory=memory, lengths=lengths)
+        return self.finish(x, mixed)
 
 
 class Backbone(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, layers: Sequence[Layer], norm: RMSNorm) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
-        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
 
 
 class Target(nn.Module):
@@ -152,7 +199,12 @@ class Target(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.model = Backbone(shape)
+        self.model = self.build()
+
+    def build(self) -> Backbone:
+        shape = self.shape
+        layers = [Layer(shape, Attention(shape), name="self_attn", norm=RMSNorm) for _ in range(shape.num_layers)]
+        return Backbone(shape, layers, RMSNorm(shape.hidden_size, shape.norm_eps))
 
     def initialise(self, seed: int) -> None:
         """Normal weights, outputs of residual branches scaled down with depth."""
@@ -161,16 +213,24 @@ class Target(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 scale = 0.02 if "embed" in name else weight.shape[1] ** -0.5 * 0.6
-                scale *= depth if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+                scale *= depth if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight")) else 1.0
                 with torch.no_grad():
                     weight.copy_(torch.randn(weight.shape, generator=random) * scale)
+
+    def compile_layers(self) -> None:
+        """One by one: layers of a kind share their code, so this takes seconds where the whole would take minutes."""
+        for layer in self._layers():
+            layer.compile(dynamic=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden after the final norm [..., hidden_size] -> [..., vocab_size]."""
         return functional.linear(hidden, self.model.embed_tokens.weight)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [rows, length] -> final-normed hidden, and the taps side by side [rows, length, 3 * hidden_size]."""
+        """ids [rows, length] -> final-normed hidden, and the features of a drafter: here the taps side by side.
+
+        [rows, length, hidden_size] and [rows, length, 3 * hidden_size].
+        """
         states = self._states(ids)
         return self.model.norm(states[-1]), torch.cat([states[count] for count in self.shape.taps], dim=-1)
 
@@ -182,28 +242,33 @@ class Target(nn.Module):
         """The residual stream before the first layer and after each."""
         cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device))
         states = [self.model.embed_tokens(ids)]
-        for layer in self.model.layers:
+        for layer in self._layers():
             states.append(layer(states[-1], cos, sin)[0])
         return states
 
-    def prefill(self, ids: Tensor, cache: Cache) -> Tensor:
+    def empty_cache(self, num_rows: int, *, capacity: int, like: Tensor) -> list[Memory]:
+        """One memory for each layer; keys and values have the dtype of `like`."""
+        return [layer.mixer.empty_memory(num_rows, capacity=capacity, like=like) for layer in self._layers()]
+
+    def prefill(self, ids: Tensor, cache: Sequence[Memory], *, lengths: Tensor | None = None) -> Tensor:
         """Right-padded ids [rows, length] from position 0 -> final-normed hidden of every position."""
         cos, sin = self._rope(torch.arange(ids.shape[1], device=ids.device))
         x = self.model.embed_tokens(ids)
-        for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
-            x, k, v = layer(x, cos, sin)
-            keys[:, :, : ids.shape[1]] = k
-            values[:, :, : ids.shape[1]] = v
+        for layer, memory in zip(self._layers(), cache, strict=True):
+            x, fresh = layer(x, cos, sin, lengths)
+            layer.mixer.remember(memory, fresh)
         return self.model.norm(x)
 
-    def step(self, ids: Tensor, cache: Cache, *, lengths: Tensor) -> Tensor:
+    def step(self, ids: Tensor, cache: Sequence[Memory], *, lengths: Tensor) -> Tensor:
         """One more token ids [rows] at positions `lengths` [rows] -> final-normed hidden [rows, hidden_size]."""
         cos, sin = self._rope(lengths[:, None, None])
         x = self.model.embed_tokens(ids[:, None])
-        for layer, keys, values in zip(self.model.layers, cache.keys, cache.values, strict=True):
-            assert isinstance(layer, Layer)
-            x = layer.step(x, cos, sin, keys=keys, values=values, lengths=lengths)
+        for layer, memory in zip(self._layers(), cache, strict=True):
+            x = layer.step(x, cos, sin, memory=memory, lengths=lengths)
         return self.model.norm(x)[:, 0]
 
+    def _layers(self) -> list[Layer]:
+        return list(self.model.layers)  # type: ignore[arg-type]
+
     def _rope(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return rope_table(positions, head_dim=self.shape.head_dim, theta=self.shape.rope_theta)
+        return rope_table(positions, head_dim=self.shape.rotary_dim, theta=self.shape.rope_theta)

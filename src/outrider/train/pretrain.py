@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .checkpoints import load_target
 from .fit import Budget, Curve, fit
-from .network import Shape, Target
+from .network import Target
 from .tokens import Share, draw_batch
 
 
-def window_loss(target: Target, ids: Tensor) -> Tensor:
+def next_token_loss(hidden: Tensor, embedding: Tensor, wanted: Tensor) -> Tensor:
+    """Mean cross-entropy of hidden [rows, length, hidden_size] against the tokens wanted [rows, length]."""
+    logits = functional.linear(hidden, embedding)
+    return functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())
+
+
+def window_loss(target: Target, ids: Tensor, loss: Callable[..., Tensor] = next_token_loss) -> Tensor:
     """Mean cross-entropy of predicting each next token in ids [rows, length + 1]."""
-    hidden, _ = target(ids[:, :-1])
-    return functional.cross_entropy(target.logits(hidden).flatten(0, 1).float(), ids[:, 1:].flatten())
+    return loss(target.hidden(ids[:, :-1]), target.model.embed_tokens.weight, ids[:, 1:])
 
 
 def train_target(
-    shape: Shape,
+    target: Target,
     shares: Sequence[Share],
     *,
     length: int,
     budget: Budget,
     seed: int,
-    device: torch.device,
     compiled: bool,
-    start_from: Path | None,
     say: Callable[[str], None],
-) -> tuple[Target, Curve]:
-    target = Target(shape)
-    target.initialise(seed)
-    if start_from is not None:
-        target = load_target(start_from, device).requires_grad_(True)
-    target.to(device)
-    loss = torch.compile(window_loss, dynamic=False) if compiled else window_loss
+) -> Curve:
+    """Fits an initialised target in place, on its device."""
+    device = target.model.embed_tokens.weight.device
+    if compiled:
+        target.compile_layers()
+    loss = torch.compile(next_token_loss, dynamic=False) if compiled else next_token_loss
     random = torch.Generator(device=device).manual_seed(seed)
 
     def losses_at(step: int) -> Tensor:
         ids = draw_batch(shares, length=length + 1, random=random)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return loss(target, ids)[None]
+            return window_loss(target, ids, loss)[None]
 
-    curve = fit(list(target.named_parameters()), losses_at, budget=budget, say=say)
-    return target, curve
+    return fit(list(target.named_parameters()), losses_at, budget=budget, say=say)
 
 
 @torch.no_grad()

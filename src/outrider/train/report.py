@@ -1,7 +1,8 @@
 """Writes what is kept beside the models from the records of their training: figures, sources, curves.
 
-`python -m outrider.train.report --leg WORK [--leg WORK ...] --zoo zoo`, one work folder per leg of training,
-in order; figures and sources are those of the last. Trains and measures nothing.
+`python -m outrider.train.report --leg WORK [--leg WORK ...] --zoo zoo`, one work folder per leg of training of `tiny`,
+in order; figures and sources are those of the last. With `--hybrid WORK` instead, the figures of `tiny-hybrid` join
+those that stand there. Trains and measures nothing.
 """
 
 from __future__ import annotations
@@ -78,25 +79,48 @@ def draw_curves(legs: Sequence[dict[str, Any]], head: dict[str, Any], path: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m outrider.train.report", description=__doc__)
-    parser.add_argument("--leg", type=Path, action="append", required=True)
+    records = parser.add_mutually_exclusive_group(required=True)
+    records.add_argument("--leg", type=Path, action="append")
+    records.add_argument("--hybrid", type=Path)
     parser.add_argument("--zoo", type=Path, required=True)
     options = parser.parse_args()
+    if options.hybrid is not None:
+        kept = json.loads((options.zoo / "figures.json").read_text())
+        _write_figures(options.zoo, kept | {"hybrid": hybrid_figures(options.hybrid)})
+    else:
+        report_tiny(options.leg, options.zoo)
 
-    def read(folder: Path, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-        return content
 
-    last: Path = options.leg[-1]
-    legs = [read(folder, "target-curve") for folder in options.leg]
-    head = read(last, "eagle3-curve")
+def report_tiny(work: Sequence[Path], zoo: Path) -> None:
+    last = work[-1]
+    legs = [_read(folder, "target-curve") for folder in work]
+    head = _read(last, "eagle3-curve")
     figures = {
-        "target": without_texts(read(last, "target-figures")),
-        "eagle3": read(last, "eagle3-figures"),
+        "target": without_texts(_read(last, "target-figures")),
+        "eagle3": _read(last, "eagle3-figures"),
         "training": {"target": [_settings(leg) for leg in legs], "eagle3": _settings(head)},
     }
-    (options.zoo / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (options.zoo / "LICENSE-NOTES.md").write_text(licence_notes(read(last, "sources")))
-    draw_curves(legs, head, options.zoo / "curves.png")
+    _write_figures(zoo, figures)
+    (zoo / "LICENSE-NOTES.md").write_text(licence_notes(_read(last, "sources")))
+    draw_curves(legs, head, zoo / "curves.png")
+
+
+def hybrid_figures(work: Path) -> dict[str, Any]:
+    curves = {"target": _read(work, "target-curve"), "mtp": _read(work, "mtp-curve")}
+    return {
+        "target": without_texts(_read(work, "target-figures")),
+        "mtp": _read(work, "mtp-figures"),
+        "training": {name: _settings(curve) for name, curve in curves.items()},
+    }
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return content
+
+
+def _write_figures(zoo: Path, figures: dict[str, Any]) -> None:
+    (zoo / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _settings(curve: dict[str, Any]) -> dict[str, Any]:

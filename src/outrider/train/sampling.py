@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .network import Cache, Target
+from .network import Target
 
 PAD_TO = 64
 
@@ -48,8 +48,8 @@ def continue_prompts(
     like = torch.zeros((), dtype=precision, device=device)
     stops = torch.tensor(list(stop_ids), device=device, dtype=torch.long)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-        cache = Cache.empty(target.shape, len(prompts), capacity=capacity, like=like)
-        hidden = target.prefill(ids.to(device), cache)
+        cache = target.empty_cache(len(prompts), capacity=capacity, like=like)
+        hidden = target.prefill(ids.to(device), cache, lengths=lengths)
         hidden = hidden[torch.arange(len(prompts), device=device), lengths - 1]
         chosen, is_done = [], torch.zeros(len(prompts), dtype=torch.bool, device=device)
         for step in range(num_tokens):

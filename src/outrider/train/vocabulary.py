@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SPECIALS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
 
 # Newlines are never merged with what stands before them, so a prompt may end in the middle of a line.

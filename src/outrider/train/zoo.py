@@ -1,7 +1,8 @@
 """`python -m outrider.train.zoo STAGES`: makes the shipped models, stage by stage. Holds no training code.
 
-Stages: collect, tokenizer, encode, target, measure-target, policy, eagle3, measure-eagle3, draft; `all` for all.
-A stage whose result is in the work or zoo folder is skipped, so a broken run goes on where it stopped.
+Stages: collect, tokenizer, encode, target, measure-target, policy, then eagle3, measure-eagle3, draft for `tiny` or
+mtp, measure-mtp for `tiny-hybrid` (`--model`); `all` for all. A stage whose result is in the work or zoo folder is
+skipped, so a broken run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,15 +20,23 @@ import torch
 from . import checkpoints, measure, policy, prepare, vocabulary
 from .distill import train_head
 from .draft import draft_shape, train_draft
-from .eagle import HeadShape
+from .eagle import Eagle3Head, Head, HeadShape
 from .fit import Budget
-from .network import Shape
+from .hybrid import Hybrid, HybridShape
+from .mtp import MtpModule
+from .network import Shape, Target
 from .prepare import Recipe
 from .pretrain import mean_loss, round_to_bf16, train_target
 from .tokens import Share, TokenRow
 
-STAGES = ("collect", "tokenizer", "encode", "target", "measure-target", "policy", "eagle3", "measure-eagle3", "draft")
-RECIPE, SHAPE, HEAD_SHAPE = Recipe(), Shape(), HeadShape()
+BOTH = ("collect", "tokenizer", "encode", "target", "measure-target", "policy")
+STAGES = {
+    "tiny": (*BOTH, "eagle3", "measure-eagle3", "draft"),
+    "tiny-hybrid": (*BOTH, "mtp", "measure-mtp"),
+}
+ALL_STAGES = tuple(dict.fromkeys(stage for stages in STAGES.values() for stage in stages))
+RECIPE, SHAPE, HYBRID_SHAPE, HEAD_SHAPE = Recipe(), Shape(), HybridShape(), HeadShape()
+EAGLE3_STEPS, MTP_STEPS = 4, 3  # draft steps unrolled in training
 STARTED = time.monotonic()
 
 
@@ -36,7 +46,8 @@ def say(text: str) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m outrider.train.zoo", description=__doc__)
-    parser.add_argument("stages", nargs="+", choices=(*STAGES, "all"))
+    parser.add_argument("stages", nargs="+", choices=(*ALL_STAGES, "all"))
+    parser.add_argument("--model", choices=tuple(STAGES), default="tiny")
     parser.add_argument("--work", type=Path, required=True, help="data and figures")
     parser.add_argument("--zoo", type=Path, required=True, help="the model folders")
     parser.add_argument("--seed", type=int, default=1)
@@ -49,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target-lr", type=float, default=4e-3)
     parser.add_argument("--rows", type=int, nargs=3, default=(16, 2, 14), help="windows of code, chat, arithmetic")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a training window")
-    parser.add_argument("--layers", type=int, default=SHAPE.num_layers)
+    parser.add_argument("--layers", type=int, help="of the target, where not those of the shipped one")
     parser.add_argument("--policy-seconds", type=float, default=50)
     parser.add_argument("--policy-rows", type=int, default=4096)
     parser.add_argument("--draft-vocab-size", type=int, default=HEAD_SHAPE.draft_vocab_size)
@@ -92,7 +103,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.work: Path = options.work
-        self.tiny: Path = options.zoo / "tiny"
+        self.folder: Path = options.zoo / options.model
         self.head: Path = options.zoo / "tiny-eagle3"
         self.draft_model: Path = options.zoo / "tiny-draft"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,27 +113,34 @@ class Run:
             num_problems=options.num_problems,
             seed=options.seed,
         )
-        self.shape = Shape(num_layers=options.layers, vocab_size=self.recipe.vocab_size)
+        shape = HYBRID_SHAPE if options.model == "tiny-hybrid" else SHAPE
+        self.shape = replace(shape, num_layers=options.layers or shape.num_layers, vocab_size=self.recipe.vocab_size)
 
     def collect(self) -> None:
         prepare.collect(self.work, recipe=self.recipe, workers=self.options.workers, say=say)
 
     def tokenizer(self) -> None:
+        """The hybrid has that of `tiny`, file by file."""
+        if self.options.model == "tiny-hybrid":
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in vocabulary.FILES:
+                shutil.copyfile(self.options.zoo / "tiny" / name, self.folder / name)
+            return
         prepare.train_tokenizer(
             self.work,
-            self.tiny,
+            self.folder,
             recipe=self.recipe,
             max_length=self.shape.max_length,
         )
 
     def encode(self) -> None:
-        tokenizer = vocabulary.load(self.tiny)
+        tokenizer = vocabulary.load(self.folder)
         prepare.encode(self.work, tokenizer, say=say)
 
     def target(self) -> None:
-        if (self.tiny / "model.safetensors").exists():
+        if (self.folder / "model.safetensors").exists():
             return
-        options, tokenizer = self.options, vocabulary.load(self.tiny)
+        options, tokenizer = self.options, vocabulary.load(self.folder)
         code, chat, arithmetic = (self._row(name) for name in ("code", "chat", "arithmetic"))
         shares = [
             Share(code, options.rows[0], 0.3),
@@ -135,15 +153,14 @@ class Run:
             lr=options.target_lr,
             cooldown=options.target_cooldown,
         )
-        target, curve = train_target(
-            self.shape,
+        target = self._untrained()
+        curve = train_target(
+            target,
             shares,
             length=options.length,
             budget=budget,
             seed=options.seed,
-            device=self.device,
             compiled=not options.eager,
-            start_from=options.start_from,
             say=say,
         )
         windows = torch.tensor(prepare.held_out_windows(self.work, tokenizer, length=1025, most=64), device=self.device)
@@ -151,13 +168,20 @@ class Run:
         round_to_bf16(target)
         after = mean_loss(target, windows)
         say(f"held-out code {before:.4f} nats a token, {after:.4f} after rounding to bf16")
-        checkpoints.save_target(target, self.tiny, end_ids=vocabulary.stop_ids(tokenizer))
+        checkpoints.save_target(target, self.folder, end_ids=vocabulary.stop_ids(tokenizer))
         self._record("target-curve", asdict(curve) | {"budget": asdict(budget), "rows": options.rows})
 
+    def _untrained(self) -> Target:
+        if self.options.start_from is not None:
+            return checkpoints.load_target(self.options.start_from, self.device).requires_grad_(True)
+        target = Hybrid(self.shape) if isinstance(self.shape, HybridShape) else Target(self.shape)
+        target.initialise(self.options.seed)
+        return target.to(self.device)
+
     def measure_target(self) -> None:
-        target = checkpoints.load_target(self.tiny, self.device)
+        target = checkpoints.load_target(self.folder, self.device)
         per_family = self.options.per_family
-        figures = measure.measure_target(target, vocabulary.load(self.tiny), self.work, per_family=per_family)
+        figures = measure.measure_target(target, vocabulary.load(self.folder), self.work, per_family=per_family)
         self._record("target-figures", figures)
         for name, value in figures.items():
             if not name.endswith("errors"):
@@ -165,8 +189,8 @@ class Run:
 
     def policy(self) -> None:
         policy.sample_policy(
-            checkpoints.load_target(self.tiny, self.device),
-            vocabulary.load(self.tiny),
+            checkpoints.load_target(self.folder, self.device),
+            vocabulary.load(self.folder),
             self.work,
             seconds=self.options.policy_seconds,
             num_rows=self.options.policy_rows,
@@ -182,48 +206,76 @@ class Run:
             self.work, vocab_size=self.shape.vocab_size, draft_vocab_size=options.draft_vocab_size
         )
         say(f"{options.draft_vocab_size} draftable ids cover {covered:.4f} of the tokens")
+        target = checkpoints.load_target(self.folder, self.device)
+        shape = HeadShape.beside(
+            target.shape, draft_vocab_size=options.draft_vocab_size, intermediate_size=HEAD_SHAPE.intermediate_size
+        )
+        head = Eagle3Head(shape, draft_ids=draft_ids)
+        head.initialise(target.model.embed_tokens.weight.cpu(), options.seed)
+        self._train_head(head.to(self.device), target, num_steps=EAGLE3_STEPS, record="eagle3-curve", covered=covered)
+        checkpoints.save_head(head, self.head)
+
+    def mtp(self) -> None:
+        if checkpoints.has_mtp(self.folder):
+            return
+        target = checkpoints.load_target(self.folder, self.device)
+        assert isinstance(target, Hybrid), f"{self.folder} is no hybrid"
+        head = MtpModule(target.shape)
+        head.initialise(target.model.norm.weight.cpu(), self.options.seed)
+        self._train_head(head.to(self.device), target, num_steps=MTP_STEPS, record="mtp-curve")
+        ends = vocabulary.stop_ids(vocabulary.load(self.folder))
+        checkpoints.save_target(target, self.folder, end_ids=ends, mtp=head)
+
+    def _train_head(
+        self, head: Eagle3Head | MtpModule, target: Target, *, num_steps: int, record: str, **extra: float
+    ) -> None:
+        options = self.options
         names = ("code", "chat", "arithmetic", "policy_code", "policy_arithmetic")
         rows = zip(names, options.head_rows, strict=True)
         shares = [Share(self._row(name), count, 0.3 if name == "code" else 1.0) for name, count in rows]
-        target = checkpoints.load_target(self.tiny, self.device)
         budget = Budget(steps=options.head_steps, seconds=options.head_seconds, lr=options.head_lr)
-        head, curve = train_head(
-            HeadShape.beside(
-                target.shape,
-                draft_vocab_size=options.draft_vocab_size,
-                intermediate_size=HEAD_SHAPE.intermediate_size,
-            ),
+        curve = train_head(
+            head,
+            list(head.named_parameters()),
             target,
             shares,
-            draft_ids=draft_ids,
+            num_steps=num_steps,
             length=options.head_length,
             budget=budget,
             seed=options.seed,
             compiled=not options.eager,
             say=say,
         )
-        checkpoints.save_head(head, self.head)
-        extra = {"budget": asdict(budget), "rows": options.head_rows, "covered": covered}
-        self._record("eagle3-curve", asdict(curve) | extra)
+        self._record(record, asdict(curve) | {"budget": asdict(budget), "rows": options.head_rows} | extra)
 
     def measure_eagle3(self) -> None:
-        target = checkpoints.load_target(self.tiny, self.device)
-        head = checkpoints.load_head(self.head, self.device)
+        self._measure_head(checkpoints.load_head(self.head, self.device), name="eagle3", each_num_drafts=(3,))
+
+    def measure_mtp(self) -> None:
+        self._measure_head(checkpoints.load_mtp(self.folder, self.device), name="mtp", each_num_drafts=(1, 3))
+
+    def _measure_head(self, head: Head, *, name: str, each_num_drafts: tuple[int, ...]) -> None:
         figures = measure.measure_acceptance(
-            target, head, vocabulary.load(self.tiny), self.work, per_family=self.options.per_family
+            checkpoints.load_target(self.folder, self.device),
+            head,
+            vocabulary.load(self.folder),
+            self.work,
+            per_family=self.options.per_family,
+            name=name,
+            each_num_drafts=each_num_drafts,
         )
-        self._record("eagle3-figures", figures)
-        for name, value in figures.items():
-            say(f"{name}: {json.dumps(value)}")
+        self._record(f"{name}-figures", figures)
+        for text, value in figures.items():
+            say(f"{text}: {json.dumps(value)}")
 
     def draft(self) -> None:
         if (self.draft_model / "model.safetensors").exists():
             return
-        options, tokenizer = self.options, vocabulary.load(self.tiny)
+        options, tokenizer = self.options, vocabulary.load(self.folder)
         names = ("code", "chat", "arithmetic", "policy_code", "policy_arithmetic")
         rows = zip(names, options.draft_rows, strict=True)
         shares = [Share(self._row(name), count, 0.3 if name == "code" else 1.0) for name, count in rows]
-        target = checkpoints.load_target(self.tiny, self.device)
+        target = checkpoints.load_target(self.folder, self.device)
         budget = Budget(steps=options.draft_steps, seconds=options.draft_seconds, lr=options.draft_lr)
         shape = draft_shape(
             target.shape, num_layers=options.draft_layers, intermediate_size=options.draft_intermediate_size
@@ -254,10 +306,16 @@ class Run:
 def main() -> None:
     options = parse_arguments()
     torch.manual_seed(options.seed)
-    stages = STAGES if "all" in options.stages else options.stages
+    stages = STAGES[options.model] if "all" in options.stages else options.stages
+    if foreign := [stage for stage in stages if stage not in STAGES[options.model]]:
+        raise SystemExit(
+            f"{', '.join(foreign)}: no stage of {options.model}; it has {', '.join(STAGES[options.model])}"
+        )
     run = Run(options)
     for stage in stages:
         say(f"stage {stage}")
+        # figures are taken in true fp32; in training tf32 is exact enough beside bf16
+        torch.set_float32_matmul_precision("highest" if stage.startswith("measure") else "high")
         getattr(run, stage.replace("-", "_"))()
     say("done")
 

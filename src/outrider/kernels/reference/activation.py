@@ -1,4 +1,4 @@
-"""The gate of the gated MLP."""
+"""Gates: that of the gated MLP, one of a whole row, and those of attention's heads."""
 
 from torch import Tensor
 
@@ -13,3 +13,15 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     gate, up = gate_up[:, :width].float(), gate_up[:, width:]
     denominator = gate.neg().contiguous().exp_().add_(1.0)
     return (gate / denominator).to(up.dtype).mul_(up)
+
+
+def gate_heads(x: Tensor, heads: Tensor) -> Tensor:
+    """x [M, H, D], heads [M, at least 2H, D] -> x × cast(sigmoid(gate)); the gate of head i is heads[:, 2i + 1]."""
+    gates = heads[:, 1 : 2 * x.shape[1] : 2].float()
+    return x * (1.0 / gates.neg().contiguous().exp_().add_(1.0)).to(x.dtype)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y; sigmoid and product are rounded to x's dtype."""
+    sigmoid = 1.0 / gate.neg().contiguous().exp_().add_(1.0)
+    return x + sigmoid.to(x.dtype).unsqueeze(1) * y

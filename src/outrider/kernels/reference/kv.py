@@ -25,14 +25,19 @@ def rotary_and_write_kv(
     *,
     norms: tuple[Tensor, Tensor] | None = None,
     eps: float = 0.0,
+    plus_one: bool = False,
+    has_gates: bool = False,
 ) -> Tensor:
     """heads [M, Hq + 2 Hk, D], q then k then v -> rotated q [M, Hq, D]; rotated k, and v, go to the caches.
 
-    `norms`: weights [D] of an RMSNorm of each head of q and of k, before the rotation.
+    `norms`: weights [D] of an RMSNorm of each head of q and of k, before the rotation; `plus_one` is its flavour.
+    `has_gates`: behind each head of q stands its gate, which is left alone: heads [M, 2 Hq + 2 Hk, D].
     """
     num_kv_heads = k_cache.shape[2]
     q, k, v = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
+    if has_gates:
+        q = q[:, ::2]
     if norms is not None:
-        q, k = rms_norm(q, norms[0], eps), rms_norm(k, norms[1], eps)
+        q, k = (rms_norm(x, weight, eps, plus_one=plus_one) for x, weight in zip((q, k), norms, strict=True))
     write_kv(rotary(k, positions, cos_sin), v, k_cache, v_cache, slots)
     return rotary(q, positions, cos_sin)

@@ -1,4 +1,4 @@
-"""RMSNorm in Llama's flavour: normalise in fp32, cast to the input's dtype, then multiply by the weight."""
+"""RMSNorm in fp32: cast, then multiplied by the weight (Llama); or multiplied by 1 + weight, then cast (Qwen3.5)."""
 
 import torch
 from torch import Tensor
@@ -10,21 +10,28 @@ _NARROW = 128
 """Widths up to this (heads) are summed by a tree: they come in many rows, for which products of 16 are slow."""
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x [..., K], weight [K] -> [..., K] = weight × cast(x / sqrt(mean(x²) + eps))."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
+    """x [..., K], weight [K] -> [..., K] = weight × cast(n), with n = x / sqrt(mean(x²) + eps).
+
+    plus_one: cast((1 + weight) × n), all in fp32.
+    """
     width = x.shape[-1]
     rows = x.reshape(-1, width).float()
-    factors = torch.rsqrt(_row_sums(rows * rows).div_(width).add_(eps))
+    factors = torch.rsqrt(row_sums(rows * rows).div_(width).add_(eps))
+    if plus_one:
+        return (rows * factors * (weight.float() + 1.0)).to(x.dtype).view(x.shape)
     return ((rows * factors).to(x.dtype) * weight).view(x.shape)
 
 
-def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
+) -> tuple[Tensor, Tensor]:
     """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
     total = residual + x
-    return rms_norm(total, weight, eps), total
+    return rms_norm(total, weight, eps, plus_one=plus_one), total
 
 
-def _row_sums(x: Tensor) -> Tensor:
+def row_sums(x: Tensor) -> Tensor:
     """[M, K] -> [M, 1], contiguous; the order of summation is fixed by K alone.
 
     Wide rows: a product with ones, in the order of `linear`. Narrow ones: halves are added until one column is

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.plan import Admission
 from outrider.layers.decoder import Hidden, kv_spec
 from outrider.loading.hf import read_json, read_model_config
@@ -35,6 +35,11 @@ class Drafter(ChainDrafter):
         if directory is None:
             raise ConfigError("speculative_config: method 'draft_model' needs 'model', the directory of a model.")
         config = read_model_config(directory)
+        if config.gated_delta is not None:
+            raise UnsupportedError(
+                f"{directory}: {config.architecture} as a draft model is not built yet: its layers have states."
+                " Take a draft model whose layers all attend."
+            )
         _check_vocabulary(directory, config.vocab_size, context)
         super().__init__(context, kv_spec(config, dtype=context.layers.dtype, block_size=context.block_size))
         self._model = context.load_model(directory, config)

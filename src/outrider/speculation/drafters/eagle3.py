@@ -9,6 +9,7 @@ Source: Li, Wei, Zhang, Zhang, "EAGLE-3", arXiv 2503.01840; checkpoint formats o
 speculators library. Everything about indices, KV and blocks is `speculation/chain.py`.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import LayerKV
-from outrider.core.errors import CheckpointError, ConfigError
+from outrider.core.errors import CheckpointError
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import Hidden, kv_spec
@@ -25,13 +26,10 @@ from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
-from outrider.loading.checkpoint import Checkpoint
-from outrider.loading.dummy import fill_randomly
-from outrider.loading.hf import read_json
-from outrider.loading.load import load_into
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
 from outrider.speculation.eagle3_config import Eagle3Config, parse_eagle3_config
+from outrider.speculation.head import Head, HeadFiles, head_values, load_head
 
 _RENAMES = {"midlayer.": "layers.0."}
 """The original format's name of the one layer."""
@@ -50,7 +48,7 @@ class HeadLayer(nn.Module):
         size, eps = layer.hidden_size, layer.norm_eps
         self.hidden_norm = RMSNorm(size, eps, context)
         self.input_layernorm = RMSNorm(size, eps, context)
-        self.self_attn = Attention(layer, context, rope=rope, input_size=2 * size, qk_norm=config.qk_norm, kv_start=1)
+        self.self_attn = Attention(layer, context, rope=rope, input_size=2 * size, qk_norm=config.qk_norm)
         self.post_attention_layernorm = RMSNorm(size, eps, context)
         self.mlp = GatedMLP(layer, context)
         self._norm_before_residual = config.norm_before_residual
@@ -65,7 +63,7 @@ class HeadLayer(nn.Module):
         return residual + self.mlp(x)
 
 
-class Head(nn.Module):
+class Eagle3Head(Head):
     """The weights of a head, named as in the checkpoint."""
 
     d2t: Tensor | None  # [draft_vocab] int64, target id minus draft id
@@ -80,7 +78,7 @@ class Head(nn.Module):
         shared: Embedding | None,
         has_map: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(config.layer, context, shared=shared)
         layer, num_taps = config.layer, len(config.tap_layers)
         size, eps = layer.hidden_size, layer.norm_eps
         width = num_taps * config.target_hidden_size
@@ -93,19 +91,12 @@ class Head(nn.Module):
         self.layers = nn.ModuleList([HeadLayer(config, context, rope=rope)])
         self.norm = RMSNorm(size, eps, context)
         self.lm_head = LMHead(size, config.draft_vocab_size, context)
-        if shared is None:
-            self.embed_tokens = Embedding(layer.vocab_size, size, context)
         for name, count, dtype in (
             ("d2t", config.draft_vocab_size, torch.int64),
             ("t2d", layer.vocab_size, torch.bool),
         ):
             table = torch.zeros(count, dtype=dtype, device=context.device) if has_map else None
             self.register_buffer(name, table)
-        self._shared = (shared,)  # in a tuple, so that the target's table is not this module's weight
-
-    def embed(self, token_ids: Tensor) -> Tensor:
-        shared = self._shared[0]
-        return self.embed_tokens(token_ids) if shared is None else shared(token_ids)
 
     def features(self, taps: Tensor) -> Tensor:
         """taps [T, num_taps × target width] -> [T, H]."""
@@ -122,16 +113,14 @@ class Drafter(ChainDrafter):
 
     def __init__(self, context: DrafterContext) -> None:
         self.refuse_options(context.config)
-        if context.config.model is None:
-            raise ConfigError("speculative_config: method 'eagle3' needs 'model', the directory of the head.")
         self.config = parse_eagle3_config(
-            read_json(context.config.model, "config.json"),
+            head_values(context),
             target=context.target_config,
             tap_layers=context.config.aux_hidden_state_layer_ids,
         )
         super().__init__(context, kv_spec(self.config.layer, dtype=context.layers.dtype, block_size=context.block_size))
         self.tap_layers = self.config.tap_layers
-        self._head = _load_head(self.config, context)
+        self._head = load_head(partial(_make_head, self.config, context), self.config.layer, context, renames=_RENAMES)
         self._draft_token_ids = _draft_token_ids(self._head, where=context.config.model)
 
     @property
@@ -166,34 +155,17 @@ class Drafter(ChainDrafter):
         return self._head.lm_head(self._head.norm(state))
 
 
-def _load_head(config: Eagle3Config, context: DrafterContext) -> Head:
-    """Weights from the head's directory; without an embedding of its own it shares the target's."""
-    directory = context.config.model
-    assert directory is not None
-    is_dummy = context.engine.load_format == "dummy"
-    checkpoint = None if is_dummy else Checkpoint(directory)
-    names = {name.rpartition("embed_tokens")[1] or name for name in checkpoint.names} if checkpoint else set()
-    has_embedding = "embed_tokens" in names
-    if not has_embedding and config.layer.hidden_size != context.target_config.hidden_size:
-        raise CheckpointError(
-            f"{directory}: the head's width {config.layer.hidden_size} is not the target's "
-            f"{context.target_config.hidden_size}, and it has no embed_tokens.weight of its own."
-        )
-    head = Head(
+def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) -> Eagle3Head:
+    return Eagle3Head(
         config,
         context.layers,
         max_positions=context.max_model_len,
-        shared=None if has_embedding else context.target.embed_tokens,
-        has_map="d2t" in names or config.draft_vocab_size < config.layer.vocab_size,
+        shared=files.shared,
+        has_map="d2t" in files.names or config.draft_vocab_size < config.layer.vocab_size,
     )
-    if checkpoint is None:
-        fill_randomly(head, context.engine.seed)
-    else:
-        load_into(head, checkpoint.tensors(), where=directory, renames=_RENAMES)
-    return head
 
 
-def _draft_token_ids(head: Head, *, where: str | None) -> Tensor:
+def _draft_token_ids(head: Eagle3Head, *, where: str | None) -> Tensor:
     """Target id of each draft id. `d2t` holds offsets; some tools write the ids themselves, which `t2d` tells."""
     if head.d2t is None or head.t2d is None:
         return torch.arange(head.lm_head.weight.shape[0], device=head.norm.weight.device)

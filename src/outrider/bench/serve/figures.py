@@ -1,0 +1,166 @@
+"""The figures of a run, in vLLM's definitions unless said otherwise. Numbers in, numbers out."""
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from outrider.bench.serve.answer import Answer
+from outrider.core.errors import ConfigError
+
+METRICS = {
+    "ttft": "Time to First Token",
+    "tpot": "Time per Output Token (excl. 1st token)",
+    "itl": "Inter-token Latency",
+    "e2el": "End-to-end Latency",
+}
+"""Name of each latency and its title."""
+
+
+def percentile(ranked: Sequence[float], percent: float) -> float:
+    """Of ascending values, linear between neighbours."""
+    place = (len(ranked) - 1) * percent / 100.0
+    low = math.floor(place)
+    high = min(low + 1, len(ranked) - 1)
+    return ranked[low] + (ranked[high] - ranked[low]) * (place - low)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Milliseconds."""
+
+    mean: float
+    median: float
+    std: float
+    percentiles: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Rates are per second of the whole run."""
+
+    completed: int
+    failed: int
+    errors: Mapping[str, int]
+    """What failed requests said, and how many said it."""
+    duration: float
+    total_input_tokens: int
+    total_output_tokens: int
+    request_throughput: float
+    request_goodput: float | None
+    output_throughput: float
+    total_token_throughput: float
+    max_output_tokens_per_s: float
+    """In the best second; a request's tokens count in equal parts at each of its deliveries."""
+    max_concurrent_requests: int
+    latencies: Mapping[str, Latency]
+    """By the names of METRICS; one that no request has is absent."""
+
+
+def figures_of(
+    answers: Sequence[Answer], *, seconds: float, percents: Sequence[float], goodput: Mapping[str, float]
+) -> Figures:
+    """`goodput`: milliseconds by names of METRICS that a good request keeps."""
+    good = [answer for answer in answers if answer.error is None]
+    num_output = sum(answer.num_output_tokens for answer in good)
+    num_input = sum(answer.num_prompt_tokens for answer in good)
+    errors = Counter(answer.error for answer in answers if answer.error is not None)
+    kept = [answer for answer in good if _keeps(answer, goodput)]
+    return Figures(
+        completed=len(good),
+        failed=len(answers) - len(good),
+        errors=dict(errors.most_common()),
+        duration=seconds,
+        total_input_tokens=num_input,
+        total_output_tokens=num_output,
+        request_throughput=len(good) / seconds,
+        request_goodput=len(kept) / seconds if goodput else None,
+        output_throughput=num_output / seconds,
+        total_token_throughput=(num_input + num_output) / seconds,
+        max_output_tokens_per_s=max(tokens_by_second(good), default=0.0),
+        max_concurrent_requests=_most_at_once(answers),
+        latencies={name: _latency(values, percents=percents) for name in METRICS if (values := values_of(good, name))},
+    )
+
+
+def values_of(answers: Sequence[Answer], name: str) -> list[float]:
+    """Every value of a latency, in seconds, in the order of the answers."""
+    if name == "itl":
+        return [gap for answer in answers for gap in answer.itl]
+    return [value for answer in answers if (value := _value(answer, name)) is not None]
+
+
+def _value(answer: Answer, name: str) -> float | None:
+    return {"ttft": answer.ttft, "tpot": answer.tpot, "e2el": answer.latency}[name]
+
+
+def _keeps(answer: Answer, goodput: Mapping[str, float]) -> bool:
+    values = {name: _value(answer, name) for name in goodput}
+    return all(value is None or value * 1e3 <= goodput[name] for name, value in values.items())
+
+
+def _latency(seconds: Sequence[float], *, percents: Sequence[float]) -> Latency:
+    ranked = sorted(value * 1e3 for value in seconds)
+    return Latency(
+        mean=statistics.fmean(ranked),
+        median=percentile(ranked, 50.0),
+        std=statistics.pstdev(ranked),
+        percentiles={percent: percentile(ranked, percent) for percent in percents},
+    )
+
+
+def tokens_by_second(answers: Sequence[Answer]) -> list[float]:
+    """Output tokens of each second from the first request on."""
+    if not answers:
+        return []
+    begin = min(answer.sent for answer in answers)
+    found: defaultdict[int, float] = defaultdict(float)
+    for answer in answers:
+        times = answer.deliveries or [answer.ended]
+        for at in times:
+            found[int(at - begin)] += answer.num_output_tokens / len(times)
+    return [found[second] for second in range(max(found) + 1)]
+
+
+def _most_at_once(answers: Sequence[Answer]) -> int:
+    events = [(answer.sent, 1) for answer in answers] + [(answer.ended, -1) for answer in answers]
+    running = most = 0
+    for _, change in sorted(events):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def parse_percents(text: str) -> list[float]:
+    """ "50,99" as numbers."""
+    try:
+        percents = [float(part) for part in text.split(",")]
+    except ValueError:
+        percents = [-1.0]
+    if not all(0.0 <= percent <= 100.0 for percent in percents):
+        raise ConfigError(f"--metric-percentiles={text!r} is no list of numbers from 0 to 100. Example: 50,90,99.")
+    return percents
+
+
+def parse_metrics(text: str) -> list[str]:
+    """ "ttft,itl" as names."""
+    names = text.split(",")
+    for name in names:
+        if name not in METRICS:
+            raise ConfigError(f"--percentile-metrics={text!r}: {name!r} is not known; it takes {', '.join(METRICS)}.")
+    return names
+
+
+def parse_goodput(parts: Sequence[str]) -> dict[str, float]:
+    """["ttft:200"] as milliseconds by name."""
+    found = {}
+    for part in parts:
+        name, _, value = part.partition(":")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            name = ""
+        if name not in ("ttft", "tpot", "e2el"):
+            raise ConfigError(f"--goodput {part!r} is no NAME:MILLISECONDS; names are ttft, tpot, e2el.")
+    return found

@@ -1,0 +1,100 @@
+"""A socket between the engine's process and its client: whole Python objects, no call that waits by itself.
+
+    frame:  | length, 8 bytes | pickle |
+
+Both ends belong to the same program and the socket is inherited, never bound: what comes out of it is trusted.
+"""
+
+import pickle
+import selectors
+import socket
+from collections import deque
+from typing import Any
+
+_LENGTH_BYTES = 8
+_READ_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 22
+"""What the kernel may hold between the two ends, as far as it allows."""
+
+
+class Channel:
+    """One end. `send` never waits: what the socket does not take is kept until `flush`."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        self._socket = end
+        self._received = bytearray()
+        self._backlog: deque[memoryview] = deque()
+        self._selector: selectors.BaseSelector | None = None
+
+    def fileno(self) -> int:
+        """For select and event loops."""
+        return self._socket.fileno()
+
+    @property
+    def has_backlog(self) -> bool:
+        """True where the socket did not take everything yet."""
+        return bool(self._backlog)
+
+    def send(self, message: object) -> None:
+        """Hand over one object. Raises OSError where the other end is gone."""
+        data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        self._backlog.append(memoryview(len(data).to_bytes(_LENGTH_BYTES, "little") + data))
+        self.flush()
+
+    def flush(self) -> None:
+        """Give the socket as much as it takes now."""
+        while self._backlog:
+            try:
+                count = self._socket.send(self._backlog[0])
+            except BlockingIOError:
+                return
+            if count < len(self._backlog[0]):
+                self._backlog[0] = self._backlog[0][count:]
+            else:
+                self._backlog.popleft()
+
+    def receive(self) -> list[Any]:
+        """Every object that has come in whole. Raises EOFError where the other end is gone."""
+        try:
+            while True:
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    raise EOFError
+                self._received += data
+                if len(data) < _READ_BYTES:
+                    break
+        except BlockingIOError:
+            pass
+        except ConnectionError as error:
+            raise EOFError from error
+        return list(self._whole_messages())
+
+    def _whole_messages(self) -> list[Any]:
+        messages, place, received = [], 0, self._received
+        while len(received) - place >= _LENGTH_BYTES:
+            size = int.from_bytes(received[place : place + _LENGTH_BYTES], "little")
+            end = place + _LENGTH_BYTES + size
+            if len(received) < end:
+                break
+            messages.append(pickle.loads(memoryview(received)[place + _LENGTH_BYTES : end]))
+            place = end
+        if place:
+            del received[:place]
+        return messages
+
+    def wait(self) -> None:
+        """Until something can be read, or, with a backlog, written."""
+        if self._selector is None:
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._socket, selectors.EVENT_READ)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._backlog else 0)
+        self._selector.modify(self._socket, events)
+        self._selector.select()
+
+    def close(self) -> None:
+        """The other end gets EOFError."""
+        if self._selector is not None:
+            self._selector.close()
+        self._socket.close()

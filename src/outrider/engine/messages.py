@@ -1,0 +1,78 @@
+"""What the engine's process and its client tell each other: plain data."""
+
+from dataclasses import dataclass
+
+from outrider.core.config import EngineConfig
+from outrider.core.outputs import OutputDelta
+from outrider.core.request import Request
+from outrider.engine.stats import EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To the engine, first of all."""
+
+    config: EngineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """From the engine, once it stands: what was chosen, and what admission needs to know."""
+
+    process_id: int
+    description: list[tuple[str, str]]
+    """(name, value) lines for a person."""
+    vocab_size: int
+    max_model_len: int
+    eos_token_ids: tuple[int, ...]
+    num_blocks: int
+    """KV blocks that requests can use."""
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From the engine, instead of `EngineInfo`: it cannot be built."""
+
+    message: str
+    is_users_fault: bool
+    """True where the message names a value and a remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """To the engine: a checked request. It answers with `Added` or `Refused`."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """To the engine: take a request back; nobody listens to it any more."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """From the engine: the request is queued."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """From the engine: the request cannot be served. The message names the value and the remedy."""
+
+    request_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """From the engine, after a turn of its loop: what is new."""
+
+    answers: list[Added | Refused]
+    deltas: list[OutputDelta]
+    stats: EngineStats | None
+    """A snapshot of its counters, or None where none is due."""

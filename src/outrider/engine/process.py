@@ -1,0 +1,133 @@
+"""The engine as a process of its own: `EngineLoop` behind a socket.
+
+It starts with one inherited socket, hears the options, builds the engine and serves until the socket closes, whatever
+the reason. Signals are the parent's business. It never waits for its client: what the socket does not take at once is
+kept, and goes out later.
+"""
+
+import os
+import signal
+import socket
+import time
+import traceback
+from collections import deque
+from functools import partial
+
+from outrider.core.errors import OutriderError, RequestError
+from outrider.core.outputs import OutputDelta
+from outrider.engine.channel import Channel
+from outrider.engine.engine import Engine
+from outrider.engine.loop import EngineLoop, Order, StopLoop
+from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Refused, Turn
+from outrider.engine.stats import EngineStats
+
+_STATS_SECONDS = 0.1
+
+
+class _Session:
+    """One engine and its client's wishes: the loop's inbox, and what goes back after each turn."""
+
+    def __init__(self, channel: Channel, engine: Engine) -> None:
+        self.loop = EngineLoop(engine)
+        self._channel = channel
+        self._orders: deque[Order] = deque()
+        self._answers: list[Added | Refused] = []
+        self._deltas: list[OutputDelta] = []
+        self._next_stats = 0.0
+
+    def get(self, *, block: bool) -> Order | None:
+        """The next order of the client; StopLoop once it is gone."""
+        if not self._orders:
+            self._read(block=block)
+        return self._orders.popleft() if self._orders else None
+
+    def _read(self, *, block: bool) -> None:
+        try:
+            if block:
+                self._channel.wait()
+            if self._channel.has_backlog:
+                self._channel.flush()
+            messages = self._channel.receive()
+        except (EOFError, OSError):
+            raise StopLoop from None
+        for message in messages:
+            self._orders.append(partial(self._obey, message))
+
+    def _obey(self, message: Add | Abort) -> None:
+        if isinstance(message, Abort):
+            self.loop.engine.abort(message.request_id)
+            return
+        request_id = message.request.request_id
+        try:
+            self.loop.submit(message.request, self._tell)
+        except RequestError as error:
+            self._answers.append(Refused(request_id, str(error)))
+        else:
+            self._answers.append(Added(request_id))
+
+    def _tell(self, delta: OutputDelta | BaseException) -> None:
+        if isinstance(delta, OutputDelta):
+            self._deltas.append(delta)
+
+    def after_turn(self) -> None:
+        """Send what is new."""
+        stats = self._due_stats()
+        if not self._deltas and not self._answers and stats is None:
+            return
+        turn = Turn(self._answers, self._deltas, stats)
+        self._answers, self._deltas = [], []
+        try:
+            self._channel.send(turn)
+        except OSError:
+            raise StopLoop from None
+
+    def _due_stats(self) -> EngineStats | None:
+        """Counts, every now and then and before a rest: a look takes some time for each request."""
+        now, engine = time.monotonic(), self.loop.engine
+        if engine.has_work and now < self._next_stats:
+            return None
+        self._next_stats = now + _STATS_SECONDS
+        return engine.stats()
+
+
+def _describe(engine: Engine) -> EngineInfo:
+    worker = engine.worker
+    return EngineInfo(
+        process_id=os.getpid(),
+        description=worker.describe(),
+        vocab_size=worker.model_config.vocab_size,
+        max_model_len=worker.max_model_len,
+        eos_token_ids=worker.eos_token_ids,
+        num_blocks=worker.num_blocks - 1,
+        is_exact=worker.is_exact,
+    )
+
+
+def _first_message(channel: Channel) -> Begin:
+    while True:
+        channel.wait()
+        for message in channel.receive():
+            assert isinstance(message, Begin), f"the first message is {message!r}"
+            return message
+
+
+def main(descriptor: int) -> None:
+    """Serve the client at the other end of an inherited socket; exit code 1 where the engine failed."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)  # a terminal and a supervisor tell the whole group; the parent drains
+    channel = Channel(socket.socket(fileno=descriptor))
+    try:
+        engine = Engine(_first_message(channel).config)
+    except EOFError:
+        return
+    except Exception as error:
+        message = str(error) if isinstance(error, OutriderError) else traceback.format_exc()
+        channel.send(Failed(message, isinstance(error, OutriderError)))
+        raise SystemExit(1) from None
+    session = _Session(channel, engine)
+    channel.send(_describe(engine))
+    channel.send(Turn([], [], engine.stats()))  # counters are there, at zero, before the first request
+    session.loop.run(session, after_turn=session.after_turn)
+    if session.loop.failed is not None:
+        traceback.print_exception(session.loop.failed)
+        raise SystemExit(1)

@@ -1,0 +1,130 @@
+"""What an engine has done since it started, as plain data: emitted tokens and real drafts only.
+
+Most of it is read from the scheduler's and the requests' own counts when somebody asks, so a step pays nothing for
+it and the totals cannot disagree with what callers were told. Knows no clock and no metrics library.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from outrider.core.outputs import FinishReason, SpeculationStats
+from outrider.core.request import Request
+from outrider.scheduler.scheduler import Scheduler
+
+TURN_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Upper ends of the buckets of `EngineStats.turn_counts`; one more bucket has no end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """One look at an engine. What counts only grows while the engine lives."""
+
+    is_exact: bool
+    """See `Worker.is_exact`."""
+    num_running: int
+    num_waiting: int
+    num_used_blocks: int
+    """KV blocks that a request holds."""
+    num_blocks: int
+    """KV blocks that can be held at once."""
+    num_steps: int
+    num_preemptions: int
+    num_prompt_tokens: int
+    """Of every completion that has emitted a token, once; a replay after preemption does not count again."""
+    num_cached_prompt_tokens: int
+    """Of those, taken from the prefix cache."""
+    num_generation_tokens: int
+    """Emitted: what came behind a stop is not in it."""
+    num_prefix_queried_tokens: int
+    """Known tokens at each admission."""
+    num_prefix_hit_tokens: int
+    speculation: SpeculationStats
+    """Of all completions; max_drafts is the engine's k, 0 without a drafter."""
+    finished: dict[str, int]
+    """Completions by finish reason, every reason named."""
+    turn_counts: tuple[int, ...]
+    """Turns of the loop by their tokens (`TURN_TOKENS`): known tokens computed and new tokens emitted in it."""
+    turn_tokens: int
+    """Sum over those turns."""
+
+
+class Recorder:
+    """Keeps what cannot be read from the scheduler any more: completions that are over, and the sizes of turns."""
+
+    def __init__(self, scheduler: Scheduler, *, num_drafts: int, is_exact: bool, is_synthetic: bool) -> None:
+        self._scheduler = scheduler
+        self._num_drafts = num_drafts
+        self._is_exact = is_exact
+        self._is_synthetic = is_synthetic
+        self._over = _Totals(self._no_speculation())
+        self._finished = {reason.value: 0 for reason in FinishReason}
+        self._num_seen = 0
+        self._turn_counts = [0] * (len(TURN_TOKENS) + 1)
+
+    def _no_speculation(self) -> SpeculationStats:
+        return SpeculationStats(
+            max_drafts=self._num_drafts,
+            num_accepted_tokens_per_pos=[0] * self._num_drafts,
+            is_synthetic=self._is_synthetic,
+        )
+
+    def finish(self, request: Request) -> None:
+        """A completion is over, for whatever reason."""
+        assert request.finish_reason is not None, f"request {request.request_id} is not finished"
+        self._finished[request.finish_reason.value] += 1
+        self._over.add(request)
+
+    def turn(self) -> None:
+        """A turn of the loop is over."""
+        seen = self._scheduler.num_prefill_tokens + self._scheduler.num_output_tokens
+        if seen > self._num_seen:
+            self._turn_counts[bisect_left(TURN_TOKENS, seen - self._num_seen)] += 1
+            self._num_seen = seen
+
+    def snapshot(self) -> EngineStats:
+        """Everything as it stands now; the caller may keep it and send it elsewhere."""
+        scheduler = self._scheduler
+        totals = _Totals(self._no_speculation())
+        totals.merge(self._over)
+        for request in scheduler.requests():
+            totals.add(request)
+        pool, prefix = scheduler.pool, scheduler.prefix
+        return EngineStats(
+            is_exact=self._is_exact,
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            num_used_blocks=pool.num_usable - pool.num_free,
+            num_blocks=pool.num_usable,
+            num_steps=scheduler.num_steps,
+            num_preemptions=scheduler.num_preemptions,
+            num_prompt_tokens=totals.num_prompt_tokens,
+            num_cached_prompt_tokens=totals.num_cached_prompt_tokens,
+            num_generation_tokens=scheduler.num_output_tokens,
+            num_prefix_queried_tokens=prefix.num_queried_tokens,
+            num_prefix_hit_tokens=prefix.num_hit_tokens,
+            speculation=totals.speculation,
+            finished=dict(self._finished),
+            turn_counts=tuple(self._turn_counts),
+            turn_tokens=self._num_seen,
+        )
+
+
+class _Totals:
+    """Sums over completions."""
+
+    def __init__(self, speculation: SpeculationStats) -> None:
+        self.speculation = speculation
+        self.num_prompt_tokens = 0
+        self.num_cached_prompt_tokens = 0
+
+    def add(self, request: Request) -> None:
+        if request.num_output_tokens == 0:
+            return
+        self.speculation.add(request.speculation)
+        self.num_prompt_tokens += request.num_prompt_tokens
+        self.num_cached_prompt_tokens += max(request.num_cached_tokens, 0)
+
+    def merge(self, other: "_Totals") -> None:
+        self.speculation.add(other.speculation)
+        self.num_prompt_tokens += other.num_prompt_tokens
+        self.num_cached_prompt_tokens += other.num_cached_prompt_tokens

@@ -1,0 +1,57 @@
+"""A model's own prediction module: one more layer, which joins a hidden state with the token behind it.
+
+    u = fc(embedding_norm(E[x_j+1]) ‖ hidden_norm(h_j))        hidden first where the family has it so
+    y = norm(layer(u))        logits = the model's head of y, for token j + 2        next pass: h <- y
+
+h is the model's hidden state after its final norm. Embedding and head are the model's own and not known here. Sources:
+DeepSeek-V3, arXiv 2412.19437; the releases of MiMo-7B and Qwen3-Next. Its own output is fed back for further tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import LayerKV
+from outrider.core.model_config import ModelConfig
+from outrider.layers.context import LayerContext
+from outrider.layers.linear import Linear
+from outrider.layers.norm import RMSNorm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MtpForm:
+    """How a family's checkpoints hold the module, and what differs in its arithmetic."""
+
+    prefix: str
+    """Leading part of the names of its tensors; the model itself leaves them alone."""
+    renames: Mapping[str, str]
+    """Leading parts of what follows the prefix -> names inside `MtpModule`; the first that fits counts."""
+    is_hidden_first: bool = False
+    """Order of the two inputs of fc."""
+
+
+class MtpModule(nn.Module):
+    """The weights of the module."""
+
+    def __init__(self, config: ModelConfig, context: LayerContext, *, layer: nn.Module, is_hidden_first: bool) -> None:
+        """`layer`: a decoder layer with attention, as the model builds it."""
+        super().__init__()
+        size, eps, plus_one = config.hidden_size, config.norm_eps, config.norm_plus_one
+        self.embedding_norm = RMSNorm(size, eps, context, plus_one=plus_one)
+        self.hidden_norm = RMSNorm(size, eps, context, plus_one=plus_one)
+        self.fc = Linear(2 * size, size, context)
+        self.layer = layer
+        self.norm = RMSNorm(size, eps, context, plus_one=plus_one)
+        self.is_hidden_first = is_hidden_first
+
+    def forward(self, embedded: Tensor, hidden: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+        """embedded, hidden [T, H] -> [T, H], after the norm."""
+        parts = [self.embedding_norm(embedded), self.hidden_norm(hidden)]
+        if self.is_hidden_first:
+            parts.reverse()
+        x, h, _ = self.layer(self.fc(torch.cat(parts, dim=1)), None, batch, cache, metadata)
+        return self.norm.add(x, h)[0]

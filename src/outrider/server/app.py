@@ -1,0 +1,187 @@
+"""The ASGI application: which path leads where, and what every error becomes."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from outrider.core.errors import RequestError
+from outrider.core.version import VERSION
+from outrider.server.answers import (
+    ChatAnswer,
+    CompletionAnswer,
+    DetokenizeAnswer,
+    HealthAnswer,
+    ModelsAnswer,
+    TokenizeAnswer,
+    VersionAnswer,
+)
+from outrider.server.chat import ChatRequest, chat_completions
+from outrider.server.completions import CompletionRequest, completions
+from outrider.server.errors import APIError
+from outrider.server.front import Front
+from outrider.server.guards import ApiKeys, BodyLimit
+from outrider.server.openapi import Limits, Operation, document
+from outrider.server.static import page
+from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+async def models(request: Request) -> Response:
+    """The served model, once for each of its names."""
+    front: Front = request.app.state.front
+    return JSONResponse({"object": "list", "data": [_model(front, name) for name in front.model_names]})
+
+
+def _model(front: Front, name: str) -> dict[str, Any]:
+    speculative = front.config.speculative
+    return {
+        "id": name,
+        "object": "model",
+        "created": front.started,
+        "owned_by": "outrider",
+        "root": front.config.model,
+        "max_model_len": front.info.max_model_len,
+        "speculative_config": None
+        if speculative is None
+        else {"method": speculative.method, "num_speculative_tokens": speculative.num_speculative_tokens},
+    }
+
+
+async def health(request: Request) -> Response:
+    """200 while requests are served, 503 while the engine is gone or the server drains."""
+    front: Front = request.app.state.front
+    status = "ok" if front.is_healthy else "draining" if front.is_draining else "engine is gone"
+    return JSONResponse({"status": status}, status_code=200 if front.is_healthy else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus' text."""
+    front: Front = request.app.state.front
+    body, kind = front.metrics.render()
+    return Response(body, headers={"Content-Type": kind})
+
+
+async def version(request: Request) -> Response:
+    """Of the package."""
+    return JSONResponse({"version": VERSION})
+
+
+OPERATIONS: dict[Operation, Endpoint] = {
+    Operation(
+        path="/v1/completions",
+        method="POST",
+        summary="Complete prompts.",
+        body=CompletionRequest,
+        answer=CompletionAnswer,
+        can_stream=True,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+    ): completions,
+    Operation(
+        path="/v1/chat/completions",
+        method="POST",
+        summary="Answer a conversation.",
+        body=ChatRequest,
+        answer=ChatAnswer,
+        can_stream=True,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+    ): chat_completions,
+    Operation(
+        path="/v1/models", method="GET", summary="The served model.", answer=ModelsAnswer, is_guarded=True
+    ): models,
+    Operation(
+        path="/tokenize",
+        method="POST",
+        summary="Token ids of a text or of a conversation.",
+        body=TokenizeRequest,
+        answer=TokenizeAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415),
+    ): tokenize,
+    Operation(
+        path="/detokenize",
+        method="POST",
+        summary="Text of token ids.",
+        body=DetokenizeRequest,
+        answer=DetokenizeAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415),
+    ): detokenize,
+    Operation(
+        path="/health", method="GET", summary="Whether requests are served.", answer=HealthAnswer, errors=(503,)
+    ): health,
+    Operation(path="/version", method="GET", summary="Of Outrider.", answer=VersionAnswer): version,
+    Operation(path="/metrics", method="GET", summary="Prometheus' text.", answer=None): metrics,
+}
+"""Every endpoint, as it is published and as it is served."""
+
+
+def build_app(front: Front) -> Starlette:
+    """The application over a front that has started."""
+    options = front.options
+    limits = Limits(
+        model_names=front.model_names,
+        vocab_size=front.info.vocab_size,
+        max_model_len=front.info.max_model_len,
+        needs_key=bool(options.api_keys),
+    )
+    published = document(list(OPERATIONS), version=VERSION, limits=limits)
+
+    async def openapi(request: Request) -> Response:
+        """The OpenAPI document."""
+        return JSONResponse(published)
+
+    middleware = [Middleware(BodyLimit, max_bytes=options.max_body_bytes)]
+    if options.api_keys:
+        middleware.insert(0, Middleware(ApiKeys, keys=options.api_keys))
+    if options.allowed_origins:
+        middleware.insert(
+            0,
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(options.allowed_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["authorization", "content-type"],
+            ),
+        )
+    app = Starlette(
+        routes=[
+            *(Route(entry.path, endpoint, methods=[entry.method]) for entry, endpoint in OPERATIONS.items()),
+            Route("/openapi.json", openapi),
+            Route("/", page),
+            Route("/page/{name}", page),
+        ],
+        middleware=middleware,
+        exception_handlers={APIError: _api_error, RequestError: _request_error, HTTPException: _http_error},
+    )
+    app.state.front = front
+    return app
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, APIError)
+    return error.response()
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    return APIError(str(error)).response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Paths and methods that are not there."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    message = {
+        404: f"{path} is not here. /openapi.json lists what is.",
+        405: f"{request.method} is not for {path}. /openapi.json says which method is.",
+    }.get(error.status_code, error.detail)
+    return APIError(message, status=error.status_code, headers=error.headers).response()

@@ -1,0 +1,87 @@
+"""The body of a request as one of our models, or an error that names the field, the value and the remedy."""
+
+import difflib
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from outrider.server.errors import APIError, refused
+from outrider.server.fields import NOT_OFFERED
+
+Model = TypeVar("Model", bound=BaseModel)
+_MAX_SHOWN = 80
+"""Characters of a wrong value that an error repeats."""
+_MAX_LINES = 8
+"""Wrong fields that an error names."""
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """Raises APIError 400, or 413 where it is too long (`limits.py`)."""
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise APIError(f"content-type {kind!r} is not JSON. Send application/json.", status=415)
+    try:
+        data = await request.body()
+    except ClientDisconnect:
+        raise refused("the connection was closed before the body was complete") from None
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise explain(error, model) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
+    """One sentence for each of the first wrong fields; `param` is the first."""
+    found = error.errors(include_url=False, include_context=True)
+    lines = dict.fromkeys(_line(entry, model) for entry in found[:_MAX_LINES])
+    more = [f"And {len(found) - _MAX_LINES} more."] if len(found) > _MAX_LINES else []
+    return refused(" ".join([*lines, *more]), param=_path(found[0]["loc"])[:_MAX_SHOWN] or None)
+
+
+def _line(entry: Any, model: type[BaseModel]) -> str:
+    path, kind = _path(entry["loc"]), entry["type"]
+    if kind == "json_invalid":
+        return f"the body is not JSON: {entry['ctx']['error']}. Send an object."
+    if kind == "extra_forbidden":
+        return _unknown(_path(entry["loc"][:-1]), str(entry["loc"][-1]), model)
+    if kind == "missing":
+        return f"{path} is missing. It is required."
+    shown = _shown(entry["input"])
+    name = path or "the body"
+    return f"{name}={shown} is refused: {entry['msg']}."
+
+
+def _unknown(within: str, name: str, model: type[BaseModel]) -> str:
+    shown = name if name.isidentifier() and len(name) <= _MAX_SHOWN else _shown(name)
+    path = f"{within}.{shown}" if within else shown
+    if path in NOT_OFFERED:
+        return f"{path} is not offered. {NOT_OFFERED[path]}"
+    known = [field.alias or key for key, field in model.model_fields.items()]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near and not within else "/openapi.json lists the known ones."
+    return f"{path} is not a known field. {hint}"
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """As a caller would write it: stop[0], stream_options.include_usage. Names of union branches are left out."""
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and not _is_branch(part):
+            text += f".{part}" if text else part
+    return text
+
+
+def _is_branch(part: str) -> bool:
+    return part in _BRANCHES or part[:1].isupper()
+
+
+_BRANCHES = {"str", "int", "float", "bool", "list", "dict", "text", "json_object_format", "json_schema_format"}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"

@@ -1,0 +1,310 @@
+"""/v1/chat/completions: messages in, an answer out, whole or as a stream; tools in the template, tool calls parsed."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
+from outrider.core.sampling_params import MAX_LOGPROBS, SamplingParams
+from outrider.engine.chat import ChatOptions
+from outrider.server.body import read_body
+from outrider.server.completions import check_finished
+from outrider.server.errors import refused
+from outrider.server.event_stream import EventStream, event, while_connected
+from outrider.server.fields import WHOLE, SamplingFields, Strict
+from outrider.server.front import Delivery, Front
+from outrider.server.logprobs import chat_logprobs, prompt_logprobs
+from outrider.server.token_details import TokenDetails
+from outrider.server.tools import AnswerText, Tool, ToolChoice, ToolUse
+from outrider.server.usage import Usage
+
+_INT32 = 2**31 - 1
+
+
+class TextPart(Strict):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class CalledFunction(Strict):
+    """What an earlier answer called."""
+
+    name: str
+    arguments: str = Field(description="JSON, as text.")
+
+
+class ToolCall(Strict):
+    """A tool call of an earlier answer."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class SystemMessage(Strict):
+    """Instructions."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Strict):
+    """What a person says."""
+
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(Strict):
+    """An earlier answer; with what OpenAI's client sends back of one, as far as it is empty."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class ToolMessage(Strict):
+    """What a tool gave."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+    name: str | None = None
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class ChatRequest(SamplingFields):
+    """Body of /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+        None, description="Unset: what fits behind the prompt, which is also the most."
+    )
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+        None, description="OpenAI's newer name of max_tokens."
+    )
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = Field(
+        None, description="With logprobs only."
+    )
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoice | None = Field(None, description='With tools; unset is "auto".')
+    parallel_tool_calls: bool | None = Field(None, description="False gives at most one call.")
+    documents: list[dict[str, Any]] | None = Field(None, description="For templates that know them.")
+    chat_template: str | None = Field(None, description="Where the server trusts callers with templates.")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further names for the template.")
+
+
+class _Call:
+    """One call: what was asked, and what has been given so far."""
+
+    def __init__(self, front: Front, body: ChatRequest) -> None:
+        self.front = front
+        self.body = body
+        self.id = f"chatcmpl-{body.request_id or front.new_id()}"
+        self.created = int(time.time())
+        self.model = body.model or front.model_names[0]
+        if body.top_logprobs is not None and not body.logprobs:
+            raise refused(f"top_logprobs={body.top_logprobs} needs logprobs: true.", param="top_logprobs")
+        if body.max_tokens is not None and body.max_completion_tokens is not None:
+            raise refused("max_tokens and max_completion_tokens are both given. Give one.", param="max_tokens")
+        if body.stream and body.prompt_logprobs is not None:
+            raise refused("prompt_logprobs are not streamed. Leave stream out.", param="prompt_logprobs")
+        most = body.max_tokens if body.max_tokens is not None else body.max_completion_tokens
+        logprobs = (body.top_logprobs or 0) if body.logprobs else None
+        self.tools = ToolUse(
+            body.tools,
+            body.tool_choice,
+            is_parallel=body.parallel_tool_calls is not False,
+            parser_name=front.options.tool_call_parser,
+            template=body.chat_template or front.chat_template,
+        )
+        self.texts = [AnswerText(self.tools) for _ in range(body.n or 1)]
+        self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs))
+        self.options = self._chat_options()
+        self.details = TokenDetails(body, front.tokenizer)
+
+    def _with_grammar(self, params: SamplingParams) -> SamplingParams:
+        """The grammar that forces a tool call, and the marks of one kept."""
+        if self.tools.grammar is not None:
+            if params.structured_outputs is not None:
+                raise refused(
+                    "tool_choice asks for a call, and response_format or structured_outputs for something else. "
+                    "Give one.",
+                    param="tool_choice",
+                )
+            return replace(params, structured_outputs=self.tools.grammar)
+        parser = self.tools.new_parser
+        if parser is not None and parser().keeps_special_tokens:
+            return replace(params, skip_special_tokens=False)
+        return params
+
+    def _chat_options(self) -> ChatOptions:
+        body, server = self.body, self.front.options
+        if body.chat_template is not None and not server.trusts_request_chat_template:
+            raise refused(
+                "chat_template is not taken from callers here. Start the server with --trust-request-chat-template, or "
+                "with --chat-template FILE.",
+                param="chat_template",
+            )
+        kwargs = dict(body.chat_template_kwargs or {})
+        if body.documents is not None:
+            kwargs["documents"] = body.documents
+        return ChatOptions(
+            tools=self.tools.in_template,
+            chat_template=body.chat_template or server.chat_template,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message or False,
+            chat_template_kwargs=kwargs,
+        )
+
+    async def answer(self, request: Request) -> Response:
+        """The response, or an APIError."""
+        messages = [plain_message(message) for message in self.body.messages]
+        token_ids = await self.front.encode_chat(messages, self.options)
+        job = await self.front.submit([({"prompt_token_ids": token_ids}, self.params)])
+        usage = Usage(
+            num_prompt_tokens=len(job.requests[0].prompt_token_ids),
+            num_drafts=self.front.config.num_speculative_tokens,
+        )
+        if self.body.stream:
+            return EventStream(job, self._events(job, usage))
+        return await while_connected(request, job, self._whole(job, usage))
+
+    async def _whole(self, job: Delivery, usage: Usage) -> Response:
+        output: RequestOutput | None = None
+        while deltas := await job.take():
+            for delta in deltas:
+                usage.add_delta(delta)
+            output = deltas[-1].output
+        assert output is not None, "the last delta of a request has its output"
+        choices = []
+        for completion in output.outputs:
+            check_finished(completion.finish_reason, completion.error)
+            choice: dict[str, Any] = {
+                "index": completion.index,
+                "message": self._message(completion),
+                "finish_reason": self.texts[completion.index].finish_reason(completion.finish_reason),
+                "stop_reason": completion.stop_reason,
+                "logprobs": self._logprobs(completion.token_ids, completion.logprobs),
+            }
+            self.details.add(choice, completion.token_ids, completion.is_draft)
+            if completion.logits_digest is not None:
+                choice["logits_digest"] = completion.logits_digest
+            choices.append(choice)
+        answer = self._envelope("chat.completion") | {"choices": choices, "usage": usage.body()}
+        if self.body.prompt_logprobs is not None:
+            answer["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
+        if self.body.return_token_ids:
+            answer["prompt_token_ids"] = output.prompt_token_ids
+        return JSONResponse(answer)
+
+    def _message(self, completion: CompletionOutput) -> dict[str, Any]:
+        text, calls = self.texts[completion.index].push(completion.text, is_last=True)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message["content"] = text if text.strip() else None
+            message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
+        return message
+
+    def _envelope(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
+        options = self.body.stream_options
+        is_continuous = options is not None and options.continuous_usage_stats
+        envelope = self._envelope("chat.completion.chunk")
+        for index in range(self.body.n or 1):
+            first: dict[str, Any] = {
+                "index": index,
+                "delta": {"role": "assistant", "content": ""},
+                "finish_reason": None,
+                "logprobs": None,
+            }
+            chunk = envelope | {"choices": [first]}
+            if self.body.return_token_ids and index == 0:
+                chunk["prompt_token_ids"] = job.requests[0].prompt_token_ids
+            yield event(chunk)
+        while deltas := await job.take():
+            pieces = []
+            for delta in deltas:
+                usage.add_delta(delta)
+                choice = self._delta_choice(delta)
+                if choice is None:
+                    continue
+                chunk = envelope | {"choices": [choice]}
+                if is_continuous:
+                    chunk["usage"] = usage.body()
+                pieces.append(event(chunk))
+            if pieces:
+                yield b"".join(pieces)
+        if options is not None and options.include_usage:
+            yield event(envelope | {"choices": [], "usage": usage.body()})
+
+    def _delta_choice(self, delta: OutputDelta) -> dict[str, Any] | None:
+        """None where a tool call's text is held back, and nothing else is asked for."""
+        check_finished(delta.finish_reason, delta.error)
+        text = self.texts[delta.index]
+        content, calls = text.push(delta.text, is_last=delta.finish_reason is not None)
+        is_silent = not content and not calls and delta.finish_reason is None and delta.logprobs is None
+        if is_silent and self.tools.new_parser is not None and not self.details.is_asked_for:
+            return None
+        choice: dict[str, Any] = {
+            "index": delta.index,
+            "delta": {"content": content} | ({"tool_calls": calls} if calls else {}),
+            "finish_reason": text.finish_reason(delta.finish_reason),
+            "stop_reason": delta.stop_reason,
+            "logprobs": self._logprobs(delta.token_ids, delta.logprobs),
+        }
+        self.details.add(choice, delta.token_ids, delta.is_draft)
+        if delta.logits_digest is not None:
+            choice["logits_digest"] = delta.logits_digest
+        return choice
+
+    def _logprobs(self, token_ids: list[int], places: Any) -> dict[str, Any] | None:
+        if places is None or not self.body.logprobs:
+            return None
+        return chat_logprobs(
+            token_ids,
+            places,
+            num_top=self.body.top_logprobs or 0,
+            as_ids=self.body.return_tokens_as_token_ids or False,
+        )
+
+
+def plain_message(message: Strict) -> dict[str, Any]:
+    """For templates: without what is not set; an answer's content is text, empty where there is none."""
+    plain = message.model_dump(exclude_none=True)
+    if plain["role"] == "assistant":
+        plain.setdefault("content", "")
+    return plain
+
+
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation."""
+    front: Front = request.app.state.front
+    body = await read_body(request, ChatRequest)
+    front.check_model(body.model)
+    return await _Call(front, body).answer(request)

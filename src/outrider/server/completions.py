@@ -1,0 +1,198 @@
+"""/v1/completions: prompts in, texts out, whole or as a stream."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
+from outrider.core.sampling_params import MAX_LOGPROBS
+from outrider.engine.admission import Prompt
+from outrider.server.body import read_body
+from outrider.server.errors import APIError, refused
+from outrider.server.event_stream import EventStream, event, while_connected
+from outrider.server.fields import WHOLE, SamplingFields, TokenId
+from outrider.server.front import Delivery, Front
+from outrider.server.logprobs import completion_logprobs, prompt_logprobs
+from outrider.server.token_details import TokenDetails
+from outrider.server.usage import Usage
+
+_INT32 = 2**31 - 1
+MAX_PROMPTS = 256
+
+PromptText = Annotated[str, Field(min_length=1)]
+PromptIds = Annotated[list[TokenId], Field(min_length=1, json_schema_extra={"x-limit": "context"})]
+
+
+class CompletionRequest(SamplingFields):
+    """Body of /v1/completions."""
+
+    prompt: (
+        PromptText
+        | PromptIds
+        | Annotated[list[PromptText], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[PromptIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+    ) = Field(description="Text, token ids, or a list of either.")
+    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+        None, description="Default 16. What does not fit behind the prompt is cut."
+    )
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
+    echo: bool | None = Field(None, description="The text begins with the prompt's.")
+
+    def prompts(self) -> list[Prompt]:
+        """As the engine takes them."""
+        given: Any = self.prompt
+        if isinstance(given, str):
+            return [given]
+        if isinstance(given[0], int):
+            return [{"prompt_token_ids": given}]
+        return [text if isinstance(text, str) else {"prompt_token_ids": text} for text in given]
+
+
+class _Call:
+    """One call: what was asked, and what has been given so far."""
+
+    def __init__(self, front: Front, body: CompletionRequest) -> None:
+        self.front = front
+        self.body = body
+        self.id = f"cmpl-{body.request_id or front.new_id()}"
+        self.created = int(time.time())
+        self.model = body.model or front.model_names[0]
+        self.num_choices = body.n or 1
+        self.offsets: dict[int, int] = {}
+        self.details = TokenDetails(body, front.tokenizer)
+        max_tokens = 16 if body.max_tokens is None else body.max_tokens
+        self._scores_prompt = bool(body.echo) and body.logprobs is not None
+        if body.stream and (self._scores_prompt or body.prompt_logprobs is not None):
+            raise refused(
+                "log-probabilities of the prompt (prompt_logprobs, or echo with logprobs) are not streamed. "
+                "Leave stream out.",
+                param="stream",
+            )
+        if self._scores_prompt and body.prompt_logprobs is not None and body.prompt_logprobs != body.logprobs:
+            raise refused(
+                f"echo with logprobs={body.logprobs} scores the prompt, and prompt_logprobs={body.prompt_logprobs}. "
+                "Give the same number, or leave prompt_logprobs out.",
+                param="prompt_logprobs",
+            )
+        params = body.to_params(max_tokens=max_tokens, logprobs=body.logprobs, echo=body.echo or False)
+        self.params = replace(params, prompt_logprobs=body.logprobs) if self._scores_prompt else params
+
+    async def answer(self, request: Request) -> Response:
+        """The response, or an APIError."""
+        job = await self.front.submit([(prompt, self.params) for prompt in self.body.prompts()])
+        usage = Usage(
+            num_prompt_tokens=sum(len(entry.prompt_token_ids) for entry in job.requests),
+            num_drafts=self.front.config.num_speculative_tokens,
+        )
+        if self.body.stream:
+            return EventStream(job, self._events(job, usage))
+        return await while_connected(request, job, self._whole(job, usage))
+
+    def _envelope(self) -> dict[str, Any]:
+        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+
+    async def _whole(self, job: Delivery, usage: Usage) -> Response:
+        outputs: dict[int, RequestOutput] = {}
+        while deltas := await job.take():
+            for delta in deltas:
+                usage.add_delta(delta)
+                if delta.output is not None:
+                    outputs[job.prompt_index(delta)] = delta.output
+        choices = []
+        for index, output in sorted(outputs.items()):
+            for completion in output.outputs:
+                check_finished(completion.finish_reason, completion.error)
+                place = index * self.num_choices + completion.index
+                choice: dict[str, Any] = {
+                    "index": place,
+                    "text": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "stop_reason": completion.stop_reason,
+                    "logprobs": self._whole_logprobs(place, output, completion),
+                }
+                if completion.index == 0 and self.body.prompt_logprobs is not None:
+                    choice["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
+                self.details.add(choice, completion.token_ids, completion.is_draft)
+                if self.body.return_token_ids:
+                    choice["prompt_token_ids"] = output.prompt_token_ids
+                if completion.logits_digest is not None:
+                    choice["logits_digest"] = completion.logits_digest
+                choices.append(choice)
+        return JSONResponse(self._envelope() | {"choices": choices, "usage": usage.body()})
+
+    async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
+        options = self.body.stream_options
+        is_continuous = options is not None and options.continuous_usage_stats
+        envelope = self._envelope()
+        begun: set[int] = set()
+        while deltas := await job.take():
+            pieces = []
+            for delta in deltas:
+                prompt_index = job.prompt_index(delta)
+                choice = self._delta_choice(delta, prompt_index)
+                if self.body.return_token_ids and choice["index"] not in begun:
+                    choice["prompt_token_ids"] = job.requests[prompt_index].prompt_token_ids
+                begun.add(choice["index"])
+                usage.add_delta(delta)
+                chunk = envelope | {"choices": [choice]}
+                if is_continuous:
+                    chunk["usage"] = usage.body()
+                pieces.append(event(chunk))
+            yield b"".join(pieces)
+        if options is not None and options.include_usage:
+            yield event(envelope | {"choices": [], "usage": usage.body()})
+
+    def _delta_choice(self, delta: OutputDelta, prompt_index: int) -> dict[str, Any]:
+        check_finished(delta.finish_reason, delta.error)
+        place = prompt_index * self.num_choices + delta.index
+        choice: dict[str, Any] = {
+            "index": place,
+            "text": delta.text,
+            "logprobs": self._logprobs(place, delta.token_ids, delta.logprobs),
+            "finish_reason": delta.finish_reason,
+            "stop_reason": delta.stop_reason,
+        }
+        self.details.add(choice, delta.token_ids, delta.is_draft)
+        if delta.logits_digest is not None:
+            choice["logits_digest"] = delta.logits_digest
+        return choice
+
+    def _whole_logprobs(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any] | None:
+        """With the prompt's in front where the text begins with the prompt."""
+        if not self._scores_prompt:
+            return self._logprobs(place, completion.token_ids, completion.logprobs)
+        assert output.prompt_logprobs is not None, "the prompt was to be scored"
+        places = [*output.prompt_logprobs, *(completion.logprobs or [])]
+        found = self._logprobs(place, output.prompt_token_ids + completion.token_ids, places)
+        if found is not None and not self.body.return_tokens_as_token_ids:
+            first = self.front.tokenizer.decode(output.prompt_token_ids[:1], skip_special_tokens=False)
+            found["tokens"][0] = first
+            found["text_offset"] = [0] + [offset + len(first) for offset in found["text_offset"][1:]]
+        return found
+
+    def _logprobs(self, index: int, token_ids: list[int], places: Any) -> dict[str, Any] | None:
+        if places is None or self.body.logprobs is None:
+            return None
+        found, self.offsets[index] = completion_logprobs(
+            token_ids, places, offset=self.offsets.get(index, 0), as_ids=self.body.return_tokens_as_token_ids or False
+        )
+        return found
+
+
+def check_finished(finish_reason: str | None, error: str | None) -> None:
+    """Raises APIError where an output could not go on."""
+    if finish_reason == "error":
+        raise APIError(f"the output could not go on: {error}", kind="generation_error", code="generation_failed")
+
+
+async def completions(request: Request) -> Response:
+    """Complete text."""
+    front: Front = request.app.state.front
+    body = await read_body(request, CompletionRequest)
+    front.check_model(body.model)
+    return await _Call(front, body).answer(request)

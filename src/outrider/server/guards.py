@@ -1,0 +1,73 @@
+"""What stands in front of every endpoint: API keys, the limit of a body's size, and errors as JSON."""
+
+import hmac
+from collections.abc import Sequence
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outrider.server.errors import APIError
+
+_GUARDED = ("/v1/", "/tokenize", "/detokenize")
+"""Paths that need a key where there are keys; the others show no prompt and cost nothing."""
+
+
+class ApiKeys:
+    """Lets nobody in without a key."""
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str]) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http" or not scope["path"].startswith(_GUARDED) or self._is_known(scope):
+            await self._app(scope, receive, send)
+            return
+        error = APIError(
+            "the API key is missing or wrong. Send it as `Authorization: Bearer KEY`.",
+            status=401,
+            kind="authentication_error",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        await error.response()(scope, receive, send)
+
+    def _is_known(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        kind, _, key = given.partition(b" ")
+        found = [hmac.compare_digest(key.strip(), known) for known in self._keys]  # every one, so time tells nothing
+        return kind.lower() == b"bearer" and any(found)
+
+
+class BodyLimit:
+    """Refuses bodies that are too long, whether they say so or not."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if said.isdigit() and int(said) > self._max_bytes:
+            await self._error().response()(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_bytes:
+                raise self._error()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _error(self) -> APIError:
+        return APIError(
+            f"the body is longer than {self._max_bytes} bytes, the server's --max-body-bytes. Send less.", status=413
+        )

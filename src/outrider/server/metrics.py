@@ -1,0 +1,168 @@
+"""The /metrics page: vLLM's names under `outrider:`, in Prometheus' text format.
+
+What the engine counts is shown as it counted it, from its latest snapshot; what only the front can time (from the
+arrival of a request to what left the server) is kept here. Knows no HTTP and no engine.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from outrider.core.outputs import RequestOutput, RequestTiming
+from outrider.engine.stats import TURN_TOKENS, EngineStats
+
+PREFIX = "outrider:"
+LABELS = ("model_name", "engine")
+
+_SHORT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 40.0)
+"""Seconds, of tokens."""
+_LONG = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 240.0, 960.0)
+"""Seconds, of requests."""
+_FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 20.0, 80.0, 640.0)
+"""Seconds, of first tokens."""
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+_CHOICES = (1, 2, 5, 10, 20)
+
+_HISTOGRAMS: Mapping[str, tuple[str, Sequence[float]]] = {
+    "time_to_first_token_seconds": ("From a request's arrival to its first token.", _FIRST),
+    "inter_token_latency_seconds": ("Between deliveries of one completion, each of one token or more.", _SHORT),
+    "request_time_per_output_token_seconds": ("Of a request: decode time over its tokens less one.", _SHORT),
+    "e2e_request_latency_seconds": ("From a request's arrival to its end.", _LONG),
+    "request_queue_time_seconds": ("Of a request: in the engine's queue.", _LONG),
+    "request_inference_time_seconds": ("Of a request: from its first step to its end.", _LONG),
+    "request_prefill_time_seconds": ("Of a request: from its first step to its first token.", _LONG),
+    "request_decode_time_seconds": ("Of a request: from its first token to its end.", _LONG),
+    "request_prompt_tokens": ("Prompt tokens of a request.", _TOKENS),
+    "request_generation_tokens": ("Emitted tokens of a completion.", _TOKENS),
+    "request_params_n": ("Completions that a request asks for.", _CHOICES),
+}
+"""Name to its line of help and its buckets."""
+
+
+class Metrics:
+    """All series of one served model. Not for several threads."""
+
+    def __init__(self, model_name: str, *, engine: str = "0") -> None:
+        self._labels = (model_name, engine)
+        self._registry = CollectorRegistry()
+        self._engine = _EngineSeries(self._labels)
+        self._registry.register(self._engine)
+        self._histograms = {
+            name: Histogram(PREFIX + name, text, LABELS, registry=self._registry, buckets=buckets).labels(*self._labels)
+            for name, (text, buckets) in _HISTOGRAMS.items()
+        }
+
+    def observe_snapshot(self, stats: EngineStats) -> None:
+        """The engine's latest counts; a new engine process may begin at zero again."""
+        self._engine.stats = stats
+
+    def on_first_token(self, seconds: float) -> None:
+        """A request's first token left, so long after the request arrived."""
+        self._observe("time_to_first_token_seconds", seconds)
+
+    def on_inter_token(self, seconds: float) -> None:
+        """A completion's next delivery left, so long after the one before."""
+        self._observe("inter_token_latency_seconds", seconds)
+
+    def on_request_finished(self, output: RequestOutput, *, seconds: float) -> None:
+        """A request ended, for whatever reason, so long after it arrived."""
+        self._observe("e2e_request_latency_seconds", seconds)
+        self._observe("request_prompt_tokens", len(output.prompt_token_ids))
+        self._observe("request_params_n", len(output.outputs))
+        for completion in output.outputs:
+            self._observe("request_generation_tokens", len(completion.token_ids))
+        if output.timing is not None:
+            longest = max(len(completion.token_ids) for completion in output.outputs)
+            self._observe_timing(output.timing, num_tokens=longest)
+
+    def _observe_timing(self, timing: RequestTiming, *, num_tokens: int) -> None:
+        self._observe("request_queue_time_seconds", timing.queue)
+        if timing.prefill is None or timing.decode is None:
+            return
+        self._observe("request_inference_time_seconds", timing.prefill + timing.decode)
+        self._observe("request_prefill_time_seconds", timing.prefill)
+        self._observe("request_decode_time_seconds", timing.decode)
+        if num_tokens > 1:
+            self._observe("request_time_per_output_token_seconds", timing.decode / (num_tokens - 1))
+
+    def _observe(self, name: str, value: float) -> None:
+        self._histograms[name].observe(value)
+
+    def render(self) -> tuple[bytes, str]:
+        """The page, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _EngineSeries(Collector):
+    """The engine's counts as series; none before the first snapshot."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.stats: EngineStats | None = None
+        self._labels = labels
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self.stats
+        if stats is None:
+            return
+        exact = "1 where tokens depend on weights, prompt, parameters and seed only; else 0."
+        yield self._gauge("exact", exact, float(stats.is_exact))
+        yield self._gauge("num_requests_running", "Completions that have a row of the engine.", stats.num_running)
+        yield self._gauge("num_requests_waiting", "Completions in the engine's queue.", stats.num_waiting)
+        usage = stats.num_used_blocks / stats.num_blocks
+        yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks that are held; 1 is all.", usage)
+        yield self._counter("num_steps", "Steps planned.", stats.num_steps)
+        yield self._counter(
+            "num_preemptions", "Running completions that went back to the queue.", stats.num_preemptions
+        )
+        yield self._counter("prompt_tokens", "Prompt tokens of completions that emitted any.", stats.num_prompt_tokens)
+        cached = "Of prompt_tokens, taken from the prefix cache."
+        yield self._counter("prompt_tokens_cached", cached, stats.num_cached_prompt_tokens)
+        yield self._counter("generation_tokens", "Emitted tokens, none behind a stop.", stats.num_generation_tokens)
+        queries = "Known tokens of admitted completions, looked up in the prefix cache."
+        yield self._counter("prefix_cache_queries", queries, stats.num_prefix_queried_tokens)
+        yield self._counter("prefix_cache_hits", "Of those, found.", stats.num_prefix_hit_tokens)
+        yield self._by("request_success", "Completions that ended, by reason.", "finished_reason", stats.finished)
+        yield self._turns(stats)
+        if stats.speculation.max_drafts > 0:
+            yield from self._speculation(stats)
+
+    def _speculation(self, stats: EngineStats) -> Iterator[Metric]:
+        counts, name = stats.speculation, "spec_decode_num_"
+        drafts = "Times that a completion had drafts verified: its steps with at least one."
+        yield self._counter(name + "drafts", drafts, counts.num_drafts)
+        yield self._counter(name + "draft_tokens", "Drafts that were verified.", counts.num_draft_tokens)
+        yield self._counter(name + "accepted_tokens", "Drafts that were emitted.", counts.num_accepted_tokens)
+        places = {str(place): count for place, count in enumerate(counts.num_accepted_tokens_per_pos)}
+        text = "Drafts that were emitted, by their place in the step."
+        yield self._by(name + "accepted_tokens_per_pos", text, "position", places)
+
+    def _turns(self, stats: EngineStats) -> Metric:
+        ends = [*(str(float(end)) for end in TURN_TOKENS), "+Inf"]
+        family = HistogramMetricFamily(
+            PREFIX + "iteration_tokens_total",
+            "Tokens of a turn of the engine's loop: known ones computed and new ones emitted.",
+            labels=LABELS,
+        )
+        buckets = list(zip(ends, accumulate(stats.turn_counts), strict=True))
+        family.add_metric(self._labels, buckets, sum_value=stats.turn_tokens)
+        return family
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(PREFIX + name, text, labels=LABELS)
+        family.add_metric(self._labels, value)
+        return family
+
+    def _counter(self, name: str, text: str, value: int) -> Metric:
+        family = CounterMetricFamily(PREFIX + name, text, labels=LABELS)
+        family.add_metric(self._labels, value)
+        return family
+
+    def _by(self, name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+        family = CounterMetricFamily(PREFIX + name, text, labels=(*LABELS, label))
+        for key, value in values.items():
+            family.add_metric((*self._labels, key), value)
+        return family

@@ -1,0 +1,163 @@
+"""The OpenAPI document: made from the endpoints' own types, with the limits of the model that is served.
+
+What a schema cannot say (fields that do not go together, grammars that must be grammars) stands in its description.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from outrider.server.answers import ErrorAnswer
+
+Schema = dict[str, Any]
+
+RULES = (
+    "min_tokens is at most max_tokens.",
+    "Log-probabilities of a prompt (prompt_logprobs, echo with logprobs) are not streamed.",
+    "stream_options needs stream; top_logprobs needs logprobs; tool_choice other than none needs tools.",
+    "Of max_tokens and max_completion_tokens one is given; likewise of response_format, structured_outputs and a "
+    "tool_choice that asks for a call.",
+    "These do not go with ignore_eos, min_tokens, bad_words and allowed_token_ids.",
+    "Schemas, expressions and grammars can be met; unknown keywords of JSON schema are refused.",
+    "A prompt leaves room for a token in the model's context, unless truncate_prompt_tokens cuts it.",
+    "allowed_token_ids, bad_words and min_tokens leave a token to choose; a bad word has at most 16 tokens.",
+    "echo with logprobs and prompt_logprobs: the same number.",
+    "tool_choice auto (also where it is unset) needs a server with --tool-call-parser and a template with tools.",
+    "chat_template needs a server with --trust-request-chat-template; add_generation_prompt and "
+    "continue_final_message are not both true; the template takes the messages.",
+    "/tokenize takes a prompt or messages, not both.",
+)
+"""What a valid body keeps beyond its schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of the served model."""
+
+    model_names: tuple[str, ...]
+    vocab_size: int
+    max_model_len: int
+    needs_key: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One endpoint as it is published."""
+
+    path: str
+    method: str
+    summary: str
+    answer: type[BaseModel] | None
+    """None for plain text."""
+    body: type[BaseModel] | None = None
+    can_stream: bool = False
+    is_guarded: bool = False
+    errors: tuple[int, ...] = ()
+
+
+_ERRORS = {
+    400: "The body, or a field, is refused; the message names it and the remedy.",
+    401: "The API key is missing or wrong.",
+    404: "The model is not served.",
+    413: "The body is too long.",
+    415: "The body is not JSON.",
+    429: "Too much is under way; Retry-After says when to come back.",
+    503: "The engine is gone, or the server is shutting down.",
+}
+
+
+def document(operations: Sequence[Operation], *, version: str, limits: Limits) -> Schema:
+    """The whole document, of OpenAPI 3.1."""
+    bodies = [operation.body for operation in operations if operation.body]
+    answers: list[type[BaseModel]] = [operation.answer for operation in operations if operation.answer]
+    models = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
+    references, definitions = models_json_schema(
+        [*dict.fromkeys(models), (ErrorAnswer, "serialization")],  # type: ignore[list-item]
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas = definitions["$defs"]
+    _set_limits(schemas, limits)
+    for model in bodies:
+        schemas[model.__name__]["description"] += " Rules: " + " ".join(RULES)
+    paths: Schema = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, references, limits)
+    components: Schema = {"schemas": schemas}
+    if limits.needs_key:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Outrider", "version": version, "description": "OpenAI's endpoints over an exact engine."},
+        "paths": paths,
+        "components": components,
+    }
+
+
+_EVENTS = "Server-sent events: the data of each is a chunk in JSON, that of the last [DONE]."
+
+
+def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
+    content: Schema = {"text/plain": {"schema": {"type": "string"}}}
+    if operation.answer is not None:
+        content = {"application/json": {"schema": references[operation.answer, "serialization"]}}
+    if operation.can_stream:
+        content["text/event-stream"] = {"schema": {"description": _EVENTS}}
+    responses: Schema = {"200": {"description": "The answer.", "content": content}}
+    for status in (*operation.errors, *((401,) if operation.is_guarded and limits.needs_key else ())):
+        error: Schema = {
+            "description": _ERRORS[status],
+            "content": {"application/json": {"schema": references[ErrorAnswer, "serialization"]}},
+        }
+        if operation.path == "/health":
+            error["content"] = content
+        if status == 429:
+            error["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+        responses[str(status)] = error
+    found: Schema = {"summary": operation.summary, "responses": responses}
+    if operation.body is not None:
+        schema = references[operation.body, "validation"]
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if operation.is_guarded and limits.needs_key:
+        found["security"] = [{"key": []}]
+    return found
+
+
+def _set_limits(node: Any, limits: Limits) -> None:
+    """The served model's numbers in place of the marks that fields left."""
+    if isinstance(node, list):
+        for entry in node:
+            _set_limits(entry, limits)
+    if not isinstance(node, dict):
+        return
+    mark = node.pop("x-limit", None)
+    if mark == "vocabulary":
+        node["maximum"] = limits.vocab_size - 1
+    elif mark == "vocabulary-keys":
+        (values,) = node.pop("patternProperties").values()
+        node["propertyNames"] = {"pattern": f"^{up_to(limits.vocab_size - 1)}$"}
+        node["additionalProperties"] = values
+    elif mark == "context":
+        node["maxItems"] = limits.max_model_len - 1
+    elif mark == "model":
+        node["enum"] = [*limits.model_names]
+    for value in node.values():
+        _set_limits(value, limits)
+
+
+def up_to(most: int) -> str:
+    """An expression for the decimal numbers from 0 to `most`."""
+    digits = str(most)
+    parts = [re.escape(digits)]
+    for place, digit in enumerate(digits):
+        low = 1 if place == 0 and len(digits) > 1 else 0
+        if int(digit) > low:
+            parts.append(digits[:place] + f"[{low}-{int(digit) - 1}]" + "[0-9]" * (len(digits) - place - 1))
+    if len(digits) > 1:
+        parts.append("[0-9]")
+    if len(digits) > 2:
+        parts.append(f"[1-9][0-9]{{1,{len(digits) - 2}}}")
+    return "(?:" + "|".join(parts) + ")"

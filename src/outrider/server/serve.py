@@ -1,0 +1,134 @@
+"""Serving until told to stop: the engine first, then HTTP, then draining. Prints what was chosen, and why."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from rich.console import Console
+
+from outrider.core.config import EngineConfig
+from outrider.core.errors import ConfigError
+from outrider.server.app import build_app
+from outrider.server.front import Front
+from outrider.server.options import ServerOptions
+
+_KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that they close
+it, and no request meets a connection that the server is closing."""
+_GRACE_SECONDS = 2
+"""What connections get to end once their requests have."""
+_STALLED_SECONDS = 120
+
+
+class _Server(uvicorn.Server):
+    """Drains on the first signal, and goes at once on the second."""
+
+    def __init__(self, config: uvicorn.Config, front: Front, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._front = front
+        self._loop = asyncio.get_running_loop()
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came; uvicorn calls this instead of leaving at once."""
+        if self._draining is None and not self.should_exit:
+            self._loop.call_soon_threadsafe(self._begin_to_drain)
+        else:
+            self.should_exit = True
+
+    def _begin_to_drain(self) -> None:
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await self._front.drain()
+        await self._front.client.stop("the server is shutting down, and --drain-seconds have passed")
+        self.should_exit = True
+
+
+def serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
+    """Run the server; returns when it has stopped. Raises what makes it impossible to begin."""
+    asyncio.run(_serve(config, options, console))
+
+
+async def _serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
+    begin = time.monotonic()
+    front = Front(config, options)
+    listener = _bound(options)  # before the engine is loaded for nothing
+    try:
+        await front.start()
+
+        def say_ready() -> None:
+            for line in start_up_lines(front, time.monotonic() - begin):
+                console.print(line, markup=False, soft_wrap=True)
+            scheme = "https" if options.ssl_certfile else "http"
+            console.print(f"Ready on {scheme}://{options.host}:{listener.getsockname()[1]}", style="bold")
+
+        server = _Server(
+            uvicorn.Config(
+                build_app(front),
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                ws="none",
+                lifespan="off",
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+                ssl_keyfile=options.ssl_keyfile,
+                ssl_certfile=options.ssl_certfile,
+                ssl_keyfile_password=options.ssl_keyfile_password,
+                ssl_ca_certs=options.ssl_ca_certs,
+            ),
+            front,
+            say_ready,
+        )
+        await server.serve(sockets=[listener])
+    finally:
+        listener.close()
+        await front.stop()
+
+
+def _bound(options: ServerOptions) -> socket.socket:
+    """A socket with its address; nobody is heard before uvicorn listens."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    # with the protocol named: asyncio sets TCP_NODELAY on such sockets only, and without it every answer waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # a reader that takes nothing for so long is gone
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_SECONDS * 1000)
+    try:
+        listener.bind((options.host, options.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"host={options.host} port={options.port} cannot be listened on: {error.strerror}. Take another --port."
+        ) from error
+    return listener
+
+
+def start_up_lines(front: Front, seconds: float) -> list[str]:
+    """What was chosen and why, for a person: never more than 14 lines."""
+    options, info = front.options, front.info
+    chosen: list[tuple[str, str]] = []
+    for name, value in info.description:
+        if name.startswith(" "):  # belongs to the one before
+            chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}; {name.strip()}, {value}")
+        else:
+            chosen.append((name, value))
+    limits = (
+        f"{front.config.max_num_seqs} completions run, {options.max_queued_requests} wait, more get 429; "
+        f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
+        f"tool calls: {options.tool_call_parser or 'named and required ones only'}"
+    )
+    process = f"process {info.process_id}, ready after {seconds:.1f} s; {options.max_engine_restarts} restarts"
+    lines = [("serves", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]
+    return [f"{name:18} {value}" for name, value in lines]

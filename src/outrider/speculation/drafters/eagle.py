@@ -1,0 +1,167 @@
+"""EAGLE-1 and EAGLE-2: one transformer layer that continues the target's last hidden states, token by token.
+
+    u = fc(E[x_j+1] ‖ h_j)          a = u + Attn(u), with no norm before it
+    y = a + MLP(post_attention_layernorm(a))          logits = the target's head of y          next pass: h <- y
+
+h_j is the target's hidden state after its final norm; y gets no norm. The versions differ in how a tree of drafts is
+built, which is not done here: drafts are a chain. Source: Li, Wei, Zhang, Zhang, arXiv 2401.15077 and 2406.16858, and
+the format of their release. Everything about indices, KV and blocks is `speculation/chain.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import LayerKV
+from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.core.model_config import ModelConfig
+from outrider.layers.attention import Attention
+from outrider.layers.context import LayerContext
+from outrider.layers.decoder import Hidden, kv_spec
+from outrider.layers.embedding import Embedding
+from outrider.layers.linear import Linear
+from outrider.layers.mlp import GatedMLP
+from outrider.layers.norm import RMSNorm
+from outrider.layers.rope import Rope
+from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.drafter import DrafterContext
+from outrider.speculation.head import Head, HeadFiles, head_values, load_head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EagleConfig:
+    """One head."""
+
+    layer: ModelConfig
+    """Shape of the head's layer: its own rope, MLP and eps, the target's width."""
+    has_output_bias: bool
+    """o has a bias where q, k and v have one."""
+    has_fc_bias: bool
+    """fc of random weights has a bias; in files it stands there or not."""
+
+
+class HeadLayer(nn.Module):
+    """The layer of the head: a decoder layer without its first norm."""
+
+    def __init__(self, config: EagleConfig, context: LayerContext, *, rope: Rope) -> None:
+        super().__init__()
+        layer = config.layer
+        self.self_attn = Attention(layer, context, rope=rope, output_bias=config.has_output_bias)
+        self.post_attention_layernorm = RMSNorm(layer.hidden_size, layer.norm_eps, context)
+        self.mlp = GatedMLP(layer, context)
+
+    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+        """x [T, H] -> [T, H]."""
+        attended = self.self_attn(x, batch, cache, metadata)
+        normed, residual = self.post_attention_layernorm.add(attended, x)
+        return residual + self.mlp(normed)
+
+
+class EagleHead(Head):
+    """The weights of a head, named as in the checkpoint."""
+
+    def __init__(
+        self,
+        config: EagleConfig,
+        context: LayerContext,
+        *,
+        max_positions: int,
+        shared: Embedding | None,
+        has_fc_bias: bool,
+    ) -> None:
+        super().__init__(config.layer, context, shared=shared)
+        size = config.layer.hidden_size
+        self.fc = Linear(2 * size, size, context, bias=has_fc_bias)
+        rope = Rope(config.layer.rope, config.layer.head_dim, max_positions, context)
+        self.layers = nn.ModuleList([HeadLayer(config, context, rope=rope)])
+
+
+class Drafter(ChainDrafter):
+    """`method: "eagle"`; `model` is the head's directory."""
+
+    def __init__(self, context: DrafterContext) -> None:
+        self.refuse_options(context.config)
+        self.config = parse_eagle_config(head_values(context), target=context.target_config)
+        layer = self.config.layer
+        super().__init__(context, kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size))
+        self._target = context.target
+        self._head = load_head(partial(_make_head, self.config, context), layer, context, renames={})
+        self._token_ids = torch.arange(context.target_config.vocab_size, device=context.device)
+
+    @property
+    def feature_size(self) -> int:
+        return self.config.layer.hidden_size
+
+    @property
+    def bytes_per_step(self) -> int:
+        """The layer and the target's head in every pass; of the embedding, single rows are read."""
+        sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
+        every = sum(size for name, size in sizes.items() if not name.startswith("embed_tokens"))
+        return self.num_drafts * (every + self._target.lm_head.weight.nbytes)
+
+    @property
+    def draft_token_ids(self) -> Tensor:
+        return self._token_ids
+
+    def features(self, hidden: Hidden) -> Tensor:
+        return hidden.last
+
+    def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
+        (layer,) = self._head.layers
+        x = self._head.fc(torch.cat([self._head.embed(batch.token_ids), features], dim=1))
+        return layer(x, batch, self.caches[0], self.backend.begin(batch))
+
+    def draft_logits(self, state: Tensor) -> Tensor:
+        return self._target.logits(state)
+
+
+def parse_eagle_config(values: Mapping[str, Any], *, target: ModelConfig) -> EagleConfig:
+    """`values` is the head's config.json; variants that are not built are refused by name."""
+    if values.get("model_type") == "eagle" and isinstance(values.get("model"), Mapping):
+        values = values["model"]  # a wrapper that some tools write
+    kind = values.get("speculators_model_type")
+    if kind is not None:
+        raise UnsupportedError(
+            f"speculators_model_type={kind!r} is not built for method 'eagle'. Use a head in the format of its release."
+        )
+    named = [str(name) for name in values.get("architectures") or []]
+    if any("eagle3" in name.lower() for name in named) or "draft_vocab_size" in values:
+        raise ConfigError("the drafter is an EAGLE-3 head, not one for method 'eagle'. Use method 'eagle3'.")
+    layer = ModelConfig.from_dict(values, architecture="Eagle")
+    if layer.num_layers != 1:
+        raise UnsupportedError(
+            f"the EAGLE head has num_hidden_layers={layer.num_layers}; only heads of one layer are built."
+        )
+    if layer.moe is not None:
+        raise UnsupportedError(f"the EAGLE head has num_experts={layer.moe.num_experts}; only dense heads are built.")
+    if layer.hidden_size != target.hidden_size:
+        raise ConfigError(
+            f"the drafter reads hidden states of width {layer.hidden_size} and the target has {target.hidden_size}. "
+            "A head drafts for the target it was trained on."
+        )
+    if layer.vocab_size < target.vocab_size:
+        raise ConfigError(
+            f"the drafter's vocab_size={layer.vocab_size} is less than the target's {target.vocab_size}. "
+            "A head drafts for the target it was trained on."
+        )
+    has_qkv_bias = layer.attention_bias or bool(values.get("qkv_bias", False))
+    return EagleConfig(
+        layer=replace(layer, attention_bias=has_qkv_bias),
+        has_output_bias=layer.attention_bias,
+        has_fc_bias=bool(values.get("bias", True)),
+    )
+
+
+def _make_head(config: EagleConfig, context: DrafterContext, files: HeadFiles) -> EagleHead:
+    return EagleHead(
+        config,
+        context.layers,
+        max_positions=context.max_model_len,
+        shared=files.shared,
+        has_fc_bias="fc.bias" in files.names if files.names else config.has_fc_bias,
+    )

@@ -1,0 +1,110 @@
+"""The target's own prediction module drafts (multi-token prediction): its first pass reads the target's hidden states,
+each further one its own output.
+
+`model` is the directory that holds the module, by default the target's. What a family's module looks like stands in
+the target's file in `models/`, its arithmetic in `layers/mtp.py`, everything about indices, KV and blocks in
+`speculation/chain.py`.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import KVSpec
+from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
+from outrider.layers.decoder import Hidden
+from outrider.layers.mtp import MtpModule
+from outrider.loading.checkpoint import Checkpoint
+from outrider.loading.dummy import fill_randomly
+from outrider.loading.hf import read_json
+from outrider.loading.load import load_into
+from outrider.loading.names import bare_name
+from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.drafter import DrafterContext
+
+
+class Drafter(ChainDrafter):
+    """`method: "mtp"`; one prediction layer, used for every draft."""
+
+    def __init__(self, context: DrafterContext) -> None:
+        self.refuse_options(context.config)
+        config = context.target.config
+        spec = KVSpec(
+            num_layers=1,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            dtype=context.layers.dtype,
+            block_size=context.block_size,
+        )
+        super().__init__(context, spec)
+        self._target = context.target
+        self._module = _load_module(context)
+        self._token_ids = torch.arange(config.vocab_size, device=context.device)
+
+    @property
+    def feature_size(self) -> int:
+        return self._target.config.hidden_size
+
+    @property
+    def bytes_per_step(self) -> int:
+        """The module and the target's head in every pass; of the embedding, single rows are read."""
+        module = sum(parameter.nbytes for parameter in self._module.parameters())
+        return self.num_drafts * (module + self._target.lm_head.weight.nbytes)
+
+    @property
+    def draft_token_ids(self) -> Tensor:
+        return self._token_ids
+
+    def features(self, hidden: Hidden) -> Tensor:
+        return hidden.last
+
+    def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
+        embedded = self._target.embed_tokens(batch.token_ids)
+        return self._module(embedded, features, batch, self.caches[0], self.backend.begin(batch))
+
+    def draft_logits(self, state: Tensor) -> Tensor:
+        return self._target.logits(state)
+
+
+def _load_module(context: DrafterContext) -> MtpModule:
+    """The module with its weights, which stand among those of a model."""
+    form, config = context.target.mtp, context.target.config
+    if form is None:
+        raise ConfigError(
+            f"speculative_config: method 'mtp' needs a target with a prediction module, and {config.architecture!r} "
+            "has none. Use another method."
+        )
+    if config.num_mtp_layers > 1:
+        raise UnsupportedError(
+            f"config.json says that there are {config.num_mtp_layers} prediction layers; only modules of one are built."
+        )
+    module = context.target.build_mtp()
+    if context.engine.load_format == "dummy":
+        fill_randomly(module, context.engine.seed)
+        return module
+    directory = context.config.model or context.engine.model
+    _refuse_other_forms(directory)
+    checkpoint = Checkpoint(directory)
+    names = {name for name in checkpoint.names if bare_name(name).startswith(form.prefix)}
+    if not names:
+        raise CheckpointError(
+            f"{directory} has no prediction module: no tensor's name starts with {form.prefix!r}. Set "
+            "speculative_config['model'] to a directory that has one."
+        )
+    renames = {form.prefix + old: new for old, new in form.renames.items()}
+    load_into(module, checkpoint.tensors(names), where=directory, renames=renames)
+    return module
+
+
+def _refuse_other_forms(directory: str) -> None:
+    """A module exported by itself has other names, and for MiMo another order of inputs under the same names."""
+    if not (Path(directory) / "config.json").is_file():
+        return
+    kind = read_json(directory, "config.json").get("speculators_model_type")
+    if kind is not None:
+        raise UnsupportedError(
+            f"{directory}: speculators_model_type={kind!r} is not built yet for method 'mtp'. Use a directory with the "
+            "module as the model's release has it."
+        )

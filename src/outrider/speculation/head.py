@@ -1,0 +1,75 @@
+"""What EAGLE heads of every version share: a directory of their own, and an embedding that may be the target's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from outrider.core.errors import CheckpointError, ConfigError
+from outrider.core.model_config import ModelConfig
+from outrider.layers.context import LayerContext
+from outrider.layers.embedding import Embedding
+from outrider.loading.checkpoint import Checkpoint
+from outrider.loading.dummy import fill_randomly
+from outrider.loading.hf import read_json
+from outrider.loading.load import load_into
+from outrider.loading.names import bare_name
+from outrider.speculation.drafter import DrafterContext
+
+H = TypeVar("H", bound="Head")
+
+
+class Head(nn.Module):
+    """The weights of a head, named as in the checkpoint."""
+
+    def __init__(self, layer: ModelConfig, context: LayerContext, *, shared: Embedding | None) -> None:
+        """`layer`: shape of the head's layer. `shared`: the target's embedding, where the head has none."""
+        super().__init__()
+        if shared is None:
+            self.embed_tokens = Embedding(layer.vocab_size, layer.hidden_size, context)
+        self._shared = (shared,)  # in a tuple, so that the target's table is not this module's weight
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        shared = self._shared[0]
+        return self.embed_tokens(token_ids) if shared is None else shared(token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFiles:
+    """What the head's directory holds."""
+
+    names: frozenset[str]
+    """Its tensors, without wrappers; none where weights are random."""
+    shared: Embedding | None
+    """The target's embedding, where the head has none of its own."""
+
+
+def head_values(context: DrafterContext) -> dict[str, Any]:
+    """The head's config.json."""
+    if context.config.model is None:
+        method = context.config.method
+        raise ConfigError(f"speculative_config: method {method!r} needs 'model', the directory of the head.")
+    return read_json(context.config.model, "config.json")
+
+
+def load_head(
+    make: Callable[[HeadFiles], H], layer: ModelConfig, context: DrafterContext, *, renames: Mapping[str, str]
+) -> H:
+    """The head that `make` gives, filled from its directory; without an embedding it shares the target's."""
+    directory = context.config.model
+    assert directory is not None, "the head has a config.json"
+    checkpoint = None if context.engine.load_format == "dummy" else Checkpoint(directory)
+    names = frozenset(bare_name(name) for name in checkpoint.names) if checkpoint else frozenset()
+    has_embedding = "embed_tokens.weight" in names
+    if not has_embedding and layer.hidden_size != context.target_config.hidden_size:
+        raise CheckpointError(
+            f"{directory}: the head's width {layer.hidden_size} is not the target's "
+            f"{context.target_config.hidden_size}, and it has no embed_tokens.weight of its own."
+        )
+    head = make(HeadFiles(names=names, shared=None if has_embedding else context.target.embed_tokens))
+    if checkpoint is None:
+        fill_randomly(head, context.engine.seed)
+    else:
+        load_into(head, checkpoint.tensors(), where=directory, renames=renames)
+    return head

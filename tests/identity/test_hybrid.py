@@ -1,0 +1,187 @@
+"""A hybrid under everything that may happen to a request: its tokens and logits are those of each request alone.
+
+Its layers have a recurrent state, which others have lost to rejected drafts, permuted rows and mixed steps. What made
+them lose it is put in here, one at a time: each must turn this suite red.
+"""
+
+import crowd as crowds
+import pytest
+import torch
+
+from outrider import SamplingParams
+from outrider.device.assemble import Assembler
+from outrider.kernels.reference import gated_delta, index
+from tiny_mtp import write_hybrid
+
+LAYERS = ["linear_attention", "full_attention", "linear_attention"]
+LONG = 520
+NUM_SHORT = 9
+MAX_MODEL_LEN = 640
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hybrid")
+    write_hybrid(
+        directory, "qwen3_5", vocab_size=crowds.VOCAB, max_position_embeddings=MAX_MODEL_LEN,
+        eos_token_id=crowds.EOS, seed=3, num_hidden_layers=3, layer_types=LAYERS,
+    )  # fmt: skip
+    return directory
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Some of the crowd, and two that go on for hundreds of tokens."""
+    crowd = crowds.crowd()
+    some = [crowd[number] for number in (1, 2, 5, 7, 10, 12, 13, 16, 17)]
+    long = [
+        crowds.Case(
+            f"long, temperature {temperature}", (*crowd[0].prompt, temperature + 3),
+            SamplingParams(temperature=temperature, max_tokens=LONG, ignore_eos=True, seed=7),
+        )
+        for temperature in (0, 1)
+    ]  # fmt: skip
+    return some + long
+
+
+@pytest.fixture(scope="module")
+def truth(target, cases):
+    return _truth(target, cases)
+
+
+def _truth(target, cases):
+    """As `crowds.truth`, for longer requests."""
+    llm = make(target, max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False)
+    return [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases]
+
+
+@pytest.fixture(scope="module")
+def replay(cases, truth):
+    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
+    return {"method": "replay", "options": {"answers": answers}}
+
+
+def make(target, **options):
+    return crowds.make(target, **{"max_model_len": MAX_MODEL_LEN, "max_num_batched_tokens": 64} | options)
+
+
+def accepted_counts(llm) -> set[int]:
+    """Watches an engine: how many drafts a step accepted."""
+    seen: set[int] = set()
+    settle = llm.engine.scheduler.settle
+
+    def spy(plan, result):
+        seen.update(found.num_accepted for row, found in zip(plan.rows, result.rows, strict=True) if row.num_drafts > 0)
+        return settle(plan, result)
+
+    llm.engine.scheduler.settle = spy
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("drafter", "k", "count", "options"),
+    [
+        ("none", 0, NUM_SHORT, {"max_num_batched_tokens": 41}),
+        ("none", 0, NUM_SHORT + 2, {"num_gpu_blocks_override": 60, "max_num_seqs": 24}),
+        ("ngram", 3, NUM_SHORT, {"max_num_batched_tokens": 33, "overlap_depth": 0}),
+        ("noise", 3, NUM_SHORT, {"max_num_batched_tokens": 100}),
+        ("mtp", 1, NUM_SHORT, {"max_num_batched_tokens": 29}),
+        ("mtp", 3, NUM_SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 5}),
+        ("replay", 1, NUM_SHORT, {"max_num_batched_tokens": 31}),
+        ("replay", 3, NUM_SHORT + 2, {"max_num_batched_tokens": 50, "num_gpu_blocks_override": 60}),
+        ("replay", 8, NUM_SHORT + 2, {"max_num_batched_tokens": 128, "max_num_seqs": 6}),
+    ],
+)
+def test_a_crowd_equals_each_alone(target, replay, cases, truth, drafter, k, count, options):
+    config = None
+    if drafter != "none":
+        config = (replay if drafter == "replay" else {"method": drafter}) | {"num_speculative_tokens": k}
+    if k > 3:
+        config = config | {"options": config["options"] | {"probability": 0.92}}
+    llm = make(target, speculative_config=config, **options)
+    seen = accepted_counts(llm)
+    assert crowds.mismatches(cases[:count], crowds.run(llm, cases[:count]), truth[:count]) == []
+    if "num_gpu_blocks_override" in options:
+        assert llm.engine.scheduler.num_preemptions > 0
+    if drafter == "replay":
+        assert seen == set(range(k + 1))
+
+
+def found(target, replay, cases, truth) -> list[str]:
+    """What differs in a crowd with real acceptance, in chunks, overlapped."""
+    llm = make(target, speculative_config=replay | {"num_speculative_tokens": 3}, max_num_batched_tokens=41)
+    return crowds.mismatches(cases[:NUM_SHORT], crowds.run(llm, cases[:NUM_SHORT]), truth[:NUM_SHORT])
+
+
+def test_a_state_keyed_by_batch_row(target, replay, cases, truth, monkeypatch):
+    original = Assembler._states
+
+    def states(self, layout, table, tokens):
+        at = original(self, layout, table, tokens)
+        return at._replace(rows=torch.arange(len(at.rows)))
+
+    monkeypatch.setattr(Assembler, "_states", states)
+    assert found(target, replay, cases, truth)
+
+
+def test_another_rows_accepted_count(target, replay, cases, truth, monkeypatch):
+    """The state of a row is taken where its neighbour's stands."""
+    original = gated_delta.state_rows
+
+    def state_rows(*columns, **arguments):
+        starts, counts, sources, targets, known = original(*columns, **arguments)
+        return starts, counts, sources, targets.roll(1), known
+
+    monkeypatch.setattr(gated_delta, "state_rows", state_rows)
+    assert found(target, replay, cases, truth)
+
+
+def test_a_state_that_moves_over_drafts(target, replay, cases, truth, monkeypatch):
+    """Rejected drafts cannot be taken out of a state again."""
+    original = gated_delta.state_rows
+
+    def state_rows(*columns, num_known, num_drafts, **arguments):
+        starts, counts, sources, _, known = original(*columns, num_known=num_known, num_drafts=num_drafts, **arguments)
+        return starts, counts, sources, (starts + counts) // gated_delta.CHUNK * gated_delta.CHUNK, known
+
+    monkeypatch.setattr(gated_delta, "state_rows", state_rows)
+    assert found(target, replay, cases, truth)
+
+
+def test_convolution_inputs_of_accepted_drafts_are_lost(target, replay, cases, truth, monkeypatch):
+    original = gated_delta.finish_gated_delta
+
+    def finish(*arguments):
+        at = arguments[-1]
+        is_decoding = torch.tensor([count <= 4 for count in at.row_counts])
+        counts = torch.where(is_decoding, at.counts.clamp(max=1), at.counts)
+        return original(*arguments[:-1], at._replace(counts=counts))
+
+    monkeypatch.setattr(gated_delta, "finish_gated_delta", finish)
+    assert found(target, replay, cases, truth)
+
+
+def test_gates_in_another_order_than_keys(target, replay, cases, truth, monkeypatch):
+    """Only in steps that mix prompt chunks with verify rows."""
+    original = gated_delta.gated_delta_rule
+
+    def rule(q, k, v, log_decay, beta, *rest):
+        is_mixed = len(set(rest[-1].row_counts)) > 1
+        return original(q, k, v, log_decay, beta.flip(0) if is_mixed else beta, *rest)
+
+    monkeypatch.setattr(gated_delta, "gated_delta_rule", rule)
+    assert found(target, replay, cases, truth)
+
+
+def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatch):
+    """Drafts of noise hold -1 and worse. Stored as they are, they break the engine; cut by length, nothing differs."""
+    llm = make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3})
+    assert crowds.mismatches(cases[:3], crowds.run(llm, cases[:3]), truth[:3]) == []
+
+    def put_drafts(drafts, num_drafts, *, rows, proposed, has_sampled, num_tokens, vocab_size, position_limit):
+        drafts[rows.unsqueeze(1), torch.arange(proposed.shape[1])] = proposed
+        num_drafts[rows] = torch.where(has_sampled, proposed.shape[1], 0)
+
+    monkeypatch.setattr(index, "put_drafts", put_drafts)
+    with pytest.raises((IndexError, RuntimeError)):
+        crowds.run(make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3}), cases[:3])

@@ -1,0 +1,177 @@
+"""Schemathesis over our own OpenAPI document, against a running server: bodies that the document allows are answered,
+bodies that it forbids are refused, and every answer is one that the document describes.
+
+What a schema cannot say are the document's rules (`openapi.RULES`): bodies are mended until they keep them.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from served import Served, served
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+COMPLETIONS, CHAT, TOKENIZE = "/v1/completions", "/v1/chat/completions", "/tokenize"
+WITH_BODY = [COMPLETIONS, CHAT, TOKENIZE, "/detokenize"]
+WITHOUT_BODY = ["/v1/models", "/health", "/version", "/metrics"]
+
+JUDGED = {
+    "structured_outputs": ("structured_outputs",),
+    "response_format": ("structured_outputs", "response_format"),
+    "allowed_token_ids": ("allowed_token_ids",),
+    "bad_words": ("bad_words",),
+    "chat_template_kwargs": ("template",),
+    "documents": ("template", "documents"),
+    "messages": ("template", "messages", "prompt"),
+    "tools": ("tool", "structured_outputs"),
+    "prompt": ("prompt",),
+}
+"""Fields whose values a schema cannot judge (is it a grammar? does the template take it?), and how a refusal calls
+them."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with served() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def schema(server: Served) -> Any:
+    return schemathesis.openapi.from_url(server.url + "openapi.json")
+
+
+def mended(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the rules kept, and small enough for a laptop."""
+    body = dict(body)
+    if path == TOKENIZE:
+        if body.get("messages") is not None:
+            body.pop("prompt", None)
+        elif body.get("prompt") is None:
+            body["prompt"] = "x"
+        if body.get("add_generation_prompt"):
+            body.pop("continue_final_message", None)
+        return body
+    if path not in (COMPLETIONS, CHAT):
+        return body
+    body["max_tokens"] = 2
+    body.pop("max_completion_tokens", None)
+    body.pop("chat_template", None)
+    for name, most in (("n", 2), ("min_tokens", 2)):
+        if body.get(name) is not None:
+            body[name] = min(body[name], most)
+    if isinstance(body.get("prompt"), list):
+        body["prompt"] = body["prompt"][:8] if not isinstance(body["prompt"][0], (int, float)) else body["prompt"][:99]
+    if not body.get("stream"):
+        body.pop("stream_options", None)
+    else:
+        body.pop("prompt_logprobs", None)
+        if path == COMPLETIONS:
+            body.pop("echo", None)
+    if body.get("echo"):
+        body.pop("prompt_logprobs", None)
+    if not body.get("logprobs") and path == CHAT:
+        body.pop("top_logprobs", None)
+    if not body.get("tools"):
+        body.pop("tool_choice", None)
+    elif body.get("tool_choice") in (None, "auto"):
+        body["tool_choice"] = "none"
+    elif isinstance(body["tool_choice"], dict):
+        body["tool_choice"]["function"]["name"] = body["tools"][0]["function"]["name"]
+    if body.get("add_generation_prompt"):
+        body.pop("continue_final_message", None)
+    forms = [name for name in ("structured_outputs", "response_format") if body.get(name) is not None]
+    if body.get("tools") and body["tool_choice"] != "none":
+        forms.append("tools")
+    for name in forms[:-1]:
+        body.pop(name)
+    if forms:
+        for name in ("ignore_eos", "min_tokens", "bad_words", "allowed_token_ids"):
+            body.pop(name, None)
+    return body
+
+
+def judged(body: dict[str, Any]) -> list[str]:
+    """How a refusal may call what only the server can judge."""
+    return [name for key, names in JUDGED.items() if body.get(key) for name in names]
+
+
+def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, int]:
+    """Send `count` bodies; how often each status came. Every answer is checked against the document."""
+    statuses: dict[int, int] = {}
+    is_positive = mode is GenerationMode.POSITIVE
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(schema[path]["POST"].as_strategy(generation_mode=mode))
+    def send(case: Any) -> None:
+        if is_positive:
+            case.body = mended(path, case.body)
+        answer = case.call()
+        statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
+        case.validate_response(answer, checks=CHECKS)
+        if not is_positive:
+            assert 400 <= answer.status_code < 500, (answer.text[:500], case.body)
+        elif answer.status_code != 200:
+            assert answer.status_code == 400, (answer.text[:500], case.body)
+            said = json.loads(answer.text)["error"]
+            names = judged(case.body)
+            text = f"{said['param']} {said['message']}"
+            assert any(name in text for name in names), (text[:500], case.body)
+
+    send()
+    return statuses
+
+
+@pytest.mark.parametrize("path", WITH_BODY)
+def test_bodies_that_the_document_allows_are_answered(schema: Any, path: str) -> None:
+    statuses = fuzz(schema, path, GenerationMode.POSITIVE, 30)
+    assert statuses.keys() <= {200, 400}
+    assert statuses[200] > sum(statuses.values()) // 2, statuses
+
+
+@pytest.mark.parametrize("path", WITH_BODY)
+def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str) -> None:
+    statuses = fuzz(schema, path, GenerationMode.NEGATIVE, 30)
+    assert sum(statuses.values()) >= 15 and statuses.keys() <= {400, 404, 415}, statuses
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("path", WITH_BODY)
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_many_bodies(schema: Any, path: str, mode: GenerationMode) -> None:
+    print(path, mode.value, fuzz(schema, path, mode, 1000))
+
+
+@pytest.mark.parametrize("path", WITHOUT_BODY)
+def test_what_takes_no_body_answers_as_the_document_says(schema: Any, path: str) -> None:
+    case = schema[path]["GET"].Case()
+    case.validate_response(case.call(), checks=CHECKS)
+
+
+def test_every_endpoint_is_in_one_of_these_tests(server: Served) -> None:
+    with urlopen(server.url + "openapi.json") as answer:
+        assert {*json.load(answer)["paths"]} == {*WITH_BODY, *WITHOUT_BODY}

@@ -1,0 +1,122 @@
+"""An EAGLE-1 head, run by the engine with its paged KV, against one composed of transformers' own layers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from outrider import LLM, ConfigError, SamplingParams
+from outrider.core.errors import CheckpointError, UnsupportedError
+from recorder import Recorder
+from tiny_heads import eagle_oracle_logits, random_eagle_head, random_head, save_original
+from tiny_models import write_tiny_model
+
+VOCAB, K = 61, 4
+TOLERANCE = 1e-4
+"""Largest difference of logits, relative to the largest logit: states are fed back without a norm, and grow."""
+
+PARAMS = SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True)
+VARIANTS = {
+    "llama": {},
+    "no bias of fc, no embedding": {"has_fc_bias": False, "shares_embedding": True},
+    "biases of q, k and v, a pickle": {"layer": "qwen2", "as_pickle": True},
+    "a padded vocabulary": {"vocab_size": 80},
+}
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("target")
+    write_tiny_model(directory, "llama", vocab_size=VOCAB)
+    return directory
+
+
+def make(target, head, **options) -> LLM:
+    config = {"method": "eagle", "model": str(head), "num_speculative_tokens": K}
+    return LLM(str(target), skip_tokenizer_init=True, speculative_config=config, **options)
+
+
+@pytest.mark.parametrize("wrong_every", [None, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_draft_logits_equal_transformers(target, tmp_path, monkeypatch, variant, wrong_every):
+    options = {"vocab_size": VOCAB} | VARIANTS[variant]
+    model = AutoModelForCausalLM.from_pretrained(target)
+    if options.pop("shares_embedding", False):
+        options["embedding"] = model.model.embed_tokens.weight
+    head = random_eagle_head(tmp_path, **options)
+    prompt = torch.randint(2, VOCAB, (21,), generator=torch.Generator().manual_seed(5)).tolist()
+    plain = LLM(str(target), skip_tokenizer_init=True)
+    answer = prompt + plain.generate({"prompt_token_ids": prompt}, PARAMS)[0].outputs[0].token_ids
+    recorder = Recorder(answer, vocab_size=VOCAB, wrong_every=wrong_every)
+    recorder.install(monkeypatch)
+    output = make(target, tmp_path, max_num_batched_tokens=9).generate({"prompt_token_ids": prompt}, PARAMS)[0]
+    assert prompt + output.outputs[0].token_ids == answer
+    if wrong_every is None:
+        assert output.speculation.num_accepted_tokens == output.speculation.num_draft_tokens
+    num_compared = 0
+    for step in recorder.seen:
+        anchor = step[0][0]
+        if anchor <= len(prompt) or anchor > len(answer) - K:
+            continue  # a chunk that is not the last, or the end
+        expected = eagle_oracle_logits(model, head, answer, anchor=anchor, num_steps=K)
+        for (_, logits), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
+            assert (logits - reference).abs().max() < TOLERANCE * reference.abs().max()
+            num_compared += 1
+    assert num_compared >= 4
+
+
+def test_a_wrapped_config_is_read(target, tmp_path):
+    random_eagle_head(tmp_path, vocab_size=VOCAB)
+    prompt = {"prompt_token_ids": [5, 9, 3, 44, 7, 12]}
+    plain = make(target, tmp_path).generate(prompt, PARAMS)[0].speculation
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "eagle", "model": json.loads(path.read_text())}))
+    assert make(target, tmp_path).generate(prompt, PARAMS)[0].speculation == plain
+
+
+REFUSED = [
+    ({"num_hidden_layers": 2}, UnsupportedError, "num_hidden_layers=2; only heads of one layer"),
+    ({"speculators_model_type": "eagle"}, UnsupportedError, "speculators_model_type='eagle' is not built"),
+    ({"draft_vocab_size": 40}, ConfigError, "an EAGLE-3 head, not one for method 'eagle'. Use method 'eagle3'"),
+    ({"architectures": ["LlamaForCausalLMEagle3"]}, ConfigError, "an EAGLE-3 head"),
+    ({"hidden_size": 48, "head_dim": 16}, ConfigError, "width 48 and the target has 64"),
+    ({"vocab_size": 60}, ConfigError, "vocab_size=60 is less than the target's 61"),
+    (
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+        UnsupportedError,
+        "num_experts=4; only dense heads",
+    ),
+    ({"attention_bias": True}, CheckpointError, r"q_proj\.bias"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), REFUSED, ids=[message for *_, message in REFUSED])
+def test_what_is_not_built_is_refused_by_name(target, tmp_path, change, error, message):
+    random_eagle_head(tmp_path, vocab_size=VOCAB)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(error, match=message):
+        make(target, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["layers.0.input_layernorm.weight", "norm.weight", "lm_head.weight"])
+def test_a_weight_that_the_format_does_not_have_is_named(target, tmp_path, name):
+    """Heads of other makers add norms; running them without would be another model."""
+    random_eagle_head(tmp_path, vocab_size=VOCAB)
+    path = tmp_path / "model.safetensors"
+    save_file(load_file(path) | {name: torch.ones(64)}, path)
+    with pytest.raises(CheckpointError, match=rf"1 tensor is \({name}\) in the files not used"):
+        make(target, tmp_path)
+
+
+def test_an_eagle3_head_without_a_word_in_its_config_lacks_weights(target, tmp_path):
+    head = random_head(vocab_size=VOCAB, draft_vocab_size=VOCAB, tap_layers=(0, 1, 2))
+    save_original(head, tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text()) | {"architectures": ["LlamaForCausalLM"]}
+    del values["draft_vocab_size"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"fc\.weight' has shape \[64, 192\].* asks for \[64, 128\]"):
+        make(target, tmp_path)

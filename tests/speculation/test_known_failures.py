@@ -1,0 +1,174 @@
+"""Failures that other engines had with prediction modules and EAGLE heads: none here, and each test sees its cause.
+
+Every test runs as the engine is, and again with the design put in that caused the failure. Tokens never change, because
+a drafter cannot change one; what would show is acceptance, cache hits, or an id that is none.
+"""
+
+from dataclasses import replace
+
+import crowd as crowds
+import pytest
+import torch
+
+from half_right import make_half_right
+from outrider.layers.embedding import Embedding
+from outrider.scheduler.prefix import PrefixCache
+from outrider.speculation.chain import ChainDrafter
+from tiny_mtp import write_mimo
+
+K = 3
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("target")
+    write_mimo(directory, vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, seed=3, max_position_embeddings=512)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def speculative():
+    return {"method": "mtp", "num_speculative_tokens": K}
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return [crowds.crowd()[i] for i in (1, 2, 4, 7)]
+
+
+@pytest.fixture(scope="module")
+def truth(target, cases):
+    return crowds.truth(target, cases)
+
+
+@pytest.fixture
+def half_right(cases, truth, monkeypatch):
+    make_half_right(monkeypatch, [(case.prompt, want.token_ids) for case, want in zip(cases, truth, strict=True)])
+
+
+def stats(outputs) -> list[object]:
+    return [output.speculation for output in outputs]
+
+
+def alone(target, speculative, cases) -> list[object]:
+    llm = crowds.make(target, speculative_config=speculative, max_num_seqs=1, overlap_depth=0)
+    return [crowds.run(llm, [case])[0].speculation for case in cases]
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_a_draft_that_is_no_token_never_reaches_an_embedding(
+    target, speculative, cases, truth, half_right, monkeypatch, is_leaky
+):
+    """A sentinel for "no draft" in the place of an id crashed the embedding: vLLM #40768, #37629, #35937 and others."""
+    original = ChainDrafter._pick
+
+    def pick(drafter, logits, batch, position):
+        picked = original(drafter, logits, batch, position)
+        picked = torch.where(position % 5 == 1, -1, picked)
+        return torch.where(position % 7 == 2, crowds.VOCAB + 19, picked)
+
+    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    embed = Embedding.forward
+
+    def forward(self, token_ids):
+        assert token_ids.min() >= 0 and token_ids.max() < self.weight.shape[0], "an id that is none"
+        return embed(self, token_ids)
+
+    monkeypatch.setattr(Embedding, "forward", forward)
+    llm = crowds.make(target, speculative_config=speculative)
+    if is_leaky:
+        kernels = llm.engine.worker._step.kernels
+        chain = kernels.chain_drafted
+
+        def chain_drafted(*tables, drafts, **arguments):
+            return chain(*tables, drafts=drafts, **arguments)._replace(token_ids=drafts)
+
+        monkeypatch.setattr(kernels, "chain_drafted", chain_drafted)
+        with pytest.raises(AssertionError, match="an id that is none"):
+            crowds.run(llm, cases)
+        return
+    outputs = crowds.run(llm, cases)
+    assert crowds.mismatches(cases, outputs, truth) == []
+    assert sum(output.speculation.num_accepted_tokens for output in outputs) > 20
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, truth, half_right, monkeypatch, is_leaky):
+    """The count of another row, read after rows had moved, chose the wrong state: vLLM #38556, #45100, #51571."""
+    expected = alone(target, speculative, cases)
+    if is_leaky:
+        original = ChainDrafter.propose
+
+        def propose(drafter, batch, *, hidden, choice):
+            return original(
+                drafter, batch, hidden=hidden, choice=replace(choice, num_accepted=choice.num_accepted.roll(1))
+            )
+
+        monkeypatch.setattr(ChainDrafter, "propose", propose)
+    outputs = crowds.run(crowds.make(target, speculative_config=speculative), cases)
+    assert crowds.mismatches(cases, outputs, truth) == []
+    assert (stats(outputs) == expected) != is_leaky
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_the_second_request_is_accepted_as_the_first(target, speculative, cases, truth, monkeypatch, is_leaky):
+    """Acceptance fell from 2.23 to 1.02 on the second request, behind a prefix hit: vLLM #36872, #43559, #41838."""
+    if is_leaky:
+        monkeypatch.setattr(ChainDrafter, "_keep_boundary", lambda drafter, target, features: None)
+    seen: list[torch.Tensor] = []
+    original = ChainDrafter._pick
+
+    def pick(drafter, logits, batch, position):
+        seen.append(logits.clone())
+        return original(drafter, logits, batch, position)
+
+    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    case, want = cases[1], truth[1]
+    llm = crowds.make(target, speculative_config=speculative, overlap_depth=0, max_num_seqs=1)
+    runs = []
+    for _ in range(2):
+        seen.clear()
+        (output,) = crowds.run(llm, [case])
+        assert crowds.mismatches([case], [output], [want]) == []
+        runs.append(torch.cat(seen))
+    assert output.num_cached_tokens == 32
+    assert torch.equal(*runs) != is_leaky
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_prefix_hits_do_not_fall_with_a_drafter(target, speculative, cases, monkeypatch, is_leaky):
+    """The last cached block was dropped, so that its hidden states could be made again: vLLM #33270, #45238, #54360."""
+
+    def hits(config) -> list[int]:
+        llm = crowds.make(target, speculative_config=config)
+        if is_leaky and config is not None:
+            match = PrefixCache.match
+            monkeypatch.setattr(PrefixCache, "match", lambda self, request: match(self, request)[:-1])
+        crowds.run(llm, cases)
+        return [output.num_cached_tokens for output in crowds.run(llm, cases)]
+
+    plain = hits(None)
+    assert plain == [(len(case.prompt) - 1) // 16 * 16 for case in cases]
+    assert (hits(speculative) == plain) != is_leaky
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_what_lies_in_unwritten_memory_is_never_read(
+    target, speculative, cases, truth, half_right, monkeypatch, is_leaky
+):
+    """One bad value in a drafter's memory ended acceptance for all until a restart: vLLM #52873, #43682."""
+    expected = alone(target, speculative, cases)
+    if is_leaky:
+        original = ChainDrafter._batch
+        monkeypatch.setattr(
+            ChainDrafter, "_batch", lambda drafter, *parts: replace(original(drafter, *parts), kv_start=0)
+        )
+    llm = crowds.make(target, speculative_config=speculative)
+    drafter = llm.engine.worker.drafter
+    for cache in drafter.caches:
+        cache.k.fill_(float("nan"))
+        cache.v.fill_(float("nan"))
+    drafter.boundary.fill_(float("nan"))
+    outputs = crowds.run(llm, cases)
+    assert crowds.mismatches(cases, outputs, truth) == []
+    assert (stats(outputs) == expected) != is_leaky
