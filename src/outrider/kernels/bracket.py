@@ -1,9 +1,9 @@
-"""Where a row is cut, guessed from a sample of its vocabulary. Floating point will do: a guess costs time, never a token.
+"""Where a row is cut, guessed from a sample of its vocabulary. Floating point will do: a guess never costs a token.
 
 Two kernels, each of which leaves greedy rows alone:
 
-    sample    a histogram of some thousand tokens, and which of the surely kept ones is probably the best with its noise:
-              the firm token. It needs nothing but logits, so it runs beside the first reading of the whole row.
+    sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably the best
+              with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
     bracket   from the histogram and that reading, two logits between which the last kept token should stand.
 
 Neither knows what is done between them: that is in `sift.py` and `cut.py`.

@@ -1,8 +1,8 @@
 """Where a row is cut, exactly, and which of the kept tokens is chosen: the last step of a random row.
 
-The cut is looked for among the open tokens, and noise decides among the rivals that are kept (`sift.py` says what these
-are). Counts and masses are integers, and where they show that the cut lies elsewhere, that the firm token is not kept or
-that a list had no room, the whole row is taken.
+The cut is looked for among the open tokens, and noise decides among the rivals that are kept (`sift.py` says what
+these are). Counts and masses are integers, and where they show that the cut lies elsewhere, that the firm token is not
+kept or that a list had no room, the whole row is taken.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -20,7 +20,7 @@ from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_fini
 def _listed(p_logits, p_list, is_whole, num_listed, o, least):
     """Keys, logits and mask of the listed tokens, or of those of the row, that min_p keeps, at places `o`."""
     m = o < num_listed
-    if is_whole:
+    if is_whole:  # noqa: SIM108 (a choice of Triton's own computes both)
         b_key = key_of(load_finite(p_logits + o, m), o)
     else:
         b_key = tl.load(p_list + o, mask=m, other=NOTHING)
@@ -139,8 +139,8 @@ def _focus(
 ):
     """Of a list, the few tokens around the place where `needed` is reached, guessed from a histogram of [bottom, top].
 
-    `base` is the amount above top. Returns their number, exact amounts of those above them, of them and of those below them, and their upper and lower
-    bounds.
+    `base` is the amount above top. Returns their number, exact amounts of those above them, of them and of those below
+    them, and their upper and lower bounds.
     """
     o_bin = tl.arange(0, NUM_BINS)
     scale = NUM_BINS / tl.maximum(top - bottom, 1e-30)
@@ -294,7 +294,18 @@ def cut_kernel(
                         )
                     else:  # many are equal
                         cut = _cut(
-                            p_row, p_list, False, num_open, largest, slope, least, floor, needed, vocab_size, by_mass, BLOCK
+                            p_row,
+                            p_list,
+                            False,
+                            num_open,
+                            largest,
+                            slope,
+                            least,
+                            floor,
+                            needed,
+                            vocab_size,
+                            by_mass,
+                            BLOCK,
                         )
                     floor = tl.maximum(floor, cut)
         if is_whole:
@@ -303,12 +314,25 @@ def cut_kernel(
             for phase in range(2):
                 by_mass = phase == 1
                 if tl.where(by_mass, has_p, has_k):
-                    got = _reached(p_row, p_list, True, num_open, largest, slope, least, floor, everything, by_mass, BLOCK)
+                    got = _reached(
+                        p_row, p_list, True, num_open, largest, slope, least, floor, everything, by_mass, BLOCK
+                    )
                     total = got
                     needed = tl.where(by_mass, needed_mass(top_p, total), top_k)
                     if got >= needed:
                         floor = _cut(
-                            p_row, p_list, True, num_open, largest, slope, least, floor, needed, vocab_size, by_mass, BLOCK
+                            p_row,
+                            p_list,
+                            True,
+                            num_open,
+                            largest,
+                            slope,
+                            least,
+                            floor,
+                            needed,
+                            vocab_size,
+                            by_mass,
+                            BLOCK,
                         )
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         # rivals are all that may be better than the firm token, as long as that is kept; or all tokens from lo on

@@ -40,8 +40,8 @@ def mass_of(b, largest, slope):
 
 @triton.jit
 def split_mass(b_weight):
-    """The mass of a weight as two int32, upper bits and lower 20, each with OFFSET: adding 2^23, rounded down, leaves an
-    integer in the mantissa."""
+    """The mass of a weight as two int32, upper bits and lower 20, each with OFFSET: adding 2^23, rounded down, leaves
+    an integer in the mantissa."""
     if IS_INTERPRETED:
         b_mass = (b_weight * 1099511627776.0).to(tl.int64)
         return (b_mass >> 20).to(tl.int32) + OFFSET, (b_mass & 0xFFFFF).to(tl.int32) + OFFSET

@@ -183,7 +183,9 @@ def _route_kernel(
         tl.store(p_slot, tl.where(m_chosen > 0, b_slot, -1), mask=(m_used > 0)[None, :] & (o_token >= 0)[:, None])
         o_rest = tl.arange(0, BLOCK)
         p_slot = p_slots + i_record[None, :] * BLOCK + o_rest[:, None]
-        tl.store(p_slot, tl.full([BLOCK, E_PAD], -1, tl.int32), mask=(m_used > 0)[None, :] & (o_rest >= TOKENS)[:, None])
+        tl.store(
+            p_slot, tl.full([BLOCK, E_PAD], -1, tl.int32), mask=(m_used > 0)[None, :] & (o_rest >= TOKENS)[:, None]
+        )
         p_record = p_records + i_record * RECORD_WIDTH
         tl.store(p_record, o_expert, mask=m_used > 0)
         tl.store(p_record + 1, i_record * tile, mask=m_used > 0)

@@ -69,15 +69,11 @@ def choose(
     """
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
-    given = {
-        "rows": rows,
-        "positions": positions,
-        "columns": (temperature, top_k, top_p, min_p, seeds, choices),
-    }
-    sample = look_at_sample(logits, **given)
+    columns = (temperature, top_k, top_p, min_p, seeds, choices)
+    sample = look_at_sample(logits, rows=rows, positions=positions, columns=columns)
     keys, sums = _chunk_maxima(logits, rows, temperature)
     assert sums is not None
-    return choose_random(logits, sample, keys, sums, **given)
+    return choose_random(logits, sample, keys, sums, rows=rows, positions=positions, columns=columns)
 
 
 def _chunk_maxima(values: Tensor, rows: Tensor | None, temperature: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -47,7 +47,7 @@ def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
     tiles = ()
     for i in tl.static_range(TILES):
         o_id = first + i * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
-        tiles = tiles + (tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("nan")),)
+        tiles += (tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("nan")),)
     return tiles
 
 
@@ -140,9 +140,27 @@ def sift_kernel(
                     p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32), sem="relaxed"
                 )
                 b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
-                _store_keys(p_open + i_row * OPEN_STRIDE, p_row, b_open, b_place, tl.max(b_num_open, axis=0), first, TILE, LIST_SIZE)
+                _store_keys(
+                    p_open + i_row * OPEN_STRIDE,
+                    p_row,
+                    b_open,
+                    b_place,
+                    tl.max(b_num_open, axis=0),
+                    first,
+                    TILE,
+                    LIST_SIZE,
+                )
                 b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
-                _store_keys(p_rivals + i_row * LIST_SIZE, p_row, b_rival, b_place, tl.max(b_num_rival, axis=0), first, TILE, LIST_SIZE)
+                _store_keys(
+                    p_rivals + i_row * LIST_SIZE,
+                    p_row,
+                    b_rival,
+                    b_place,
+                    tl.max(b_num_rival, axis=0),
+                    first,
+                    TILE,
+                    LIST_SIZE,
+                )
             first += TILES * TILE
         if needs_mass:
             total, certain = tl.reduce((b_total, b_certain), 0, _add_two)

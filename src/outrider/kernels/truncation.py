@@ -46,8 +46,10 @@ class Sample(NamedTuple):
 
 
 def look_at_sample(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: Columns) -> Sample:
-    """logits [num_rows, vocab_size] fp32, at least one row. The kernel launched next may begin at once, but must not end
-    before this one has: it waits for it last."""
+    """logits [num_rows, vocab_size] fp32, at least one row.
+
+    The kernel launched next may begin at once, but must not end before this one has: it waits for it last.
+    """
     num_rows, vocab_size = logits.shape
     sample = Sample(
         histograms=torch.empty(num_rows, NUM_BINS, dtype=torch.int32, device=logits.device),
