@@ -2,7 +2,7 @@
 
 Two kernels, each of which leaves greedy rows alone:
 
-    sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably the best
+    sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably best
               with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
     bracket   from the histogram and that reading, two logits between which the last kept token should stand.
 
@@ -49,6 +49,7 @@ def sample_kernel(
     SAMPLE: tl.constexpr,
     SEGMENT: tl.constexpr,
     NUM_BINS: tl.constexpr,
+    QUIET: tl.constexpr,
 ):
     """The kernel behind this one may begin as soon as what is before this one has ended."""
     i_row = tl.program_id(0).to(tl.int64)
@@ -75,8 +76,9 @@ def sample_kernel(
         tl.store(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS), b_count)
         tl.store(p_scales + i_row * 2, largest)
         tl.store(p_scales + i_row * 2 + 1, width)
-        # where much is kept, a tenth of the tokens surely is
-        num_sure = tl.sum((tl.cumsum(b_count, axis=0) <= SAMPLE // 10).to(tl.int32), axis=0)
+        # where noise is taken before the cut is known, more than QUIET tokens are kept: half of them for sure
+        num_sure = SAMPLE * (QUIET // 2) // tl.maximum(vocab_size, SAMPLE)
+        num_sure = tl.sum((tl.cumsum(b_count, axis=0) <= num_sure).to(tl.int32), axis=0)
         if ((top_k <= 0) | (top_k >= vocab_size)) & (top_p >= 1.0) & (min_p <= 0):
             num_sure = NUM_BINS
         b_words = bits_of_groups(seed, choice, position, _groups_of_sample(step, SAMPLE, SEGMENT))

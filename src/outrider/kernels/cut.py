@@ -152,9 +152,14 @@ def _focus(
         b_count += tl.histogram(b_bin, NUM_BINS, mask=m)
     b_middle = top - (o_bin.to(tl.float32) + 0.5) / scale
     b_guess = b_count.to(tl.float32) * tl.where(by_mass, weight_of(b_middle, largest, slope) * 1099511627776.0, 1.0)
-    i_bin = tl.sum((tl.cumsum(b_guess, axis=0) < (needed - base).to(tl.float32)).to(tl.int32), axis=0).to(tl.float32)
-    upper = tl.where(i_bin > 0, top - (i_bin - 0.5) / scale, float("inf"))
-    lower = tl.where(i_bin < NUM_BINS - 1, top - (i_bin + 1.5) / scale, float("-inf"))
+    i_bin = tl.sum((tl.cumsum(b_guess, axis=0) < (needed - base).to(tl.float32)).to(tl.int32), axis=0)
+    # FEW tokens around the middle of that bin, and the whole bin
+    b_through = tl.cumsum(b_count, axis=0)
+    middle = tl.sum(tl.where(o_bin < i_bin, b_count, 0) + tl.where(o_bin == i_bin, b_count // 2, 0), axis=0)
+    i_upper = tl.minimum(tl.sum((b_through < middle - 3 * FEW // 8).to(tl.int32), axis=0), i_bin)
+    i_lower = tl.maximum(tl.sum((b_through < middle + 3 * FEW // 8).to(tl.int32), axis=0), i_bin + 1)
+    upper = tl.where(i_upper > 0, top - i_upper.to(tl.float32) / scale, float("inf"))
+    lower = tl.where(i_lower < NUM_BINS, top - i_lower.to(tl.float32) / scale, float("-inf"))
     b_above, b_inside, b_below = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
     num_few = tl.zeros([], tl.int32)
     for start in range(0, num_listed, BLOCK):

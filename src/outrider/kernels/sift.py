@@ -32,13 +32,21 @@ def _store_keys(p_list, p_row, b_bits, b_place, num, first, TILE: tl.constexpr, 
     """Keys of the tokens of each lane's bits, from its place on; `num` is the largest number of bits."""
     b_left = b_bits
     o_lane = first + tl.arange(0, TILE // 4) * 4
+    o_id = _lowest_id(b_left, o_lane, TILE)
+    b = load_finite(p_row + o_id, b_left != 0)
     for i in range(num):
-        b_bit = lowest_bit(b_left)
-        o_id = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
         m = b_left != 0
-        b = load_finite(p_row + o_id, m)
-        tl.store(p_list + b_place + i, key_of(b, o_id), mask=m & (b_place + i < SIZE))
         b_left = b_left & (b_left - 1)
+        o_next = _lowest_id(b_left, o_lane, TILE)
+        b_next = load_finite(p_row + o_next, b_left != 0)
+        tl.store(p_list + b_place + i, key_of(b, o_id), mask=m & (b_place + i < SIZE))
+        b, o_id = b_next, o_next
+
+
+@triton.jit
+def _lowest_id(b_bits, o_lane, TILE: tl.constexpr):
+    b_bit = lowest_bit(b_bits)
+    return o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
 
 
 @triton.jit
@@ -107,19 +115,6 @@ def sift_kernel(
             if hi > lo:
                 for i in tl.static_range(TILES):  # NaN passes no comparison
                     b_open |= tl.sum(tl.where((tiles[i] >= lo) & ~(tiles[i] >= sure), _bits(i, o_four), 0), axis=1)
-            if needs_mass:
-                # in two halves of 20 bits, whose sums over a lane fit an int32
-                b_sum, b_sum_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
-                b_high, b_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
-                for i in tl.static_range(TILES):
-                    b_weight = weight_of(tl.where(tiles[i] >= least, tiles[i], float("-inf")), largest, slope)
-                    b_mass, b_mass_low = split_mass(b_weight)
-                    b_sum += tl.sum(b_mass, axis=1)
-                    b_sum_low += tl.sum(b_mass_low, axis=1)
-                    b_high += tl.sum(tl.where(tiles[i] >= sure, b_mass, OFFSET), axis=1)
-                    b_low += tl.sum(tl.where(tiles[i] >= sure, b_mass_low, OFFSET), axis=1)
-                b_total += joined_mass(b_sum, b_sum_low, TILES * 4)
-                b_certain += joined_mass(b_high, b_low, TILES * 4)
             if is_noisy:
                 for i in tl.static_range(TILES):
                     b_words = bits_by_group(seed, choice, position, (first + i * TILE) // 4 + o_lane)
@@ -134,33 +129,35 @@ def sift_kernel(
             b_num_open, b_num_rival = num_bits(b_open), num_bits(b_rival)
             b_num = b_num_open + (b_num_rival << 16)
             num = tl.sum(b_num, axis=0)
+            # lane 0 takes the places; what it gets is not looked at before the masses are made
+            b_start = tl.atomic_add(
+                p_counts + i_row + tl.zeros([TILE // 4], tl.int32),
+                (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32),
+                mask=(o_lane == 0) & (num > 0),
+                sem="relaxed",
+            )
+            if needs_mass:
+                # in two halves of 20 bits, whose sums over a lane fit an int32
+                b_sum, b_sum_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+                b_high, b_low = tl.zeros([TILE // 4], tl.int32), tl.zeros([TILE // 4], tl.int32)
+                for i in tl.static_range(TILES):
+                    b_weight = weight_of(tl.where(tiles[i] >= least, tiles[i], float("-inf")), largest, slope)
+                    b_mass, b_mass_low = split_mass(b_weight)
+                    b_sum += tl.sum(b_mass, axis=1)
+                    b_sum_low += tl.sum(b_mass_low, axis=1)
+                    b_high += tl.sum(tl.where(tiles[i] >= sure, b_mass, OFFSET), axis=1)
+                    b_low += tl.sum(tl.where(tiles[i] >= sure, b_mass_low, OFFSET), axis=1)
+                b_total += joined_mass(b_sum, b_sum_low, TILES * 4)
+                b_certain += joined_mass(b_high, b_low, TILES * 4)
             if num > 0:
+                start = tl.sum(tl.where(o_lane == 0, b_start, 0), axis=0)
                 b_before = tl.cumsum(b_num, axis=0) - b_num
-                start = tl.atomic_add(
-                    p_counts + i_row, (num & 0xFFFF).to(tl.int64) | ((num >> 16).to(tl.int64) << 32), sem="relaxed"
-                )
+                p_list, most = p_open + i_row * OPEN_STRIDE, tl.max(b_num_open, axis=0)
                 b_place = (start & 0xFFFFFFFF).to(tl.int32) + (b_before & 0xFFFF)
-                _store_keys(
-                    p_open + i_row * OPEN_STRIDE,
-                    p_row,
-                    b_open,
-                    b_place,
-                    tl.max(b_num_open, axis=0),
-                    first,
-                    TILE,
-                    LIST_SIZE,
-                )
+                _store_keys(p_list, p_row, b_open, b_place, most, first, TILE, LIST_SIZE)
+                p_list, most = p_rivals + i_row * LIST_SIZE, tl.max(b_num_rival, axis=0)
                 b_place = (start >> 32).to(tl.int32) + (b_before >> 16)
-                _store_keys(
-                    p_rivals + i_row * LIST_SIZE,
-                    p_row,
-                    b_rival,
-                    b_place,
-                    tl.max(b_num_rival, axis=0),
-                    first,
-                    TILE,
-                    LIST_SIZE,
-                )
+                _store_keys(p_list, p_row, b_rival, b_place, most, first, TILE, LIST_SIZE)
             first += TILES * TILE
         if needs_mass:
             total, certain = tl.reduce((b_total, b_certain), 0, _add_two)

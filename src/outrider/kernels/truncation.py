@@ -73,6 +73,7 @@ def look_at_sample(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: 
         SAMPLE=SAMPLE,
         SEGMENT=SEGMENT,
         NUM_BINS=NUM_BINS,
+        QUIET=_QUIET,
         num_warps=8,
         maxnreg=128,
         launch_pdl=True,
