@@ -126,6 +126,8 @@ def _focus(
     num_listed,
     top,
     bottom,
+    upper,
+    lower,
     base,
     largest,
     slope,
@@ -139,27 +141,31 @@ def _focus(
 ):
     """Of a list, the few tokens around the place where `needed` is reached, guessed from a histogram of [bottom, top].
 
-    `base` is the amount above top. Returns their number, exact amounts of those above them, of them and of those below
-    them, and their upper and lower bounds.
+    It is reached by logits of `lower` or more below `upper`, and `base` is the amount of `upper` or more. Returns the
+    number of the few, exact amounts of those above them, of them and of those below them, and their bounds likewise.
     """
     o_bin = tl.arange(0, NUM_BINS)
     scale = NUM_BINS / tl.maximum(top - bottom, 1e-30)
-    b_count = tl.zeros([NUM_BINS], tl.int32)
+    b_count, b_sum = tl.zeros([NUM_BINS], tl.int32), tl.zeros([BLOCK], tl.int64)
     for start in range(0, num_listed, BLOCK):
         b_key, b_logit, m = _listed(p_logits, p_list, False, num_listed, start + tl.arange(0, BLOCK), least)
-        m = m & (b_key >= floor) & (b_logit <= top) & (b_logit >= bottom)
+        m = m & (b_key >= floor) & (b_logit < upper) & (b_logit >= lower)
+        b_sum += tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
         b_bin = tl.minimum(tl.maximum((top - b_logit) * scale, 0.0), NUM_BINS - 1.0).to(tl.int32)
         b_count += tl.histogram(b_bin, NUM_BINS, mask=m)
+    # what remains below the cut is counted from below, for what is heavy stands above it and would be guessed worst
+    rest = tl.sum(b_sum, axis=0) - (needed - base)
     b_middle = top - (o_bin.to(tl.float32) + 0.5) / scale
     b_guess = b_count.to(tl.float32) * tl.where(by_mass, weight_of(b_middle, largest, slope) * 1099511627776.0, 1.0)
-    i_bin = tl.sum((tl.cumsum(b_guess, axis=0) < (needed - base).to(tl.float32)).to(tl.int32), axis=0)
-    # FEW tokens around the middle of that bin, and the whole bin
+    b_from_below = tl.cumsum(b_guess, axis=0, reverse=True)
+    i_bin = tl.maximum(tl.sum((b_from_below > rest.to(tl.float32)).to(tl.int32), axis=0) - 1, 0)
+    # half of FEW around the middle of that bin, and whole bins
     b_through = tl.cumsum(b_count, axis=0)
     middle = tl.sum(tl.where(o_bin < i_bin, b_count, 0) + tl.where(o_bin == i_bin, b_count // 2, 0), axis=0)
-    i_upper = tl.minimum(tl.sum((b_through < middle - 3 * FEW // 8).to(tl.int32), axis=0), i_bin)
-    i_lower = tl.maximum(tl.sum((b_through < middle + 3 * FEW // 8).to(tl.int32), axis=0), i_bin + 1)
-    upper = tl.where(i_upper > 0, top - i_upper.to(tl.float32) / scale, float("inf"))
-    lower = tl.where(i_lower < NUM_BINS, top - i_lower.to(tl.float32) / scale, float("-inf"))
+    i_upper = tl.minimum(tl.sum((b_through < middle - FEW // 4).to(tl.int32), axis=0), i_bin)
+    i_lower = tl.maximum(tl.sum((b_through < middle + FEW // 4).to(tl.int32), axis=0), i_bin + 1)
+    upper = tl.where(i_upper > 0, top - i_upper.to(tl.float32) / scale, upper)
+    lower = tl.where(i_lower < NUM_BINS, top - i_lower.to(tl.float32) / scale, lower)
     b_above, b_inside, b_below = tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64), tl.zeros([BLOCK], tl.int64)
     num_few = tl.zeros([], tl.int32)
     for start in range(0, num_listed, BLOCK):
@@ -259,15 +265,18 @@ def cut_kernel(
                     place = LIST_SIZE
                     top = tl.minimum(tl.load(p_record + 1), largest)
                     bottom = tl.maximum(lo, top - 92.0 / slope)
+                    upper, lower = tl.full([], float("inf"), tl.float32), tl.full([], float("-inf"), tl.float32)
                     base, num_tries = none, 0
                     while num_tries < 6:
-                        num_few, above, inside, below, upper, lower = _focus(
+                        num_few, above, inside, below, from_upper, to_lower = _focus(
                             p_row,
                             p_list,
                             p_list + LIST_SIZE,
                             num_open,
                             top,
                             bottom,
+                            upper,
+                            lower,
                             base,
                             largest,
                             slope,
@@ -281,13 +290,14 @@ def cut_kernel(
                         )
                         num_tries += 1
                         if above >= needed:
-                            bottom = upper
+                            lower = from_upper
                         elif above + inside < needed:
-                            top, base = tl.minimum(lower, top), above + inside
+                            upper, base = to_lower, above + inside
                         elif num_few > FEW:
-                            top, bottom, base = tl.minimum(upper, top), tl.maximum(lower, bottom), above
+                            upper, lower, base = from_upper, to_lower, above
                         else:
                             num_tries = 8
+                        top, bottom = tl.minimum(top, upper), tl.maximum(bottom, lower)
                 if by_mass:
                     is_whole = (total > 0) & ((needed <= 0) | (above + inside + below < needed))
                 else:

@@ -32,21 +32,16 @@ def _store_keys(p_list, p_row, b_bits, b_place, num, first, TILE: tl.constexpr, 
     """Keys of the tokens of each lane's bits, from its place on; `num` is the largest number of bits."""
     b_left = b_bits
     o_lane = first + tl.arange(0, TILE // 4) * 4
-    o_id = _lowest_id(b_left, o_lane, TILE)
-    b = load_finite(p_row + o_id, b_left != 0)
-    for i in range(num):
-        m = b_left != 0
-        b_left = b_left & (b_left - 1)
-        o_next = _lowest_id(b_left, o_lane, TILE)
-        b_next = load_finite(p_row + o_next, b_left != 0)
-        tl.store(p_list + b_place + i, key_of(b, o_id), mask=m & (b_place + i < SIZE))
-        b, o_id = b_next, o_next
-
-
-@triton.jit
-def _lowest_id(b_bits, o_lane, TILE: tl.constexpr):
-    b_bit = lowest_bit(b_bits)
-    return o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
+    for i in range(0, num, 4):
+        keys, masks = (), ()
+        for _ in tl.static_range(4):  # loads that do not wait for each other
+            b_bit = lowest_bit(b_left)
+            o_id = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
+            masks += (b_left != 0,)
+            keys += (key_of(load_finite(p_row + o_id, b_left != 0), o_id),)
+            b_left = b_left & (b_left - 1)
+        for j in tl.static_range(4):
+            tl.store(p_list + b_place + i + j, keys[j], mask=masks[j] & (b_place + i + j < SIZE))
 
 
 @triton.jit

@@ -26,7 +26,7 @@ _LIST_SIZE = 16384
 _FEW = 64
 _LIST_BINS = 256
 _LIST_BLOCK = 1024
-_NOISE_BLOCK = 1024
+_NOISE_BLOCK = 512
 
 _QUIET = 12288
 """Rows of which fewer tokens lie above the bracket take noise for all of these, and for no other token."""
