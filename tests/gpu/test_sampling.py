@@ -145,6 +145,16 @@ def test_choose_at_every_cut(top_k: int) -> None:
     assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
 
 
+@pytest.mark.parametrize("num_rows", [6, 200])
+def test_choose_where_few_tokens_hold_the_mass(num_rows: int) -> None:
+    """Heavy tokens that a sample of the vocabulary does not show, as a trained model has them."""
+    logits, rows, columns = torch.randn(num_rows, 128256, device="cuda") * 2.2, make_rows(num_rows), make_columns()
+    for i, num_heavy in enumerate((1, 5, 30, 300)):
+        ids = torch.randint(0, 128256, (len(logits[i::4]), num_heavy), device="cuda")
+        logits[i::4] = logits[i::4].scatter(1, ids, 8 - 3 * torch.rand(ids.shape, device="cuda").log())
+    assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
+
+
 def test_without_random_rows_choose_is_argmax() -> None:
     logits, rows, columns = make_logits(9, 1000), make_rows(9), make_columns()
     ours = sampling.choose(logits, **rows, **columns, random_index=None, truncation_index=None)

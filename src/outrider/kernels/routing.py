@@ -95,7 +95,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             RECORD_WIDTH=RECORD_WIDTH,
             IS_GATHERED=is_gathered,
             IS_NORMALIZED=is_normalized,
-            num_warps=4 if is_gathered else 1,
+            num_warps=1 if num_tokens <= 4 else 4,
             launch_pdl=True,
         )
     num_rows = num_pairs if is_gathered else num_used * _SMALL_TILE
@@ -127,7 +127,7 @@ def _route_kernel(
     IS_GATHERED: tl.constexpr,
     IS_NORMALIZED: tl.constexpr,
 ):
-    """One warp does for few tokens: it finds a largest int32 by one instruction and waits for no other."""
+    """One warp does for up to four tokens: it finds a largest int32 by one instruction and waits for no other."""
     gdc_launch_dependents()
     i_block = tl.program_id(0)
     o_token = i_block * BLOCK + tl.arange(0, TOKENS)
