@@ -84,8 +84,9 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
             return chain(*tables, drafts=drafts, **arguments)._replace(token_ids=drafts)
 
         monkeypatch.setattr(kernels, "chain_drafted", chain_drafted)
-        with pytest.raises(AssertionError, match="an id that is none"):
-            crowds.run(llm, cases)
+        with pytest.warns(RuntimeWarning, match="the drafter has failed.*an id that is none"):
+            outputs = crowds.run(llm, cases)
+        assert crowds.mismatches(cases, outputs, truth) == []
         return
     outputs = crowds.run(llm, cases)
     assert crowds.mismatches(cases, outputs, truth) == []

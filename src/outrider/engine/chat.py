@@ -57,7 +57,15 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
             continue_final_message=options.continue_final_message,
             **options.chat_template_kwargs,
         )
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
+    except (
+        TemplateError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise RequestError(
             f"the chat template refuses these messages: {error}. Change them, or the template."
         ) from error

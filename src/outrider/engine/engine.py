@@ -94,15 +94,17 @@ class Engine:
             for choice in group.choices:
                 self.scheduler.add(choice)
                 added.append(choice)
-        except RequestError:
+                self._stop_checker.begin(choice)
+                self._grammars.begin(choice)
+        except Exception:
             for choice in added:
                 self.scheduler.abort(choice.request_id)
+                self._stop_checker.forget(choice.request_id)
+                self._grammars.end(choice.request_id)
             raise
         self._groups[request.request_id] = group
         for choice in group.choices:
             self._group_of[choice.request_id] = group
-            self._stop_checker.begin(choice)
-            self._grammars.begin(choice)
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Take a request back; what it has so far, or None if it is not there."""

@@ -72,6 +72,13 @@ class Grammars:
     def masks(self, request: Request, drafts: Sequence[int]) -> tuple[bytes, ...]:
         """One mask for the next token, and one behind each leading draft that the grammar allows."""
         running = self._running[request.request_id]
+        try:
+            return self._look_ahead(request, running, drafts)
+        except Exception as error:  # whatever it is: it ends this request, in `accept`, and no other
+            running.failure = f"the grammar cannot be followed any further: {error!r}"
+            return (running.mask,)
+
+    def _look_ahead(self, request: Request, running: "_Running", drafts: Sequence[int]) -> tuple[bytes, ...]:
         matcher, masks = running.matcher, [running.mask]
         for draft in drafts:
             # eos is left to the sampler: nothing can follow it
@@ -87,6 +94,12 @@ class Grammars:
     def accept(self, request: Request, token_ids: Sequence[int]) -> str | None:
         """Follow confirmed tokens; what is wrong if the output cannot go on, else None."""
         running = self._running[request.request_id]
+        try:
+            return running.failure or self._follow(running, token_ids)
+        except Exception as error:
+            return f"the grammar cannot be followed any further: {error!r}"
+
+    def _follow(self, running: "_Running", token_ids: Sequence[int]) -> str | None:
         for token_id in token_ids:
             if not _allows(running.mask, token_id):
                 return f"token {token_id} is not allowed by the grammar: the model gives no chance to any that is"
@@ -129,11 +142,12 @@ class Grammars:
 class _Running:
     """One request's place in its grammar, and the mask of the next token."""
 
-    __slots__ = ("mask", "matcher")
+    __slots__ = ("failure", "mask", "matcher")
 
     def __init__(self, matcher: "LLMatcher", mask: bytes) -> None:
         self.matcher = matcher
         self.mask = mask
+        self.failure: str | None = None
 
 
 def _grammar(asked: StructuredOutputsParams) -> str:

@@ -62,6 +62,9 @@ class _Session:
             self.loop.submit(message.request, self._tell)
         except RequestError as error:
             self._answers.append(Refused(request_id, str(error)))
+        except Exception as error:  # whatever it is: it is this request's alone
+            traceback.print_exception(error)
+            self._answers.append(Refused(request_id, f"the request cannot be begun: {error!r}"))
         else:
             self._answers.append(Added(request_id))
 

@@ -141,6 +141,10 @@ class StopChecker:
         """Text of a running request that can be given to its caller and was not yet."""
         return self._texts[request_id].take()
 
+    def forget(self, request_id: str) -> None:
+        """Stop following a request that did not begin after all."""
+        self._texts.pop(request_id, None)
+
     def end(self, request_id: str) -> tuple[str, str]:
         """Stop following; the last piece of text, and the whole."""
         text = self._texts.pop(request_id)

@@ -3,16 +3,21 @@
 What differs was chosen when its parts were made. Nothing here waits for the device.
 """
 
+import warnings
 from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 from outrider.core.plan import StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
+from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.layers.decoder import CausalLM, LayerCache
+from outrider.layers.decoder import CausalLM, Hidden, LayerCache
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
-from outrider.sampling.verifier import Comparison, verify
+from outrider.sampling.verifier import Choice, Comparison, verify
 from outrider.speculation.drafter import BaseDrafter
 
 
@@ -34,6 +39,9 @@ class Step:
         self.table = table
         self.assembler = assembler
         self.drafter = drafter
+        self.drafter_failure: Exception | None = None
+        self.is_serving = False
+        """False while the engine is built: what fails then is an error."""
         self.comparison = comparison
         self.kernels = model.context.kernels
         self.sampler = Sampler(self.kernels)
@@ -42,8 +50,31 @@ class Step:
         """Write the plan's admissions and blocks to the table."""
         self.table.admit(plan.admissions)
         self.table.add_blocks(plan.new_blocks)
-        if self.drafter is not None:
-            self.drafter.admit(plan.admissions)
+        if self.drafter is not None and self.drafter_failure is None:
+            try:
+                self.drafter.admit(plan.admissions)
+            except Exception as error:
+                self._give_up_drafting(error)
+
+    def _propose(self, batch: StepBatch, hidden: Hidden, choice: Choice) -> Tensor:
+        """The drafter's drafts, or none for anybody: it can change speed only, so its failure ends no request."""
+        assert self.drafter is not None
+        if self.drafter_failure is None:
+            try:
+                return self.drafter.propose(batch, hidden=hidden, choice=choice)
+            except Exception as error:
+                self._give_up_drafting(error)
+        return torch.empty((batch.num_rows, 0), dtype=torch.int64, device=batch.rows.device)
+
+    def _give_up_drafting(self, error: Exception) -> None:
+        if not self.is_serving:
+            raise error
+        self.drafter_failure = error
+        warnings.warn(
+            f"the drafter has failed, and drafts no more: {error!r}. Tokens stay the same; start again to have drafts.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def __call__(self, layout: Layout) -> Packed:
         """Run one step; its results are read later."""
@@ -65,6 +96,6 @@ class Step:
         packed = pack(batch, sampled=sampled, choice=choice, scores=scores)
         self.table.commit(batch, choice)
         if self.drafter is not None:
-            drafts = self.drafter.propose(batch, hidden=hidden, choice=choice)
+            drafts = self._propose(batch, hidden, choice)
             self.table.put_drafts(batch, drafts, position_limit=self.drafter.position_limit)
         return add_drafts(packed, batch, self.table) if layout.has_masks else packed

@@ -131,6 +131,7 @@ class Worker:
         )
         self._step.caches = self._allocate(spec, self.num_blocks)
         self._graphs = self._make_graphs()
+        self._step.is_serving = True
 
     def _comparison(self) -> Comparison:
         rates = self.config.speculative.acceptance_rates if self.config.speculative is not None else None

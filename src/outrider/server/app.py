@@ -18,6 +18,7 @@ from outrider.server.answers import (
     CompletionAnswer,
     DetokenizeAnswer,
     HealthAnswer,
+    ModelAnswer,
     ModelsAnswer,
     TokenizeAnswer,
     VersionAnswer,
@@ -38,6 +39,14 @@ async def models(request: Request) -> Response:
     """The served model, once for each of its names."""
     front: Front = request.app.state.front
     return JSONResponse({"object": "list", "data": [_model(front, name) for name in front.model_names]})
+
+
+async def model(request: Request) -> Response:
+    """A served model by its name."""
+    front: Front = request.app.state.front
+    name = request.path_params["model"]
+    front.check_model(name)
+    return JSONResponse(_model(front, name))
 
 
 def _model(front: Front, name: str) -> dict[str, Any]:
@@ -99,6 +108,14 @@ OPERATIONS: dict[Operation, Endpoint] = {
         path="/v1/models", method="GET", summary="The served model.", answer=ModelsAnswer, is_guarded=True
     ): models,
     Operation(
+        path="/v1/models/{model}",
+        method="GET",
+        summary="A served model by its name.",
+        answer=ModelAnswer,
+        is_guarded=True,
+        errors=(404,),
+    ): model,
+    Operation(
         path="/tokenize",
         method="POST",
         summary="Token ids of a text or of a conversation.",
@@ -155,13 +172,21 @@ def build_app(front: Front) -> Starlette:
         )
     app = Starlette(
         routes=[
-            *(Route(entry.path, endpoint, methods=[entry.method]) for entry, endpoint in OPERATIONS.items()),
+            *(
+                Route(entry.path.replace("{model}", "{model:path}"), endpoint, methods=[entry.method])
+                for entry, endpoint in OPERATIONS.items()
+            ),
             Route("/openapi.json", openapi),
             Route("/", page),
             Route("/page/{name}", page),
         ],
         middleware=middleware,
-        exception_handlers={APIError: _api_error, RequestError: _request_error, HTTPException: _http_error},
+        exception_handlers={
+            APIError: _api_error,
+            RequestError: _request_error,
+            HTTPException: _http_error,
+            Exception: _server_error,
+        },
     )
     app.state.front = front
     return app
@@ -174,6 +199,11 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _request_error(request: Request, error: Exception) -> Response:
     return APIError(str(error)).response()
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    """What only this program can be blamed for; starlette prints it, too."""
+    return APIError(f"the server has failed: {error!r}", status=500, kind="server_error").response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

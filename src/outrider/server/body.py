@@ -15,6 +15,8 @@ _MAX_SHOWN = 80
 """Characters of a wrong value that an error repeats."""
 _MAX_LINES = 8
 """Wrong fields that an error names."""
+_MAX_READ = 64
+"""Wrong fields that are compared with each other."""
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
@@ -35,6 +37,10 @@ async def read_body(request: Request, model: type[Model]) -> Model:
 def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
     """One sentence for each of the first wrong fields; `param` is the first."""
     found = error.errors(include_url=False, include_context=True)
+    # of a field that may have several types, what is said of a part tells more than what is said of the whole
+    paths = [_path(entry["loc"]) for entry in found[:_MAX_READ]]
+    wholes = {path for path in paths if any(other.startswith((f"{path}[", f"{path}.")) for other in paths)}
+    found = [entry for entry, path in zip(found, paths, strict=False) if path not in wholes] + found[_MAX_READ:]
     lines = dict.fromkeys(_line(entry, model) for entry in found[:_MAX_LINES])
     more = [f"And {len(found) - _MAX_LINES} more."] if len(found) > _MAX_LINES else []
     return refused(" ".join([*lines, *more]), param=_path(found[0]["loc"])[:_MAX_SHOWN] or None)
@@ -70,6 +76,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
+        elif text.endswith("]") and part in _ROLES:
+            continue
         elif part.isidentifier() and not _is_branch(part):
             text += f".{part}" if text else part
     return text
@@ -79,6 +87,8 @@ def _is_branch(part: str) -> bool:
     return part in _BRANCHES or part[:1].isupper()
 
 
+_ROLES = {"system", "developer", "user", "assistant", "tool"}
+"""Names of the branches of a message."""
 _BRANCHES = {"str", "int", "float", "bool", "list", "dict", "text", "json_object_format", "json_schema_format"}
 
 

@@ -118,9 +118,12 @@ def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
             error["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
         responses[str(status)] = error
     found: Schema = {"summary": operation.summary, "responses": responses}
+    if "{model}" in operation.path:
+        schema: Schema = {"type": "string", "enum": [*limits.model_names]}
+        found["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
     if operation.body is not None:
-        schema = references[operation.body, "validation"]
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"application/json": {"schema": references[operation.body, "validation"]}}
+        found["requestBody"] = {"required": True, "content": content}
     if operation.is_guarded and limits.needs_key:
         found["security"] = [{"key": []}]
     return found

@@ -10,7 +10,7 @@ from outrider.core import plugins
 from outrider.core.sampling_params import StructuredOutputsParams
 from outrider.server import tool_parsers
 from outrider.server.errors import refused
-from outrider.server.fields import Strict
+from outrider.server.fields import Strict, compact_json
 from outrider.server.tool_calls import Call, CallList, NamedCall, ToolParser, list_schema
 
 FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
@@ -77,7 +77,7 @@ class ToolUse:
             self._name(functions, choice.function.name)
         elif choice == "required":
             schema = list_schema([function.model_dump() for function in functions], is_parallel=is_parallel)
-            self.grammar = StructuredOutputsParams(json=schema)
+            self.grammar = compact_json(schema)
             self.new_parser = CallList
         else:
             self._let_the_model_choose(parser_name, template)
@@ -86,7 +86,7 @@ class ToolUse:
         chosen = next((function for function in functions if function.name == name), None)
         if chosen is None:
             raise refused(f"tool_choice names {name!r}, which is none of the tools. Name one.", param="tool_choice")
-        self.grammar = StructuredOutputsParams(json=chosen.parameters or {"type": "object"})
+        self.grammar = compact_json(chosen.parameters or {"type": "object"})
         self.new_parser = lambda: NamedCall(name)
 
     def _let_the_model_choose(self, parser_name: str | None, template: str | None) -> None:
