@@ -185,7 +185,7 @@ def bracket_kernel(
             least_logit = _least_logit(min_p, largest, temperature)
         least = (least_logit - largest) / temperature
         lo, hi = tl.full([], float("-inf"), tl.float32), tl.full([], float("-inf"), tl.float32)
-        is_noisy = True
+        noisy = tl.full([], 1.0, tl.float32)
         if has_k | (top_p < 1.0) | (min_p > 0):
             hi = tl.full([], float("inf"), tl.float32)
             each = tl.maximum(vocab_size.to(tl.float32) / SAMPLE, 1.0)  # tokens that one of the sample stands for
@@ -222,7 +222,7 @@ def bracket_kernel(
                 low, hi = least, tl.full([], float("-inf"), tl.float32)
             low = tl.maximum(low, least)
             above = each * tl.sum(tl.where(b_upper - 0.5 * width >= low, b_count, 0.0), axis=0)
-            is_noisy = above > QUIET
+            noisy = (above > QUIET).to(tl.float32)
             lo = tl.where(low <= -63.9, float("-inf"), low * temperature + largest)
         b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, choice, position, o_two)
         firm = tl.max(key_of(b_noisy + 0.0, o_two), axis=0)
@@ -236,4 +236,4 @@ def bracket_kernel(
         bound = tl.exp(-tl.maximum(logit_of(firm), -50.0)) * 8396996.0  # 2^23 and a thousandth
         tl.store(p_record + 5, bound)
         tl.store(p_record + 6, ((top_p < 1.0) & ~has_k).to(tl.float32))
-        tl.store(p_record + 7, is_noisy.to(tl.float32))
+        tl.store(p_record + 7, noisy)

@@ -7,7 +7,7 @@ all of them, or, where they are many, tokens whose random word says that they ma
                              hi                     lo
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (arguments of kernels are Triton's own)
+# (arguments of kernels are Triton's own, and tuples of its blocks grow)
 
 import triton
 import triton.language as tl
@@ -37,8 +37,8 @@ def _store_keys(p_list, p_row, b_bits, b_place, num, first, TILE: tl.constexpr, 
         for _ in tl.static_range(4):  # loads that do not wait for each other
             b_bit = lowest_bit(b_left)
             o_id = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
-            masks += (b_left != 0,)
-            keys += (key_of(load_finite(p_row + o_id, b_left != 0), o_id),)
+            masks += (b_left != 0,)  # type: ignore[assignment]
+            keys += (key_of(load_finite(p_row + o_id, b_left != 0), o_id),)  # type: ignore[assignment]
             b_left = b_left & (b_left - 1)
         for j in tl.static_range(4):
             tl.store(p_list + b_place + i + j, keys[j], mask=masks[j] & (b_place + i + j < SIZE))
@@ -50,7 +50,8 @@ def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
     tiles = ()
     for i in tl.static_range(TILES):
         o_id = first + i * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
-        tiles += (tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("nan")),)
+        b = tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("nan"))
+        tiles += (b,)  # type: ignore[assignment]
     return tiles
 
 
