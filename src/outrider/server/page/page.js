@@ -274,7 +274,7 @@ class Run {
     this.requests = this.drafted ? [request(this.numDrafts), request(0)] : [request(0)];
     this.together = at("order").value === "together";
     this.isDue = false;
-    at("acceptance").hidden = !this.drafted;
+    at("acceptance").hidden = at("legend").hidden = !this.drafted;
     at("curl").textContent = curl(this.requests[0]);
     at("sharing").textContent =
       this.drafted && this.together ? "Both run at once and share the engine; run them one by one to compare speeds." : "";
