@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from outrider import SamplingParams
+from outrider.attention.state import StateCache
 from outrider.device.assemble import Assembler
 from outrider.kernels.reference import gated_delta, index
 from tiny_mtp import write_hybrid
@@ -185,3 +186,98 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
     monkeypatch.setattr(index, "put_drafts", put_drafts)
     with pytest.raises((IndexError, RuntimeError)):
         crowds.run(make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3}), cases[:3])
+
+
+def _second_turns(cases, truth):
+    """Conversations that go on: prompt and output of a case, and some more."""
+    params = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
+    return [
+        crowds.Case(f"{case.name}, second turn", case.prompt + want.token_ids + (9, 8, 7), params)
+        for case, want in list(zip(cases, truth, strict=True))[:4]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("drafter", "options"),
+    [
+        ("none", {"max_num_batched_tokens": 41}),
+        ("replay", {"max_num_batched_tokens": 50, "num_gpu_blocks_override": 36}),
+        ("replay", {"overlap_depth": 0, "max_num_seqs": 3}),
+        ("mtp", {"max_num_batched_tokens": 37}),
+    ],
+)
+def test_behind_cached_blocks_and_snapshots(target, replay, cases, truth, drafter, options):
+    """The same crowd again, then second turns of conversations: they start behind snapshots, and nothing differs."""
+    short, expected = cases[:NUM_SHORT], truth[:NUM_SHORT]
+    turns = _second_turns(short, expected)
+    turns_truth = _truth(target, turns)
+    config = None if drafter == "none" else (replay if drafter == "replay" else {"method": drafter})
+    llm = make(target, speculative_config=config, **options)
+    for again in range(3):
+        before = llm.engine.scheduler.prefix.num_hit_tokens
+        assert crowds.mismatches(short, crowds.run(llm, short), expected) == []
+        assert again == 0 or llm.engine.scheduler.prefix.num_hit_tokens > before
+    outputs = crowds.run(llm, turns)
+    assert crowds.mismatches(turns, outputs, turns_truth) == []
+
+
+def _hits_of_turns(target, config, cases, truth, **options) -> list[int]:
+    """Tokens that each second turn found, one conversation after the other."""
+    turns = _second_turns(cases, truth)
+    llm = make(target, speculative_config=config, **options)
+    hits = []
+    for case, turn in zip(cases, turns, strict=False):
+        crowds.run(llm, [case])
+        hits.append(crowds.run(llm, [turn])[0].num_cached_tokens)
+    return hits
+
+
+def test_hits_do_not_fall_when_speculation_is_on(target, replay, cases, truth):
+    """Every full block of a conversation is found again by its next turn, whoever drafted."""
+    some, wants = cases[:4], truth[:4]
+    blocks = [(len(case.prompt) + len(want.token_ids) - 1) // 16 * 16 for case, want in zip(some, wants, strict=True)]
+    for config in (None, replay | {"num_speculative_tokens": 3}, {"method": "mtp", "num_speculative_tokens": 1}):
+        assert _hits_of_turns(target, config, some, wants) == blocks
+
+
+def test_a_hit_without_a_snapshot(target, cases, truth, monkeypatch):
+    """Blocks are found, and the request starts behind them from whatever its row held."""
+    some, expected = cases[:4], truth[:4]
+    llm = make(target)
+    monkeypatch.setattr(StateCache, "load", lambda self, kernels, **arguments: None)
+    crowds.run(llm, some)
+    assert crowds.mismatches(some, crowds.run(llm, some), expected)
+
+
+def test_a_snapshot_of_a_state_that_ran_ahead(target, replay, cases, truth, monkeypatch):
+    """A stop found late cuts what a step accepted; a state that had moved over it must not be published."""
+    original = gated_delta.state_rows
+
+    def state_rows(num_computed, state_lengths, state_known, **arguments):
+        return original(num_computed, state_lengths, num_computed + 1, **arguments)
+
+    prompt, answer = cases[-1].prompt, truth[-1].token_ids
+    config = replay | {"num_speculative_tokens": 8, "options": replay["options"] | {"probability": 1.0}}
+    # a request that goes on from the middle of a known answer, up to a token that is new to it, in a step's middle
+    starts = [start for start in range(60, 400) if answer[start + 20] not in answer[start : start + 20]]
+    turns = [((*prompt, *answer[:start]), answer[start : start + 21]) for start in starts]
+    turns = [(first, text) for first, text in turns if (len(first) + 20) % 16 in range(9, 15)][:8]
+    on = [crowds.Case("goes on", (*first, *text), cases[0].params) for first, text in turns]
+    expected = _truth(target, on)
+
+    def differs() -> list[str]:
+        wrong = []
+        for (first, text), case, want in zip(turns, on, expected, strict=True):
+            llm = make(target, speculative_config=config)
+            stop = SamplingParams(temperature=1.0, max_tokens=40, ignore_eos=True, stop_token_ids=[text[-1]], seed=7)
+            output = crowds.run(llm, [crowds.Case("stops", first, stop)])[0]
+            assert tuple(output.outputs[0].token_ids) == text
+            outputs = crowds.run(llm, [case])
+            assert outputs[0].num_cached_tokens == (len(case.prompt) - 1) // 16 * 16
+            wrong += crowds.mismatches([case], outputs, [want])
+        return wrong
+
+    assert len(turns) == 8
+    assert differs() == []
+    monkeypatch.setattr(gated_delta, "state_rows", state_rows)
+    assert differs()

@@ -10,6 +10,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from outrider.kernels import Kernels
 from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH
 
 
@@ -64,6 +65,17 @@ class StateSpec:
         sizes = (torch.Size(shape).numel() * dtype.itemsize for shape, dtype in self.shapes(1).values())
         return self.num_layers * sum(sizes)
 
+    @property
+    def snapshot_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of one layer's snapshot: the state, and the convolution inputs before it."""
+        return (self.num_value_heads, self.key_size, self.value_size), (CONV_WIDTH - 1, self.num_channels)
+
+    @property
+    def bytes_per_snapshot(self) -> int:
+        """Bytes of one snapshot in all layers."""
+        state, inputs = (torch.Size(shape).numel() for shape in self.snapshot_shapes)
+        return self.num_layers * (4 * state + self.dtype.itemsize * inputs)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
@@ -77,7 +89,7 @@ class LayerState:
 
 
 class StateCache(Sequence[LayerState]):
-    """The memory of all states, one `LayerState` per layer that has one."""
+    """The memory of all states, one `LayerState` per layer that has one, and of their snapshots."""
 
     def __init__(self, spec: StateSpec, num_rows: int, *, device: torch.device) -> None:
         self.spec = spec
@@ -90,6 +102,42 @@ class StateCache(Sequence[LayerState]):
             )
             for _ in range(spec.num_layers)
         ]
+        self.allocate_snapshots(0)
+
+    def allocate_snapshots(self, num_slots: int) -> None:
+        """Memory for snapshots, one of all layers in a slot."""
+        device = self._layers[0].state.device
+        state, inputs = self.spec.snapshot_shapes
+        self._snapshots = [
+            (
+                torch.zeros(num_slots, *state, dtype=torch.float32, device=device),
+                torch.zeros(num_slots, *inputs, dtype=self.spec.dtype, device=device),
+            )
+            for _ in self._layers
+        ]
+
+    def save(self, kernels: Kernels, *, rows: Tensor, slots: Tensor, sources: Tensor, lengths: Tensor) -> None:
+        """Take snapshots; all [G] int64, see `save_states`."""
+        for layer, (state, inputs) in zip(self._layers, self._snapshots, strict=True):
+            kernels.save_states(
+                layer.state,
+                layer.keys,
+                layer.deltas,
+                layer.log_decays,
+                layer.inputs,
+                state,
+                inputs,
+                rows=rows,
+                slots=slots,
+                sources=sources,
+                lengths=lengths,
+                most_open=self.spec.most_open,
+            )
+
+    def load(self, kernels: Kernels, *, rows: Tensor, slots: Tensor, lengths: Tensor) -> None:
+        """Let rows start from snapshots; all [G] int64."""
+        for layer, (state, inputs) in zip(self._layers, self._snapshots, strict=True):
+            kernels.load_states(layer.state, layer.inputs, state, inputs, rows=rows, slots=slots, lengths=lengths)
 
     @overload
     def __getitem__(self, index: int) -> LayerState: ...

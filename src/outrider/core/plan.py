@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from outrider.core.sampling_params import SamplingParams
 
+STATE_CHUNK = 16
+"""Tokens by which the recurrent state of a hybrid advances."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
@@ -30,6 +33,8 @@ class Admission:
     seed: int
     stop_token_ids: tuple[int, ...]
     """eos and stop ids: forbidden before min_tokens."""
+    state_slot: int = -1
+    """Of a hybrid: the snapshot of its state at num_computed_tokens, or -1."""
     choice: int = 0
     """Index of the completion among the n of its prompt: a part of the noise's key."""
     bad_words: tuple[tuple[int, ...], ...] = ()
@@ -43,6 +48,16 @@ class NewBlocks:
     row: int
     first_index: int
     block_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSave:
+    """Of a hybrid: a snapshot of a row's state, as it was behind its first `length` tokens."""
+
+    row: int
+    slot: int
+    length: int
+    """A multiple of the block size; the row's state stands there, or before it with the tokens between at hand."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +90,7 @@ class RowPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """One step: first the admissions and new blocks are written to the table, then the rows run."""
+    """One step: states are saved, then admissions and new blocks are written to the table, then the rows run."""
 
     step_id: int
     admissions: tuple[Admission, ...]
@@ -83,6 +98,8 @@ class StepPlan:
     rows: tuple[RowPlan, ...]
     num_proposals: int
     """Drafts that the drafter makes in this step for each row's next one."""
+    state_saves: tuple[StateSave, ...] = ()
+    """In this order; a slot that is named twice holds the last."""
 
     @property
     def num_tokens(self) -> int:

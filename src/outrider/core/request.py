@@ -63,6 +63,10 @@ class Request:
     block_ids: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
     """Chain hashes of the leading full blocks of token_ids, as far as they were needed."""
+    num_shared_tokens: int = 0
+    """Of a hybrid: leading tokens whose blocks were found at admission, with a snapshot at their end or not."""
+    state_reach: int = 0
+    """Of a hybrid: where launched prompt chunks have moved its state."""
     num_cached_blocks: int = 0
     """Leading blocks that this request published or took from the prefix cache."""
 

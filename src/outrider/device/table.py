@@ -4,6 +4,8 @@ Batch order is an index list made for each step (`rows`); nothing is keyed by th
 `admit`, `commit` and `put_drafts` only. Does not know what a model or a drafter is.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 from outrider.core.plan import Admission, NewBlocks
@@ -79,6 +81,10 @@ class RequestTable:
         for index, entry in enumerate(admissions):
             self.token_ids[entry.row, : len(entry.token_ids)] = tokens[str(index)].to(torch.int32)
             self.sampling.write(entry)
+
+    def put(self, arrays: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Lists of integers on the table's device, in one copy."""
+        return self._staging.put(arrays)
 
     def add_blocks(self, new_blocks: tuple[NewBlocks, ...]) -> None:
         """Append blocks to block tables."""

@@ -63,10 +63,11 @@ class Engine:
             max_num_batched_tokens=config.step_token_budget,
             num_drafts=config.num_speculative_tokens,
             num_lookahead=self.worker.num_lookahead,
-            enable_prefix_caching=config.enable_prefix_caching and self.worker.can_cache_prefixes,
+            enable_prefix_caching=config.enable_prefix_caching,
             stop_checker=self._stop_checker,
             grammars=self._grammars,
             draft_policy=policy,
+            num_state_slots=self.worker.num_snapshots,
         )
         self._recorder = Recorder(
             self.scheduler,

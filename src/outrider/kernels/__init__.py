@@ -125,6 +125,37 @@ class Kernels(Protocol):
     ) -> Tensor:
         """What q reads from the states, [M, Vh, dv]; states move to their targets."""
 
+    def save_states(
+        self,
+        state: Tensor,
+        keys: Tensor,
+        deltas: Tensor,
+        log_decays: Tensor,
+        inputs: Tensor,
+        saved_state: Tensor,
+        saved_inputs: Tensor,
+        *,
+        rows: Tensor,
+        slots: Tensor,
+        sources: Tensor,
+        lengths: Tensor,
+        most_open: int,
+    ) -> None:
+        """Snapshots of rows' states behind their first `lengths` tokens: `kernels/reference/gated_delta.py`."""
+
+    def load_states(
+        self,
+        state: Tensor,
+        inputs: Tensor,
+        saved_state: Tensor,
+        saved_inputs: Tensor,
+        *,
+        rows: Tensor,
+        slots: Tensor,
+        lengths: Tensor,
+    ) -> None:
+        """Rows that start from a snapshot."""
+
     def finish_gated_delta(
         self,
         out: Tensor,
@@ -342,6 +373,8 @@ FILES = {
     "gated_delta_inputs": "gated_delta",
     "gated_delta_rule": "gated_delta",
     "finish_gated_delta": "gated_delta",
+    "save_states": "gated_delta",
+    "load_states": "gated_delta",
     "assemble": "index",
     "commit": "index",
     "put_drafts": "index",
@@ -363,7 +396,17 @@ IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
 
 NOT_BUILT = {
     "reference": frozenset[str](),
-    "triton": frozenset({"gate_heads", "state_rows", "gated_delta_inputs", "gated_delta_rule", "finish_gated_delta"}),
+    "triton": frozenset(
+        {
+            "gate_heads",
+            "state_rows",
+            "gated_delta_inputs",
+            "gated_delta_rule",
+            "finish_gated_delta",
+            "save_states",
+            "load_states",
+        }
+    ),
 }
 """What an implementation lacks: the layers of hybrids on a GPU. A model is refused when it calls such a kernel."""
 

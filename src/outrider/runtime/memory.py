@@ -57,6 +57,28 @@ class GpuMeasurement:
         return Room(num_bytes, explanation)
 
 
+SNAPSHOT_SHARE = 4
+"""Snapshots of a hybrid's states take at most one part in this of the room: one is as large as many blocks."""
+
+SNAPSHOTS_PER_REQUEST = 4
+"""Of states, for each request that runs at once: beginnings in common, ends of prompts and of earlier turns."""
+
+
+def size_snapshots(config: EngineConfig, room: Room, *, bytes_per_snapshot: int) -> int:
+    """Number of snapshots of states for prefix caching; 0 where it is off."""
+    if not config.enable_prefix_caching:
+        return 0
+    most = SNAPSHOTS_PER_REQUEST * config.max_num_seqs
+    return max(0, min(most, room.num_bytes // SNAPSHOT_SHARE // bytes_per_snapshot))
+
+
+def without(room: Room, num_bytes: int, what: str) -> Room:
+    """What is left of the room when `num_bytes` of it go to `what`."""
+    if num_bytes == 0:
+        return room
+    return Room(room.num_bytes - num_bytes, f"{room.explanation} - {num_bytes / _GIB:.2f} {what}")
+
+
 def size_blocks(config: EngineConfig, room: Room, *, bytes_per_block: int, max_model_len: int) -> int:
     """Number of blocks, null block included; never more than max_num_seqs full-length requests can use."""
     if config.num_gpu_blocks_override is not None:

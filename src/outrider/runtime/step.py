@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from outrider.core.plan import StepPlan
+from outrider.attention.state import StateCache
+from outrider.core.plan import Admission, StateSave, StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.step_batch import StepBatch
@@ -33,7 +34,9 @@ class Step:
         assembler: Assembler,
         drafter: BaseDrafter | None,
         comparison: Comparison,
+        states: StateCache | None = None,
     ) -> None:
+        """`states`: of a model whose layers have them."""
         self.model = model
         self.caches = caches
         self.table = table
@@ -43,12 +46,15 @@ class Step:
         self.is_serving = False
         """False while the engine is built: what fails then is an error."""
         self.comparison = comparison
+        self.states = states
         self.kernels = model.context.kernels
         self.sampler = Sampler(self.kernels)
 
     def admit(self, plan: StepPlan) -> None:
-        """Write the plan's admissions and blocks to the table."""
+        """Save states, then write the plan's admissions and blocks to the table, and load states."""
+        self._save_states(plan.state_saves)
         self.table.admit(plan.admissions)
+        self._load_states(plan.admissions)
         self.table.add_blocks(plan.new_blocks)
         if self.drafter is not None and self.drafter_failure is None:
             try:
@@ -75,6 +81,32 @@ class Step:
             RuntimeWarning,
             stacklevel=2,
         )
+
+    def _save_states(self, saves: tuple[StateSave, ...]) -> None:
+        if self.states is None or not saves:
+            return
+        saves = tuple({save.slot: save for save in saves}.values())  # of a slot that is named twice the last counts
+        put = self.table.put(
+            {
+                "rows": [save.row for save in saves],
+                "slots": [save.slot for save in saves],
+                "lengths": [save.length for save in saves],
+            }
+        )
+        self.states.save(self.kernels, sources=self.table.state_lengths[put["rows"]], **put)
+
+    def _load_states(self, admissions: tuple[Admission, ...]) -> None:
+        started = [entry for entry in admissions if entry.state_slot >= 0]
+        if self.states is None or not started:
+            return
+        put = self.table.put(
+            {
+                "rows": [entry.row for entry in started],
+                "slots": [entry.state_slot for entry in started],
+                "lengths": [entry.num_computed_tokens for entry in started],
+            }
+        )
+        self.states.load(self.kernels, **put)
 
     def __call__(self, layout: Layout) -> Packed:
         """Run one step; its results are read later."""

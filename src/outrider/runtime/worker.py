@@ -27,7 +27,7 @@ from outrider.layers.decoder import CausalLM, LayerCache, kv_spec, layer_caches,
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
-from outrider.runtime.memory import GpuMeasurement, Room, cpu_room, size_blocks
+from outrider.runtime.memory import GpuMeasurement, Room, cpu_room, size_blocks, size_snapshots, without
 from outrider.runtime.step import Step
 from outrider.runtime.warm_up import compile_sampler
 from outrider.sampling.params import Need
@@ -123,8 +123,15 @@ class Worker:
             assembler=self._assembler,
             drafter=self.drafter,
             comparison=self._comparison(),
+            states=self._states,
         )
         self.room = self._measure_room()
+        self.num_snapshots: int | None = None
+        if self._states is not None:
+            size = self._states.spec.bytes_per_snapshot
+            self.num_snapshots = size_snapshots(config, self.room, bytes_per_snapshot=size)
+            self._states.allocate_snapshots(self.num_snapshots)
+            self.room = without(self.room, self.num_snapshots * size, "snapshots of states")
         drafter_bytes = self.drafter.bytes_per_block if self.drafter else 0
         self.num_blocks = size_blocks(
             config, self.room, bytes_per_block=spec.bytes_per_block + drafter_bytes, max_model_len=self.max_model_len
@@ -222,18 +229,14 @@ class Worker:
         lines.append(("exact", self._exactness()))
         return lines
 
-    @property
-    def can_cache_prefixes(self) -> bool:
-        """False where layers have a state: it would have to be found again behind a cached block."""
-        return self._states is None
-
     def _describe_states(self) -> list[tuple[str, str]]:
         if self._states is None:
             return []
-        size = self._states.spec.bytes_per_row
+        spec = self._states.spec
+        row, snapshot = (size / (1 << 20) for size in (spec.bytes_per_row, spec.bytes_per_snapshot))
         return [
-            ("states", f"{self._states.spec.num_layers} layers, {size / (1 << 20):.2f} MiB a request"),
-            ("prefix cache", "off: this model's layers have states, which are not cached yet"),
+            ("states", f"{spec.num_layers} layers, {row:.2f} MiB a request"),
+            ("snapshots", f"{self.num_snapshots} of {snapshot:.2f} MiB, for prefixes in the cache"),
         ]
 
     def _exactness(self) -> str:

@@ -10,15 +10,18 @@ from hashlib import sha256
 
 from outrider.core.request import Request
 from outrider.scheduler.blocks import BlockPool
+from outrider.scheduler.states import StateSlots
 
 
 class PrefixCache:
     """Finds and publishes blocks of `pool`."""
 
-    def __init__(self, pool: BlockPool, block_size: int, *, enabled: bool) -> None:
+    def __init__(self, pool: BlockPool, block_size: int, *, enabled: bool, states: StateSlots | None = None) -> None:
+        """`states`: of a hybrid, whose requests also need a snapshot where they start."""
         self._pool = pool
         self._block_size = block_size
         self._enabled = enabled
+        self._states = states
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
 
@@ -43,7 +46,28 @@ class PrefixCache:
             if block_id is None:
                 break
             found.append(block_id)
+        request.num_shared_tokens = len(found) * self._block_size
+        if self._states is not None:
+            while found and not self._states.has(request.block_hashes[len(found) - 1]):
+                found.pop()
         return found
+
+    def state_slot(self, request: Request, num_blocks: int) -> int:
+        """The snapshot at the end of the first blocks that `match` found, or -1 where none is needed."""
+        if self._states is None or num_blocks == 0:
+            return -1
+        slot = self._states.find(request.block_hashes[num_blocks - 1])
+        assert slot is not None, "blocks were matched without a snapshot"
+        return slot
+
+    def slot_for_state(self, request: Request, length: int) -> int | None:
+        """A slot for a snapshot of `request` at `length` tokens; None where one is there, or no slot, or no end."""
+        if not self._enabled or self._states is None or length <= 0 or length % self._block_size:
+            return None
+        count = length // self._block_size
+        self._extend_hashes(request, count)
+        name = request.block_hashes[count - 1]
+        return None if self._states.find(name) is not None else self._states.take(name)
 
     def count_lookup(self, request: Request, num_hit_blocks: int) -> None:
         """Count an admission's lookup for the statistics."""

@@ -17,11 +17,22 @@ from typing import Protocol
 from outrider.core.digest import fold
 from outrider.core.errors import RequestError
 from outrider.core.outputs import FinishReason, Logprob
-from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult, TokenLogprobs
+from outrider.core.plan import (
+    STATE_CHUNK,
+    Admission,
+    NewBlocks,
+    RowPlan,
+    RowResult,
+    StateSave,
+    StepPlan,
+    StepResult,
+    TokenLogprobs,
+)
 from outrider.core.request import Request, RequestStatus
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.draft_policy import DraftPolicy, FixedDrafts
 from outrider.scheduler.prefix import PrefixCache
+from outrider.scheduler.states import StateSlots
 
 
 class StopChecker(Protocol):
@@ -81,10 +92,15 @@ class Scheduler:
         stop_checker: StopChecker,
         grammars: Grammars | None = None,
         draft_policy: DraftPolicy | None = None,
+        num_state_slots: int | None = None,
     ) -> None:
-        """`draft_policy`: how many drafts a step has, at most `num_drafts`; None has always that many."""
+        """`draft_policy`: how many drafts a step has, at most `num_drafts`; None has always that many.
+        `num_state_slots`: snapshots of a hybrid's states; None where the model has no states."""
         self.pool = BlockPool(num_blocks)
-        self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching)
+        states = StateSlots(num_state_slots) if num_state_slots is not None else None
+        self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching, states=states)
+        self._saves: list[StateSave] = []  # for the next step, before anything else
+        self._chunk_ends: list[tuple[Request, int]] = []  # requests whose state the last step moved, and their epochs
         self.running: list[Request] = []  # in order of admission
         self.waiting: list[Request] = []  # by priority, then in order of arrival
         self._requests: dict[str, Request] = {}
@@ -144,12 +160,14 @@ class Scheduler:
     def plan(self) -> StepPlan | None:
         """The next step, or None where nothing can run before a step in flight is settled."""
         step = _Step(left=self._budget)
+        self._save_states_of_chunks()
         self._plan_decodes(step)
         self._plan_prompts(step)
         admissions = [] if step.is_short else self._admit(step)
         if not step.rows:
             return None
         self._num_steps += 1
+        saves, self._saves = self._saves, []
         return StepPlan(
             step_id=self._num_steps,
             admissions=tuple(admissions),
@@ -159,6 +177,7 @@ class Scheduler:
             ),
             rows=tuple(step.rows.values()),
             num_proposals=self._ask_for_drafts(step),
+            state_saves=tuple(saves),
         )
 
     def _ask_for_drafts(self, step: _Step) -> int:
@@ -214,6 +233,11 @@ class Scheduler:
     def _put_chunk(self, request: Request, step: _Step) -> None:
         start = request.num_scheduled_tokens
         count = min(request.num_tokens - start, step.left)
+        if start < request.num_shared_tokens < start + count:
+            count = request.num_shared_tokens - start  # others share the blocks up to here: a state worth a stop
+        if count > 1:
+            request.state_reach = (start + count) // STATE_CHUNK * STATE_CHUNK
+            self._chunk_ends.append((request, request.epoch))
         request.num_scheduled_tokens += count
         self.num_prefill_tokens += count
         # token p scores token p + 1; those known before a preemption are not scored again
@@ -275,7 +299,7 @@ class Scheduler:
                 self.pool.share(block_id)
             request.block_ids = cached + self.pool.allocate(fresh)
             request.num_cached_blocks = len(cached)
-            request.num_computed_tokens = len(cached) * self._block_size
+            request.num_computed_tokens = request.state_reach = len(cached) * self._block_size
             request.num_scheduled_tokens = request.num_computed_tokens
             if request.num_cached_tokens < 0:
                 request.num_cached_tokens = request.num_computed_tokens
@@ -296,6 +320,7 @@ class Scheduler:
             num_prompt_tokens=request.num_prompt_tokens,
             num_computed_tokens=request.num_computed_tokens,
             last_cached_block=cached[-1] if cached else -1,
+            state_slot=self.prefix.state_slot(request, len(cached)),
             max_total_tokens=request.max_total_tokens,
             params=request.params,
             seed=request.seed,
@@ -335,6 +360,7 @@ class Scheduler:
 
     def _leave(self, request: Request) -> None:
         """Give back row and blocks; results in flight belong to the past."""
+        self._save_state_at_end(request)
         request.epoch = next(self._epochs)
         if request.row >= 0:
             self.running.remove(request)
@@ -348,6 +374,29 @@ class Scheduler:
         request.num_steps_in_flight = 0
         request.num_tokens_in_flight = 0
         request.drafts = ()
+
+    def _save_states_of_chunks(self) -> None:
+        """Prompt chunks of the last step left states behind their last multiple of STATE_CHUNK tokens."""
+        for request, epoch in self._chunk_ends:
+            if request.epoch == epoch:
+                self._save_state(request, request.state_reach)
+        self._chunk_ends.clear()
+
+    def _save_state_at_end(self, request: Request) -> None:
+        """Before a row is given back: its state behind the last full block of confirmed tokens.
+
+        Decoding has moved it over tokens only that were settled since (`kernels/reference/gated_delta.py`), so it
+        stands there, or before it with the tokens between at hand. A prompt chunk in flight may have moved it further.
+        """
+        length = request.num_computed_tokens // self._block_size * self._block_size
+        reach = max(request.state_reach, request.num_computed_tokens // STATE_CHUNK * STATE_CHUNK)
+        if request.row >= 0 and reach <= length:
+            self._save_state(request, length)
+
+    def _save_state(self, request: Request, length: int) -> None:
+        slot = self.prefix.slot_for_state(request, length)
+        if slot is not None:
+            self._saves.append(StateSave(row=request.row, slot=slot, length=length))
 
     def settle(self, plan: StepPlan, result: StepResult) -> list[Request]:
         """Take in what a step gave; the requests that changed, in the order of the plan."""

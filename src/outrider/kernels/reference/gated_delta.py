@@ -21,9 +21,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from outrider.core.plan import STATE_CHUNK
 from outrider.kernels.reference.norm import rms_norm, row_sums
 
-CHUNK = 16
+CHUNK = STATE_CHUNK
 """Tokens by which a state advances; also the rows of one product (benchmarks/log.md, "The chunk of a hybrid")."""
 
 CONV_WIDTH = 4
@@ -277,11 +278,17 @@ def solve_chunk(
     scores = (per_key_head(q) * by_head).view(-1, size, size)
     inner = torch.bmm(scores, solved.view(-1, size, value_size)).view(solved.shape)
     out = against_state(q) + inner
-    to_end = (running[..., -1:] - running).clamp_(min=_FLOOR).exp_()  # [G, Vh, C]
+    return Chunk(out.transpose(1, 2), solved.transpose(1, 2), _advanced(state, k, solved, running))
+
+
+def _advanced(state: Tensor, k: Tensor, solved: Tensor, running: Tensor) -> Tensor:
+    """S' of states [G, Vh, dk, dv], from k [G, Kh, C, dk], solved [G, Vh, C, dv] and running sums [G, Vh, C]."""
+    num_rows, num_key_heads, size, key_size = k.shape
+    group = state.shape[1] // num_key_heads
+    to_end = (running[..., -1:] - running).clamp_(min=_FLOOR).exp_()
     carried = k[:, :, None] * to_end.view(num_rows, num_key_heads, group, size, 1)
-    added = torch.bmm(carried.reshape(-1, size, key_size).transpose(1, 2), solved.view(-1, size, value_size))
-    after = state * from_start[..., -1:, None] + added.view(state.shape)
-    return Chunk(out.transpose(1, 2), solved.transpose(1, 2), after)
+    added = torch.bmm(carried.reshape(-1, size, key_size).transpose(1, 2), solved.view(-1, size, solved.shape[3]))
+    return state * running[..., -1:, None].clamp(min=_FLOOR).exp_() + added.view(state.shape)
 
 
 def finish_gated_delta(
@@ -314,3 +321,51 @@ def finish_gated_delta(
     for ring, values, is_kept in kept:
         ring.view(-1, *ring.shape[2:])[torch.where(is_kept, place, nobody)] = values
     return gated.view(num_tokens, -1)
+
+
+def save_states(
+    state: Tensor,  # [N, Vh, dk, dv] fp32
+    keys: Tensor,  # [N, W, Kh, dk], ring
+    deltas: Tensor,  # [N, W, Vh, dv] fp32, ring
+    log_decays: Tensor,  # [N, W, Vh] fp32, ring
+    inputs: Tensor,  # [N, W, channels], ring
+    saved_state: Tensor,  # [slots, Vh, dk, dv] fp32, changed
+    saved_inputs: Tensor,  # [slots, CONV_WIDTH - 1, channels], changed
+    *,
+    rows: Tensor,  # [G] int64
+    slots: Tensor,  # [G] int64
+    sources: Tensor,  # [G] int64, where the states stand
+    lengths: Tensor,  # [G] int64, multiples of CHUNK from `sources` on, whose tokens the rings hold
+    most_open: int,
+) -> None:
+    """Snapshots of the rows' states behind their first `lengths` tokens, each slot named once."""
+    num_places = keys.shape[1]
+    current = state[rows].masked_fill((sources == 0)[:, None, None, None], 0.0)
+    for i in range(most_open // CHUNK + 1):
+        start = sources + i * CHUNK
+        position = start[:, None] + torch.arange(CHUNK, device=state.device)
+        place = rows[:, None] * num_places + position % num_places
+        is_wanted = (start + CHUNK <= lengths)[:, None, None, None]
+        k, solved, decay = (ring.view(-1, *ring.shape[2:])[place].float() for ring in (keys, deltas, log_decays))
+        k, solved = (part.masked_fill(~is_wanted, 0.0).transpose(1, 2).contiguous() for part in (k, solved))
+        running = decay.masked_fill(~is_wanted[..., 0], 0.0).cumsum(dim=1).transpose(1, 2).contiguous()
+        current = torch.where(is_wanted, _advanced(current, k, solved, running), current)
+    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
+    saved_state[slots] = current
+    saved_inputs[slots] = inputs[rows[:, None], before % num_places]
+
+
+def load_states(
+    state: Tensor,  # [N, Vh, dk, dv] fp32, changed
+    inputs: Tensor,  # [N, W, channels], ring, changed
+    saved_state: Tensor,  # [slots, Vh, dk, dv] fp32
+    saved_inputs: Tensor,  # [slots, CONV_WIDTH - 1, channels]
+    *,
+    rows: Tensor,  # [G] int64
+    slots: Tensor,  # [G] int64
+    lengths: Tensor,  # [G] int64, where the snapshots were taken
+) -> None:
+    """Rows that start from a snapshot."""
+    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
+    state[rows] = saved_state[slots]
+    inputs[rows[:, None], before % inputs.shape[1]] = saved_inputs[slots]
