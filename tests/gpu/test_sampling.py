@@ -10,7 +10,7 @@ import triton.language as tl
 from comparison import replayed
 from torch import Tensor
 
-from outrider.kernels import native, noise, sampling, truncation
+from outrider.kernels import mass, native, noise, sampling
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 
@@ -71,8 +71,8 @@ def _weights_kernel(p_logits, p_largest, p_temperature, p_out, num_columns, BLOC
     i_row = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     b = tl.load(p_logits + i_row * num_columns + o, mask=o < num_columns, other=0.0)
-    slope = truncation.slope_of(tl.load(p_temperature + i_row))
-    b = truncation.weight_of(b, tl.load(p_largest + i_row), slope)
+    slope = mass.slope_of(tl.load(p_temperature + i_row))
+    b = mass.weight_of(b, tl.load(p_largest + i_row), slope)
     tl.store(p_out + i_row * num_columns + o, b, mask=o < num_columns)
 
 
@@ -142,6 +142,16 @@ def test_choose_at_every_cut(top_k: int) -> None:
     }
     logits, rows = make_logits(NUM_TABLE_ROWS, 50000), make_rows(NUM_TABLE_ROWS)
     rows["rows"] = torch.randperm(NUM_TABLE_ROWS, device="cuda")
+    assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
+
+
+@pytest.mark.parametrize("num_rows", [6, 200])
+def test_choose_where_few_tokens_hold_the_mass(num_rows: int) -> None:
+    """Heavy tokens that a sample of the vocabulary does not show, as a trained model has them."""
+    logits, rows, columns = torch.randn(num_rows, 128256, device="cuda") * 2.2, make_rows(num_rows), make_columns()
+    for i, num_heavy in enumerate((1, 5, 30, 300)):
+        ids = torch.randint(0, 128256, (len(logits[i::4]), num_heavy), device="cuda")
+        logits[i::4] = logits[i::4].scatter(1, ids, 8 - 3 * torch.rand(ids.shape, device="cuda").log())
     assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
 
 

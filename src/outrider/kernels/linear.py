@@ -79,13 +79,14 @@ def choose_work(num_tokens: int, output_size: int, input_size: int, *, num_ctas:
     def nanoseconds(work: Work) -> int:
         tile, across = work
         tiles = triton.cdiv(num_tokens, tile.tokens) * triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)
-        merging = 0 if across == 1 else 6000
-        return triton.cdiv(tiles * across, num_ctas) * triton.cdiv(input_size, 64 * across) * tile.cost + merging
+        waves = triton.cdiv(tiles * across, num_ctas)
+        merging = 6000 if across > 1 else 11000 if segments > 1 and tile.tokens > 128 else 0
+        return waves * (triton.cdiv(input_size, 64 * across) * tile.cost + merging)
 
-    # a loop over segments in one CTA keeps the first sum in memory, which is worth it for the largest tile only
+    # a loop over segments in one CTA, which keeps the first sum in registers or, for the largest tile, in memory
     works = [Work(tile, segments) for tile in _LARGE]
     if segments > 1:
-        works.append(Work(_LARGE[-1], 1))
+        works += [Work(tile, 1) for tile in _LARGE[-2:]]
     return min(works, key=nanoseconds)
 
 
@@ -310,7 +311,10 @@ def _multiply(
                 step += 1
             acc = warpgroup_mma_wait(0, deps=(acc,))
             mbarrier.arrive(empty.index((step + STAGES - 1) % STAGES))
-            if INSIDE > 1:
+            if INSIDE > 1 and BLOCK_M <= 128:
+                if j > 0:
+                    acc = total + acc
+            elif INSIDE > 1:
                 # two sums do not fit in registers
                 p_own = p_partial + ((gl.program_id(0) * WARPGROUPS + I_WARPGROUP) * SIZE).to(gl.int64) + o_sum
                 if j > 0:

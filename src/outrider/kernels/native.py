@@ -86,3 +86,15 @@ def fma_down(x, FACTOR: tl.constexpr, OFFSET: tl.constexpr):
         is_pure=True,
         pack=1,
     )
+
+
+@triton.jit
+def num_bits(x):
+    """Bits of int32 that are set."""
+    return libdevice.popc(x)
+
+
+@triton.jit
+def lowest_bit(x):
+    """Place of the lowest bit of int32 that is set, from 0; any number where none is."""
+    return libdevice.ffs(x) - 1

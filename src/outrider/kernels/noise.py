@@ -55,10 +55,16 @@ def bits_block(seed, choice, position, i_group, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def bits_by_group(seed, choice, position, o_group):
+    """Random words of groups of four token ids [N]: [N, 4] uint32."""
+    w_0, w_1, w_2, w_3 = _philox(seed, o_group, position, choice)
+    return tl.reshape(tl.join(tl.join(w_0, w_2), tl.join(w_1, w_3)), [o_group.shape[0], 4])
+
+
+@triton.jit
 def bits_of_groups(seed, choice, position, o_group):
     """Random words of the token ids of groups of four: [4 × num_groups] uint32."""
-    w_0, w_1, w_2, w_3 = _philox(seed, o_group, position, choice)
-    return tl.reshape(tl.join(tl.join(w_0, w_2), tl.join(w_1, w_3)), [4 * o_group.shape[0]])
+    return tl.reshape(bits_by_group(seed, choice, position, o_group), [4 * o_group.shape[0]])
 
 
 @triton.jit

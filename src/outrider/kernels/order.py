@@ -16,7 +16,7 @@ NOTHING = tl.constexpr(-0x8000000000000000)
 @triton.jit
 def finite(b):
     """NaN becomes -inf, +inf the largest fp32, -0 becomes 0."""
-    b = tl.where(b != b, float("-inf"), b)
+    b = tl.maximum(b, float("-inf"))  # of a NaN and a number, the number
     return tl.minimum(b, 3.4028234663852886e38) + 0.0
 
 

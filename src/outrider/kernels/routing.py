@@ -89,11 +89,13 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             K_PAD=triton.next_power_of_2(top_k),
             E=num_experts,
             E_PAD=triton.next_power_of_2(num_experts),
+            LOG_E_PAD=(num_experts - 1).bit_length(),
             BLOCK=BLOCK,
+            TOKENS=BLOCK if is_gathered else triton.next_power_of_2(num_tokens),
             RECORD_WIDTH=RECORD_WIDTH,
             IS_GATHERED=is_gathered,
             IS_NORMALIZED=is_normalized,
-            num_warps=4,
+            num_warps=1 if num_tokens <= 4 else 4,
             launch_pdl=True,
         )
     num_rows = num_pairs if is_gathered else num_used * _SMALL_TILE
@@ -118,15 +120,17 @@ def _route_kernel(
     K_PAD: tl.constexpr,
     E: tl.constexpr,
     E_PAD: tl.constexpr,
+    LOG_E_PAD: tl.constexpr,
     BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,  # of this program: BLOCK, or as many as there are
     RECORD_WIDTH: tl.constexpr,
     IS_GATHERED: tl.constexpr,
     IS_NORMALIZED: tl.constexpr,
 ):
-    LOWEST: tl.constexpr = -(1 << 63)
+    """One warp does for up to four tokens: it finds a largest int32 by one instruction and waits for no other."""
     gdc_launch_dependents()
     i_block = tl.program_id(0)
-    o_token = i_block * BLOCK + tl.arange(0, BLOCK)
+    o_token = i_block * BLOCK + tl.arange(0, TOKENS)
     o_expert = tl.arange(0, E_PAD)
     o_slot = tl.arange(0, K_PAD)
     m_token = o_token < num_tokens
@@ -136,31 +140,34 @@ def _route_kernel(
     b_logit = tl.load(p_logits + o_token.to(tl.int64)[:, None] * stride + o_expert[None, :], mask=m_logit, other=0.0)
     b_logit = tl.where(b_logit == 0.0, 0.0, b_logit)  # −0 equals 0
 
-    # one integer holds the order: the logit's bits, then the expert, lower first
+    # int32 in the order of logits; of equal ones the lower expert comes first
     b_bits = b_logit.to(tl.int32, bitcast=True)
-    b_order = tl.where(b_bits < 0, b_bits ^ 0x7FFFFFFF, b_bits).to(tl.int64)
-    b_key = (b_order << 32) | (0x7FFFFFFF - o_expert).to(tl.int64)[None, :]
-    b_key = tl.where(m_expert[None, :], b_key, LOWEST)
-    b_id = tl.zeros([BLOCK, K_PAD], tl.int32)
-    b_value = tl.zeros([BLOCK, K_PAD], tl.float32)
-    b_slot = tl.full([BLOCK, E_PAD], -1, tl.int32)
-    b_largest = tl.zeros([BLOCK], tl.float32)
-    b_sum = tl.zeros([BLOCK], tl.float32)
+    b_order = tl.where(b_bits < 0, b_bits ^ 0x7FFFFFFF, b_bits)
+    b_expert = tl.zeros([TOKENS, E_PAD], tl.int32) + o_expert[None, :]
+    m_left = b_expert < E
+    b_id = tl.zeros([TOKENS, K_PAD], tl.int32)
+    b_value = tl.zeros([TOKENS, K_PAD], tl.float32)
+    b_slot = tl.full([TOKENS, E_PAD], -1, tl.int32)
+    b_largest = tl.zeros([TOKENS], tl.float32)
+    b_sum = tl.zeros([TOKENS], tl.float32)
     for i in range(K):
-        b_top = tl.max(b_key, axis=1)
-        i_expert = 0x7FFFFFFF - (b_top & 0x7FFFFFFF).to(tl.int32)
-        b_high = (b_top >> 32).to(tl.int32)
-        b_chosen = tl.where(b_high < 0, b_high ^ 0x7FFFFFFF, b_high).to(tl.float32, bitcast=True)
+        b_top = tl.max(tl.where(m_left, b_order, -0x80000000), axis=1)
+        i_expert = tl.min(tl.where(m_left & (b_order == b_top[:, None]), b_expert, 0x7FFFFFFF), axis=1)
+        b_chosen = tl.where(b_top < 0, b_top ^ 0x7FFFFFFF, b_top).to(tl.float32, bitcast=True)
         b_largest = tl.where(i == 0, b_chosen, b_largest)
         b_exp = tl.exp(b_chosen - b_largest)
         b_sum += b_exp
         m_hit = o_expert[None, :] == i_expert[:, None]
-        b_key = tl.where(m_hit, LOWEST, b_key)
+        m_left = m_left & ~m_hit
         b_slot = tl.where(m_hit, i, b_slot)
         b_id = tl.where(o_slot[None, :] == i, i_expert[:, None], b_id)
         b_value = tl.where(o_slot[None, :] == i, b_exp[:, None], b_value)
     if not IS_NORMALIZED:
-        b_sum = tl.sum(tl.where(m_expert[None, :], tl.exp(b_logit - b_largest[:, None]), 0.0), axis=1)
+        # in pairs, so that the order does not depend on how many tokens a program has
+        b_part = tl.where(m_expert[None, :], tl.exp(b_logit - b_largest[:, None]), 0.0)
+        for i in tl.static_range(LOG_E_PAD):
+            b_part = tl.sum(tl.reshape(b_part, [TOKENS, 2, E_PAD >> (i + 1)]), axis=1)
+        b_sum = tl.sum(b_part, axis=1)
     o_pair = o_token[:, None] * K + o_slot[None, :]
     m_pair = m_token[:, None] & (o_slot < K)[None, :]
     tl.store(p_weights + o_pair, b_value / b_sum[:, None], mask=m_pair)
@@ -174,6 +181,11 @@ def _route_kernel(
         i_record = tl.cumsum(m_used, axis=0) - m_used
         p_slot = p_slots + i_record[None, :] * BLOCK + o_token[:, None]
         tl.store(p_slot, tl.where(m_chosen > 0, b_slot, -1), mask=(m_used > 0)[None, :] & (o_token >= 0)[:, None])
+        o_rest = tl.arange(0, BLOCK)
+        p_slot = p_slots + i_record[None, :] * BLOCK + o_rest[:, None]
+        tl.store(
+            p_slot, tl.full([BLOCK, E_PAD], -1, tl.int32), mask=(m_used > 0)[None, :] & (o_rest >= TOKENS)[:, None]
+        )
         p_record = p_records + i_record * RECORD_WIDTH
         tl.store(p_record, o_expert, mask=m_used > 0)
         tl.store(p_record + 1, i_record * tile, mask=m_used > 0)

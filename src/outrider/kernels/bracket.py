@@ -1,0 +1,239 @@
+"""Where a row is cut, guessed from a sample of its vocabulary. Floating point will do: a guess never costs a token.
+
+Two kernels, each of which leaves greedy rows alone:
+
+    sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably best
+              with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
+    bracket   from the histogram and that reading, two logits between which the last kept token should stand.
+
+Neither knows what is done between them: that is in `sift.py` and `cut.py`.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import triton
+import triton.language as tl
+
+from outrider.kernels.mass import scaled, slope_of
+from outrider.kernels.native import launch_dependents, log, wait
+from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
+from outrider.kernels.order import id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
+
+SEGMENT = 64
+SAMPLE = 128 * SEGMENT
+"""Tokens that are looked at, in segments spread evenly."""
+
+NUM_BINS = 128
+
+RECORD = 8
+"""fp32 numbers of a row: lo, hi, largest logit, least logit that min_p keeps, slope, bound of noise, whether masses are
+needed, whether noise is taken before the cut is known."""
+
+
+@triton.jit
+def sample_kernel(
+    p_logits,
+    p_histograms,  # [R, NUM_BINS] int32: bin 0 begins at the largest logit of the sample
+    p_scales,  # [R, 2] fp32: the largest logit of the sample; width of a bin, in scaled logits
+    p_firm,  # [R] int64: an id
+    p_rows,
+    p_temperature,
+    p_top_k,
+    p_top_p,
+    p_min_p,
+    p_seeds,
+    p_choices,
+    p_positions,
+    stride,
+    vocab_size,
+    SAMPLE: tl.constexpr,
+    SEGMENT: tl.constexpr,
+    NUM_BINS: tl.constexpr,
+    QUIET: tl.constexpr,
+):
+    """The kernel behind this one may begin as soon as what is before this one has ended."""
+    i_row = tl.program_id(0).to(tl.int64)
+    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
+    o = tl.arange(0, SAMPLE)
+    o_id = (o // SEGMENT) * step + o % SEGMENT
+    m = o_id < vocab_size
+    wait()
+    launch_dependents()
+    i_table = tl.load(p_rows + i_row)
+    temperature = tl.load(p_temperature + i_table)
+    if temperature > 0:
+        top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
+        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+        b = load_finite(p_logits + i_row * stride + o_id, m)
+        largest = tl.max(b, axis=0)
+        b = (b - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature)
+        b = tl.maximum(b, -1e6)
+        m_high = b > -1e3
+        total, num_high = tl.reduce((tl.where(m_high, b, 0.0), m_high.to(tl.float32)), 0, _add_two)
+        width = tl.minimum(tl.maximum(-2.0 * total / tl.maximum(num_high, 1.0), 1e-4), 32.0) / NUM_BINS
+        b_bin = tl.minimum(b * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32)
+        b_count = tl.histogram(b_bin, NUM_BINS, mask=m)
+        tl.store(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS), b_count)
+        tl.store(p_scales + i_row * 2, largest)
+        tl.store(p_scales + i_row * 2 + 1, width)
+        # where noise is taken before the cut is known, more than QUIET tokens are kept: half of them for sure
+        num_sure = SAMPLE * (QUIET // 2) // tl.maximum(vocab_size, SAMPLE)
+        num_sure = tl.sum((tl.cumsum(b_count, axis=0) <= num_sure).to(tl.int32), axis=0)
+        if ((top_k <= 0) | (top_k >= vocab_size)) & (top_p >= 1.0) & (min_p <= 0):
+            num_sure = NUM_BINS
+        b_words = bits_of_groups(seed, choice, position, _groups_of_sample(step, SAMPLE, SEGMENT))
+        # noise has two logarithms; a rough one finds the best of the sample
+        b_rough = tl.where(m & (b_bin <= num_sure), b + bound_of_bits(b_words), float("-inf"))
+        best = tl.max(b_rough, axis=0)
+        tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_id, 0x7FFFFFFF), axis=0).to(tl.int64))
+
+
+@triton.jit
+def _groups_of_sample(step, SAMPLE: tl.constexpr, SEGMENT: tl.constexpr):
+    """Groups of four ids of the sample, in order."""
+    o = tl.arange(0, SAMPLE // 4)
+    return (o // (SEGMENT // 4)) * (step // 4) + o % (SEGMENT // 4)
+
+
+@triton.jit
+def _add_two(a, b, c, d):
+    return a + c, b + d
+
+
+@triton.jit
+def _least_logit(min_p, largest, temperature):
+    """The smallest logit that min_p keeps: one comparison in place of a quotient and a logarithm."""
+    least = log(min_p)
+    low, high = tl.full([], -0x7F800001, tl.int64), monotonic(largest + 0.0).to(tl.int64) + 1  # from -inf on
+    while low < high:
+        middle = low + ((high - low) >> 1)
+        if scaled(value_of(middle.to(tl.int32)), largest, temperature) >= least:
+            high = middle
+        else:
+            low = middle + 1
+    # nothing is kept, not even the largest
+    return tl.where(low > monotonic(largest + 0.0).to(tl.int64), float("inf"), value_of(low.to(tl.int32)))
+
+
+@triton.jit
+def _share(b_amount, b_each):
+    """Of each bin that holds `b_each`, how much lies within `b_amount`: 0 to 1."""
+    return tl.where(b_amount >= b_each, 1.0, tl.maximum(b_amount, 0.0) / tl.maximum(b_each, 1e-30))
+
+
+@triton.jit(do_not_specialize=["num_chunks"])
+def bracket_kernel(
+    p_logits,
+    p_maxima,  # [R, num_chunks] int64
+    p_sums,  # [R, num_chunks, 2] fp32
+    p_histograms,  # [R, NUM_BINS] int32
+    p_scales,  # [R, 2] fp32
+    p_firm,  # [R] int64: in, an id; out, its key with noise, or that of the most likely token if it is better
+    p_records,  # [R, RECORD] fp32
+    p_counts,  # [R] int64
+    p_rows,
+    p_temperature,
+    p_top_k,
+    p_top_p,
+    p_min_p,
+    p_seeds,
+    p_choices,
+    p_positions,
+    stride,
+    vocab_size,
+    num_chunks,
+    CHUNKS: tl.constexpr,
+    SAMPLE: tl.constexpr,
+    NUM_BINS: tl.constexpr,
+    RECORD: tl.constexpr,
+    QUIET: tl.constexpr,
+):
+    """Scaled logits are counted from the largest of the row; amounts of the sample are those of the whole row.
+
+    Where no more than about QUIET tokens lie above the bracket they are all listed, and noise waits for the cut.
+    """
+    launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    o = tl.arange(0, NUM_BINS).to(tl.float32)
+    o_chunk = tl.arange(0, CHUNKS)
+    m_chunk = o_chunk < num_chunks
+    wait()
+    i_table = tl.load(p_rows + i_row)
+    p_record = p_records + i_row * RECORD
+    b_count = tl.load(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS)).to(tl.float32)
+    best = largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS)
+    p_sum = p_sums + (i_row * num_chunks + o_chunk) * 2
+    b_anchor = tl.load(p_sum, mask=m_chunk, other=float("-inf"))
+    b_sum = tl.load(p_sum + 1, mask=m_chunk, other=0.0)
+    anchor, width = tl.load(p_scales + i_row * 2), tl.load(p_scales + i_row * 2 + 1)
+    guess = tl.load(p_firm + i_row).to(tl.int32)
+    temperature = tl.load(p_temperature + i_table)
+    tl.store(p_counts + i_row, 0)
+    tl.store(p_record + 4, 0.0)
+    if temperature > 0:
+        top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
+        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+        has_k = (top_k > 0) & (top_k < vocab_size)
+        largest = logit_of(best)
+        # of the most likely token and the firm one, noise as it is
+        first = id_of(best).to(tl.int32)
+        o_two = tl.where(tl.arange(0, 2) == 0, tl.minimum(guess, vocab_size - 1), first)
+        b_two = load_finite(p_logits + i_row * stride + o_two, o_two >= 0)
+
+        least_logit = tl.full([], float("-inf"), tl.float32)
+        if min_p > 0:
+            least_logit = _least_logit(min_p, largest, temperature)
+        least = (least_logit - largest) / temperature
+        lo, hi = tl.full([], float("-inf"), tl.float32), tl.full([], float("-inf"), tl.float32)
+        noisy = tl.full([], 1.0, tl.float32)
+        if has_k | (top_p < 1.0) | (min_p > 0):
+            hi = tl.full([], float("inf"), tl.float32)
+            each = tl.maximum(vocab_size.to(tl.float32) / SAMPLE, 1.0)  # tokens that one of the sample stands for
+            upper = tl.where(largest > float("-inf"), (anchor - largest) / temperature, 0.0)
+            b_upper = upper - o * width
+            b_below = tl.cumsum(b_count, axis=0)  # tokens down to the lower end of each bin
+            low = tl.full([], -64.0, tl.float32)
+            if has_k:
+                expected = top_k.to(tl.float32) / each
+                wanted = tl.where(each > 1.0, expected + 6.0 * tl.sqrt(expected) + 6.0, expected)
+                low = upper - width * tl.sum(_share(wanted - (b_below - b_count), b_count), axis=0)
+                low = tl.where(wanted >= tl.max(b_below, axis=0), -64.0, low)
+            elif top_p < 1.0:
+                total = tl.sum(b_sum * tl.exp(tl.minimum((b_anchor - largest) / temperature, 0.0)), axis=0)
+                b_weight = tl.exp(b_upper - 0.5 * width)
+                b_mass = b_count * b_weight * each
+                b_mass_below = tl.cumsum(b_mass, axis=0, reverse=True)
+                dropped = tl.sum(tl.where(b_upper <= least, b_mass, 0.0), axis=0)
+                tail = (1.0 - top_p) * (total - dropped) + dropped  # mass behind the cut
+                # a token that weighs more than this may be missing in the sample and still matter
+                heaviest = tl.where(each > 1.0, tl.log(tl.maximum(tail, 1e-30) / 512.0), 0.0)
+                cut = upper - width * tl.sum(_share(b_mass_below - tail, b_mass), axis=0)
+                b_square = tl.where(b_upper <= tl.minimum(cut, heaviest) + width, b_mass * b_weight * each, 0.0)
+                spread = tl.where(each > 1.0, 4.5 * tl.sqrt(tl.sum(b_square, axis=0)), 0.0) + 0.01 * tail
+                light, heavy = tl.maximum(tail - spread, 0.1 * tail), tail + spread
+                low = upper - width * tl.sum(_share(b_mass_below - light, b_mass), axis=0)
+                low = tl.minimum(low, heaviest) - 0.002
+                low = tl.where(low <= upper - (NUM_BINS - 1) * width, -64.0, low)
+                high = upper - width * tl.sum(_share(b_mass_below - heavy, b_mass), axis=0) + 0.002
+                above = each * tl.sum(tl.where(b_upper - 0.5 * width >= low, b_count, 0.0), axis=0)
+                if (above > 2048.0) & (tl.max(b_mass_below, axis=0) > heavy) & (high <= heaviest):
+                    hi = high * temperature + largest
+            else:  # min_p alone cuts where it says
+                low, hi = least, tl.full([], float("-inf"), tl.float32)
+            low = tl.maximum(low, least)
+            above = each * tl.sum(tl.where(b_upper - 0.5 * width >= low, b_count, 0.0), axis=0)
+            noisy = (above > QUIET).to(tl.float32)
+            lo = tl.where(low <= -63.9, float("-inf"), low * temperature + largest)
+        b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, choice, position, o_two)
+        firm = tl.max(key_of(b_noisy + 0.0, o_two), axis=0)
+        tl.store(p_firm + i_row, firm)
+        tl.store(p_record, tl.maximum(lo, least_logit))
+        tl.store(p_record + 1, hi)
+        tl.store(p_record + 2, largest)
+        tl.store(p_record + 3, least_logit)
+        tl.store(p_record + 4, slope_of(temperature))
+        # a token may be better where its random word is at most its weight times this: -log1p(-v) is at least v
+        bound = tl.exp(-tl.maximum(logit_of(firm), -50.0)) * 8396996.0  # 2^23 and a thousandth
+        tl.store(p_record + 5, bound)
+        tl.store(p_record + 6, ((top_p < 1.0) & ~has_k).to(tl.float32))
+        tl.store(p_record + 7, noisy)
