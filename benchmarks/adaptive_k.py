@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from outrider.core.config import SpeculativeConfig
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
@@ -31,22 +32,29 @@ ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 PROFILES = {
     "good": (0.9, 0.8, 0.7, 0.62, 0.55),
     "usual": (0.75, 0.55, 0.40, 0.29, 0.21),
-    "bad": (0.3, 0.1, 0.03, 0.01, 0.003),
+    "bad": (0.3, 0.1, 0.05, 0.02, 0.01),
 }
 """Chance that drafts 1 … i are all accepted."""
-LOADS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LOADS = (1, 4, 16, 64, 256)
 STEP_TIMES = Path(__file__).parent / "results" / "step-times.json"
-"""{k: {rows: ms}} as measured; k that were not measured lie on a line between their neighbours."""
+"""{"plain": {rows: ms}, "drafting": {k: {rows: ms}}, "start": {k: {rows: ms}}}: an engine without a drafter, one that
+may draft, and what that one measured at its start. k that were not measured lie on a line between their neighbours."""
+PLAIN = -1
+"""The k of the engine without a drafter."""
 
 _WORD = (1 << 64) - 1
 Table = dict[int, dict[int, float]]
 Phase = tuple[float, int, tuple[str, ...]]
 
 
-def read_table(path: Path) -> Table:
-    """ms by k and rows."""
+def read_tables(path: Path) -> tuple[Table, Table]:
+    """ms by k and rows: as steps take, and as the engine knew at its start."""
     values = json.loads(path.read_text())
-    return {int(k): {int(rows): float(ms) for rows, ms in of_k.items()} for k, of_k in values.items() if k.isdigit()}
+    tables = [{**values["drafting"], PLAIN: values["plain"]}, values["start"]]
+    steps, start = [
+        {int(k): {int(rows): float(ms) for rows, ms in of_k.items()} for k, of_k in table.items()} for table in tables
+    ]
+    return steps, start
 
 
 def seconds_of(table: Table, num_rows: int, num_drafts: int) -> float:
@@ -83,7 +91,7 @@ def traces() -> list[Trace]:
     ]
     every = tuple(PROFILES)
     stationary += [
-        Trace(f"requests of all three, {rows} rows", ((1.0, rows, every),), 3000 * rows) for rows in (3, 24, 96, 256)
+        Trace(f"requests of all three, {rows} rows", ((1.0, rows, every),), 3000 * rows) for rows in (3, 24, 256)
     ]
     stationary += [
         Trace(f"all three, requests end, {rows} rows", ((1.0, rows, every),), 3000 * rows, max_tokens=128)
@@ -146,7 +154,7 @@ class Simulation:
 
     def _phase_seconds(self) -> float:
         """The trace's length: as long as its tokens take without drafts, at its mean load."""
-        rate = sum(share * rows / seconds_of(self._table, rows, 0) for share, rows, _ in self._trace.phases)
+        rate = sum(share * rows / seconds_of(self._table, rows, PLAIN) for share, rows, _ in self._trace.phases)
         return self._trace.num_tokens / rate
 
     def _crowd(self, requests: Sequence[Request], phase: Phase) -> list[Request]:
@@ -175,8 +183,11 @@ class Simulation:
 
     def _took(self, rng: random.Random, num_rows: int, num_drafts: int, num_proposals: int) -> float:
         rows = next(size for size in ROW_BUCKETS if size >= num_rows)
-        steady = [seconds_of(self._table, rows, count) for count in (num_drafts, num_proposals)]
-        return statistics.mean(steady) * math.exp(rng.gauss(0.0, 0.02)) * (5.0 if rng.random() < 0.005 else 1.0)
+        count = max(num_drafts, num_proposals)
+        if count == 0 and isinstance(self._policy, FixedDrafts):
+            count = PLAIN
+        noise = math.exp(rng.gauss(0.0, 0.02)) * (5.0 if rng.random() < 0.005 else 1.0)
+        return seconds_of(self._table, rows, count) * noise
 
     def _tell(
         self, requests: list[Request], accepted: list[int], num_drafts: int, num_proposals: int, seconds: float
@@ -186,6 +197,7 @@ class Simulation:
         )
         for request, count in zip(requests, accepted, strict=True):
             self._policy.see_row(request, num_drafts=num_drafts, num_accepted=count)
+            request.speculation.num_drafts += num_drafts > 0
 
 
 def _luck(request: int, place: int, seed: int) -> float:
@@ -197,7 +209,7 @@ def _luck(request: int, place: int, seed: int) -> float:
 
 
 def widths_of(most: int) -> tuple[int, ...]:
-    return tuple(sorted({0, 1, (most + 1) // 2, most}))
+    return SpeculativeConfig(method="eagle3", num_speculative_tokens=most, adaptive=True).draft_widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +231,15 @@ class Comparison:
         return self.adaptive / self.fixed[self.best]
 
 
-def compare(trace: Trace, table: Table, *, most: int, seeds: Sequence[int]) -> Comparison:
+def compare(trace: Trace, table: Table, start: Table, *, most: int, seeds: Sequence[int]) -> Comparison:
     """All fixed numbers 0 … most and the adaptive one."""
     fixed: list[list[float]] = []
     adaptive: list[float] = []
     used: dict[int, int] = {}
     for seed in seeds:
         fixed.append([Simulation(trace, table, FixedDrafts(k), seed).run()[0] for k in range(most + 1)])
-        policy = AdaptiveDrafts(widths_of(most), row_buckets=ROW_BUCKETS)
+        known = {(rows, k): seconds_of(start, rows, k) for rows in ROW_BUCKETS for k in widths_of(most)}
+        policy = AdaptiveDrafts(widths_of(most), row_buckets=ROW_BUCKETS, known=known)
         rate, steps = Simulation(trace, table, policy, seed).run()
         adaptive.append(rate)
         for width, count in steps.items():
@@ -256,17 +269,17 @@ def report(comparisons: Sequence[Comparison], *, most: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step-times", type=Path, default=STEP_TIMES, help="JSON: {k: {rows: ms}}")
+    parser.add_argument("--step-times", type=Path, default=STEP_TIMES, help="JSON of benchmarks.step_times")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--most", type=int, nargs="+", default=[3, 5], help="k: most drafts of a step")
     parser.add_argument("--only", default="", help="traces whose name has this")
     parser.add_argument("--output")
     arguments = parser.parse_args()
-    table = read_table(arguments.step_times)
+    table, start = read_tables(arguments.step_times)
     parts = []
     for most in arguments.most:
         chosen = [trace for trace in traces() if arguments.only in trace.name]
-        found = [compare(trace, table, most=most, seeds=range(arguments.seeds)) for trace in chosen]
+        found = [compare(trace, table, start, most=most, seeds=range(arguments.seeds)) for trace in chosen]
         still = [one.worst for one in found if not one.trace.is_mixed]
         mixed = [one.worst for one in found if one.trace.is_mixed]
         parts.append(f"## At most {most} drafts\n\n{report(found, most=most)}\n")

@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         decode.write_configs(Path(name))
         for drafter in ("none", "eagle3"):
-            for budget in (2048, 8192):
+            for budget in (512, 1024, 2048, 4096, 8192):
                 llm = decode.make(Path(name), drafter, 64, max_model_len=4608, max_num_batched_tokens=budget)
                 latencies(llm)
                 before, during, first = latencies(llm)

@@ -32,7 +32,7 @@ def stack() -> Table:
         llm = decode.make(Path(name), "none", max(ROWS))
     worker = llm.engine.worker
     state, model = worker._table, worker._step.model
-    totals = times_of(llm, ROWS)
+    totals = times_of(llm, ROWS, 0)
     layers = list(model.layers)
     config = worker.model_config
     for num_rows, total in totals.items():

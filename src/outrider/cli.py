@@ -190,7 +190,7 @@ def serve(
     attention_backend: AttentionBackend = "auto",
     load_format: Annotated[str, typer.Option(help="auto reads weights, dummy makes random ones.")] = "auto",
     max_model_len: MaxModelLen = None,
-    max_num_seqs: Annotated[int, typer.Option(help="Most completions that run at once.")] = 64,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Most completions that run at once.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in one step.")] = None,
     block_size: Annotated[int, typer.Option(help="Tokens in a KV block: 16, 32 or 64.")] = 16,
     num_gpu_blocks_override: Annotated[int | None, typer.Option(help="KV blocks; unset: what memory holds.")] = None,

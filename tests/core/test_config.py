@@ -94,11 +94,21 @@ def test_one_request_must_fit_into_a_step_with_its_drafts() -> None:
     assert engine_config("model", max_num_batched_tokens=6, **options).step_token_budget == 6
 
 
+def sizes(**options: Any) -> tuple[int, int]:
+    """Rows and tokens of a step on a platform of 64 rows, and 500 tokens of prompts beside them."""
+    config = engine_config("model", **options).resolve(max_num_seqs=64, num_prompt_tokens=500)
+    return config.num_rows, config.step_token_budget
+
+
+def test_sizes_of_a_step_are_the_platforms_where_none_are_given() -> None:
+    assert sizes() == (64, 564)
+    assert sizes(max_num_seqs=3, max_num_batched_tokens=40) == (3, 40)
+
+
 def test_step_budget_grows_with_the_drafts_of_all_rows() -> None:
-    assert engine_config("model").step_token_budget == 512
     speculative = {"method": "ngram", "num_speculative_tokens": 7}
-    assert engine_config("model", max_num_seqs=100, speculative_config=speculative).step_token_budget == 800
-    assert engine_config("model", max_num_batched_tokens=40).step_token_budget == 40
+    assert sizes(max_num_seqs=100, speculative_config=speculative) == (100, 1300)
+    assert sizes(max_num_batched_tokens=40, speculative_config=speculative) == (64, 40)
 
 
 def test_without_speculation_there_are_no_drafts() -> None:

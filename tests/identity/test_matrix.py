@@ -185,4 +185,4 @@ def test_adaptive_drafting_changes_no_token(target, speculative, cases, truth):
         llm = crowds.make(target, speculative_config=config)
         assert crowds.mismatches(cases, crowds.run(llm, cases), truth) == []
         policy = llm.engine.scheduler._draft_policy
-        assert policy.elapsed > 0 and policy.widths == (0, 1, 3, 5)
+        assert policy.elapsed > 0 and policy.widths == (0, 1, 2, 3, 5)

@@ -8,6 +8,7 @@ import pytest
 
 from outrider import RequestError, SamplingParams
 from outrider.core.config import engine_config
+from outrider.engine.messages import EngineInfo
 from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
@@ -24,8 +25,12 @@ class NoEngine:
 @pytest.fixture
 def front(monkeypatch: pytest.MonkeyPatch) -> Front:
     """Room for three completions."""
-    front = Front(engine_config("none", max_num_seqs=2), ServerOptions(max_queued_requests=1))
+    front = Front(engine_config("none"), ServerOptions(max_queued_requests=1))
     monkeypatch.setattr(front, "client", NoEngine())
+    front.info = EngineInfo(
+        process_id=0, description=[], vocab_size=1, max_model_len=1, max_num_seqs=2, eos_token_ids=(), num_blocks=1,
+        is_exact=True,
+    )  # fmt: skip
     return front
 
 

@@ -3,7 +3,7 @@
 The model's own config.json is `core/model_config.py`; nothing here reads a file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from outrider.core.errors import ConfigError, UnsupportedError
@@ -114,7 +114,7 @@ class SpeculativeConfig:
     def draft_widths(self) -> tuple[int, ...]:
         """Numbers of drafts that a step may have, ascending: few, because each is a graph of its own."""
         most = self.num_speculative_tokens
-        return tuple(sorted({0, 1, (most + 1) // 2, most})) if self.adaptive else (most,)
+        return tuple(sorted({0, 1, min(2, most), (most + 1) // 2, most})) if self.adaptive else (most,)
 
     @property
     def acceptance_rates(self) -> tuple[float, ...] | None:
@@ -166,11 +166,11 @@ class EngineConfig:
     """Seed of dummy weights, and of the seeds drawn for requests that have none."""
     max_model_len: int | None = None
     """Most tokens of one request; None takes the model's own limit."""
-    max_num_seqs: int = 64
-    """Most requests that run at once: rows of the device table."""
+    max_num_seqs: int | None = None
+    """Most requests that run at once: rows of the device table. None: the platform's own number."""
     max_num_batched_tokens: int | None = None
-    """Most tokens in one step; longer prompts are cut into chunks. None: 512, or more where the drafts of
-    max_num_seqs requests need it."""
+    """Most tokens in one step; longer prompts are cut into chunks. None: what max_num_seqs requests take with their
+    drafts, and the platform's own number of prompt tokens."""
     block_size: int = 16
     """Tokens in one KV block."""
     num_gpu_blocks_override: int | None = None
@@ -195,7 +195,8 @@ class EngineConfig:
         top = 2**31 - 1
         if self.max_model_len is not None:
             _check_range("max_model_len", self.max_model_len, 2, top, "Leave it unset for the model's limit.")
-        _check_range("max_num_seqs", self.max_num_seqs, 1, 4096, "64 is the default.")
+        if self.max_num_seqs is not None:
+            _check_range("max_num_seqs", self.max_num_seqs, 1, 4096, "Leave it unset for the platform's own.")
         if self.max_num_batched_tokens is not None:
             low = 1 + self.num_speculative_tokens
             _check_range(
@@ -239,12 +240,23 @@ class EngineConfig:
         """Numbers of drafts that a step may have, ascending."""
         return self.speculative.draft_widths if self.speculative else (0,)
 
+    def resolve(self, *, max_num_seqs: int, num_prompt_tokens: int) -> "EngineConfig":
+        """The same with a platform's own sizes of a step where none were given."""
+        num_rows = self.max_num_seqs or max_num_seqs
+        num_tokens = self.max_num_batched_tokens or num_prompt_tokens + num_rows * (1 + self.num_speculative_tokens)
+        return replace(self, max_num_seqs=num_rows, max_num_batched_tokens=num_tokens)
+
+    @property
+    def num_rows(self) -> int:
+        """`max_num_seqs`, resolved."""
+        assert self.max_num_seqs is not None, "the platform was not asked for its number of rows"
+        return self.max_num_seqs
+
     @property
     def step_token_budget(self) -> int:
         """`max_num_batched_tokens`, resolved."""
-        if self.max_num_batched_tokens is not None:
-            return self.max_num_batched_tokens
-        return max(512, self.max_num_seqs * (1 + self.num_speculative_tokens))
+        assert self.max_num_batched_tokens is not None, "the platform was not asked for its size of a step"
+        return self.max_num_batched_tokens
 
 
 _NOT_BUILT = {

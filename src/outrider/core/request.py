@@ -73,7 +73,8 @@ class Request:
     num_proposals: int = 0
     """Drafts that the last step it sampled in was asked to make for its next one."""
     acceptance: list[float] = field(default_factory=list)
-    """Of adaptive drafting: estimated share of steps that accept draft i and all before it. Empty before the first."""
+    """Of adaptive drafting: what its share of steps that accept draft i and all before it differs by from that of all
+    requests. Empty before its first drafts."""
     drafts: tuple[int, ...] = ()
     """Of a request with a grammar: what the drafter proposed for the next step."""
 

@@ -1,13 +1,19 @@
 """Steady decoding as one CUDA graph: a step whose rows all decode is replayed, not launched.
 
 A graph serves every step of its shape: rows padded to a bucket, lengths below a bound, the parts of the sampler that
-its requests need. It reads rows from one buffer that is overwritten before each replay; all else of the layout depends
-on the shape alone. Padding is the table's padding row, for which a step does nothing. A shape outside the prepared ones
-is captured when it first comes. What the step computes is not known here.
+its requests need, and one number of drafts that is both verified and made. A step that makes more or fewer than it
+verifies takes the larger number: rows may have fewer real drafts than are laid out, and the next step takes no more of
+the new ones than its plan says. So a changing number of drafts needs no shapes of its own.
+
+A graph reads rows from one buffer that is overwritten before each replay; all else of the layout depends on the shape
+alone. Padding is the table's padding row, for which a step does nothing. A shape outside the prepared ones is captured
+when it first comes. What the step computes is not known here.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -31,6 +37,9 @@ _LENGTH_STEP = 8
 _LOGPROBS = (0, 5, 20)
 """Top log-probabilities that a graph gives; a request reads as many as it asked for."""
 
+_REPLAYS = 3
+"""Of each graph that is measured."""
+
 _RANDOM = Need.RANDOM | Need.TRUNCATION
 _EVERYTHING = ~Need.NOTHING
 
@@ -43,7 +52,7 @@ class Shape:
     length_bound: int
     needs: Need
     num_drafts: int
-    num_proposals: int
+    """Verified and made."""
     num_logprobs: int | None = None
     num_given: int = 0
 
@@ -89,12 +98,21 @@ class StepGraphs:
         return len(self._captured)
 
     def prepare(self) -> None:
-        """Capture what every service needs: greedy and random rows, in every bucket, at every steady number of drafts;
-        the largest first. Steps that change it are captured when they first come."""
+        """Capture what every service needs: greedy and random rows, in every bucket, at every number of drafts; the
+        largest first."""
         for needs in (Need.NOTHING, _RANDOM):
             for width in reversed(self._widths):
                 for size in reversed(self._buckets):
-                    self._get(Shape(size, self._bounds[0], needs, width, width))
+                    self._get(Shape(size, self._bounds[0], needs, width))
+
+    def measure(self) -> dict[tuple[int, int], float]:
+        """Seconds of a step by (rows, drafts), of the prepared greedy ones, replayed with padding alone: what reading
+        the context of real rows adds is not in it. Waits for the device; before any request comes."""
+        return {
+            (size, width): _median_seconds(self._get(Shape(size, self._bounds[0], Need.NOTHING, width)).graph)
+            for width in self._widths
+            for size in self._buckets
+        }
 
     def replay(self, plan: StepPlan) -> Packed | None:
         """Run the step, or None where it is no step of decoding rows only."""
@@ -106,12 +124,11 @@ class StepGraphs:
         if any(row.num_scored or row.masks for row in plan.rows):
             return None
         rows = [row.row for row in plan.rows]
-        num_drafts = max(row.num_drafts for row in plan.rows)
+        num_drafts = max(plan.num_proposals, *(row.num_drafts for row in plan.rows))
         shape = self._shape(
             rows,
             length=max(row.length_bound for row in plan.rows),
             num_drafts=next(width for width in self._widths if width >= num_drafts),
-            num_proposals=plan.num_proposals,
         )
         captured = self._get(shape)
         inputs = np.zeros(captured.inputs.shape, dtype=np.int64)
@@ -122,7 +139,7 @@ class StepGraphs:
         captured.graph.replay()
         return captured.packed
 
-    def _shape(self, rows: list[int], *, length: int, num_drafts: int, num_proposals: int) -> Shape:
+    def _shape(self, rows: list[int], *, length: int, num_drafts: int) -> Shape:
         needs = Need(int(np.bitwise_or.reduce(self._table.sampling.needs[rows])))
         if needs & ~_RANDOM:
             needs = _EVERYTHING
@@ -134,7 +151,6 @@ class StepGraphs:
             next(bound for bound in self._bounds if bound >= length),
             needs,
             num_drafts,
-            num_proposals,
             None if num_logprobs < 0 else next(count for count in (*_LOGPROBS, num_logprobs) if count >= num_logprobs),
             MAX_LOGPROB_TOKEN_IDS if self._table.sampling.num_given[rows].any() else 0,
         )
@@ -152,7 +168,7 @@ class StepGraphs:
             inputs[1],
             length_bound=shape.length_bound,
             num_drafts=shape.num_drafts,
-            num_proposals=shape.num_proposals,
+            num_proposals=shape.num_drafts,
             needs=shape.needs,
             num_logprobs=shape.num_logprobs,
             num_given=shape.num_given,
@@ -162,3 +178,15 @@ class StepGraphs:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             packed = self._run(layout)
         return _Captured(graph, inputs, packed, layout)
+
+
+def _median_seconds(graph: torch.cuda.CUDAGraph) -> float:
+    """Of a few replays; the one before them fills caches."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(_REPLAYS + 1)]
+    graph.replay()
+    events[0].record()
+    for event in events[1:]:
+        graph.replay()
+        event.record()
+    events[-1].synchronize()
+    return statistics.median(first.elapsed_time(second) for first, second in pairwise(events)) / 1e3

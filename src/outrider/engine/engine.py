@@ -35,7 +35,7 @@ class Engine:
 
     def __init__(self, config: EngineConfig, *, skip_tokenizer_init: bool = False) -> None:
         self.worker = Worker(config)
-        self.config = config
+        self.config = config = self.worker.config
         self.tokenizer = None if skip_tokenizer_init else Tokenizer(Path(config.model))
         self._grammars = Grammars(
             self.tokenizer,
@@ -54,12 +54,12 @@ class Engine:
             is_synthetic=is_synthetic,
         )
         self._stop_checker = StopChecker(self.tokenizer)
-        policy = _draft_policy(config)
+        policy = _draft_policy(config, self.worker)
         self._clock = StepClock(policy)
         self.scheduler = Scheduler(
             num_blocks=self.worker.num_blocks,
             block_size=config.block_size,
-            max_num_seqs=config.max_num_seqs,
+            max_num_seqs=config.num_rows,
             max_num_batched_tokens=config.step_token_budget,
             num_drafts=config.num_speculative_tokens,
             num_lookahead=self.worker.num_lookahead,
@@ -209,7 +209,9 @@ class Engine:
         ]
 
 
-def _draft_policy(config: EngineConfig) -> DraftPolicy:
+def _draft_policy(config: EngineConfig, worker: Worker) -> DraftPolicy:
     if config.speculative is not None and config.speculative.adaptive:
-        return AdaptiveDrafts(config.draft_widths, row_buckets=ROW_BUCKETS)
+        known = worker.measure_steps()
+        buckets = sorted({num_rows for num_rows, _ in known}) or ROW_BUCKETS
+        return AdaptiveDrafts(config.draft_widths, row_buckets=buckets, known=known)
     return FixedDrafts(config.num_speculative_tokens)

@@ -24,6 +24,7 @@ class EngineInfo:
     """(name, value) lines for a person."""
     vocab_size: int
     max_model_len: int
+    max_num_seqs: int
     eos_token_ids: tuple[int, ...]
     num_blocks: int
     """KV blocks that requests can use."""

@@ -100,6 +100,7 @@ def _describe(engine: Engine) -> EngineInfo:
         description=worker.describe(),
         vocab_size=worker.model_config.vocab_size,
         max_model_len=worker.max_model_len,
+        max_num_seqs=worker.config.num_rows,
         eos_token_ids=worker.eos_token_ids,
         num_blocks=worker.num_blocks - 1,
         is_exact=worker.is_exact,

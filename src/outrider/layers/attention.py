@@ -51,13 +51,28 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
-        num_tokens = x.shape[0]
-        heads = self.qkv_proj(x).view(num_tokens, -1, self.head_dim)
+        heads = self._heads(x)
+        q = self._write(heads, batch, cache)
+        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
+        if self.has_gates:
+            attended = self._gate_heads(attended, heads)
+        return self.o_proj(attended.view(x.shape[0], -1))
+
+    def write_kv(self, x: Tensor, batch: ForwardBatch, cache: LayerKV) -> None:
+        """x [M, input_size]; writes K and V of the batch into the cache, and no more."""
+        self._write(self._heads(x), batch, cache)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[M, heads of q, k and v (and gates), head_dim]."""
+        return self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+
+    def _write(self, heads: Tensor, batch: ForwardBatch, cache: LayerKV) -> Tensor:
+        """Queries [M, num_heads, head_dim]."""
         norms, eps, plus_one = None, 0.0, False
         if self.q_norm is not None and self.k_norm is not None:
             norms, eps, plus_one = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, self.q_norm.plus_one
         (rope,) = self._rope
-        q = self._rotary_and_write_kv(
+        q: Tensor = self._rotary_and_write_kv(
             heads,
             batch.positions,
             rope.cos_sin,
@@ -69,7 +84,4 @@ class Attention(nn.Module):
             plus_one=plus_one,
             has_gates=self.has_gates,
         )
-        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
-        if self.has_gates:
-            attended = self._gate_heads(attended, heads)
-        return self.o_proj(attended.view(num_tokens, -1))
+        return q

@@ -32,6 +32,10 @@ class BasePlatform(ABC):
     """True where every kernel on the target's path is row-invariant."""
     has_graphs: bool
     """True where a step can be captured and replayed."""
+    max_num_seqs = 64
+    """Requests that run at once, where the user names no number."""
+    num_prompt_tokens = 448
+    """Tokens of prompts in a step, beside those that max_num_seqs decoding requests take, likewise."""
     preference: int
     """Among devices that are there, device="auto" takes the one with the largest."""
     reason = "asked for by name"

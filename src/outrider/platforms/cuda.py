@@ -17,6 +17,8 @@ class Platform(GpuPlatform):
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
     is_exact = True
     has_graphs = True
+    max_num_seqs = 256  # twice the tokens/s of 64 without drafts (benchmarks/results/decode.md); the largest graph
+    num_prompt_tokens = 1024  # 512 reads prompts at half the speed, 2048 makes decoding wait twice as long (mixed.md)
 
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:

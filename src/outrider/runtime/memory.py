@@ -68,7 +68,7 @@ def size_snapshots(config: EngineConfig, room: Room, *, bytes_per_snapshot: int)
     """Number of snapshots of states for prefix caching; 0 where it is off."""
     if not config.enable_prefix_caching:
         return 0
-    most = SNAPSHOTS_PER_REQUEST * config.max_num_seqs
+    most = SNAPSHOTS_PER_REQUEST * config.num_rows
     return max(0, min(most, room.num_bytes // SNAPSHOT_SHARE // bytes_per_snapshot))
 
 
@@ -83,7 +83,7 @@ def size_blocks(config: EngineConfig, room: Room, *, bytes_per_block: int, max_m
     """Number of blocks, null block included; never more than max_num_seqs full-length requests can use."""
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
-    most = 1 + config.max_num_seqs * -(-max_model_len // config.block_size)
+    most = 1 + config.num_rows * -(-max_model_len // config.block_size)
     count = min(most, room.num_bytes // bytes_per_block)
     if count < 2:
         raise ConfigError(

@@ -40,8 +40,10 @@ class Worker:
     """One device's share of an engine."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self.config = config
-        self.platform = select_platform(config.device)
+        self.platform = platform = select_platform(config.device)
+        self.config = config = config.resolve(
+            max_num_seqs=platform.max_num_seqs, num_prompt_tokens=platform.num_prompt_tokens
+        )
         self.dtype = self.platform.resolve_dtype(config.dtype)
         self.model_config = read_model_config(config.model)
         self.eos_token_ids = self.model_config.eos_token_ids
@@ -95,7 +97,7 @@ class Worker:
         self._staging = Staging(self.platform.device)
         self._readback = Readback(self.platform.device)
         self._table = RequestTable(
-            max_rows=config.max_num_seqs,
+            max_rows=config.num_rows,
             max_model_len=self.max_model_len,
             num_drafts=config.num_speculative_tokens,
             block_size=config.block_size,
@@ -113,7 +115,7 @@ class Worker:
         )
         self._states = None
         if states is not None:
-            self._states = StateCache(states, config.max_num_seqs + 1, device=self.platform.device)
+            self._states = StateCache(states, config.num_rows + 1, device=self.platform.device)
         if self.drafter is not None:
             self.drafter.attach(self._table, self._staging)
         self._step = Step(
@@ -177,12 +179,17 @@ class Worker:
             assembler=self._assembler,
             table=self._table,
             staging=self._staging,
-            max_rows=self.config.max_num_seqs,
+            max_rows=self.config.num_rows,
             max_model_len=self.max_model_len,
             widths=self.config.draft_widths,
         )
         graphs.prepare()
         return graphs
+
+    @torch.inference_mode()
+    def measure_steps(self) -> dict[tuple[int, int], float]:
+        """Seconds of a step of pure decoding by (rows, drafts), where steps are replayed; nothing elsewhere."""
+        return self._graphs.measure() if self._graphs is not None else {}
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> Handle:
@@ -252,7 +259,7 @@ def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:
     width = 1 + config.num_speculative_tokens
     left = config.step_token_budget
     counts: list[int] = []
-    while left >= width and len(counts) < config.max_num_seqs:
+    while left >= width and len(counts) < config.num_rows:
         counts.append(width)
         left -= width
     rows = [_padding_plan(padding_row, count, num_drafts=width - 1) for count in counts]

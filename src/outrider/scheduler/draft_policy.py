@@ -7,7 +7,9 @@ are accepted by equality. Knows requests and seconds; no device, no drafter.
     step n + 1  verifies them
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from operator import truediv
 from typing import Protocol
 
 from outrider.core.request import Request
@@ -48,20 +50,22 @@ class FixedDrafts:
 
 _PRIOR = 0.7
 """Before any data: share of drafts that are accepted where those before them were."""
-_OF_REQUEST = 1 / 32
-"""Weight of a step in a request's own acceptance."""
-_OF_ALL = 1 / 256
-"""Weight of a row in the acceptance of all, where a new request begins."""
+_OF_ALL = 1 / 512
+"""Weight of a row in the acceptance of all."""
+_FIRST_STEPS, _LAST_STEPS = 8, 128
+"""Steps over which what a request differs by is averaged: so many at its beginning, and in the end."""
 
-_LEAST_GAIN = 0.005
-"""By so much another number must be better: a change of shape has its own small price."""
+_PRICE = 1.0
+"""What a change costs, in differences of the two steps' times: the first step of it runs at the larger number."""
+_LEAST_PRICE = 0.05
+"""At least, in steps."""
 
-_PROBE_STEPS = 2
-"""Steps of a trial: in the second, as many drafts are verified as made."""
-_SHARE = 0.01
+_TRIAL_STEPS = 3
+"""Steps of a trial: from the second on, as many drafts are verified as made."""
+_SHARE = 0.005
 """Of all time, what trials may lose by the present estimates."""
 _HEAD_START = 4.0
-"""Steps' worth of time that they may lose besides, at each load that is met for the first time."""
+"""Steps' worth of time that trials of numbers whose times are in doubt may lose, at each new load."""
 _LEAST_LOSS = 0.05
 """Share of its time that a trial counts as lost at least: what nearly ties is not tried all the time."""
 
@@ -72,91 +76,147 @@ class AdaptiveDrafts:
         tokens(w)  = Σ over rows (1 + Σ over i ≤ w of the estimated chance that drafts 1 … i are all accepted)
         choice     = argmax over w of tokens(w) / seconds(rows, w)
 
-    What is not run is not learned, so other numbers are tried now and then, as far as a budget allows.
+    A chance is that of all requests plus what the request differs by. It shows only where drafts are made: behind the
+    last one, the estimate falls as a geometric series. So larger numbers are tried now and then, as far as a budget
+    allows, unless even hopeful estimates leave them behind; and what no time is known of.
     """
 
-    def __init__(self, widths: Sequence[int], *, row_buckets: Sequence[int]) -> None:
-        """`widths`: allowed numbers of drafts, ascending; `row_buckets` as in `StepTimes`."""
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        row_buckets: Sequence[int],
+        known: Mapping[tuple[int, int], float] | None = None,
+    ) -> None:
+        """`widths`: allowed numbers of drafts, ascending; `row_buckets` and `known` as in `StepTimes`."""
         self.widths = tuple(widths)
-        self.times = StepTimes(widths, row_buckets)
+        self.times = StepTimes(widths, row_buckets, known)
         self.acceptance = [_PRIOR ** (place + 1) for place in range(self.widths[-1])]
-        """Estimate over all requests; a new one begins with it."""
+        """Estimate over all requests: the chance that drafts 1 … i are all accepted."""
+        self._like_all = [0.0] * len(self.acceptance)
         self.elapsed = 0.0
         """Seconds of decoding so far."""
         self.lost = 0.0
         """Seconds that trials have lost, by the estimates when they began."""
         self.head_start = 0.0
-        """Seconds that they may lose besides their share of the time."""
-        self._width = self.widths[-1]
-        self._trial: int | None = None  # the number on trial
+        """Seconds that trials for the sake of times may lose."""
+        self.lost_on_times = 0.0
+        """Seconds that those have lost."""
+        self._place = len(self.widths) - 1  # of the number that is best so far
+        self._missed = [0.0] * len(self.widths)  # seconds that each number would have saved since the last change
+        self._trial = 0  # place of the number on trial
         self._trial_left = 0
         self._num_choices = 0
         self._loads: set[int] = set()  # buckets of rows met; only asked, never listed
-        self._tried: dict[tuple[int, int], int] = {}  # bucket of rows, width -> when it was last chosen
+        self._tried: dict[tuple[int, int], int] = {}  # bucket of rows, place -> when it was last chosen
 
     def choose(self, requests: Sequence[Request]) -> int:
         if not requests:
-            return self._width
+            return self.widths[self._place]
         self._num_choices += 1
         num_rows = len(requests)
         tokens, seconds = self._expected_tokens(requests), self.times.seconds(num_rows)
         rates = [count / time for count, time in zip(tokens, seconds, strict=True)]
-        best = max(range(len(rates)), key=rates.__getitem__)
-        if rates[best] <= rates[self.widths.index(self._width)] * (1 + _LEAST_GAIN):
-            best = self.widths.index(self._width)
-        self._width = self.widths[best]
-        bucket = self.times.bucket(num_rows)
+        self._place = self._best(rates, seconds)
         if self._trial_left == 0:
-            self._start_trial(best, bucket, tokens=tokens, seconds=seconds)
-        chosen = self._width
+            self._start_trial(num_rows, tokens=tokens, seconds=seconds)
+        chosen = self._place
         if self._trial_left:
-            assert self._trial is not None
             self._trial_left -= 1
             chosen = self._trial
-        self._tried[bucket, chosen] = self._num_choices
-        return chosen
+        self._tried[self.times.bucket(num_rows), chosen] = self._num_choices
+        return self.widths[chosen]
+
+    def _best(self, rates: Sequence[float], seconds: Sequence[float]) -> int:
+        """The number to go on with: another one when staying has cost as much as the change will."""
+        now = self._place
+        for place, rate in enumerate(rates):
+            missed = (rate / rates[now] - 1.0) * seconds[now]
+            self._missed[place] = max(0.0, self._missed[place] + missed)
+        best = max(range(len(rates)), key=rates.__getitem__)
+        price = _PRICE * abs(seconds[best] - seconds[now]) + _LEAST_PRICE * seconds[now]
+        if best == now or (self._num_choices > 1 and self._missed[best] < price):
+            return now
+        self._missed = [0.0] * len(rates)
+        return best
 
     def _expected_tokens(self, requests: Sequence[Request]) -> list[float]:
-        """Of a step of all these requests, for each of the widths."""
-        for request in requests:
-            if not request.acceptance:
-                request.acceptance = self._begin(request)
-        sums = [sum(column) for column in zip(*[request.acceptance for request in requests], strict=True)]
-        return [len(requests) + sum(sums[:width]) for width in self.widths]
+        """Of a step of each width, if all requests advanced in the proportions in which they advance now."""
+        differences = [self._difference(request) for request in requests]
+        sums = [1.0] * len(requests)  # tokens of each request
+        of_width = {0: sums}
+        for place, (chance, column) in enumerate(zip(self.acceptance, zip(*differences, strict=True), strict=True)):
+            sums = [tokens + chance + difference for tokens, difference in zip(sums, column, strict=True)]
+            of_width[place + 1] = sums
+        now = of_width[self.widths[self._place]]
+        most = sum(now) * len(requests)
+        return [most / sum(map(truediv, now, of_width[width])) for width in self.widths]
 
-    def _begin(self, request: Request) -> list[float]:
-        """Its first estimate; drafts that it does not want are worth nothing."""
+    def _difference(self, request: Request) -> Sequence[float]:
+        """From the chances of all requests; drafts that it does not want are worth nothing."""
+        own, most = request.acceptance or self._like_all, self._most_of(request)
+        return own if most == len(own) else own[:most] + [-chance for chance in self.acceptance[most:]]
+
+    def _most_of(self, request: Request) -> int:
         asked = request.params.num_speculative_tokens
-        most = len(self.acceptance) if asked is None else asked
-        return [chance if place < most else 0.0 for place, chance in enumerate(self.acceptance)]
+        return len(self.acceptance) if asked is None else asked
 
-    def _start_trial(self, best: int, bucket: int, *, tokens: Sequence[float], seconds: Sequence[float]) -> None:
+    def _start_trial(self, num_rows: int, *, tokens: Sequence[float], seconds: Sequence[float]) -> None:
         """Try what was not tried here for longest, if its expected loss fits the budget."""
-        others = [place for place in range(len(self.widths)) if place != best]
-        if not others or not self.times.has_measurement:
+        if not self.times.has_measurement:
             return
-        best_rate = tokens[best] / seconds[best]
+        best, bucket = self._place, self.times.bucket(num_rows)
         if bucket not in self._loads:
             self._loads.add(bucket)
             self.head_start += _HEAD_START * seconds[best]
+        rate = tokens[best] / seconds[best]
+        hopes = self._hopes(num_rows, tokens)
+
+        def is_open(place: int) -> bool:
+            doubt = self.times.doubt(num_rows, self.widths[place])
+            hope = hopes[place] if place > best else tokens[place]
+            return (place > best or doubt > 0.0) and hope / seconds[place] * (1.0 + doubt) > rate
 
         def loss_of(place: int) -> float:
-            return _PROBE_STEPS * max(seconds[place] - tokens[place] / best_rate, _LEAST_LOSS * seconds[best])
+            lost = _TRIAL_STEPS * (seconds[place] - tokens[place] / rate) + abs(seconds[place] - seconds[best])
+            return max(lost, _TRIAL_STEPS * _LEAST_LOSS * seconds[best])
 
-        place = min(others, key=lambda other: (self._tried.get((bucket, self.widths[other]), 0), loss_of(other)))
+        others = [place for place in range(len(self.widths)) if place != best and is_open(place)]
+        if not others:
+            return
+        place = min(others, key=lambda other: (self._tried.get((bucket, other), 0), loss_of(other)))
         loss = loss_of(place)
-        if self.lost + loss <= _SHARE * self.elapsed + self.head_start:
+        if self.times.doubt(num_rows, self.widths[place]) and self.lost_on_times + loss <= self.head_start:
+            self.lost_on_times += loss
+        elif self.lost + loss <= _SHARE * self.elapsed:
             self.lost += loss
-            self._trial, self._trial_left = self.widths[place], _PROBE_STEPS
+        else:
+            return
+        self._trial, self._trial_left = place, _TRIAL_STEPS
+
+    def _hopes(self, num_rows: int, tokens: Sequence[float]) -> list[float]:
+        """Tokens of a step of each width, if each draft that it has more than the next smaller one were accepted as
+        often as is believed of the last of those."""
+        hopes, gain = [tokens[0]], float(num_rows)
+        for (narrow, few), (wide, many) in pairwise(zip(self.widths, tokens, strict=True)):
+            hopes.append(few + gain * (wide - narrow))
+            gain = (many - few) / (wide - narrow)
+        return hopes
 
     def see_row(self, request: Request, *, num_drafts: int, num_accepted: int) -> None:
-        own, overall = request.acceptance, self.acceptance
-        if not own:
+        if num_drafts == 0:
             return
-        for place in range(num_drafts):
-            hit = 1.0 if place < num_accepted else 0.0
-            own[place] += _OF_REQUEST * (hit - own[place])
-            overall[place] += _OF_ALL * (hit - overall[place])
+        if not request.acceptance:
+            request.acceptance = list(self._like_all)
+        overall, own = self.acceptance, request.acceptance
+        of_request = 1.0 / min(_FIRST_STEPS + request.speculation.num_drafts, _LAST_STEPS)
+        first = before = overall[0] + own[0]
+        for place in range(self._most_of(request)):
+            believed = overall[place] + own[place]
+            seen = float(place < num_accepted) if place < num_drafts else before * first
+            before = believed
+            overall[place] += _OF_ALL * (seen - believed)
+            own[place] += of_request * (seen - believed)
 
     def see_step(self, *, num_rows: int, num_drafts: int, num_proposals: int, seconds: float) -> None:
         self.elapsed += seconds

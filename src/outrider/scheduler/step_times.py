@@ -1,40 +1,53 @@
-"""How long a step of pure decoding takes, by its rows and drafts: measured where it was seen, interpolated elsewhere.
+"""How long a step of pure decoding takes, by its rows and drafts: measured before serving, corrected while serving.
 
-Learns from steady steps (as many drafts verified as made). Knows seconds only; not what a draft is worth.
+    seconds(rows, drafts) = known(rows, drafts) · scale(rows) + shared(rows) + own(rows, drafts)
 
-    seconds(rows, drafts) = shape(rows, drafts) · correction(rows, drafts)
-
-`shape` grows linearly in rows of the batch and passes of the drafter. `correction` is what was measured over the shape;
-where nothing was, it is the mean of the others', nearer ones counting more.
+`known` was measured before serving, or is the first such step seen; until then what is known nearby is scaled by a
+rough formula. `scale` is the first step seen of these rows over what was known: real rows have contexts to read, and
+real numbers take more power. `shared` is what all steps of these rows take longer by and by, as contexts grow, and
+`own` what one number of drafts takes besides. Learns from steady steps (as many drafts verified as made). Knows seconds
+only; not what a draft is worth.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _TOKENS_PER_PASS = 150.0
-"""Tokens that make a step twice as long as reading the weights alone."""
+"""The formula: tokens that make a step twice as long as reading the weights alone."""
 _DRAFT_PASS = 0.05
-"""Time of drafting one token, as a share of reading the target's weights."""
+"""The formula: time of drafting one token, as a share of reading the target's weights."""
 
-_SMOOTHING = 0.15
+_SMOOTHING = 0.1
 """Weight of a new measurement."""
-_FEW = 3
-"""Of so many first measurements the least counts: a step that captured or compiled something came among them."""
 _MOST_ABOVE = 1.5
-"""A measurement is cut at this many times what was expected: a pause of the machine is no property of the step."""
+"""A measurement is cut at this many times what was expected, in a bucket that is not new."""
+_DOUBT = 0.25
+"""Share by which a step that was measured before serving may be shorter while serving, beside what all share."""
+_LEAST = 0.2
+"""No time is believed to be below this share of what is known."""
 
 
 class StepTimes:
     """Seconds of a step with `widths` drafts, by buckets of rows."""
 
-    def __init__(self, widths: Sequence[int], row_buckets: Sequence[int]) -> None:
-        """`row_buckets`: ascending; steps of a bucket take the same time. Behind the last come its doubles."""
+    def __init__(
+        self,
+        widths: Sequence[int],
+        row_buckets: Sequence[int],
+        known: Mapping[tuple[int, int], float] | None = None,
+    ) -> None:
+        """`row_buckets`: ascending; steps of a bucket take the same time. Behind the last come its doubles.
+        `known`: seconds by (bucket, width), if they were measured."""
         self._widths = tuple(widths)
         self._buckets = tuple(row_buckets)
-        self._measured: dict[tuple[int, int], float] = {}
-        self._counts: dict[tuple[int, int], int] = {}
-        self._expected: dict[tuple[int, int], float] = {}
+        self._known = dict(known or {})
+        self._guesses: dict[tuple[int, int], float] = {}  # of what is not known, while nothing more is
+        self._scale: dict[int, float] = {}
+        self._shared: dict[int, float] = {}
+        self._own: dict[tuple[int, int], float] = {}
+        self._visits: dict[int | tuple[int, int], int] = {}  # of buckets, and of widths in them
+        self._latest: dict[tuple[int, int], list[float]] = {}
 
     def bucket(self, num_rows: int) -> int:
         """Rows up to which a step takes as long as with `num_rows`."""
@@ -46,39 +59,62 @@ class StepTimes:
     @property
     def has_measurement(self) -> bool:
         """False while `seconds` gives relative times only."""
-        return bool(self._measured)
+        return bool(self._known)
+
+    def doubt(self, num_rows: int, num_drafts: int) -> float:
+        """Share by which the time may be too long: 0 where such steps were seen."""
+        key = (self.bucket(num_rows), num_drafts)
+        if self._visits.get(key):
+            return 0.0
+        return _DOUBT if key in self._known else math.inf
 
     def record(self, num_rows: int, num_drafts: int, seconds: float) -> None:
-        """Take in one steady step."""
-        key = (self.bucket(num_rows), num_drafts)
-        count = self._counts.get(key, 0)
-        known = self._measured.get(key)
-        if self._measured:
-            seconds = min(seconds, _MOST_ABOVE * (known or self._expect(key)))
-        if known is not None:
-            seconds = min(known, seconds) if count < _FEW else known + _SMOOTHING * (seconds - known)
-        self._measured[key] = seconds
-        self._counts[key] = count + 1
-        self._expected.clear()
+        """Take in one steady step. What counts is the median of the last three, of the first two the lesser: a first
+        one may have captured or compiled something, and a pause of the machine is no property of the step."""
+        bucket = self.bucket(num_rows)
+        key = (bucket, num_drafts)
+        latest = [*self._latest.get(key, ()), seconds][-3:]
+        self._latest[key] = latest
+        if len(latest) == 1:
+            return
+        seconds = sorted(latest)[(len(latest) - 1) // 2]
+        if key not in self._known:
+            self._known[key] = (seconds - self._shared.get(bucket, 0.0)) / self._scale.get(bucket, 1.0)
+            self._guesses.clear()
+        if bucket not in self._scale:
+            self._scale[bucket] = seconds / self._known[key]
+        expected = self._expect(key)
+        if bucket in self._visits:
+            seconds = min(seconds, _MOST_ABOVE * expected)
+        error = seconds - expected
+        common = max(_SMOOTHING, 1 / (1 + self._visits.get(bucket, 0)))
+        alone = (1 - common) / (1 + self._visits.get(key, 0))
+        self._shared[bucket] = self._shared.get(bucket, 0.0) + common * error
+        self._own[key] = self._own.get(key, 0.0) + alone * error
+        for visited in (bucket, key):
+            self._visits[visited] = self._visits.get(visited, 0) + 1
 
     def seconds(self, num_rows: int) -> list[float]:
         """Of a step of `num_rows` rows, for each of the widths; relative ones before anything was measured."""
         bucket = self.bucket(num_rows)
-        return [self._measured.get((bucket, width)) or self._expect((bucket, width)) for width in self._widths]
+        return [self._expect((bucket, width)) for width in self._widths]
 
     def _expect(self, key: tuple[int, int]) -> float:
-        if key not in self._expected:
-            self._expected[key] = _shape(key) * self._correction(key)
-        return self._expected[key]
+        known = (self._known.get(key) or self._guess(key)) * self._scale.get(key[0], 1.0)
+        return max(known + self._shared.get(key[0], 0.0) + self._own.get(key, 0.0), _LEAST * known)
 
-    def _correction(self, key: tuple[int, int]) -> float:
-        total = weights = 0.0
-        for other, seconds in self._measured.items():
-            distance = abs(math.log2(key[0] / other[0])) + 0.5 * abs(key[1] - other[1])
-            weight = 1.0 / (0.1 + distance) ** 3
-            total += weight * math.log(seconds / _shape(other))
-            weights += weight
-        return math.exp(total / weights) if weights else 1.0
+    def _guess(self, key: tuple[int, int]) -> float:
+        if key not in self._guesses:
+            scale = 1.0
+            if self._known:
+                nearest = min(self._known, key=lambda other: _distance(key, other))
+                scale = self._known[nearest] / _shape(nearest)
+            self._guesses[key] = scale * _shape(key)
+        return self._guesses[key]
+
+
+def _distance(key: tuple[int, int], other: tuple[int, int]) -> float:
+    return abs(math.log2(key[0] / other[0])) + 0.5 * abs(key[1] - other[1])
 
 
 def _shape(key: tuple[int, int]) -> float:

@@ -159,7 +159,7 @@ class Front:
             raise unavailable("the server is shutting down. Send the request to another one.")
         if not self.client.is_alive:
             raise self._dead()
-        limit = self.config.max_num_seqs + self.options.max_queued_requests
+        limit = self.info.max_num_seqs + self.options.max_queued_requests
         if self._num_unfinished + count > limit:
             raise overloaded(
                 f"{self._num_unfinished} completions are under way, and {limit} may be at most (max_num_seqs running "

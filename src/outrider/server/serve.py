@@ -125,7 +125,7 @@ def start_up_lines(front: Front, seconds: float) -> list[str]:
         else:
             chosen.append((name, value))
     limits = (
-        f"{front.config.max_num_seqs} completions run, {options.max_queued_requests} wait, more get 429; "
+        f"{info.max_num_seqs} completions run, {options.max_queued_requests} wait, more get 429; "
         f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
         f"tool calls: {options.tool_call_parser or 'named and required ones only'}"
     )

@@ -73,6 +73,10 @@ class ChainDrafter(BaseDrafter):
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
         """One pass; writes KV. Returns the state [T, feature_size]: of it come logits and the next feature."""
 
+    def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
+        """A pass whose state nobody wants."""
+        self.forward(features, batch)
+
     @abstractmethod
     def draft_logits(self, state: Tensor) -> Tensor:
         """Draft logits [R, draft_vocab] fp32 of states [R, feature_size]."""
@@ -121,15 +125,17 @@ class ChainDrafter(BaseDrafter):
         )
         bound = max(entry.num_computed_tokens for entry in first) + 1
         block_tables = self.table.block_tables[put["rows"]]
-        self.forward(self.boundary[put["block"]], self._batch(tokens, (1,) * count, block_tables, bound))
+        self.write_kv(self.boundary[put["block"]], self._batch(tokens, (1,) * count, block_tables, bound))
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
         features = self.features(hidden)
-        last = batch.row_starts + batch.num_known + choice.num_accepted - 1
-        state = self._write_true_rows(batch, features)[last]
+        true_rows = self._true_rows(batch, features)
         length = self.table.num_tokens[batch.rows]
         if batch.num_proposals == 0:
+            self.write_kv(features, true_rows)
             return length.new_empty(batch.num_rows, 0)
+        last = batch.row_starts + batch.num_known + choice.num_accepted - 1
+        state = self.forward(features, true_rows)[last]
         drafts = [self._pick(self.draft_logits(state), batch, length)]
         counts, block_tables = (1,) * batch.num_rows, batch.forward.block_tables
         for step in range(1, batch.num_proposals):
@@ -150,8 +156,8 @@ class ChainDrafter(BaseDrafter):
             drafts.append(self._pick(self.draft_logits(state), batch, length + step))
         return torch.stack(drafts, dim=1)
 
-    def _write_true_rows(self, batch: StepBatch, features: Tensor) -> Tensor:
-        """KV of every token that is now known and whose feature this step computed; states of all rows."""
+    def _true_rows(self, batch: StepBatch, features: Tensor) -> ForwardBatch:
+        """A pass over every token that is now known and whose feature this step computed."""
         target = batch.forward
         self._keep_boundary(target, features)
         tokens = self._kernels.chain_known(
@@ -165,8 +171,7 @@ class ChainDrafter(BaseDrafter):
             first_index=self.first_index,
             block_size=self._block_size,
         )
-        known = self._batch(tokens, target.row_counts, target.block_tables, target.kv_length_bound + 1)
-        return self.forward(features, known)
+        return self._batch(tokens, target.row_counts, target.block_tables, target.kv_length_bound + 1)
 
     def _keep_boundary(self, target: ForwardBatch, features: Tensor) -> None:
         """Keep the feature of every token that ends a block; others go to the null block's place."""

@@ -56,11 +56,18 @@ class HeadLayer(nn.Module):
     def forward(self, embedded: Tensor, feature: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
         """embedded, feature [T, H] -> [T, H], before the final norm."""
         normed = self.hidden_norm(feature)
-        x = torch.cat([self.input_layernorm(embedded), normed], dim=1)
-        attended = self.self_attn(x, batch, cache, metadata)
+        attended = self.self_attn(self._joined(embedded, normed), batch, cache, metadata)
         residual = normed if self._norm_before_residual else feature
         x, residual = self.post_attention_layernorm.add(attended, residual)
         return residual + self.mlp(x)
+
+    def write_kv(self, embedded: Tensor, feature: Tensor, batch: ForwardBatch, cache: LayerKV) -> None:
+        """The part of it that later passes read."""
+        self.self_attn.write_kv(self._joined(embedded, self.hidden_norm(feature)), batch, cache)
+
+    def _joined(self, embedded: Tensor, normed: Tensor) -> Tensor:
+        """[T, 2 × H], what attention reads."""
+        return torch.cat([self.input_layernorm(embedded), normed], dim=1)
 
 
 class Eagle3Head(Head):
@@ -147,6 +154,11 @@ class Drafter(ChainDrafter):
         metadata = self.backend.begin(batch)
         (layer,) = self._head.layers
         return layer(self._head.embed(batch.token_ids), features, batch, self.caches[0], metadata)
+
+    def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
+        (layer,) = self._head.layers
+        assert isinstance(layer, HeadLayer)
+        layer.write_kv(self._head.embed(batch.token_ids), features, batch, self.caches[0])
 
     def fed_back(self, state: Tensor) -> Tensor:
         return self._head.norm(state) if self.config.feeds_back_normed else state
