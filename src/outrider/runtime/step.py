@@ -85,6 +85,7 @@ class Step:
     def _save_states(self, saves: tuple[StateSave, ...]) -> None:
         if self.states is None or not saves:
             return
+        saves = tuple({save.slot: save for save in saves}.values())  # of a slot that is named twice the last counts
         put = self.table.put(
             {
                 "rows": [save.row for save in saves],

@@ -338,7 +338,7 @@ def save_states(
     lengths: Tensor,  # [G] int64, multiples of CHUNK from `sources` on, whose tokens the rings hold
     most_open: int,
 ) -> None:
-    """Snapshots of the rows' states behind their first `lengths` tokens; the rows themselves stay as they are."""
+    """Snapshots of the rows' states behind their first `lengths` tokens, each slot named once."""
     num_places = keys.shape[1]
     current = state[rows].masked_fill((sources == 0)[:, None, None, None], 0.0)
     for i in range(most_open // CHUNK + 1):
@@ -351,9 +351,8 @@ def save_states(
         running = decay.masked_fill(~is_wanted[..., 0], 0.0).cumsum(dim=1).transpose(1, 2).contiguous()
         current = torch.where(is_wanted, _advanced(current, k, solved, running), current)
     before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
-    for index in range(rows.shape[0]):  # one after the other: of a slot that is named twice the last counts
-        saved_state[slots[index : index + 1]] = current[index : index + 1]
-        saved_inputs[slots[index : index + 1]] = inputs[rows[index : index + 1], before[index : index + 1] % num_places]
+    saved_state[slots] = current
+    saved_inputs[slots] = inputs[rows[:, None], before % num_places]
 
 
 def load_states(
