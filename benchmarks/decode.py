@@ -7,8 +7,8 @@ no draft would be accepted, so with EAGLE-3 acceptance is synthetic (0.75 / 0.55
 
 Where there are experts, the distinct ones that a layer reads in a step stand beside the speed, counted in a second run
 of the same tokens. Routers of random weights spread tokens evenly; `skewed` is the same model with its routers' rows
-scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token again and again,
-whose experts are read once; `eagle3-spread` turns its drafts into different ones, which is the worst that can come.
+scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token again and again;
+`eagle3-spread` turns its drafts into different ones, which choose a few more experts.
 
     PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b] [--concurrency 1,8,64]
         [--drafter none,eagle3,eagle3-adaptive,eagle3-spread]

@@ -6,12 +6,15 @@ A program, not a test file: the interpreter is chosen by an environment variable
 
 import random
 
+import gated_delta_steps as steps
 import torch
-from gated_delta_steps import LENGTH, NUM_ROWS, Layer, Table, drive
+from gated_delta_steps import Layer, Table, drive
 
 from outrider.kernels import load_kernels
 
-HEADS = {"num_key_heads": 1, "num_value_heads": 2, "key_size": 16, "value_size": 48}
+HEADS = {"num_key_heads": 1, "num_value_heads": 2, "key_size": 16, "value_size": 32}
+steps.NUM_ROWS = NUM_ROWS = 2
+steps.LENGTH = LENGTH = 37
 
 
 def wholes(kernels: str) -> tuple[Layer, list[Table], list[torch.Tensor]]:
@@ -39,19 +42,19 @@ def main() -> None:
 def check_snapshots(layer: Layer) -> None:
     """A snapshot behind open tokens has the bits of a state that a step moved there."""
     table = Table(layer)
-    table.step([(2, layer.projected[2, :14], 0)])
-    table.computed[2] = 14
-    table.step([(2, layer.projected[2, 14:22], 7)])
+    table.step([(1, layer.projected[1, :14], 0)])
+    table.computed[1] = 14
+    table.step([(1, layer.projected[1, 14:22], 7)])
     table.states.allocate_snapshots(3)
     table.states.save(
-        layer.kernels, rows=torch.tensor([2]), slots=torch.tensor([1]), sources=table.lengths[2:3],
+        layer.kernels, rows=torch.tensor([1]), slots=torch.tensor([1]), sources=table.lengths[1:2],
         lengths=torch.tensor([16]),
     )  # fmt: skip
     moved = Table(layer)
-    moved.step([(2, layer.projected[2, :16], 0)])
+    moved.step([(1, layer.projected[1, :16], 0)])
     state, inputs = table.states._snapshots[0]
-    assert table.lengths[2] == 0 and torch.equal(state[1], moved.cache.state[2])
-    assert torch.equal(inputs[1], layer.projected[2, 13:16, : inputs.shape[2]])
+    assert table.lengths[1] == 0 and torch.equal(state[1], moved.cache.state[1])
+    assert torch.equal(inputs[1], layer.projected[1, 13:16, : inputs.shape[2]])
 
 
 main()

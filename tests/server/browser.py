@@ -74,7 +74,7 @@ def watch(page: Any) -> Seen:
     return seen
 
 
-def until(page: Any, expression: str, argument: Any = None, *, seconds: float = 20.0) -> None:
+def until(page: Any, expression: str, argument: Any = None, *, seconds: float = 120.0) -> None:
     """Wait for an expression to hold. (Playwright's own wait evaluates text, which the page's policy forbids.)"""
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression, argument):

@@ -244,8 +244,34 @@ CHAT: list[tuple[str, Any, tuple[str, ...]]] = [
     ("logprobs", 5, ("logprobs",)),
     ("max_completion_tokens", 4, ("max_completion_tokens",)),
     ("continue_final_message", 1, ("continue_final_message",)),
+    ("tools", 5, ("tools",)),
+    ("tools", [], ("tools",)),
+    ("tools", [{"type": "function"}], ("tools",)),
+    ("tools", [{"type": "function", "function": {"name": "no spaces here"}}], ("tools",)),
+    ("tools", [{"type": "function", "function": {"name": "f", "parameters": []}}], ("tools",)),
+    ("tools", [{"type": "function", "function": {"name": "f"}}] * 129, ("tools",)),
+    ("tools", [{"type": "retrieval"}], ("tools",)),
+    ("tool_choice", "required", ("tool_choice",)),
+    ("tool_choice", "any", ("tool_choice",)),
+    ("tool_choice", {"type": "function", "function": {"name": "f"}}, ("tool_choice",)),
+    ("parallel_tool_calls", 1, ("parallel_tool_calls",)),
 ]
 """(field, value, names) of chats."""
+
+TOKENS: list[tuple[str, Fields, tuple[str, ...]]] = [
+    ("/tokenize", {}, ("prompt",)),
+    ("/tokenize", {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}, ("prompt",)),
+    *(("/tokenize", {"prompt": wrong}, ("prompt",)) for wrong in NO_TEXT),
+    *(("/tokenize", {"prompt": "x", "add_special_tokens": wrong}, ("add_special_tokens",)) for wrong in NO_BOOL),
+    ("/tokenize", {"messages": []}, ("messages",)),
+    ("/tokenize", {"messages": [{"role": "user"}]}, ("messages",)),
+    ("/tokenize", {"prompt": "x", "max_tokens": 5}, ("max_tokens",)),
+    ("/detokenize", {}, ("tokens",)),
+    *(("/detokenize", {"tokens": wrong}, ("tokens",)) for wrong in NO_IDS),
+    ("/detokenize", {"tokens": [5], "model": "gpt-4"}, ("model",)),
+    ("/detokenize", {"tokens": [5] * 1_000_000}, ("tokens",)),
+]
+"""(path, body, names) of what makes tokens and text."""
 
 PROMPTS: list[Any] = [
     None,
@@ -264,10 +290,11 @@ PROMPTS: list[Any] = [
     [None],
     [[None]],
     [[[5]]],
-    *([wrong] for wrong in NO_TOKEN_ID),
+    *([wrong] for wrong in NO_TOKEN_ID if wrong != "5"),  # that is a text
     *([5, wrong] for wrong in NO_TOKEN_ID),
     *([[5], [wrong]] for wrong in NO_TOKEN_ID),
     ["a"] * 257,
+    [5] * (1 << 18 | 1),
     [5] * MAX_MODEL_LEN,
     "many words " * 3000,
     "x" * 1_000_000,
@@ -327,7 +354,21 @@ BODIES: list[bytes] = [
 def bodies(seed: int, count: int) -> Iterator[Bad]:
     """`count` of them, every kind in turn; the same for the same seed."""
     dice = random.Random(seed)
-    kinds = [_field, _field, _field, _field, _prompt, _messages, _grammar, _grammar, _chat, _together, _unknown, _body]
+    kinds = [
+        _field,
+        _field,
+        _field,
+        _field,
+        _prompt,
+        _messages,
+        _grammar,
+        _grammar,
+        _chat,
+        _together,
+        _tokens,
+        _unknown,
+        _body,
+    ]
     for index in range(count):
         yield kinds[index % len(kinds)](dice)
 
@@ -385,6 +426,12 @@ def _chat(dice: random.Random) -> Bad:
     name, value, names = dice.choice(CHAT)
     body = {**_around(dice, is_chat=True, without=set()), name: value}
     return _request(body, names, is_chat=True, dice=dice)
+
+
+def _tokens(dice: random.Random) -> Bad:
+    path, body, names = dice.choice(TOKENS)
+    content = encoded(body)
+    return Bad(path, content, names, f"{path} {content[:300].decode()}")
 
 
 def _together(dice: random.Random) -> Bad:

@@ -1,5 +1,6 @@
 """`outrider serve` as a process of its own, as a user starts it: its address, its two processes, its end."""
 
+import os
 import queue
 import re
 import signal
@@ -27,14 +28,24 @@ class RunningServer:
         """`model`: None serves the zoo, with its drafter."""
         named = [str(model)] if model is not None else []
         command = [sys.executable, "-c", _COMMAND, "serve", *named, "--port", "0", *map(str, options)]
+        path = os.pathsep.join([str(ROOT / "src"), *sys.path])
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self.lines: list[str] = []
         self._news: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.url = self._wait_until_ready()
+        try:
+            self.url = self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
         self.front = psutil.Process(self.process.pid)
 
     def _read(self) -> None:
@@ -115,3 +126,4 @@ class RunningServer:
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
+        print("\n".join(self.lines))

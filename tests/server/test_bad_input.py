@@ -174,4 +174,9 @@ def test_the_bodies_are_the_same_for_the_same_seed_and_of_every_kind() -> None:
     one, other = [list(bodies(3, 600)) for _ in range(2)]
     assert one == other != list(bodies(4, 600))
     assert len({bad.content for bad in one}) > 450
-    assert {bad.path for bad in one} == {"/v1/completions", "/v1/chat/completions"}
+    assert {bad.path for bad in one} == {
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/tokenize",
+        "/detokenize",
+    }

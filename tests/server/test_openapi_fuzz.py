@@ -31,6 +31,7 @@ CHECKS = [
 COMPLETIONS, CHAT, TOKENIZE = "/v1/completions", "/v1/chat/completions", "/tokenize"
 WITH_BODY = [COMPLETIONS, CHAT, TOKENIZE, "/detokenize"]
 WITHOUT_BODY = ["/v1/models", "/health", "/version", "/metrics"]
+ONE_MODEL = "/v1/models/{model}"
 
 JUDGED = {
     "structured_outputs": ("structured_outputs",),
@@ -172,6 +173,14 @@ def test_what_takes_no_body_answers_as_the_document_says(schema: Any, path: str)
     case.validate_response(case.call(), checks=CHECKS)
 
 
+@pytest.mark.parametrize(("model", "status"), [("zoo/tiny", 200), ("nothing", 404)])
+def test_one_model_answers_as_the_document_says(schema: Any, model: str, status: int) -> None:
+    case = schema[ONE_MODEL]["GET"].Case(path_parameters={"model": model})
+    answer = case.call()
+    case.validate_response(answer, checks=CHECKS)
+    assert answer.status_code == status
+
+
 def test_every_endpoint_is_in_one_of_these_tests(server: Served) -> None:
     with urlopen(server.url + "openapi.json") as answer:
-        assert {*json.load(answer)["paths"]} == {*WITH_BODY, *WITHOUT_BODY}
+        assert {*json.load(answer)["paths"]} == {*WITH_BODY, *WITHOUT_BODY, ONE_MODEL}

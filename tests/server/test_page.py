@@ -3,7 +3,9 @@
 Whole runs on the zoo's models are in `test_page_served.py`; here is what a sound engine never does, too.
 """
 
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -132,6 +134,18 @@ def test_both_streams_are_asked_with_the_same_settings(opened: Any) -> None:
     assert {**ours, "num_speculative_tokens": 0} == plain
     assert (ours["temperature"], ours["max_tokens"], ours["seed"]) == (0.35, 20, 9007199254740991)
     assert ours["prompt"].startswith("class Stack:")
+
+
+def test_the_request_for_a_terminal_is_the_request_that_was_sent(opened: Any) -> None:
+    script = Script(api_key="sesame")
+    with opened(script) as page:
+        page.fill("#key", "sesame")
+        page.fill("#prompt", 'it\'s "quoted" \\ $HOME `x`\n')
+        run(page)
+        words = shlex.split(page.text_content("#curl"))
+        assert json.loads(words[words.index("-d") + 1]) == asked(script, 3)
+        assert words[:3] == ["curl", "-N", page.url + "v1/completions"]
+        assert "Authorization: Bearer $API_KEY" in words and "sesame" not in words
 
 
 def test_an_empty_seed_is_drawn_once_for_both(opened: Any) -> None:
@@ -299,7 +313,7 @@ def test_an_engine_that_dies_in_the_middle_is_told_and_its_tokens_stay(opened: A
         words = page.inner_text("#alert")
         assert words.startswith("The stream broke off before its end.")
         assert ("It says: The engine process has ended." in words) == (error is not None)
-        assert page.locator(".token").count() > 6
+        assert page.locator(".token").count() >= 6
         assert page.get_attribute("#status", "class") == "notice is-open"
 
 

@@ -74,9 +74,8 @@ def check_nothing_is_held(server: RunningServer) -> dict[str, float]:
 
 
 def test_each_of_500_streams_finishes_or_is_refused(server: RunningServer) -> None:
-    """Then those that were refused come again. What a request says does not depend on how many came with it."""
-    bodies = [body_of(prompt=f"def f{index}(", seed=index, max_tokens=3) for index in range(500)]
-    singles = {index: alone(server, bodies[index]) for index in (0, 150, 499)}
+    """A hundred of the refused come again. What a request says does not depend on how many came with it."""
+    bodies = [body_of(prompt=f"def f{index}(", seed=index, max_tokens=2) for index in range(500)]
     before, most = check_nothing_is_held(server), 64 + 256
     first = all_at_once(server.url, bodies)
     memory = server.memory()
@@ -88,16 +87,18 @@ def test_each_of_500_streams_finishes_or_is_refused(server: RunningServer) -> No
         check_refused(first[index])
     assert len(served) >= most and again, "as many are let in as there is room for, and not all at once"
     check_nothing_is_held(server)
-    second = dict(zip(again, all_at_once(server.url, [bodies[index] for index in again]), strict=True))
+    later = again[-100:]
+    second = dict(zip(later, all_at_once(server.url, [bodies[index] for index in later]), strict=True))
     for index, told in second.items():
         check_whole(told, bodies[index])
-    answers = {index: second.get(index, first[index]).outcome() for index in range(500)}
-    assert {index: answers[index] for index in singles} == {index: told.outcome() for index, told in singles.items()}
     after = check_nothing_is_held(server)
-    assert after["request_success_total:length"] - before["request_success_total:length"] == 500
-    assert after["generation_tokens_total"] - before["generation_tokens_total"] == 1500
+    num_served = len(served) + len(later)
+    assert after["request_success_total:length"] - before["request_success_total:length"] == num_served
+    assert after["generation_tokens_total"] - before["generation_tokens_total"] == 2 * num_served
     grown = [now - then for now, then in zip(server.memory(), memory, strict=True)]
     assert max(grown) < 24 * MEGABYTE, f"front and engine grew by {grown} bytes"
+    for index, told in ((served[0], first[served[0]]), (served[-1], first[served[-1]]), (later[-1], second[later[-1]])):
+        assert alone(server, bodies[index]).outcome() == told.outcome()
 
 
 def test_callers_who_leave_give_back_what_they_held(server: RunningServer) -> None:

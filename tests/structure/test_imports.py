@@ -105,6 +105,14 @@ def test_host_only_packages_import_no_device_library(package: str) -> None:
             assert module.split(".")[0] not in FORBIDDEN_TOPS, f"{path}:{line}: {module}"
 
 
+def test_only_the_server_needs_what_the_server_needs() -> None:
+    tops = {"starlette", "uvicorn", "pydantic", "httptools", "prometheus_client"}
+    for path in FILES:
+        if package_of(path) != "server":
+            found = [module for _, module in imports_of(path) if module.split(".")[0] in tops]
+            assert not found, f"{path} imports {found}, which is in the extra `server`"
+
+
 def test_imports_stand_at_the_top_of_the_file() -> None:
     found = {}
     for path in FILES:

@@ -151,11 +151,12 @@ class RequestOutput:
     """None where no engine made this output."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OutputDelta:
     """What one step added to one completion. Texts, token ids and log-probabilities of all deltas make the whole.
 
-    Text that may still turn out to be the beginning of a stop string, or a part of a character, comes later.
+    Text that may still turn out to be the beginning of a stop string, or a part of a character, comes later. One is
+    made for each completion and step, and sent between processes: freezing it would cost as much again.
     """
 
     request_id: str

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, OutriderError, RequestError
@@ -110,13 +109,15 @@ class Job:
 
 
 def _merged(first: OutputDelta, second: OutputDelta) -> OutputDelta:
-    return replace(
-        second,
-        text=first.text + second.text,
-        token_ids=first.token_ids + second.token_ids,
-        is_draft=first.is_draft + second.is_draft,
-        logprobs=None if second.logprobs is None else (first.logprobs or []) + second.logprobs,
-    )
+    """Both in the second, with the lists of the first; nobody else has either."""
+    first.token_ids += second.token_ids
+    first.is_draft += second.is_draft
+    second.text = first.text + second.text
+    second.token_ids, second.is_draft = first.token_ids, first.is_draft
+    if second.logprobs is not None and first.logprobs is not None:
+        first.logprobs += second.logprobs
+        second.logprobs = first.logprobs
+    return second
 
 
 class EngineClient:

@@ -128,7 +128,10 @@ def main(descriptor: int) -> None:
         channel.send(Failed(message, isinstance(error, OutriderError)))
         raise SystemExit(1) from None
     session = _Session(channel, engine)
-    channel.send(_describe(engine))
+    try:
+        channel.send(_describe(engine))
+    except OSError:  # the parent has gone meanwhile
+        return
     channel.send(Turn([], [], engine.stats()))  # counters are there, at zero, before the first request
     session.loop.run(session, after_turn=session.after_turn)
     if session.loop.failed is not None:

@@ -183,8 +183,9 @@ class _Call:
     async def answer(self, request: Request) -> Response:
         """The response, or an APIError."""
         messages = [plain_message(message) for message in self.body.messages]
-        token_ids = await self.front.encode_chat(messages, self.options)
-        job = await self.front.submit([({"prompt_token_ids": token_ids}, self.params)])
+        job = await self.front.submit(
+            lambda: [{"prompt_token_ids": self.front.encode_chat(messages, self.options)}], self.params, count=1
+        )
         usage = Usage(
             num_prompt_tokens=len(job.requests[0].prompt_token_ids),
             num_drafts=self.front.config.num_speculative_tokens,

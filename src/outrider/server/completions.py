@@ -15,7 +15,7 @@ from outrider.engine.admission import Prompt
 from outrider.server.body import read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import WHOLE, SamplingFields, TokenId
+from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import completion_logprobs, prompt_logprobs
 from outrider.server.token_details import TokenDetails
@@ -25,7 +25,9 @@ _INT32 = 2**31 - 1
 MAX_PROMPTS = 256
 
 PromptText = Annotated[str, Field(min_length=1)]
-PromptIds = Annotated[list[TokenId], Field(min_length=1, json_schema_extra={"x-limit": "context"})]
+PromptIds = Annotated[
+    list[TokenId], Field(min_length=1, max_length=MAX_IDS, json_schema_extra={"x-limit": "context"}), WHOLE_IDS
+]
 
 
 class CompletionRequest(SamplingFields):
@@ -84,7 +86,8 @@ class _Call:
 
     async def answer(self, request: Request) -> Response:
         """The response, or an APIError."""
-        job = await self.front.submit([(prompt, self.params) for prompt in self.body.prompts()])
+        prompts = self.body.prompts()
+        job = await self.front.submit(lambda: prompts, self.params, count=len(prompts))
         usage = Usage(
             num_prompt_tokens=sum(len(entry.prompt_token_ids) for entry in job.requests),
             num_drafts=self.front.config.num_speculative_tokens,

@@ -29,9 +29,18 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _whole_ids(values: Any) -> Any:
+    """The same for a list, at the price of a glance where it has no such number."""
+    has_float = isinstance(values, list) and float in set(map(type, values))
+    return [_whole(value) for value in values] if has_float else values
+
+
 WHOLE = BeforeValidator(_whole)
 """Stands behind the limits, so that the published schema keeps them."""
-TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"}), WHOLE]
+WHOLE_IDS = BeforeValidator(_whole_ids)
+MAX_IDS = 1 << 18
+"""Most token ids of a list; reading more would keep the event loop from others."""
+TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"})]
 ModelName = Annotated[str, Field(json_schema_extra={"x-limit": "model"})]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
@@ -125,15 +134,15 @@ class SamplingFields(Strict):
         None, description="The same request with the same seed gives the same tokens."
     )
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS - 8)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS - 8), WHOLE_IDS] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(None, description="At most max_tokens.")
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: Literal[True] | None = Field(None, description="Texts are those of the tokens.")
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
-    logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS)] | None = None
-    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
+    logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS), WHOLE_IDS] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_IDS), WHOLE_IDS] | None = None
     bad_words: Annotated[list[Annotated[str, Field(pattern="\\S")]], Field(max_length=32)] | None = None
     structured_outputs: StructuredOutputs | None = None
     response_format: ResponseFormat | None = None

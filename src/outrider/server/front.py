@@ -111,22 +111,25 @@ class Front:
         """An id that no request had before."""
         return f"{self._id_prefix}{next(self._ids):08x}"
 
-    async def encode_chat(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
-        """Token ids of a conversation. Raises RequestError."""
-        return await self.aside(lambda: encode_chat(self.tokenizer, messages, options))
+    def encode_chat(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
+        """Token ids of a conversation; it takes time. Raises RequestError."""
+        return encode_chat(self.tokenizer, messages, options)
 
     async def aside(self, work: Callable[[], Result]) -> Result:
         """Do what takes time in the thread for it, one at a time: text to tokens, grammars, templates."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    async def submit(self, prompts: Sequence[tuple[Prompt, SamplingParams]]) -> "Delivery":
-        """Give the engine some requests, all or none. Raises RequestError, and APIError where there is no room."""
+    async def submit(
+        self, prompts: Callable[[], Sequence[Prompt]], params: SamplingParams, *, count: int
+    ) -> "Delivery":
+        """Give the engine a request for each of `count` prompts, all or none. `prompts` makes them: it is called once
+        there is room, in the thread for such work. Raises RequestError, and APIError where there is no room."""
         arrival = time.monotonic()
-        count = sum(params.n for _, params in prompts)
+        count *= params.n
         self._check_room(count)
         self._num_unfinished += count
         try:
-            requests = await self.aside(lambda: self._requests(prompts))
+            requests = await self.aside(lambda: self._requests(prompts(), params))
             job = self.client.add(requests)
         except EngineDeadError as error:
             self._num_unfinished -= count
@@ -144,8 +147,8 @@ class Front:
             raise
         return Delivery(job, self.metrics, arrival=arrival)
 
-    def _requests(self, prompts: Sequence[tuple[Prompt, SamplingParams]]) -> list[Request]:
-        return [self._admission.request(prompt, params, request_id=self.new_id()) for prompt, params in prompts]
+    def _requests(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Request]:
+        return [self._admission.request(prompt, params, request_id=self.new_id()) for prompt in prompts]
 
     def _request_over(self, request: Request) -> None:
         self._num_unfinished -= request.params.n

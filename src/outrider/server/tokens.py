@@ -10,7 +10,7 @@ from outrider.engine.chat import ChatOptions
 from outrider.server.body import read_body
 from outrider.server.chat import Message, plain_message
 from outrider.server.errors import refused
-from outrider.server.fields import ModelName, Strict, TokenId
+from outrider.server.fields import MAX_IDS, WHOLE_IDS, ModelName, Strict, TokenId
 from outrider.server.front import Front
 from outrider.server.tools import Tool
 
@@ -33,7 +33,7 @@ class DetokenizeRequest(Strict):
     """Body of /detokenize."""
 
     model: ModelName | None = None
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_IDS), WHOLE_IDS]
 
 
 async def tokenize(request: Request) -> Response:
@@ -51,7 +51,8 @@ async def tokenize(request: Request) -> Response:
             continue_final_message=body.continue_final_message or False,
             chat_template_kwargs=body.chat_template_kwargs or {},
         )
-        token_ids = await front.encode_chat([plain_message(message) for message in body.messages], options)
+        messages = [plain_message(message) for message in body.messages]
+        token_ids = await front.aside(lambda: front.encode_chat(messages, options))
     else:
         text, adds = body.prompt or "", body.add_special_tokens is not False
         token_ids = await front.aside(lambda: front.tokenizer.encode(text, add_special_tokens=adds))

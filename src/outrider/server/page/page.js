@@ -55,7 +55,7 @@ async function findServer() {
   const drafts = at("drafts");
   drafts.replaceChildren(...Array.from({ length: numDrafts }, (_, index) => new Option(String(index + 1))));
   if (numDrafts) drafts.value = String(numDrafts);
-  drafts.disabled = numDrafts === 0;
+  drafts.disabled = at("order").disabled = numDrafts === 0;
   if (server.maxModelLen) at("max-tokens").max = server.maxModelLen;
   const drafter = numDrafts ? `${server.method}, up to ${numDrafts} drafts a step` : "no drafter";
   at("server").textContent = `${server.model} · ${drafter}`;
@@ -128,7 +128,8 @@ function request(numDrafts) {
 function curl({ path, body }) {
   const url = new URL(path, document.baseURI);
   const quoted = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
-  return `curl -N ${url} -H 'Content-Type: application/json' -d '${quoted}'`;
+  const key = at("key").value ? ' -H "Authorization: Bearer $API_KEY"' : "";
+  return `curl -N ${url} -H 'Content-Type: application/json'${key} -d '${quoted}'`;
 }
 
 // ---- what is drawn
@@ -273,7 +274,7 @@ class Run {
     this.requests = this.drafted ? [request(this.numDrafts), request(0)] : [request(0)];
     this.together = at("order").value === "together";
     this.isDue = false;
-    at("acceptance").hidden = !this.drafted;
+    at("acceptance").hidden = at("legend").hidden = !this.drafted;
     at("curl").textContent = curl(this.requests[0]);
     at("sharing").textContent =
       this.drafted && this.together ? "Both run at once and share the engine; run them one by one to compare speeds." : "";

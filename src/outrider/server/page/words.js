@@ -7,7 +7,7 @@ export function inWords(error) {
     case 0:
       return "The server does not answer. Is it still running? Run again to try once more.";
     case 200:
-      return `The stream broke off before its end.${said} The engine may have stopped; the tokens so far are shown.`;
+      return `The stream broke off before its end.${said || " The engine may have stopped."} The tokens so far are shown.`;
     case 401:
     case 403:
       return "This server asks for an API key. Enter it beside the settings and run again.";
