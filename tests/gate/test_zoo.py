@@ -54,6 +54,6 @@ def test_the_zoo_on_the_gpu(path):
     try:
         select_platform("cuda")
         result = checked(path, "cuda")
-    except UnsupportedError as error:  # no GPU, or a hybrid, whose kernels a GPU has not
+    except UnsupportedError as error:  # no GPU, or a hybrid, which a GPU does not run yet
         pytest.skip(str(error))
     assert result.verdict.passed, [result.verdict.cause, *map(line, result.verdict.differences), *result.notes]

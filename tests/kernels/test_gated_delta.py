@@ -8,81 +8,14 @@ import random
 import pytest
 import torch
 
-from outrider.attention.state import StateCache, StateSpec
-from outrider.kernels.reference.gated_delta import (
-    CHUNK,
-    StateRows,
-    finish_gated_delta,
-    gated_delta_inputs,
-    gated_delta_rule,
-    state_rows,
-)
-
-NUM_ROWS = 5
-HEADS = {"num_key_heads": 2, "num_value_heads": 6, "key_size": 16, "value_size": 32}
-MOST_DRAFTS = 16
-LENGTH = 83
-
-
-class Layer:
-    """The weights of one layer, and the projections of every token of every row."""
-
-    def __init__(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.spec = StateSpec(num_layers=1, dtype=torch.float32, num_drafts=MOST_DRAFTS, **HEADS)
-        width = self.spec.num_channels + HEADS["num_value_heads"] * (HEADS["value_size"] + 2)
-        self.conv = torch.randn(self.spec.num_channels, 1, 4, generator=generator)
-        self.a_log = torch.randn(HEADS["num_value_heads"], generator=generator)
-        self.dt_bias = torch.randn(HEADS["num_value_heads"], generator=generator)
-        self.norm = torch.randn(HEADS["value_size"], generator=generator)
-        self.projected = torch.randn(NUM_ROWS, LENGTH + MOST_DRAFTS, width, generator=generator)
-
-
-class Table:
-    """States of some rows, filled with NaN, and where they stand."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        self.cache = StateCache(layer.spec, NUM_ROWS + 1, device=torch.device("cpu"))[0]
-        for name in ("state", "keys", "deltas", "log_decays", "inputs"):
-            getattr(self.cache, name).fill_(float("nan"))
-        self.computed, self.lengths, self.known = (torch.zeros(NUM_ROWS + 1, dtype=torch.int64) for _ in range(3))
-
-    def step(self, parts: list[tuple[int, torch.Tensor, int]], *, num_padding: int = 0) -> list[torch.Tensor]:
-        """(row, projections of its tokens, how many of the last are drafts) -> outputs of each."""
-        rows = torch.tensor([row for row, _, _ in parts])
-        counts = [len(tokens) for _, tokens, _ in parts]
-        counts[-1] += num_padding
-        projected = torch.cat(
-            [*(tokens for _, tokens, _ in parts), torch.full((num_padding, parts[0][1].shape[1]), 7.0)]
-        )
-        num_drafts = torch.tensor([drafts for _, _, drafts in parts])
-        found = state_rows(
-            self.computed, self.lengths, self.known, rows=rows, num_drafts=num_drafts, room=torch.ones_like(rows),
-            num_known=torch.tensor([len(tokens) for _, tokens, _ in parts]) - num_drafts,
-        )  # fmt: skip
-        row_counts = torch.tensor(counts)
-        at = StateRows(
-            rows, *found, row_starts=row_counts.cumsum(0) - row_counts, row_counts=tuple(counts),
-            token_row=torch.arange(len(parts)).repeat_interleave(row_counts), most_open=self.layer.spec.most_open,
-        )  # fmt: skip
-        layer, cache = self.layer, self.cache
-        q, k, v, log_decay, beta = gated_delta_inputs(
-            projected, cache.inputs, layer.conv, layer.a_log, layer.dt_bias, at,
-            num_key_heads=HEADS["num_key_heads"], key_size=HEADS["key_size"], value_size=HEADS["value_size"],
-        )  # fmt: skip
-        out = gated_delta_rule(q, k, v, log_decay, beta, cache.state, cache.keys, cache.deltas, cache.log_decays, at)
-        gated = finish_gated_delta(
-            out, projected, k, log_decay, layer.norm, 1e-6, cache.inputs, cache.keys, cache.log_decays, at
-        )
-        self.lengths[rows], self.known[rows] = at.targets, at.known
-        starts = at.row_starts.tolist()
-        return [gated[start : start + len(tokens)] for start, (_, tokens, _) in zip(starts, parts, strict=True)]
+from kernels.gated_delta_steps import LENGTH, MOST_DRAFTS, NUM_ROWS, Layer, Table, drive
+from outrider.kernels import load_kernels
+from outrider.kernels.reference.gated_delta import CHUNK
 
 
 @pytest.fixture(scope="module")
 def layer():
-    return Layer(1)
+    return Layer(1, load_kernels("reference"))
 
 
 @pytest.fixture(scope="module")
@@ -135,36 +68,9 @@ def test_chunk_sizes_give_the_same_bits(layer, whole, size):
 def test_mixed_steps_with_refused_drafts_give_the_same_bits(layer, whole, most_drafts):
     """Prompt chunks and verify rows in random order; every accepted count occurs, wrong drafts are garbage."""
     rng = random.Random(most_drafts)
-    generator = torch.Generator().manual_seed(most_drafts)
     accepted_counts: set[int] = set()
     while len(accepted_counts) <= most_drafts:
-        _drive(layer, whole, rng, generator, most_drafts, accepted_counts)
-
-
-def _drive(layer, whole, rng, generator, most_drafts, accepted_counts):
-    table, in_prompt = Table(layer), dict.fromkeys(range(NUM_ROWS), True)
-    while rows := [row for row in range(NUM_ROWS) if table.computed[row] < LENGTH]:
-        chosen = rng.sample(rows, rng.randint(1, len(rows)))
-        parts, plans = [], []
-        for row in chosen:
-            start = int(table.computed[row])
-            tokens = layer.projected[row, start:]
-            if in_prompt[row]:
-                known = rng.choice((1, rng.randint(2, 30)))
-                known, drafts, accepted = min(known, LENGTH - start), 0, 0
-                in_prompt[row] = start < 20
-            else:
-                known, drafts = 1, rng.randint(0, most_drafts)
-                accepted = rng.randint(0, min(drafts, LENGTH - start - 1))
-                accepted_counts.add(accepted)
-            tokens = tokens[: known + drafts].clone()
-            tokens[known + accepted :] = torch.randn(tokens[known + accepted :].shape, generator=generator)
-            parts.append((row, tokens, drafts))
-            plans.append((row, start, start + known + accepted))
-        outs = table.step(parts, num_padding=rng.randint(0, 2))
-        for (row, start, stop), out in zip(plans, outs, strict=True):
-            assert torch.equal(out[: stop - start], whole[row][start:stop]), (row, start, stop)
-            table.computed[row] = stop
+        drive(layer, whole, rng, most_drafts, accepted_counts)
 
 
 def test_a_decode_row_leaves_its_state_behind_what_a_stop_may_cut(layer):

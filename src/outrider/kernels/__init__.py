@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.core.errors import ConfigError
 from outrider.kernels.reference.gated_delta import StateRows
 from outrider.kernels.reference.sampling import Comparison, Logprobs
 
@@ -394,43 +394,12 @@ IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
 """Each implementation and the package of its files."""
 
 
-NOT_BUILT = {
-    "reference": frozenset[str](),
-    "triton": frozenset(
-        {
-            "gate_heads",
-            "state_rows",
-            "gated_delta_inputs",
-            "gated_delta_rule",
-            "finish_gated_delta",
-            "save_states",
-            "load_states",
-        }
-    ),
-}
-"""What an implementation lacks: the layers of hybrids on a GPU. A model is refused when it calls such a kernel."""
-
-
 def load_kernels(name: str) -> Kernels:
     """The implementation called `name`."""
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"kernels {name!r} are not known. Known: {', '.join(IMPLEMENTATIONS)}.")
     functions: dict[str, Callable[..., Any]] = {
-        function: _refuse(function)
-        if function in NOT_BUILT[name]
-        else getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
+        function: getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
         for function, file in FILES.items()
     }
     return cast(Kernels, types.SimpleNamespace(**functions))
-
-
-def not_built(what: str) -> UnsupportedError:
-    """What a hybrid meets on a GPU."""
-    return UnsupportedError(f"{what} is not built among the triton kernels. Hybrids run on a CPU: device='cpu'.")
-
-
-def _refuse(function: str) -> Callable[..., Any]:
-    def refused(*given: object, **named: object) -> None:
-        raise not_built(f"The kernel {function!r}")
-
-    return refused

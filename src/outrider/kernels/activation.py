@@ -1,4 +1,4 @@
-"""Gates on a GPU: that of the gated MLP, and one of a whole row."""
+"""Gates on a GPU: that of the gated MLP, one of a whole row, and those of attention's heads."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
@@ -63,3 +63,31 @@ def _add_gated_kernel(p_x, p_y, p_gate, p_out, width, stride, BLOCK: tl.constexp
     b_sigmoid = (1.0 / (1.0 + tl.exp(-b_gate))).to(b_x.dtype).to(tl.float32)
     b_product = product(b_sigmoid, b_y).to(b_x.dtype).to(tl.float32)
     tl.store(p_out + i_row * width + o_column, (b_x.to(tl.float32) + b_product).to(b_x.dtype), mask=m)
+
+
+def gate_heads(x: Tensor, heads: Tensor) -> Tensor:
+    """x [M, H, D], heads [M, at least 2H, D] -> x × cast(sigmoid(gate)); the gate of head i is heads[:, 2i + 1]."""
+    num_tokens, num_heads, head_dim = x.shape
+    assert x.is_contiguous() and heads.stride(2) == 1 and heads.stride(1) == head_dim, "heads of a token are contiguous"
+    out = empty_rows(num_tokens, num_heads, head_dim, dtype=x.dtype, device=x.device)
+    if num_tokens > 0:
+        width = num_heads * head_dim
+        grid = (num_tokens, triton.cdiv(width, _BLOCK))
+        _gate_heads_kernel[grid](
+            x, heads, out, width, heads.stride(0), D=head_dim, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
+        )
+    return out
+
+
+@triton.jit
+def _gate_heads_kernel(p_x, p_heads, p_out, width, stride, D: tl.constexpr, BLOCK: tl.constexpr):
+    gdc_launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    m = o < width
+    gdc_wait()
+    b_x = tl.load(p_x + i_row * width + o, mask=m, other=0.0)
+    b_gate = tl.load(p_heads + i_row * stride + (2 * (o // D) + 1) * D + o % D, mask=m, other=0.0).to(tl.float32)
+    b_sigmoid = (1.0 / (1.0 + tl.exp(-b_gate))).to(b_x.dtype)
+    b_out = product(b_x.to(tl.float32), b_sigmoid.to(tl.float32)).to(b_x.dtype)
+    tl.store(p_out + i_row * width + o, b_out, mask=m)

@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels import not_built
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.norm import rms_norm
 from outrider.kernels.rope import rotary, rotate
@@ -87,15 +86,24 @@ def rotary_and_write_kv(
 
     positions and slots [M] int64, cos_sin [P, R] with R <= D. `norms`: weights [D] of RMSNorm for q and for k, before
     rope. Every rounding is that of rms_norm, rotary and write_kv one after the other; those run where a part of the
-    head only is rotated, or D is no power of two. Raises UnsupportedError with `plus_one` or `has_gates`.
+    head only is rotated, D is no power of two, the norms are `plus_one`, or a gate stands behind each head of q.
     """
-    if plus_one or has_gates:
-        raise not_built("Attention with gates, or with norms that multiply by 1 + weight,")
     num_tokens, num_heads, head_dim = heads.shape
     num_kv_heads = k_cache.shape[2]
     num_q_heads = num_heads - 2 * num_kv_heads
-    if cos_sin.shape[1] < head_dim or head_dim & (head_dim - 1):
-        return _one_after_the_other(heads, positions, cos_sin, k_cache, v_cache, slots, norms=norms, eps=eps)
+    if plus_one or has_gates or cos_sin.shape[1] < head_dim or head_dim & (head_dim - 1):
+        return _one_after_the_other(
+            heads,
+            positions,
+            cos_sin,
+            k_cache,
+            v_cache,
+            slots,
+            norms=norms,
+            eps=eps,
+            plus_one=plus_one,
+            has_gates=has_gates,
+        )
     assert heads.stride(2) == 1 and heads.stride(1) == head_dim, "heads of a token are contiguous"
     assert cos_sin.is_contiguous() and cos_sin.shape[1] == head_dim, (
         f"{cos_sin.shape[1]} angles for heads of {head_dim}"
@@ -137,11 +145,15 @@ def _one_after_the_other(
     *,
     norms: tuple[Tensor, Tensor] | None,
     eps: float,
+    plus_one: bool,
+    has_gates: bool,
 ) -> Tensor:
     num_kv_heads = k_cache.shape[2]
     q, k, v = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)
+    if has_gates:
+        q = q[:, ::2]
     if norms is not None:
-        q, k = rms_norm(q, norms[0], eps), rms_norm(k, norms[1], eps)
+        q, k = (rms_norm(x, weight, eps, plus_one=plus_one) for x, weight in zip((q, k), norms, strict=True))
     write_kv(rotary(k, positions, cos_sin), v, k_cache, v_cache, slots)
     return rotary(q, positions, cos_sin)
 

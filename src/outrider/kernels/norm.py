@@ -1,4 +1,4 @@
-"""RMSNorm in Llama's flavour on a GPU: fp32 inside, cast to the input's dtype, then multiplied by the weight.
+"""RMSNorm on a GPU, fp32 inside: cast and then multiplied by the weight, or multiplied by 1 + weight and then cast.
 
 A row belongs to one program, whose shape is fixed by the width alone, so a row's sum has one order.
 """
@@ -10,35 +10,39 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels import not_built
 from outrider.kernels.device import empty_rows
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
-    """x [..., K], weight [K] -> [..., K] = weight × cast(x / sqrt(mean(x²) + eps)). The last dim is contiguous.
+    """x [..., K], weight [K] -> [..., K] = weight × cast(n), n = x / sqrt(mean(x²) + eps). The last dim is contiguous.
 
-    Raises UnsupportedError with `plus_one`.
+    plus_one: cast((1 + weight) × n), all in fp32.
     """
-    if plus_one:
-        raise not_built("A norm that multiplies by 1 + weight")
     out = empty_rows(*x.shape, dtype=x.dtype, device=x.device)
-    _run(x, None, weight, eps, out, None)
+    _run(x, None, weight, eps, out, None, plus_one=plus_one)
     return out
 
 
 def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """x, residual [M, K] -> (rms_norm(x + residual), x + residual). Raises UnsupportedError with `plus_one`."""
-    if plus_one:
-        raise not_built("A norm that multiplies by 1 + weight")
+    """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
     assert x.shape == residual.shape, f"{tuple(x.shape)} and {tuple(residual.shape)} cannot be added"
     out, total = (empty_rows(*x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
-    _run(x, residual, weight, eps, out, total)
+    _run(x, residual, weight, eps, out, total, plus_one=plus_one)
     return out, total
 
 
-def _run(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Tensor, total: Tensor | None) -> None:
+def _run(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    out: Tensor,
+    total: Tensor | None,
+    *,
+    plus_one: bool,
+) -> None:
     width = x.shape[-1]
     assert weight.shape == (width,) and weight.is_contiguous(), f"weight {tuple(weight.shape)} for rows of {width}"
     x = _rows_in_two_dims(x)
@@ -63,6 +67,7 @@ def _run(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, out: Te
         residual.stride(0),
         residual.stride(1),
         HAS_RESIDUAL=total is not None,
+        PLUS_ONE=plus_one,
         ROWS=rows,
         BLOCK=block,
         num_warps=max(1, min(16, block * rows // 512)),
@@ -94,6 +99,7 @@ def _norm_kernel(
     r_outer,
     r_inner,
     HAS_RESIDUAL: tl.constexpr,
+    PLUS_ONE: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -112,6 +118,9 @@ def _norm_kernel(
         tl.store(p_total + o_row[:, None] * width + o_column[None, :], b_x, mask=m)
     b_wide = b_x.to(tl.float32)
     b_variance = tl.sum(b_wide * b_wide, axis=1) / width + eps
-    b_norm = (b_wide * tl.math.rsqrt(b_variance)[:, None]).to(b_x.dtype)
-    b_out = (b_norm.to(tl.float32) * b_weight[None, :]).to(b_x.dtype)
+    b_norm = b_wide * tl.math.rsqrt(b_variance)[:, None]
+    if PLUS_ONE:
+        b_out = (b_norm * (b_weight + 1.0)[None, :]).to(b_x.dtype)
+    else:
+        b_out = (b_norm.to(b_x.dtype).to(tl.float32) * b_weight[None, :]).to(b_x.dtype)
     tl.store(p_out + o_row[:, None] * width + o_column[None, :], b_out, mask=m)

@@ -70,7 +70,7 @@ class Worker:
 
         if states is not None and self.platform.kernels != "reference":
             raise UnsupportedError(
-                f"{self.model_config.architecture} has layers with a recurrent state, whose kernels are not built for"
+                f"{self.model_config.architecture} has layers with a recurrent state, whose kernels are not proven on"
                 f" {self.platform.name} yet. Set device='cpu'."
             )
         self._compiling: Thread | None = None

@@ -1,0 +1,560 @@
+"""Gated DeltaNet on a GPU: the chunk form of `kernels/reference/gated_delta.py`, in three kernels a layer.
+
+A program of `gated_delta_rule` owns some columns of a value head and walks the chunks of one request in order. A tile
+is a whole chunk of 16 tokens at its absolute place, so a token's bits cannot depend on how many came with it. Rings are
+written by the kernel after the one that reads them. Products with a state are of three tf32 parts each.
+Run in Triton's interpreter so far, not on a GPU: the worker refuses hybrids there.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from outrider.kernels.device import empty_rows
+from outrider.kernels.native import launch_dependents, log1p, product, wait
+from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows
+
+_COLUMNS = 32
+"""Columns of a value head to one program."""
+
+_INDICES = [
+    *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
+    *("p_num_known", "p_num_drafts", "p_room"),
+]
+"""Arguments that are parts of one buffer: where they begin compiles no other kernel."""
+
+_FLOOR = tl.constexpr(-64.0)
+_TAPS = tl.constexpr(CONV_WIDTH)
+_C = tl.constexpr(CHUNK)
+
+
+def state_rows(
+    num_computed: Tensor,
+    state_lengths: Tensor,
+    state_known: Tensor,
+    *,
+    rows: Tensor,
+    num_known: Tensor,
+    num_drafts: Tensor,
+    room: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """starts, counts, sources, targets, known of `StateRows`, all [R] int64."""
+    block = 128
+    found = torch.empty(5, triton.cdiv(rows.shape[0], block) * block, dtype=torch.int64, device=rows.device)
+    _rows_kernel[(triton.cdiv(rows.shape[0], block),)](
+        num_computed,
+        state_lengths,
+        state_known,
+        rows,
+        num_known,
+        num_drafts,
+        room,
+        found,
+        found.stride(0),
+        rows.shape[0],
+        BLOCK=block,
+        num_warps=4,
+    )
+    starts, counts, sources, targets, known = found[:, : rows.shape[0]].unbind()
+    return starts, counts, sources, targets, known
+
+
+@triton.jit(do_not_specialize=["num_rows", "stride"], do_not_specialize_on_alignment=_INDICES)
+def _rows_kernel(
+    p_computed,
+    p_lengths,
+    p_known,
+    p_rows,
+    p_num_known,
+    p_num_drafts,
+    p_room,
+    p_found,
+    stride,
+    num_rows,
+    BLOCK: tl.constexpr,
+):
+    o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    m = o < num_rows
+    i_row = tl.load(p_rows + o, mask=m, other=0)
+    b_num_known = tl.load(p_num_known + o, mask=m, other=0)
+    m_real = tl.load(p_room + o, mask=m, other=0) > 0
+    b_start = tl.load(p_computed + i_row, mask=m, other=0)
+    b_source = tl.load(p_lengths + i_row, mask=m, other=0)
+    b_before = tl.load(p_known + i_row, mask=m, other=0)
+    b_known = tl.where(m_real, b_start + b_num_known, b_before)
+    b_sure = tl.where(b_num_known > 1, b_known, b_before)
+    b_count = tl.where(m_real, b_num_known + tl.load(p_num_drafts + o, mask=m, other=0), 0)
+    b_target = tl.where(m_real, tl.maximum(b_source, b_sure // _C * _C), b_source)
+    tl.store(p_found + o, b_start, mask=m)
+    tl.store(p_found + stride + o, b_count, mask=m)
+    tl.store(p_found + 2 * stride + o, b_source, mask=m)
+    tl.store(p_found + 3 * stride + o, b_target, mask=m)
+    tl.store(p_found + 4 * stride + o, b_known, mask=m)
+
+
+def gated_delta_inputs(
+    projected: Tensor,
+    inputs: Tensor,
+    conv_weight: Tensor,
+    a_log: Tensor,
+    dt_bias: Tensor,
+    at: StateRows,
+    *,
+    num_key_heads: int,
+    key_size: int,
+    value_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """q, k [M, Kh, dk], v [M, Vh, dv], log decay and β [M, Vh] fp32, from projected [M, channels + Vh dv + 2 Vh]."""
+    num_tokens, num_value_heads = projected.shape[0], a_log.shape[0]
+    assert projected.stride(1) == 1 and inputs.is_contiguous() and conv_weight.is_contiguous(), "columns are contiguous"
+    assert inputs.shape[1] & (inputs.shape[1] - 1) == 0, f"a ring of {inputs.shape[1]} places is no power of two"
+
+    def empty(heads: int, size: int) -> Tensor:
+        return torch.empty(num_tokens, heads, size, dtype=projected.dtype, device=projected.device)
+
+    q, k, v = empty(num_key_heads, key_size), empty(num_key_heads, key_size), empty(num_value_heads, value_size)
+    log_decay, beta = (
+        torch.empty(num_tokens, num_value_heads, dtype=torch.float32, device=projected.device) for _ in range(2)
+    )
+    if num_tokens > 0:
+        _inputs_kernel[(num_tokens, 2 * num_key_heads + num_value_heads)](
+            projected,
+            inputs,
+            conv_weight,
+            a_log,
+            dt_bias,
+            at.rows,
+            at.starts,
+            at.row_starts,
+            at.token_row,
+            q,
+            k,
+            v,
+            log_decay,
+            beta,
+            projected.stride(0),
+            key_size**-0.5,
+            PLACES=inputs.shape[1],
+            CHANNELS=inputs.shape[2],
+            KEY_HEADS=num_key_heads,
+            VALUE_HEADS=num_value_heads,
+            DK=key_size,
+            DV=value_size,
+            BLOCK=triton.next_power_of_2(max(key_size, value_size)),
+            num_warps=1,
+            launch_pdl=True,
+        )
+    return q, k, v, log_decay, beta
+
+
+@triton.jit(do_not_specialize_on_alignment=_INDICES)
+def _inputs_kernel(
+    p_projected,  # [M, stride]
+    p_inputs,  # [N, PLACES, CHANNELS]
+    p_weight,  # [CHANNELS, TAPS]
+    p_a_log,  # [Vh] fp32
+    p_dt_bias,  # [Vh] fp32
+    p_rows,
+    p_starts,
+    p_row_starts,
+    p_token_row,
+    p_q,
+    p_k,
+    p_v,
+    p_decay,
+    p_beta,
+    stride,
+    scale,
+    PLACES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    KEY_HEADS: tl.constexpr,
+    VALUE_HEADS: tl.constexpr,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    i_token = tl.program_id(0).to(tl.int64)
+    i_head = tl.program_id(1)
+    is_value = i_head >= 2 * KEY_HEADS
+    i_value = i_head - 2 * KEY_HEADS
+    size = tl.where(is_value, DV, DK)
+    first = tl.where(is_value, 2 * KEY_HEADS * DK + i_value * DV, i_head * DK)
+    o = tl.arange(0, BLOCK)
+    m = o < size
+    wait()
+    i_batch = tl.load(p_token_row + i_token)
+    i_offset = i_token - tl.load(p_row_starts + i_batch)
+    i_row = tl.load(p_rows + i_batch)
+    i_position = tl.load(p_starts + i_batch) + i_offset
+    b_offset, b_position = i_offset + o * 0, i_position + o * 0  # blocks: the interpreter spreads no scalar masks
+    b_sum = tl.zeros([BLOCK], tl.float32)
+    for tap in tl.static_range(_TAPS):
+        back = _TAPS - 1 - tap
+        i_before = i_position - back
+        m_here = m & (b_offset >= back)
+        m_kept = m & (b_offset < back) & (b_position >= back)
+        p_here = p_projected + (i_token - back) * stride + first + o
+        p_kept = p_inputs + (i_row * PLACES + (i_before & (PLACES - 1))) * CHANNELS + first + o
+        b_here = tl.load(p_here, mask=m_here, other=0.0).to(tl.float32)
+        b_kept = tl.load(p_kept, mask=m_kept, other=0.0).to(tl.float32)
+        b_weight = tl.load(p_weight + (first + o) * _TAPS + tap, mask=m, other=0.0).to(tl.float32)
+        b_sum += product(b_here + b_kept, b_weight)
+    b_y = (b_sum / (1.0 + tl.exp(-b_sum))).to(p_v.dtype.element_ty)
+    if is_value:
+        tl.store(p_v + (i_token * VALUE_HEADS + i_value) * DV + o, b_y, mask=m)
+        p_gates = p_projected + i_token * stride + CHANNELS + VALUE_HEADS * DV + i_value
+        b_b = tl.load(p_gates).to(tl.float32)
+        b_a = tl.load(p_gates + VALUE_HEADS).to(tl.float32) + tl.load(p_dt_bias + i_value)
+        b_softplus = tl.maximum(b_a, 0.0) + log1p(tl.exp(-tl.abs(b_a)))
+        b_decay = -tl.exp(tl.load(p_a_log + i_value)) * b_softplus
+        tl.store(p_decay + i_token * VALUE_HEADS + i_value, b_decay)
+        tl.store(p_beta + i_token * VALUE_HEADS + i_value, 1.0 / (1.0 + tl.exp(-b_b)))
+    else:
+        b_wide = tl.where(m, b_y.to(tl.float32), 0.0)
+        b_unit = b_wide * tl.math.rsqrt(tl.sum(b_wide * b_wide, axis=0) + 1e-6)
+        if i_head < KEY_HEADS:
+            p_out = p_q + (i_token * KEY_HEADS + i_head) * DK + o
+            tl.store(p_out, (b_unit * scale).to(b_y.dtype), mask=m)
+        else:
+            p_out = p_k + (i_token * KEY_HEADS + i_head - KEY_HEADS) * DK + o
+            tl.store(p_out, b_unit.to(b_y.dtype), mask=m)
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    state: Tensor,
+    keys: Tensor,
+    deltas: Tensor,
+    log_decays: Tensor,
+    at: StateRows,
+) -> Tensor:
+    """o [M, Vh, dv] in v's dtype. States move to their targets, and the δ of open tokens go to the ring."""
+    out = torch.empty_like(v)
+    if v.shape[0] > 0:
+        _run(q, k, v, log_decay, beta, out, state, state, keys, deltas, log_decays, at, at.rows)
+    return out
+
+
+def _run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    beta: Tensor,
+    out: Tensor,
+    state: Tensor,
+    state_out: Tensor,
+    keys: Tensor,
+    deltas: Tensor,
+    log_decays: Tensor,
+    at: StateRows,
+    rows_out: Tensor,
+) -> None:
+    """Walks the chunks of all rows. The state that a row reaches goes to `rows_out` of `state_out`."""
+    num_heads, key_size, value_size = state.shape[1:]
+    num_key_heads, num_places = keys.shape[2], keys.shape[1]
+    assert key_size & (key_size - 1) == 0 and value_size % 16 == 0, (
+        f"heads of {key_size} and {value_size} are not built"
+    )
+    columns = min(_COLUMNS, triton.next_power_of_2(value_size))
+    grid = (at.rows.shape[0], num_heads, triton.cdiv(value_size, columns))
+    _rule_kernel[grid](
+        q,
+        k,
+        v,
+        log_decay,
+        beta,
+        out,
+        state,
+        state_out,
+        keys,
+        deltas,
+        log_decays,
+        at.rows,
+        at.starts,
+        at.counts,
+        at.sources,
+        at.targets,
+        at.row_starts,
+        rows_out,
+        PLACES=num_places,
+        KEY_HEADS=num_key_heads,
+        VALUE_HEADS=num_heads,
+        DK=key_size,
+        DV=value_size,
+        BLOCK=columns,
+        num_warps=4,
+        launch_pdl=True,
+    )
+
+
+@triton.jit(do_not_specialize_on_alignment=_INDICES)
+def _rule_kernel(
+    p_q,  # [M, Kh, DK]
+    p_k,  # [M, Kh, DK]
+    p_v,  # [M, Vh, DV]
+    p_decay,  # [M, Vh] fp32
+    p_beta,  # [M, Vh] fp32
+    p_out,  # [M, Vh, DV]
+    p_state,  # [N, Vh, DK, DV] fp32
+    p_state_out,  # [any, Vh, DK, DV] fp32
+    p_keys,  # [N, PLACES, Kh, DK]
+    p_deltas,  # [N, PLACES, Vh, DV] fp32
+    p_decays,  # [N, PLACES, Vh] fp32
+    p_rows,
+    p_starts,
+    p_counts,
+    p_sources,
+    p_targets,
+    p_row_starts,
+    p_rows_out,
+    PLACES: tl.constexpr,
+    KEY_HEADS: tl.constexpr,
+    VALUE_HEADS: tl.constexpr,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    i_batch = tl.program_id(0)
+    i_head = tl.program_id(1)
+    i_key_head = i_head // (VALUE_HEADS // KEY_HEADS)
+    o_c = tl.arange(0, _C)
+    o_k = tl.arange(0, DK)
+    o_v = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    m_v = (o_v < DV)[None, :]
+    wait()
+    i_row = tl.load(p_rows + i_batch)
+    i_start = tl.load(p_starts + i_batch)
+    i_end = i_start + tl.load(p_counts + i_batch)
+    i_source = tl.load(p_sources + i_batch)
+    i_target = tl.load(p_targets + i_batch)
+    i_token = tl.load(p_row_starts + i_batch) - i_start  # of position 0
+    o_state = (i_head * DK + o_k)[:, None] * DV + o_v[None, :]
+    p_head = p_state + i_row * (VALUE_HEADS * DK * DV) + o_state
+    b_state = tl.load(p_head, mask=m_v & (i_source + o_k * 0 > 0)[:, None], other=0.0)
+    m_causal = o_c[:, None] >= o_c[None, :]
+    for i_chunk in range(i_source // _C, (i_end + _C - 1) // _C):
+        o_position = i_chunk * _C + o_c
+        m_old = o_position < i_start
+        m_new = (o_position >= i_start) & (o_position < i_end)
+        o_token = i_token + o_position
+        o_place = i_row * PLACES + (o_position & (PLACES - 1))
+        p_new = (o_token * KEY_HEADS + i_key_head)[:, None] * DK + o_k[None, :]
+        b_q = tl.load(p_q + p_new, mask=m_new[:, None], other=0.0)
+        b_k = tl.load(p_k + p_new, mask=m_new[:, None], other=0.0)
+        p_old = (o_place * KEY_HEADS + i_key_head)[:, None] * DK + o_k[None, :]
+        b_k = tl.where(m_old[:, None], tl.load(p_keys + p_old, mask=m_old[:, None], other=0.0), b_k)
+        o_gate = o_token * VALUE_HEADS + i_head
+        b_decay = tl.load(p_decay + o_gate, mask=m_new, other=0.0)
+        b_decay += tl.load(p_decays + o_place * VALUE_HEADS + i_head, mask=m_old, other=0.0)
+        b_beta = tl.load(p_beta + o_gate, mask=m_new, other=0.0)
+        b_v = tl.load(p_v + o_gate[:, None] * DV + o_v[None, :], mask=m_new[:, None] & m_v, other=0.0).to(tl.float32)
+        p_delta = p_deltas + (o_place * VALUE_HEADS + i_head)[:, None] * DV + o_v[None, :]
+        b_known = tl.load(p_delta, mask=m_old[:, None] & m_v, other=0.0)
+
+        b_running = tl.cumsum(b_decay, axis=0)
+        b_last = tl.sum(tl.where(o_c == _C - 1, b_running, 0.0), axis=0)
+        b_between = tl.exp(tl.maximum(tl.where(m_causal, b_running[:, None] - b_running[None, :], 0.0), _FLOOR))
+        b_between = tl.where(m_causal, b_between, 0.0)
+        b_from_start = tl.exp(tl.maximum(b_running, _FLOOR))
+        b_weights = tl.dot(b_k, tl.trans(b_k), input_precision="ieee") * b_between
+        b_scores = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") * b_between
+        b_k_wide = b_k.to(tl.float32)
+        b_rest = b_v - tl.dot(b_k_wide, b_state, input_precision="tf32x3") * b_from_start[:, None]
+        # a known row is its own solution: nothing is taken from it, and it is multiplied by 1
+        b_rest = tl.where(m_old[:, None], b_known, b_rest)
+        b_weights = tl.where(m_old[:, None], 0.0, b_weights)
+        b_factor = tl.where(m_old, 1.0, b_beta)
+        for j in tl.static_range(_C):
+            m_row = (o_c == j)[:, None]
+            b_scaled = b_rest * b_factor[:, None]
+            b_row = tl.sum(tl.where(m_row, b_scaled, 0.0), axis=0)  # one row and zeros: exact in any order
+            b_column = tl.sum(tl.where((o_c == j)[None, :] & (o_c > j)[:, None], b_weights, 0.0), axis=1)
+            b_rest = tl.where(m_row, b_row[None, :], b_rest - b_column[:, None] * b_row[None, :])
+        b_inner = tl.dot(b_scores, b_rest, input_precision="tf32x3")
+        b_outer = tl.dot(b_q.to(tl.float32), b_state, input_precision="tf32x3") * b_from_start[:, None]
+        p_o = p_out + o_gate[:, None] * DV + o_v[None, :]
+        tl.store(p_o, (b_outer + b_inner).to(p_out.dtype.element_ty), mask=m_new[:, None] & m_v)
+        m_open = m_new & (o_position >= i_target)
+        tl.store(p_delta, b_rest, mask=m_open[:, None] & m_v)
+        b_to_end = tl.exp(tl.maximum(b_last - b_running, _FLOOR))
+        b_added = tl.dot(tl.trans(b_k_wide * b_to_end[:, None]), b_rest, input_precision="tf32x3")
+        b_state = b_state * tl.exp(tl.maximum(b_last, _FLOOR)) + b_added
+        if (i_chunk + 1) * _C == i_target:
+            i_out = tl.load(p_rows_out + i_batch)
+            tl.store(p_state_out + i_out * (VALUE_HEADS * DK * DV) + o_state, b_state, mask=m_v)
+
+
+def finish_gated_delta(
+    out: Tensor,
+    projected: Tensor,
+    k: Tensor,
+    log_decay: Tensor,
+    weight: Tensor,
+    eps: float,
+    inputs: Tensor,
+    keys: Tensor,
+    log_decays: Tensor,
+    at: StateRows,
+) -> Tensor:
+    """[M, Vh dv] = rms_norm(out) × silu(z), per head; and what later steps need of open tokens goes to the rings."""
+    num_tokens, num_value_heads, value_size = out.shape
+    gated = empty_rows(num_tokens, num_value_heads * value_size, dtype=out.dtype, device=out.device)
+    if num_tokens > 0:
+        _finish_kernel[(num_tokens, num_value_heads)](
+            out,
+            projected,
+            k,
+            log_decay,
+            weight,
+            gated,
+            inputs,
+            keys,
+            log_decays,
+            at.rows,
+            at.starts,
+            at.counts,
+            at.targets,
+            at.row_starts,
+            at.token_row,
+            eps,
+            projected.stride(0),
+            PLACES=inputs.shape[1],
+            CHANNELS=inputs.shape[2],
+            KEY_HEADS=k.shape[1],
+            VALUE_HEADS=num_value_heads,
+            DK=k.shape[2],
+            DV=value_size,
+            BLOCK=triton.next_power_of_2(max(k.shape[2], value_size)),
+            num_warps=1,
+            launch_pdl=True,
+        )
+    return gated
+
+
+@triton.jit(do_not_specialize_on_alignment=_INDICES)
+def _finish_kernel(
+    p_out,  # [M, Vh, DV]
+    p_projected,  # [M, stride]
+    p_k,  # [M, Kh, DK]
+    p_decay,  # [M, Vh] fp32
+    p_weight,  # [DV]
+    p_gated,  # [M, Vh × DV]
+    p_inputs,  # [N, PLACES, CHANNELS]
+    p_keys,  # [N, PLACES, Kh, DK]
+    p_decays,  # [N, PLACES, Vh] fp32
+    p_rows,
+    p_starts,
+    p_counts,
+    p_targets,
+    p_row_starts,
+    p_token_row,
+    eps,
+    stride,
+    PLACES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    KEY_HEADS: tl.constexpr,
+    VALUE_HEADS: tl.constexpr,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    i_token = tl.program_id(0).to(tl.int64)
+    i_head = tl.program_id(1)
+    o = tl.arange(0, BLOCK)
+    m = o < DV
+    b_weight = tl.load(p_weight + o, mask=m, other=0.0).to(tl.float32)
+    wait()
+    i_batch = tl.load(p_token_row + i_token)
+    i_offset = i_token - tl.load(p_row_starts + i_batch)
+    i_position = tl.load(p_starts + i_batch) + i_offset
+    i_target = tl.load(p_targets + i_batch)
+    i_count = tl.load(p_counts + i_batch)
+    b_offset, b_position = i_offset + o * 0, i_position + o * 0  # blocks: the interpreter spreads no scalar masks
+    m_real = b_offset < i_count
+    i_value = (i_token * VALUE_HEADS + i_head) * DV + o
+    b_out = tl.load(p_out + i_value, mask=m & m_real, other=0.0)
+    b_z = tl.load(p_projected + i_token * stride + CHANNELS + i_head * DV + o, mask=m, other=0.0).to(tl.float32)
+    b_wide = b_out.to(tl.float32)
+    b_scale = tl.math.rsqrt(tl.sum(b_wide * b_wide, axis=0) / DV + eps)
+    b_norm = (b_wide * b_scale).to(b_out.dtype).to(tl.float32)
+    b_norm = (b_norm * b_weight).to(b_out.dtype).to(tl.float32)
+    b_gated = (b_norm * (b_z / (1.0 + tl.exp(-b_z)))).to(b_out.dtype)
+    tl.store(p_gated + i_value, tl.where(m_real, b_gated, 0.0), mask=m)
+
+    i_place = tl.load(p_rows + i_batch) * PLACES + (i_position & (PLACES - 1))
+    m_behind = m_real & (b_position >= i_target - (_TAPS - 1))
+    m_open = m_real & (b_position >= i_target)
+    is_open = (i_offset < i_count) & (i_position >= i_target)
+    p_from, p_to = p_projected + i_token * stride, p_inputs + i_place * CHANNELS
+    o_value = 2 * KEY_HEADS * DK + i_head * DV + o
+    tl.store(p_to + o_value, tl.load(p_from + o_value, mask=m & m_behind), mask=m & m_behind)
+    i_decay = tl.load(p_decay + i_token * VALUE_HEADS + i_head)
+    tl.store(p_decays + i_place * VALUE_HEADS + i_head, i_decay, mask=is_open)
+    m_key = (o < DK) & (i_head + o * 0 < KEY_HEADS)
+    o_q, o_k = i_head * DK + o, (KEY_HEADS + i_head) * DK + o
+    tl.store(p_to + o_q, tl.load(p_from + o_q, mask=m_key & m_behind), mask=m_key & m_behind)
+    tl.store(p_to + o_k, tl.load(p_from + o_k, mask=m_key & m_behind), mask=m_key & m_behind)
+    b_key = tl.load(p_k + (i_token * KEY_HEADS + i_head) * DK + o, mask=m_key & m_open)
+    tl.store(p_keys + (i_place * KEY_HEADS + i_head) * DK + o, b_key, mask=m_key & m_open)
+
+
+def save_states(
+    state: Tensor,
+    keys: Tensor,
+    deltas: Tensor,
+    log_decays: Tensor,
+    inputs: Tensor,
+    saved_state: Tensor,
+    saved_inputs: Tensor,
+    *,
+    rows: Tensor,
+    slots: Tensor,
+    sources: Tensor,
+    lengths: Tensor,
+    most_open: int,
+) -> None:
+    """Snapshots of the rows' states behind their first `lengths` tokens, each slot named once."""
+    saved_state[slots] = state[rows]  # where the state stands there already
+    at = StateRows(
+        rows=rows,
+        starts=lengths,
+        counts=torch.zeros_like(lengths),
+        sources=sources,
+        targets=lengths,
+        known=lengths,
+        row_starts=lengths,
+        token_row=rows,
+        row_counts=(),
+        most_open=most_open,
+    )
+    # no token is new, so what belongs to new ones is read and written nowhere
+    _run(keys, keys, deltas, log_decays, log_decays, deltas, state, saved_state, keys, deltas, log_decays, at, slots)
+    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
+    saved_inputs[slots] = inputs[rows[:, None], before % inputs.shape[1]]
+
+
+def load_states(
+    state: Tensor,
+    inputs: Tensor,
+    saved_state: Tensor,
+    saved_inputs: Tensor,
+    *,
+    rows: Tensor,
+    slots: Tensor,
+    lengths: Tensor,
+) -> None:
+    """Rows that start from a snapshot."""
+    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
+    state[rows] = saved_state[slots]
+    inputs[rows[:, None], before % inputs.shape[1]] = saved_inputs[slots]

@@ -1,0 +1,125 @@
+"""A table of requests for Gated DeltaNet, driven as the engine drives its own: any rows, prompt chunks, refused drafts.
+
+Any implementation, device and dtype; the CPU's tests, the interpreter's and the GPU's share it.
+"""
+
+import random
+
+import torch
+
+from outrider.attention.state import StateCache, StateSpec
+from outrider.kernels import Kernels
+from outrider.kernels.reference.gated_delta import StateRows
+
+NUM_ROWS = 5
+HEADS = {"num_key_heads": 2, "num_value_heads": 6, "key_size": 16, "value_size": 32}
+MOST_DRAFTS = 16
+LENGTH = 83
+
+
+class Layer:
+    """The weights of one layer, and the projections of every token of every row."""
+
+    def __init__(
+        self,
+        seed: int,
+        kernels: Kernels,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        heads: dict[str, int] = HEADS,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def random_of(*shape: int, of: torch.dtype = dtype) -> torch.Tensor:
+            return torch.randn(shape, generator=generator).to(device, of)
+
+        self.kernels, self.heads = kernels, heads
+        self.spec = StateSpec(num_layers=1, dtype=dtype, num_drafts=MOST_DRAFTS, **heads)
+        num_heads = heads["num_value_heads"]
+        self.conv = random_of(self.spec.num_channels, 1, 4)
+        self.a_log, self.dt_bias = (random_of(num_heads, of=torch.float32) for _ in range(2))
+        self.norm = random_of(heads["value_size"])
+        width = self.spec.num_channels + num_heads * (heads["value_size"] + 2)
+        self.projected = random_of(NUM_ROWS, LENGTH + MOST_DRAFTS, width)
+
+
+class Table:
+    """States of some rows, filled with NaN, and where they stand."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer, self.device = layer, layer.projected.device
+        self.states = StateCache(layer.spec, NUM_ROWS + 1, device=self.device)
+        self.cache = self.states[0]
+        for name in ("state", "keys", "deltas", "log_decays", "inputs"):
+            getattr(self.cache, name).fill_(float("nan"))
+        self.computed, self.lengths, self.known = (
+            torch.zeros(NUM_ROWS + 1, dtype=torch.int64, device=self.device) for _ in range(3)
+        )
+
+    def _numbers(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, device=self.device)
+
+    def step(self, parts: list[tuple[int, torch.Tensor, int]], *, num_padding: int = 0) -> list[torch.Tensor]:
+        """(row, projections of its tokens, how many of the last are drafts) -> outputs of each."""
+        rows = self._numbers([row for row, _, _ in parts])
+        counts = [len(tokens) for _, tokens, _ in parts]
+        counts[-1] += num_padding
+        padding = self.layer.projected.new_full((num_padding, parts[0][1].shape[1]), 7.0)
+        projected = torch.cat([*(tokens for _, tokens, _ in parts), padding])
+        num_drafts = self._numbers([drafts for _, _, drafts in parts])
+        layer, cache, kernels = self.layer, self.cache, self.layer.kernels
+        found = kernels.state_rows(
+            self.computed, self.lengths, self.known, rows=rows, num_drafts=num_drafts, room=torch.ones_like(rows),
+            num_known=self._numbers([len(tokens) for _, tokens, _ in parts]) - num_drafts,
+        )  # fmt: skip
+        row_counts = self._numbers(counts)
+        at = StateRows(
+            rows, *found, row_starts=row_counts.cumsum(0) - row_counts, row_counts=tuple(counts),
+            token_row=torch.arange(len(parts), device=self.device).repeat_interleave(row_counts),
+            most_open=self.layer.spec.most_open,
+        )  # fmt: skip
+        q, k, v, log_decay, beta = kernels.gated_delta_inputs(
+            projected, cache.inputs, layer.conv, layer.a_log, layer.dt_bias, at,
+            num_key_heads=layer.heads["num_key_heads"], key_size=layer.heads["key_size"],
+            value_size=layer.heads["value_size"],
+        )  # fmt: skip
+        out = kernels.gated_delta_rule(
+            q, k, v, log_decay, beta, cache.state, cache.keys, cache.deltas, cache.log_decays, at
+        )
+        gated = kernels.finish_gated_delta(
+            out, projected, k, log_decay, layer.norm, 1e-6, cache.inputs, cache.keys, cache.log_decays, at
+        )
+        self.lengths[rows], self.known[rows] = at.targets, at.known
+        starts = at.row_starts.tolist()
+        return [gated[start : start + len(tokens)] for start, (_, tokens, _) in zip(starts, parts, strict=True)]
+
+
+def drive(
+    layer: Layer, whole: list[torch.Tensor], rng: random.Random, most_drafts: int, accepted_counts: set[int]
+) -> None:
+    """Prompt chunks and verify rows in random order, wrong drafts garbage: tokens must have the bits of `whole`."""
+    generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
+    table, in_prompt = Table(layer), dict.fromkeys(range(NUM_ROWS), True)
+    while rows := [row for row in range(NUM_ROWS) if table.computed[row] < LENGTH]:
+        chosen = rng.sample(rows, rng.randint(1, len(rows)))
+        parts, plans = [], []
+        for row in chosen:
+            start = int(table.computed[row])
+            tokens = layer.projected[row, start:]
+            if in_prompt[row]:
+                known = rng.choice((1, rng.randint(2, 30)))
+                known, drafts, accepted = min(known, LENGTH - start), 0, 0
+                in_prompt[row] = start < 20
+            else:
+                known, drafts = 1, rng.randint(0, most_drafts)
+                accepted = rng.randint(0, min(drafts, LENGTH - start - 1))
+                accepted_counts.add(accepted)
+            tokens = tokens[: known + drafts].clone()
+            tokens[known + accepted :] = torch.randn(tokens[known + accepted :].shape, generator=generator).to(tokens)
+            parts.append((row, tokens, drafts))
+            plans.append((row, start, start + known + accepted))
+        outs = table.step(parts, num_padding=rng.randint(0, 2))
+        for (row, start, stop), out in zip(plans, outs, strict=True):
+            assert torch.equal(out[: stop - start], whole[row][start:stop]), (row, start, stop)
+            table.computed[row] = stop
