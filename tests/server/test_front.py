@@ -8,6 +8,7 @@ import pytest
 
 from outrider import RequestError, SamplingParams
 from outrider.core.config import engine_config
+from outrider.engine.client import EngineDeadError
 from outrider.engine.messages import EngineInfo
 from outrider.server.errors import APIError
 from outrider.server.front import Front
@@ -21,11 +22,17 @@ class NoEngine:
 
     is_alive = True
 
+    async def stop(self) -> None:
+        self.is_alive = False
+
+    async def start(self) -> None:
+        raise EngineDeadError("no memory is left")
+
 
 @pytest.fixture
 def front(monkeypatch: pytest.MonkeyPatch) -> Front:
     """Room for three completions."""
-    front = Front(engine_config("none"), ServerOptions(max_queued_requests=1))
+    front = Front(engine_config("none"), ServerOptions(max_queued_requests=1, max_engine_restarts=1))
     monkeypatch.setattr(front, "client", NoEngine())
     front.info = EngineInfo(
         process_id=0, description=[], vocab_size=1, max_model_len=1, max_num_seqs=2, eos_token_ids=(), num_blocks=1,
@@ -70,3 +77,17 @@ def test_a_front_that_drains_takes_nothing(front: Front) -> None:
         assert refusal.value.status == 503
 
     asyncio.run(run())
+
+
+def test_an_engine_that_cannot_be_started_again_is_told_of(front: Front, capsys: pytest.CaptureFixture[str]) -> None:
+    async def run() -> None:
+        front._on_death()
+        assert front._restart is not None
+        await front._restart
+        assert not front.is_healthy
+        with pytest.raises(APIError, match="Start the server again") as refusal:
+            await front.submit(list, ONE, count=1)
+        assert refusal.value.status == 503
+
+    asyncio.run(run())
+    assert "could not be started again: no memory is left" in capsys.readouterr().err

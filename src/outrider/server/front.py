@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import math
 import secrets
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from outrider.core.config import EngineConfig
+from outrider.core.errors import OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
@@ -188,7 +190,10 @@ class Front:
 
     async def _start_again(self) -> None:
         await self.client.stop()
-        await self.client.start()
+        try:
+            await self.client.start()
+        except OutriderError as error:  # /health stays red
+            print(f"The engine could not be started again: {error}", file=sys.stderr)
 
     async def drain(self) -> bool:
         """Take nothing new and wait for what runs, as long as the options allow; False where something is left."""
