@@ -16,7 +16,7 @@ from tiny_models import write_draft_model, write_tiny_model
 from tiny_mtp import write_mimo
 
 VOCAB, K = 61, 3
-GREEDY = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=120, ignore_eos=True)
 
 
 @pytest.fixture(scope="module", params=["eagle3", "draft_model", "mtp", "eagle"])
