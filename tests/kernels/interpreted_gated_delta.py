@@ -30,9 +30,9 @@ def main() -> None:
     layer, tables, outs = wholes("triton")
     for row in range(NUM_ROWS):
         torch.testing.assert_close(outs[row], wanted[row], rtol=2e-4, atol=2e-4)
-        for found, table in ((tables[row], wanted_tables[row]),):
-            torch.testing.assert_close(found.cache.state[row], table.cache.state[row], rtol=1e-4, atol=1e-5)
-            assert torch.equal(found.lengths, table.lengths) and torch.equal(found.known, table.known)
+        found, table = tables[row], wanted_tables[row]
+        torch.testing.assert_close(found.cache.state[row], table.cache.state[row], rtol=1e-4, atol=1e-5)
+        assert torch.equal(found.lengths, table.lengths) and torch.equal(found.known, table.known)
     accepted: set[int] = set()
     drive(layer, outs, random.Random(3), 3, accepted)
     assert len(accepted) > 1

@@ -1,24 +1,16 @@
 """The integer parts of the sampling kernels, run by Triton's interpreter on a CPU: they equal plain PyTorch."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("interpreted_sampling.py")
+from kernels.interpreter import run_interpreted
 
 
 @pytest.fixture(scope="module")
 def failed() -> dict[str, str]:
     """What differed, by kernel; one process for all, as importing takes longer than checking."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run([sys.executable, str(PROGRAM)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(run_interpreted("interpreted_sampling.py"))
 
 
 @pytest.mark.parametrize("kernel", ["argmax", "hash_rows", "logprobs", "noise", "verify", "drawn"])

@@ -4,10 +4,6 @@ And the router's Triton kernels in the interpreter: their lists of work against 
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +11,11 @@ from torch import Tensor
 from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
+from kernels.interpreter import run_interpreted
 from outrider.kernels.reference.experts import empty_expert_weights, experts
 from outrider.kernels.reference.linear import linear
 from outrider.kernels.reference.routing import route
 
-PROGRAM = Path(__file__).with_name("interpreted_routing.py")
 HIDDEN, WIDTH, NUM_EXPERTS, TOP_K = 64, 48, 8, 3
 
 
@@ -118,11 +114,7 @@ def test_no_tokens():
 
 @pytest.fixture(scope="module")
 def failed() -> dict[str, str]:
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run([sys.executable, str(PROGRAM)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(run_interpreted("interpreted_routing.py"))
 
 
 @pytest.mark.parametrize("check", ["choice", "records", "gather", "combine"])
