@@ -119,6 +119,19 @@ def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
     return outcomes
 
 
+def accepted_counts(llm: LLM) -> set[int]:
+    """Watches an engine: how many drafts a step accepted."""
+    seen: set[int] = set()
+    settle = llm.engine.scheduler.settle
+
+    def spy(plan: Any, result: Any) -> Any:
+        seen.update(found.num_accepted for row, found in zip(plan.rows, result.rows, strict=True) if row.num_drafts > 0)
+        return settle(plan, result)
+
+    llm.engine.scheduler.settle = spy  # type: ignore[method-assign]
+    return seen
+
+
 def mismatches(cases: Sequence[Case], outputs: Sequence[RequestOutput], expected: Sequence[Outcome]) -> list[str]:
     """Names of the cases that came out differently, and in what."""
     found = []

@@ -67,19 +67,6 @@ def make(target, **options):
     return crowds.make(target, **{"max_model_len": MAX_MODEL_LEN, "max_num_batched_tokens": 64} | options)
 
 
-def accepted_counts(llm) -> set[int]:
-    """Watches an engine: how many drafts a step accepted."""
-    seen: set[int] = set()
-    settle = llm.engine.scheduler.settle
-
-    def spy(plan, result):
-        seen.update(found.num_accepted for row, found in zip(plan.rows, result.rows, strict=True) if row.num_drafts > 0)
-        return settle(plan, result)
-
-    llm.engine.scheduler.settle = spy
-    return seen
-
-
 @pytest.mark.parametrize(
     ("drafter", "k", "count", "options"),
     [
@@ -101,7 +88,7 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, drafter, k, cou
     if k > 3:
         config = config | {"options": config["options"] | {"probability": 0.92}}
     llm = make(target, speculative_config=config, **options)
-    seen = accepted_counts(llm)
+    seen = crowds.accepted_counts(llm)
     assert crowds.mismatches(cases[:count], crowds.run(llm, cases[:count]), truth[:count]) == []
     if "num_gpu_blocks_override" in options:
         assert llm.engine.scheduler.num_preemptions > 0
