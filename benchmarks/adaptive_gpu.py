@@ -32,7 +32,7 @@ from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDr
 MOST = 3
 PROFILES = {"high": (0.9, 0.8, 0.7), "usual": (0.75, 0.55, 0.40), "low": (0.3, 0.1, 0.05)}
 """Chance that drafts 1 … i are all accepted."""
-STEADY = ((1, 1200), (8, 800), (64, 400), (256, 200))
+STEADY = ((1, 1200), (8, 800), (64, 400), (256, 600))
 """Requests, and the mean number of tokens that they reach."""
 WAVES = ((1, 500), (64, 300), (8, 400), (256, 150), (2, 500), (128, 200), (1, 500), (32, 300))
 """Requests, and tokens that each asks for in the mean."""

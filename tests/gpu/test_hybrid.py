@@ -63,7 +63,7 @@ def drafters(cases, truth):
     ("drafter", "k", "options"),
     [
         ("none", 0, {"max_num_batched_tokens": 41}),
-        ("none", 0, {"num_gpu_blocks_override": 60, "block_size": 32, "max_num_seqs": 24}),
+        ("none", 0, {"num_gpu_blocks_override": 32, "block_size": 32, "max_num_seqs": 24}),
         ("noise", 3, {"max_num_batched_tokens": 100}),
         ("mtp", 1, {"max_num_batched_tokens": 29, "enforce_eager": True}),
         ("mtp", 3, {"num_gpu_blocks_override": 60, "max_num_seqs": 24}),

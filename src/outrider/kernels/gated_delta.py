@@ -3,7 +3,6 @@
 A program of `gated_delta_rule` owns some columns of a value head and walks the chunks of one request in order. A tile
 is a whole chunk of 16 tokens at its absolute place, so a token's bits cannot depend on how many came with it. Rings are
 written by the kernel after the one that reads them. Products with a state are of three tf32 parts each.
-Run in Triton's interpreter so far, not on a GPU: the worker refuses hybrids there.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -19,6 +18,8 @@ from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows
 
 _COLUMNS = 32
 """Columns of a value head to one program."""
+
+_WARPS = 4
 
 _INDICES = [
     *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
@@ -291,7 +292,7 @@ def _run(
         DK=key_size,
         DV=value_size,
         BLOCK=columns,
-        num_warps=4,
+        num_warps=_WARPS,
         launch_pdl=True,
     )
 
@@ -338,60 +339,69 @@ def _rule_kernel(
     i_source = tl.load(p_sources + i_batch)
     i_target = tl.load(p_targets + i_batch)
     i_token = tl.load(p_row_starts + i_batch) - i_start  # of position 0
-    o_state = (i_head * DK + o_k)[:, None] * DV + o_v[None, :]
-    p_head = p_state + i_row * (VALUE_HEADS * DK * DV) + o_state
+    o_keys = o_c[:, None] * (KEY_HEADS * DK) + o_k[None, :]
+    o_values = o_c[:, None] * (VALUE_HEADS * DV) + o_v[None, :]
+    o_state = o_k[:, None] * DV + o_v[None, :]
+    p_head = p_state + (i_row * VALUE_HEADS + i_head) * (DK * DV) + o_state
     b_state = tl.load(p_head, mask=m_v & (i_source + o_k * 0 > 0)[:, None], other=0.0)
-    m_causal = o_c[:, None] >= o_c[None, :]
+    m_after = o_c[:, None] <= o_c[None, :]  # [j, i]: tiles of pairs stand with the later token i across
     for i_chunk in range(i_source // _C, (i_end + _C - 1) // _C):
-        o_position = i_chunk * _C + o_c
-        m_old = o_position < i_start
-        m_new = (o_position >= i_start) & (o_position < i_end)
-        o_token = i_token + o_position
-        o_place = i_row * PLACES + (o_position & (PLACES - 1))
-        p_new = (o_token * KEY_HEADS + i_key_head)[:, None] * DK + o_k[None, :]
-        b_q = tl.load(p_q + p_new, mask=m_new[:, None], other=0.0)
-        b_k = tl.load(p_k + p_new, mask=m_new[:, None], other=0.0)
-        p_old = (o_place * KEY_HEADS + i_key_head)[:, None] * DK + o_k[None, :]
-        b_k = tl.where(m_old[:, None], tl.load(p_keys + p_old, mask=m_old[:, None], other=0.0), b_k)
-        o_gate = o_token * VALUE_HEADS + i_head
-        b_decay = tl.load(p_decay + o_gate, mask=m_new, other=0.0)
-        b_decay += tl.load(p_decays + o_place * VALUE_HEADS + i_head, mask=m_old, other=0.0)
-        b_beta = tl.load(p_beta + o_gate, mask=m_new, other=0.0)
-        b_v = tl.load(p_v + o_gate[:, None] * DV + o_v[None, :], mask=m_new[:, None] & m_v, other=0.0).to(tl.float32)
-        p_delta = p_deltas + (o_place * VALUE_HEADS + i_head)[:, None] * DV + o_v[None, :]
-        b_known = tl.load(p_delta, mask=m_old[:, None] & m_v, other=0.0)
+        i_first = i_chunk * _C
+        m_old = i_first + o_c < i_start
+        m_new = (i_first + o_c >= i_start) & (i_first + o_c < i_end)
+        i_first_token = i_token + i_first
+        i_place = i_row * PLACES + (i_first & (PLACES - 1))  # a chunk stands in one piece in its ring
+        i_new_keys = (i_first_token * KEY_HEADS + i_key_head) * DK
+        i_old_keys = (i_place * KEY_HEADS + i_key_head) * DK
+        b_q = tl.load(p_q + i_new_keys + o_keys, mask=m_new[:, None], other=0.0)
+        b_k = tl.load(p_k + i_new_keys + o_keys, mask=m_new[:, None], other=0.0)
+        b_k = tl.where(m_old[:, None], tl.load(p_keys + i_old_keys + o_keys, mask=m_old[:, None], other=0.0), b_k)
+        i_gate = i_first_token * VALUE_HEADS + i_head
+        i_old_gate = i_place * VALUE_HEADS + i_head
+        b_decay = tl.load(p_decay + i_gate + o_c * VALUE_HEADS, mask=m_new, other=0.0)
+        b_decay += tl.load(p_decays + i_old_gate + o_c * VALUE_HEADS, mask=m_old, other=0.0)
+        b_beta = tl.load(p_beta + i_gate + o_c * VALUE_HEADS, mask=m_new, other=0.0)
+        m_values = m_new[:, None] & m_v
+        b_v = tl.load(p_v + i_gate * DV + o_values, mask=m_values, other=0.0).to(tl.float32)
+        b_known = tl.load(p_deltas + i_old_gate * DV + o_values, mask=m_old[:, None] & m_v, other=0.0)
 
         b_running = tl.cumsum(b_decay, axis=0)
         b_last = tl.sum(tl.where(o_c == _C - 1, b_running, 0.0), axis=0)
-        b_between = tl.exp(tl.maximum(tl.where(m_causal, b_running[:, None] - b_running[None, :], 0.0), _FLOOR))
-        b_between = tl.where(m_causal, b_between, 0.0)
-        b_from_start = tl.exp(tl.maximum(b_running, _FLOOR))
+        b_between = tl.exp(tl.maximum(tl.where(m_after, b_running[None, :] - b_running[:, None], 0.0), _FLOOR))
+        b_between = tl.where(m_after, b_between, 0.0)
+        b_from_start = tl.exp(tl.maximum(b_running, _FLOOR))[:, None]
         b_weights = tl.dot(b_k, tl.trans(b_k), input_precision="ieee") * b_between
-        b_scores = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") * b_between
-        b_k_wide = b_k.to(tl.float32)
-        b_rest = b_v - tl.dot(b_k_wide, b_state, input_precision="tf32x3") * b_from_start[:, None]
-        # a known row is its own solution: nothing is taken from it, and it is multiplied by 1
+        b_scores = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") * tl.trans(b_between)
+        b_rest = b_v - _product(b_k, b_state) * b_from_start
+        b_outer = _product(b_q, b_state) * b_from_start
+        # a row is solved from those before it, known or new: its bits do not depend on which came when
         b_rest = tl.where(m_old[:, None], b_known, b_rest)
-        b_weights = tl.where(m_old[:, None], 0.0, b_weights)
-        b_factor = tl.where(m_old, 1.0, b_beta)
-        for j in tl.static_range(_C):
-            m_row = (o_c == j)[:, None]
-            b_scaled = b_rest * b_factor[:, None]
-            b_row = tl.sum(tl.where(m_row, b_scaled, 0.0), axis=0)  # one row and zeros: exact in any order
-            b_column = tl.sum(tl.where((o_c == j)[None, :] & (o_c > j)[:, None], b_weights, 0.0), axis=1)
-            b_rest = tl.where(m_row, b_row[None, :], b_rest - b_column[:, None] * b_row[None, :])
+        for i in range(tl.maximum(i_start - i_first, 0), tl.minimum(i_end - i_first, _C)):
+            b_weight = tl.sum(tl.where((o_c[None, :] == i) & (o_c[:, None] < i), b_weights, 0.0), axis=1)
+            b_before = tl.sum(b_weight[:, None] * b_rest, axis=0)
+            b_rest = tl.where((o_c == i)[:, None], (b_rest - b_before[None, :]) * b_beta[:, None], b_rest)
         b_inner = tl.dot(b_scores, b_rest, input_precision="tf32x3")
-        b_outer = tl.dot(b_q.to(tl.float32), b_state, input_precision="tf32x3") * b_from_start[:, None]
-        p_o = p_out + o_gate[:, None] * DV + o_v[None, :]
-        tl.store(p_o, (b_outer + b_inner).to(p_out.dtype.element_ty), mask=m_new[:, None] & m_v)
-        m_open = m_new & (o_position >= i_target)
-        tl.store(p_delta, b_rest, mask=m_open[:, None] & m_v)
-        b_to_end = tl.exp(tl.maximum(b_last - b_running, _FLOOR))
-        b_added = tl.dot(tl.trans(b_k_wide * b_to_end[:, None]), b_rest, input_precision="tf32x3")
-        b_state = b_state * tl.exp(tl.maximum(b_last, _FLOOR)) + b_added
-        if (i_chunk + 1) * _C == i_target:
-            i_out = tl.load(p_rows_out + i_batch)
-            tl.store(p_state_out + i_out * (VALUE_HEADS * DK * DV) + o_state, b_state, mask=m_v)
+        tl.store(p_out + i_gate * DV + o_values, (b_outer + b_inner).to(p_out.dtype.element_ty), mask=m_values)
+        m_open = m_new & (i_first + o_c >= i_target)
+        tl.store(p_deltas + i_old_gate * DV + o_values, b_rest, mask=m_open[:, None] & m_v)
+        if i_first + _C <= tl.maximum(i_target, i_end - 1):  # else nobody needs the state behind this chunk
+            b_rest *= tl.exp(tl.maximum(b_last - b_running, _FLOOR))[:, None]
+            b_state = b_state * tl.exp(tl.maximum(b_last, _FLOOR)) + _product(tl.trans(b_k), b_rest)
+            if i_first + _C == i_target:
+                i_out = tl.load(p_rows_out + i_batch) * VALUE_HEADS + i_head
+                tl.store(p_state_out + i_out * (DK * DV) + o_state, b_state, mask=m_v)
+
+
+@triton.jit
+def _product(x, y):
+    """x × y with fp32's precision, y in fp32: bf16 times the three bf16 numbers that y is the sum of."""
+    if x.dtype != tl.bfloat16:
+        return tl.dot(x.to(tl.float32), y, input_precision="tf32x3")
+    high = y.to(tl.bfloat16)
+    rest = y - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    return tl.dot(x, high, acc=tl.dot(x, middle, acc=tl.dot(x, low)))
 
 
 def finish_gated_delta(
