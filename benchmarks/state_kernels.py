@@ -14,7 +14,7 @@ LAYERS = 4
 CASES = [(rows, tokens) for rows in (1, 8, 64, 256) for tokens in (1, 1 + DRAFTS)]
 CASES += [(1, 512), (64, 128), (1, 8192)]
 
-NOTES = """16 key and 32 value heads of 128, bf16, rings for 3 drafts. Rows of decoding have 7 open tokens, half a chunk.
+NOTES = """16 key and 32 value heads of 128, bf16, rings for 3 drafts. Decoding rows have 7 open tokens, half a chunk.
 Bytes: the state once, the open tokens, and what comes in and goes out, at 4.37 TB/s; a prompt's state is written once.
 Four layers in one graph, each with its own memory."""
 

@@ -1,8 +1,8 @@
 """Gated DeltaNet on a GPU: the chunk form of `kernels/reference/gated_delta.py`, in three kernels a layer.
 
-A program of `gated_delta_rule` owns some columns of a value head and walks the chunks of one request in order. A tile
-is a whole chunk of 16 tokens at its absolute place, so a token's bits cannot depend on how many came with it. Rings are
-written by the kernel after the one that reads them. Products with a state are of three tf32 parts each.
+The first makes what goes into the chunks, `gated_delta_chunks.py` walks them, and the last normalises what comes out.
+A tile is a whole chunk of 16 tokens at its absolute place, so a token's bits cannot depend on how many came with it.
+Rings are written by the kernel after the one that reads them.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -13,13 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.device import empty_rows
+from outrider.kernels.gated_delta_chunks import COLUMNS, rule_kernel
 from outrider.kernels.native import launch_dependents, log1p, product, wait
 from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows
 
-_COLUMNS = 32
-"""Columns of a value head to one program."""
-
-_WARPS = 4
+_WARPS = 2
+"""Of a program that walks the chunks of a request: they share its keys."""
 
 _INDICES = [
     *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
@@ -27,7 +26,6 @@ _INDICES = [
 ]
 """Arguments that are parts of one buffer: where they begin compiles no other kernel."""
 
-_FLOOR = tl.constexpr(-64.0)
 _TAPS = tl.constexpr(CONV_WIDTH)
 _C = tl.constexpr(CHUNK)
 
@@ -262,12 +260,10 @@ def _run(
     """Walks the chunks of all rows. The state that a row reaches goes to `rows_out` of `state_out`."""
     num_heads, key_size, value_size = state.shape[1:]
     num_key_heads, num_places = keys.shape[2], keys.shape[1]
-    assert key_size & (key_size - 1) == 0 and value_size % 16 == 0, (
-        f"heads of {key_size} and {value_size} are not built"
-    )
-    columns = min(_COLUMNS, triton.next_power_of_2(value_size))
-    grid = (at.rows.shape[0], num_heads, triton.cdiv(value_size, columns))
-    _rule_kernel[grid](
+    assert key_size % 32 == 0 and key_size & (key_size - 1) == 0, f"keys of {key_size} are not built"
+    assert value_size % COLUMNS == 0, f"values of {value_size} are not built"
+    columns = _WARPS * COLUMNS
+    rule_kernel[(at.rows.shape[0], num_heads, triton.cdiv(value_size, columns))](
         q,
         k,
         v,
@@ -295,113 +291,6 @@ def _run(
         num_warps=_WARPS,
         launch_pdl=True,
     )
-
-
-@triton.jit(do_not_specialize_on_alignment=_INDICES)
-def _rule_kernel(
-    p_q,  # [M, Kh, DK]
-    p_k,  # [M, Kh, DK]
-    p_v,  # [M, Vh, DV]
-    p_decay,  # [M, Vh] fp32
-    p_beta,  # [M, Vh] fp32
-    p_out,  # [M, Vh, DV]
-    p_state,  # [N, Vh, DK, DV] fp32
-    p_state_out,  # [any, Vh, DK, DV] fp32
-    p_keys,  # [N, PLACES, Kh, DK]
-    p_deltas,  # [N, PLACES, Vh, DV] fp32
-    p_decays,  # [N, PLACES, Vh] fp32
-    p_rows,
-    p_starts,
-    p_counts,
-    p_sources,
-    p_targets,
-    p_row_starts,
-    p_rows_out,
-    PLACES: tl.constexpr,
-    KEY_HEADS: tl.constexpr,
-    VALUE_HEADS: tl.constexpr,
-    DK: tl.constexpr,
-    DV: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    launch_dependents()
-    i_batch = tl.program_id(0)
-    i_head = tl.program_id(1)
-    i_key_head = i_head // (VALUE_HEADS // KEY_HEADS)
-    o_c = tl.arange(0, _C)
-    o_k = tl.arange(0, DK)
-    o_v = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
-    m_v = (o_v < DV)[None, :]
-    wait()
-    i_row = tl.load(p_rows + i_batch)
-    i_start = tl.load(p_starts + i_batch)
-    i_end = i_start + tl.load(p_counts + i_batch)
-    i_source = tl.load(p_sources + i_batch)
-    i_target = tl.load(p_targets + i_batch)
-    i_token = tl.load(p_row_starts + i_batch) - i_start  # of position 0
-    o_keys = o_c[:, None] * (KEY_HEADS * DK) + o_k[None, :]
-    o_values = o_c[:, None] * (VALUE_HEADS * DV) + o_v[None, :]
-    o_state = o_k[:, None] * DV + o_v[None, :]
-    p_head = p_state + (i_row * VALUE_HEADS + i_head) * (DK * DV) + o_state
-    b_state = tl.load(p_head, mask=m_v & (i_source + o_k * 0 > 0)[:, None], other=0.0)
-    m_after = o_c[:, None] <= o_c[None, :]  # [j, i]: tiles of pairs stand with the later token i across
-    for i_chunk in range(i_source // _C, (i_end + _C - 1) // _C):
-        i_first = i_chunk * _C
-        m_old = i_first + o_c < i_start
-        m_new = (i_first + o_c >= i_start) & (i_first + o_c < i_end)
-        i_first_token = i_token + i_first
-        i_place = i_row * PLACES + (i_first & (PLACES - 1))  # a chunk stands in one piece in its ring
-        i_new_keys = (i_first_token * KEY_HEADS + i_key_head) * DK
-        i_old_keys = (i_place * KEY_HEADS + i_key_head) * DK
-        b_q = tl.load(p_q + i_new_keys + o_keys, mask=m_new[:, None], other=0.0)
-        b_k = tl.load(p_k + i_new_keys + o_keys, mask=m_new[:, None], other=0.0)
-        b_k = tl.where(m_old[:, None], tl.load(p_keys + i_old_keys + o_keys, mask=m_old[:, None], other=0.0), b_k)
-        i_gate = i_first_token * VALUE_HEADS + i_head
-        i_old_gate = i_place * VALUE_HEADS + i_head
-        b_decay = tl.load(p_decay + i_gate + o_c * VALUE_HEADS, mask=m_new, other=0.0)
-        b_decay += tl.load(p_decays + i_old_gate + o_c * VALUE_HEADS, mask=m_old, other=0.0)
-        b_beta = tl.load(p_beta + i_gate + o_c * VALUE_HEADS, mask=m_new, other=0.0)
-        m_values = m_new[:, None] & m_v
-        b_v = tl.load(p_v + i_gate * DV + o_values, mask=m_values, other=0.0).to(tl.float32)
-        b_known = tl.load(p_deltas + i_old_gate * DV + o_values, mask=m_old[:, None] & m_v, other=0.0)
-
-        b_running = tl.cumsum(b_decay, axis=0)
-        b_last = tl.sum(tl.where(o_c == _C - 1, b_running, 0.0), axis=0)
-        b_between = tl.exp(tl.maximum(tl.where(m_after, b_running[None, :] - b_running[:, None], 0.0), _FLOOR))
-        b_between = tl.where(m_after, b_between, 0.0)
-        b_from_start = tl.exp(tl.maximum(b_running, _FLOOR))[:, None]
-        b_weights = tl.dot(b_k, tl.trans(b_k), input_precision="ieee") * b_between
-        b_scores = tl.dot(b_q, tl.trans(b_k), input_precision="ieee") * tl.trans(b_between)
-        b_rest = b_v - _product(b_k, b_state) * b_from_start
-        b_outer = _product(b_q, b_state) * b_from_start
-        # a row is solved from those before it, known or new: its bits do not depend on which came when
-        b_rest = tl.where(m_old[:, None], b_known, b_rest)
-        for i in range(tl.maximum(i_start - i_first, 0), tl.minimum(i_end - i_first, _C)):
-            b_weight = tl.sum(tl.where((o_c[None, :] == i) & (o_c[:, None] < i), b_weights, 0.0), axis=1)
-            b_before = tl.sum(b_weight[:, None] * b_rest, axis=0)
-            b_rest = tl.where((o_c == i)[:, None], (b_rest - b_before[None, :]) * b_beta[:, None], b_rest)
-        b_inner = tl.dot(b_scores, b_rest, input_precision="tf32x3")
-        tl.store(p_out + i_gate * DV + o_values, (b_outer + b_inner).to(p_out.dtype.element_ty), mask=m_values)
-        m_open = m_new & (i_first + o_c >= i_target)
-        tl.store(p_deltas + i_old_gate * DV + o_values, b_rest, mask=m_open[:, None] & m_v)
-        if i_first + _C <= tl.maximum(i_target, i_end - 1):  # else nobody needs the state behind this chunk
-            b_rest *= tl.exp(tl.maximum(b_last - b_running, _FLOOR))[:, None]
-            b_state = b_state * tl.exp(tl.maximum(b_last, _FLOOR)) + _product(tl.trans(b_k), b_rest)
-            if i_first + _C == i_target:
-                i_out = tl.load(p_rows_out + i_batch) * VALUE_HEADS + i_head
-                tl.store(p_state_out + i_out * (DK * DV) + o_state, b_state, mask=m_v)
-
-
-@triton.jit
-def _product(x, y):
-    """x × y with fp32's precision, y in fp32: bf16 times the three bf16 numbers that y is the sum of."""
-    if x.dtype != tl.bfloat16:
-        return tl.dot(x.to(tl.float32), y, input_precision="tf32x3")
-    high = y.to(tl.bfloat16)
-    rest = y - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
-    return tl.dot(x, high, acc=tl.dot(x, middle, acc=tl.dot(x, low)))
 
 
 def finish_gated_delta(
