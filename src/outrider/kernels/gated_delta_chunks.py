@@ -1,9 +1,9 @@
 """The chunks of Gated DeltaNet in Gluon: a warp owns 16 columns of a value head and walks the chunks of one request.
 
 A chunk is 16 tokens at their absolute place. The state [columns, keys] stands in registers as a product of the tensor
-cores leaves it, and goes into the next as it stands: fp32, as the sum of three bf16 numbers, times keys in bf16. Rows of
-a chunk are solved one by one from those before them, known or new, so their bits do not depend on which came when. What
-the chunk form says is in `kernels/reference/gated_delta.py`.
+cores leaves it, and goes into the next as it stands: fp32, as the sum of three bf16 numbers, times keys in bf16. Rows
+of a chunk are solved one by one from those before them, known or new, so their bits do not depend on which came when.
+What the chunk form says is in `kernels/reference/gated_delta.py`.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
