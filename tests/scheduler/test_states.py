@@ -220,7 +220,7 @@ class RandomStops:
 
 
 def simulate(seed: int) -> int:
-    """Random requests: prompts in chunks, drafts refused, stops, aborts, a step in flight. Gives the number of snapshots."""
+    """Random requests: chunks, refused drafts, stops, aborts, a step in flight. Gives the number of snapshots."""
     rng = random.Random(seed)
     num_drafts = rng.choice((0, 1, 3, 8, 16))
     engine = Scheduler(
