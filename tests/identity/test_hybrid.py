@@ -4,6 +4,8 @@ Its layers have a recurrent state, which others have lost to rejected drafts, pe
 them lose it is put in here, one at a time: each must turn this suite red.
 """
 
+from dataclasses import replace
+
 import crowd as crowds
 import hybrids
 import pytest
@@ -16,6 +18,7 @@ from outrider.attention.state import StateCache
 from outrider.device.assemble import Assembler
 from outrider.kernels.reference import gated_delta, index
 from outrider.runtime import worker
+from outrider.runtime.step import Step
 from outrider.scheduler.prefix import PrefixCache
 from outrider.scheduler.scheduler import Scheduler
 
@@ -314,6 +317,76 @@ def test_a_hit_without_a_snapshot(target, cases, truth, monkeypatch):
     monkeypatch.setattr(StateCache, "load", lambda self, kernels, **arguments: None)
     crowds.run(llm, some)
     assert crowds.mismatches(some, crowds.run(llm, some), expected)
+
+
+def test_a_snapshot_of_a_row_that_has_a_new_owner(target, cases, truth, monkeypatch):
+    """What one step reads, the next has begun to write: vLLM #51571, #56736. Snapshots are taken before a row is given
+    to another request; here after it."""
+    some, expected = cases[:4], truth[:4]
+    turns = hybrids.second_turns(some, expected, max_tokens=1)
+    turns_truth = hybrids.truth(target, turns)
+
+    def differs() -> list[str]:
+        llm = hybrids.make(target, max_num_seqs=2)
+        crowds.run(llm, some)
+        return crowds.mismatches(turns, crowds.run(llm, turns), turns_truth)
+
+    assert differs() == []
+    original = Step.admit
+
+    def admit(self, plan):
+        original(self, replace(plan, state_saves=()))
+        self._save_states(plan.state_saves)
+
+    monkeypatch.setattr(Step, "admit", admit)
+    assert differs()
+
+
+def check_places(monkeypatch) -> None:
+    """Whatever a step reads or writes lies where it may: a CPU would take a negative place from the other end."""
+    rows_of, save, slot_of = gated_delta.state_rows, gated_delta.save_states, index.slot_of
+
+    def state_rows(*columns, num_known, room, **arguments):
+        starts, counts, sources, targets, known = rows_of(*columns, num_known=num_known, room=room, **arguments)
+        assert (sources >= 0).all() and (sources <= targets).all(), "a state before the beginning"
+        assert (sources <= starts).all() and (targets <= torch.where(room > 0, starts + num_known, sources)).all()
+        return starts, counts, sources, targets, known
+
+    def save_states(*tensors, sources, lengths, slots, **arguments):
+        assert (sources >= 0).all() and (sources <= lengths).all() and (slots >= 0).all()
+        save(*tensors, sources=sources, lengths=lengths, slots=slots, **arguments)
+
+    def slots_of(block_tables, place, is_valid, *, block_size):
+        slots = slot_of(block_tables, place, is_valid, block_size=block_size)
+        assert (place[is_valid] >= 0).all() and (slots[is_valid] >= block_size).all(), "a token in nobody's block"
+        return slots
+
+    monkeypatch.setattr(gated_delta, "state_rows", state_rows)
+    monkeypatch.setattr(gated_delta, "save_states", save_states)
+    monkeypatch.setattr(index, "slot_of", slots_of)
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_every_place_lies_in_its_table(target, cases, truth, half_right, monkeypatch, is_leaky):
+    """An accepted count of 0 gave the index -1, and a write there ended the process: vLLM #50021."""
+    if is_leaky:
+        original = gated_delta.state_rows
+
+        def state_rows(*columns, num_drafts, **arguments):
+            starts, counts, sources, targets, known = original(*columns, num_drafts=num_drafts, **arguments)
+            return starts, counts, sources + (counts - arguments["num_known"] - 1).clamp(max=0), targets, known
+
+        monkeypatch.setattr(gated_delta, "state_rows", state_rows)
+    check_places(monkeypatch)
+    config = {"method": "mtp", "num_speculative_tokens": 3}
+    llm = hybrids.make(target, speculative_config=config, num_gpu_blocks_override=14, max_num_seqs=4)
+    if is_leaky:
+        with pytest.raises(AssertionError, match="before the beginning"):
+            crowds.run(llm, cases[SOME])
+        return
+    for _ in range(2):
+        assert crowds.mismatches(cases[SOME], crowds.run(llm, cases[SOME]), truth[SOME]) == []
+    assert llm.engine.scheduler.num_preemptions > 0 and llm.engine.scheduler.prefix.num_hit_tokens > 0
 
 
 def test_a_snapshot_of_a_state_that_ran_ahead(target, replay, cases, truth, monkeypatch):
