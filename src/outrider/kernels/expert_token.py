@@ -28,6 +28,8 @@ _COLUMNS = 16
 
 _BLOCK_K = 128
 _STAGES = 6
+_GATE_FLIGHT = 3
+_DOWN_FLIGHT = 2
 
 
 def choose_pairs(width: int, *, top_k: int, num_ctas: int) -> int:
@@ -63,6 +65,8 @@ def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weig
         triton.cdiv(hidden_size, _BLOCK_K),
         triton.cdiv(width, _BLOCK_K),
         STAGES=_STAGES,
+        GATE_FLIGHT=_GATE_FLIGHT,
+        DOWN_FLIGHT=_DOWN_FLIGHT,
         PAIRS=pairs,
         K=top_k,
         num_warps=8,
@@ -111,6 +115,14 @@ def _load_down(w_desc, boxes, full, stage, firsts, i_k):
 
 
 @gluon.jit
+def _hold_back(full, step, IN_FLIGHT: gl.constexpr):
+    """Wait until fewer than IN_FLIGHT of the stages before this one are on their way."""
+    STAGES: gl.constexpr = full.shape[0]
+    before = step - IN_FLIGHT
+    mbarrier.wait(full.index(before % STAGES), (before // STAGES) & 1, pred=before >= 0)
+
+
+@gluon.jit
 def _firsts(p_ids, H, i_first, K: gl.constexpr):
     """Row `i_first` of each slot's expert."""
     firsts = ()
@@ -120,7 +132,7 @@ def _firsts(p_ids, H, i_first, K: gl.constexpr):
 
 
 @gluon.jit
-def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, PAIRS: gl.constexpr, K: gl.constexpr):
+def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl.constexpr, DOWN_FLIGHT: gl.constexpr, PAIRS: gl.constexpr, K: gl.constexpr):
     """The producer: one warp."""
     x_desc, gate_up_desc, inner_desc, down_desc = descriptors
     x_ring, _, boxes, full, empty = ring
@@ -139,6 +151,7 @@ def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, PAIRS: gl.const
         for k in range(hidden_blocks):
             stage = step % STAGES
             mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+            _hold_back(full, step, GATE_FLIGHT)
             mbarrier.expect(full.index(stage), GATE_BYTES)
             _load_gate_up(gate_up_desc, gate_boxes, full, stage, i_gate, i_gate + W, k * BLOCK_K, PAIRS)
             load_tile(x_desc, [0, k * BLOCK_K], full.index(stage), x_ring.index(stage))
@@ -154,6 +167,7 @@ def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, PAIRS: gl.const
         for k in range(num_early):
             stage = (step + k) % STAGES
             mbarrier.wait(empty.index(stage), (((step + k) // STAGES) & 1) ^ 1)
+            _hold_back(full, step + k, DOWN_FLIGHT)
             mbarrier.expect(full.index(stage), DOWN_BYTES)
             _load_down(down_desc, boxes, full, stage, firsts, k * BLOCK_K)
         if tile == first:
@@ -251,6 +265,8 @@ def _token_kernel(
     hidden_blocks,
     width_blocks,
     STAGES: gl.constexpr,
+    GATE_FLIGHT: gl.constexpr,
+    DOWN_FLIGHT: gl.constexpr,
     PAIRS: gl.constexpr,
     K: gl.constexpr,
 ):
@@ -278,7 +294,7 @@ def _token_kernel(
     gl.warp_specialize(
         [
             (_multiply, (ring, p_inner, p_out, p_weights, p_ready, extent, PAIRS, K)),
-            (_load, (descriptors, ring, gate_boxes, p_ids, p_ready, extent, PAIRS, K)),
+            (_load, (descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT, DOWN_FLIGHT, PAIRS, K)),
         ],
         [1],
         [40],
