@@ -67,8 +67,11 @@ def _inner_layout(tokens):
 
 
 @gluon.jit
-def product(ring, step, num_blocks):
-    """[128, TILE] fp32 of the next `num_blocks` stages, which begin at `step`."""
+def product(ring, step, num_blocks, landed=None, late_step=0):
+    """[128, TILE] fp32 of the next `num_blocks` stages, which begin at `step`.
+
+    If weights have barriers of their own, `landed`, these begin at `late_step`.
+    """
     x_ring, w_ring, _, full, empty = ring
     STAGES: gl.constexpr = x_ring.shape[0]
     TILE: gl.constexpr = x_ring.shape[1]
@@ -76,6 +79,8 @@ def product(ring, step, num_blocks):
     for k in range(num_blocks):
         stage = (step + k) % STAGES
         mbarrier.wait(full.index(stage), ((step + k) // STAGES) & 1)
+        if landed is not None:
+            mbarrier.wait(landed.index((late_step + k) % STAGES), ((late_step + k) // STAGES) & 1)
         b_x = x_ring.index(stage).permute((1, 0))
         acc = warpgroup_mma(w_ring.index(stage), b_x, acc, use_acc=k > 0, is_async=True)
         acc = warpgroup_mma_wait(1, deps=(acc,))

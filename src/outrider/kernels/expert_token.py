@@ -34,7 +34,7 @@ _DOWN_FLIGHT = 2
 
 def choose_pairs(width: int, *, top_k: int, num_ctas: int) -> int:
     """Pairs of gate and up of a tile, by whole waves of CTAs; free to change."""
-    return min((64, 48, 32), key=lambda pairs: triton.cdiv(top_k * triton.cdiv(width, pairs), num_ctas) * pairs)
+    return min((32, 48, 64), key=lambda pairs: triton.cdiv(top_k * triton.cdiv(width, pairs), num_ctas) * pairs)
 
 
 def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
@@ -103,23 +103,23 @@ def _load_gate_up(w_desc, boxes, full, stage, i_gate, i_up, i_k, PAIRS: gl.const
 
 
 @gluon.jit
-def _load_down(w_desc, boxes, full, stage, firsts, i_k):
+def _load_down(w_desc, boxes, barrier, stage, firsts, i_k, BLOCK_K: gl.constexpr):
     """Rows of every slot's expert, which begin at `firsts`."""
     ROWS: gl.constexpr = boxes.shape[1]
     SLOTS: gl.constexpr = 2 * BOX // ROWS
-    HALVES: gl.constexpr = boxes.shape[0] // full.shape[0] // SLOTS
+    HALVES: gl.constexpr = BLOCK_K // BOX
     for i in gl.static_range(HALVES):
         for j in gl.static_range(len(firsts)):
             box = boxes.index((stage * HALVES + i) * SLOTS + j)
-            load_tile(w_desc, [firsts[j], i_k + i * BOX], full.index(stage), box)
+            load_tile(w_desc, [firsts[j], i_k + i * BOX], barrier, box)
 
 
 @gluon.jit
-def _hold_back(full, step, IN_FLIGHT: gl.constexpr):
+def _hold_back(barriers, step, IN_FLIGHT: gl.constexpr):
     """Wait until fewer than IN_FLIGHT of the stages before this one are on their way."""
-    STAGES: gl.constexpr = full.shape[0]
+    STAGES: gl.constexpr = barriers.shape[0]
     before = step - IN_FLIGHT
-    mbarrier.wait(full.index(before % STAGES), (before // STAGES) & 1, pred=before >= 0)
+    mbarrier.wait(barriers.index(before % STAGES), (before // STAGES) & 1, pred=before >= 0)
 
 
 @gluon.jit
@@ -132,7 +132,7 @@ def _firsts(p_ids, H, i_first, K: gl.constexpr):
 
 
 @gluon.jit
-def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl.constexpr, DOWN_FLIGHT: gl.constexpr, PAIRS: gl.constexpr, K: gl.constexpr):
+def _load(descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl.constexpr, DOWN_FLIGHT: gl.constexpr, PAIRS: gl.constexpr, K: gl.constexpr):
     """The producer: one warp."""
     x_desc, gate_up_desc, inner_desc, down_desc = descriptors
     x_ring, _, boxes, full, empty = ring
@@ -140,8 +140,9 @@ def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl
     STAGES: gl.constexpr = x_ring.shape[0]
     COLUMNS: gl.constexpr = x_ring.shape[1]
     BLOCK_K: gl.constexpr = x_ring.shape[2]
-    GATE_BYTES: gl.constexpr = (COLUMNS + 2 * PAIRS) * BLOCK_K * 2
-    DOWN_BYTES: gl.constexpr = (COLUMNS + K * boxes.shape[1]) * BLOCK_K * 2
+    X_BYTES: gl.constexpr = COLUMNS * BLOCK_K * 2
+    GATE_BYTES: gl.constexpr = X_BYTES + 2 * PAIRS * BLOCK_K * 2
+    DOWN_BYTES: gl.constexpr = K * boxes.shape[1] * BLOCK_K * 2
     gdc_wait()
     num_ctas = gl.num_programs(0)
     num_gates = K * gate_tiles
@@ -157,6 +158,7 @@ def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl
             load_tile(x_desc, [0, k * BLOCK_K], full.index(stage), x_ring.index(stage))
             step += 1
 
+    late_step = 0
     first = (gl.program_id(0) + num_ctas - num_gates % num_ctas) % num_ctas
     for tile in range(first, down_tiles, num_ctas):
         firsts = _firsts(p_ids, H, tile * boxes.shape[1], K)
@@ -167,23 +169,27 @@ def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl
         for k in range(num_early):
             stage = (step + k) % STAGES
             mbarrier.wait(empty.index(stage), (((step + k) // STAGES) & 1) ^ 1)
-            _hold_back(full, step + k, DOWN_FLIGHT)
-            mbarrier.expect(full.index(stage), DOWN_BYTES)
-            _load_down(down_desc, boxes, full, stage, firsts, k * BLOCK_K)
+            _hold_back(landed, k, DOWN_FLIGHT)
+            mbarrier.expect(landed.index(k), DOWN_BYTES)
+            _load_down(down_desc, boxes, landed.index(k), stage, firsts, k * BLOCK_K, BLOCK_K)
         if tile == first:
             while _load_acquire(p_ready.to(gl.int64)) < num_gates:
                 pass
             fence_proxies()
         for k in range(num_early):
             stage = (step + k) % STAGES
+            mbarrier.expect(full.index(stage), X_BYTES)
             load_tile(inner_desc, [0, k * BLOCK_K], full.index(stage), x_ring.index(stage))
         for k in range(num_early, width_blocks):
             stage = (step + k) % STAGES
+            late_stage = (late_step + k) % STAGES
             mbarrier.wait(empty.index(stage), (((step + k) // STAGES) & 1) ^ 1)
-            mbarrier.expect(full.index(stage), DOWN_BYTES)
+            mbarrier.expect(full.index(stage), X_BYTES)
             load_tile(inner_desc, [0, k * BLOCK_K], full.index(stage), x_ring.index(stage))
-            _load_down(down_desc, boxes, full, stage, firsts, k * BLOCK_K)
+            mbarrier.expect(landed.index(late_stage), DOWN_BYTES)
+            _load_down(down_desc, boxes, landed.index(late_stage), stage, firsts, k * BLOCK_K, BLOCK_K)
         step += width_blocks
+        late_step += width_blocks
     # the last to have waited leaves a zero
     if first < down_tiles:
         num_waiting = gl.minimum(down_tiles, num_ctas)
@@ -192,7 +198,7 @@ def _load(descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl
 
 
 @gluon.jit
-def _multiply(ring, p_inner, p_out, p_weights, p_ready, extent, PAIRS: gl.constexpr, K: gl.constexpr):
+def _multiply(ring, landed, p_inner, p_out, p_weights, p_ready, extent, PAIRS: gl.constexpr, K: gl.constexpr):
     """The consumers: two warpgroups, each with 64 rows of weights."""
     H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
     ROWS: gl.constexpr = ring[2].shape[1]
@@ -217,12 +223,14 @@ def _multiply(ring, p_inner, p_out, p_weights, p_ready, extent, PAIRS: gl.conste
         gl.thread_barrier()
         gl.atomic_add(p_ready, 1, sem="release", scope="gpu")
 
+    late_step = 0
     o_slot = gl.arange(0, SLOTS, layout=gl.SliceLayout(1, SLOT))
     b_weight = gl.load(p_weights + o_slot, mask=o_slot < K, other=0.0)
     first = (gl.program_id(0) + num_ctas - num_gates % num_ctas) % num_ctas
     for tile in range(first, down_tiles, num_ctas):
-        acc = product(ring, step, width_blocks)
+        acc = product(ring, step, width_blocks, landed, late_step)
         step += width_blocks
+        late_step += width_blocks
         SUM: gl.constexpr = acc.type.layout
         o_place = gl.arange(0, 2 * BOX, layout=gl.SliceLayout(1, SUM))
         o_column = gl.arange(0, acc.shape[1], layout=gl.SliceLayout(0, SUM))
@@ -284,8 +292,10 @@ def _token_kernel(
     down_boxes = w_ring._reinterpret(dtype, [ROWS // DOWN_ROWS, DOWN_ROWS, BOX], FLAT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    landed = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
+        mbarrier.init(landed.index(i), count=1)
         mbarrier.init(empty.index(i), count=1)
     gdc_launch_dependents()
     descriptors = (x_desc, gate_up_desc, inner_desc, down_desc)
@@ -293,8 +303,8 @@ def _token_kernel(
     extent = (hidden_octets * 8, width_octets * 8, gate_tiles, down_tiles, hidden_blocks, width_blocks)
     gl.warp_specialize(
         [
-            (_multiply, (ring, p_inner, p_out, p_weights, p_ready, extent, PAIRS, K)),
-            (_load, (descriptors, ring, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT, DOWN_FLIGHT, PAIRS, K)),
+            (_multiply, (ring, landed, p_inner, p_out, p_weights, p_ready, extent, PAIRS, K)),
+            (_load, (descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT, DOWN_FLIGHT, PAIRS, K)),
         ],
         [1],
         [40],
