@@ -51,7 +51,13 @@ class Tile(NamedTuple):
 # benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time and any tile that holds all tokens
 # does; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
 _SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 165)}
-_LARGE = (_SMALL[64], Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 420), Tile(256, 2, 64, 4, 730))
+_LARGE = (
+    _SMALL[64],
+    Tile(64, 3, 64, 6, 315),
+    Tile(128, 1, 64, 8, 245),
+    Tile(128, 2, 64, 6, 420),
+    Tile(256, 2, 64, 4, 730),
+)
 
 
 class Work(NamedTuple):
@@ -340,96 +346,6 @@ def _multiply(
                 _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS)
 
 
-@gluon.jit
-def _load_segments(x_desc, w_desc, ring, extent, TOKEN_TILES: gl.constexpr):
-    """The producer, where each of two warpgroups has a segment: it loads both at the same pace."""
-    x_ring, w_ring, full, empty = ring
-    token_tiles, weight_tiles, num_blocks, segment_blocks = extent
-    STAGES: gl.constexpr = x_ring.shape[0] // 2
-    BLOCK_M: gl.constexpr = x_ring.shape[1]
-    BLOCK_K: gl.constexpr = x_ring.shape[2]
-    NUM_BYTES: gl.constexpr = (BLOCK_M + 64) * BLOCK_K * 2
-    second_blocks = num_blocks - segment_blocks
-    num_early = gl.minimum(second_blocks, STAGES)
-    num_done = 0
-    for item in range(gl.program_id(0), token_tiles * weight_tiles, gl.num_programs(0)):
-        i_m, i_n = _place(item, token_tiles, weight_tiles, TOKEN_TILES)
-        if num_done == 0:
-            # weights do not depend on the kernel before this one, so the ring fills while that one still runs
-            for k in range(num_early):
-                for j in gl.static_range(2):
-                    stage = j * STAGES + k
-                    mbarrier.expect(full.index(stage), NUM_BYTES)
-                    load_tile(w_desc, [i_n * 64, (j * segment_blocks + k) * BLOCK_K], full.index(stage), w_ring.index(stage))
-            gdc_wait()
-        for k in range(segment_blocks):
-            is_late = (num_done > 0) | (k >= num_early)
-            for j in gl.static_range(2):
-                step = num_done * (segment_blocks if j == 0 else second_blocks) + k
-                stage = j * STAGES + step % STAGES
-                if j == 0 or k < second_blocks:
-                    mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
-                    mbarrier.expect(full.index(stage), NUM_BYTES, pred=is_late)
-                    i_k = (j * segment_blocks + k) * BLOCK_K
-                    load_tile(x_desc, [i_m * BLOCK_M, i_k], full.index(stage), x_ring.index(stage))
-                    load_tile(w_desc, [i_n * 64, i_k], full.index(stage), w_ring.index(stage), pred=is_late)
-        num_done += 1
-
-
-@gluon.jit
-def _multiply_segment(
-    I_SEGMENT: gl.constexpr,
-    ring,
-    hand_over,
-    pointers,
-    shape,
-    extent,
-    TOKEN_TILES: gl.constexpr,
-    HAS_BIAS: gl.constexpr,
-):
-    """A consumer: one warpgroup with 64 rows of W and one of two segments."""
-    x_ring, w_ring, full, empty = ring
-    b_second, given, taken = hand_over
-    p_y, p_bias, _, _ = pointers
-    M, N, pitch = shape
-    token_tiles, weight_tiles, num_blocks, segment_blocks = extent
-    STAGES: gl.constexpr = x_ring.shape[0] // 2
-    FIRST: gl.constexpr = I_SEGMENT * STAGES
-    BLOCK_M: gl.constexpr = x_ring.shape[1]
-    SUM: gl.constexpr = _sum_layout(BLOCK_M)
-    own_blocks = segment_blocks
-    if I_SEGMENT == 1:
-        own_blocks = num_blocks - segment_blocks
-    num_done = 0
-    gdc_wait()
-    for item in range(gl.program_id(0), token_tiles * weight_tiles, gl.num_programs(0)):
-        acc = gl.zeros([64, BLOCK_M], gl.float32, SUM)
-        for k in range(own_blocks):
-            step = num_done * own_blocks + k
-            stage = FIRST + step % STAGES
-            mbarrier.wait(full.index(stage), (step // STAGES) & 1)
-            acc = warpgroup_mma(
-                w_ring.index(stage), x_ring.index(stage).permute((1, 0)), acc, use_acc=k > 0, is_async=True
-            )
-            acc = warpgroup_mma_wait(1, deps=(acc,))
-            mbarrier.arrive(empty.index(FIRST + (step + STAGES - 1) % STAGES), pred=k > 0)
-        acc = warpgroup_mma_wait(0, deps=(acc,))
-        mbarrier.arrive(empty.index(FIRST + (num_done * own_blocks + own_blocks + STAGES - 1) % STAGES))
-        if I_SEGMENT == 1:
-            mbarrier.wait(taken, (num_done & 1) ^ 1)
-            b_second.store(acc)
-            gl.thread_barrier()
-            mbarrier.arrive(given)
-        else:
-            mbarrier.wait(given, num_done & 1)
-            total = acc + b_second.load(SUM)
-            gl.thread_barrier()
-            mbarrier.arrive(taken)
-            i_m, i_n = _place(item, token_tiles, weight_tiles, TOKEN_TILES)
-            _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS)
-        num_done += 1
-
-
 @gluon.jit(
     do_not_specialize=["M", "N", "pitch", "token_tiles", "weight_tiles", "num_blocks", "segment_blocks"],
 )
@@ -469,26 +385,7 @@ def _linear_kernel(
     pointers = (p_y, p_bias, p_partial, p_count)
     shape = (M, N, pitch)
     extent = (token_tiles, weight_tiles, num_blocks, segment_blocks)
-    if WARPGROUPS == 1 and INSIDE == 2:
-        # a warpgroup for each segment, with a half of the ring; the second hands its sum to the first
-        SPREAD: gl.constexpr = gl.SwizzledSharedLayout(vec=8, per_phase=1, max_phase=8, order=[1, 0])
-        hand_over = (
-            gl.allocate_shared_memory(gl.float32, [64, BLOCK_M], SPREAD),
-            gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout()),
-            gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout()),
-        )
-        mbarrier.init(hand_over[1], count=1)
-        mbarrier.init(hand_over[2], count=1)
-        gl.warp_specialize(
-            [
-                (_multiply_segment, (0, ring, hand_over, pointers, shape, extent, TOKEN_TILES, HAS_BIAS)),
-                (_multiply_segment, (1, ring, hand_over, pointers, shape, extent, TOKEN_TILES, HAS_BIAS)),
-                (_load_segments, (x_desc, w_desc, ring, extent, TOKEN_TILES)),
-            ],
-            [4, 1],
-            [232, 40],
-        )
-    elif WARPGROUPS == 1:
+    if WARPGROUPS == 1:
         gl.warp_specialize(
             [
                 (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
@@ -497,7 +394,7 @@ def _linear_kernel(
             [1],
             [40],
         )
-    else:
+    elif WARPGROUPS == 2:
         gl.warp_specialize(
             [
                 (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
@@ -506,6 +403,17 @@ def _linear_kernel(
             ],
             [4, 1],
             [232, 40],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
+                (_multiply, (1, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
+                (_multiply, (2, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
+                (_load, (x_desc, w_desc, ring, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES)),
+            ],
+            [4, 4, 1],
+            [152, 152, 40],
         )
 
 
