@@ -1,7 +1,7 @@
 """Parts of the kernels of experts in Gluon: a ring that TMA fills, the chain of wgmmas over it, silu(gate) × up.
 
-A tile has 128 rows of weights on the M side of wgmma and tokens on its N side: of gate and up 64 rows each, a pair in the
-same lanes of the two halves. Which rows lie in a tile, and whose, is not known here.
+A tile has 128 rows of weights on the M side of wgmma and tokens on its N side: of gate and up 64 rows each, a pair at
+the same place of the two halves. Which rows lie in a tile, and whose, is not known here.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)

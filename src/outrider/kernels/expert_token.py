@@ -20,16 +20,14 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from outrider.kernels.device import counters, num_sms
 from outrider.kernels.expert_tiles import BOX, descriptor, fence_proxies, gated, load_tile, product
 
-MOST_EXPERTS = 16
-"""Experts that a tile of down has room for, with the 8 rows of each that a box of TMA has at least."""
-
 _COLUMNS = 16
 """The N of wgmma; the token is the first column for gate and up, one column for each slot for down."""
 
+# benchmarks/log.md, "The experts of one token"
 _BLOCK_K = 128
 _STAGES = 6
-_GATE_FLIGHT = 3
-_DOWN_FLIGHT = 2
+_EARLY = 2
+"""Stages of down on the way at once while gate and up are not finished everywhere."""
 
 
 def choose_pairs(width: int, *, top_k: int, num_ctas: int) -> int:
@@ -38,7 +36,10 @@ def choose_pairs(width: int, *, top_k: int, num_ctas: int) -> int:
 
 
 def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """x [1, H], gate_up [E × 2I, H], down [E × H, I] as TMA reads them, ids and weights [1, K] -> [1, H]."""
+    """x [1, H], gate_up [E × 2I, H], down [E × H, I] as TMA reads them, ids and weights [1, K] -> [1, H].
+
+    K is at most 16: a tile of down has 128 rows, and a box of TMA at least 8.
+    """
     hidden_size, width, top_k = x.shape[1], down.shape[1], ids.shape[1]
     num_ctas = num_sms(x.device)
     pairs = choose_pairs(width, top_k=top_k, num_ctas=num_ctas)
@@ -65,8 +66,7 @@ def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weig
         triton.cdiv(hidden_size, _BLOCK_K),
         triton.cdiv(width, _BLOCK_K),
         STAGES=_STAGES,
-        GATE_FLIGHT=_GATE_FLIGHT,
-        DOWN_FLIGHT=_DOWN_FLIGHT,
+        EARLY=_EARLY,
         PAIRS=pairs,
         K=top_k,
         num_warps=8,
@@ -79,7 +79,13 @@ def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weig
 def _load_acquire(pointer, _semantic=None):
     """int32 that other CTAs change; what they wrote before may be read after it."""
     return inline_asm_elementwise(
-        "ld.acquire.gpu.global.b32 $0, [$1];", "=r,l", [pointer], dtype=int32, is_pure=False, pack=1, _semantic=_semantic
+        "ld.acquire.gpu.global.b32 $0, [$1];",
+        "=r,l",
+        [pointer],
+        dtype=int32,
+        is_pure=False,
+        pack=1,
+        _semantic=_semantic,
     )
 
 
@@ -115,24 +121,27 @@ def _load_down(w_desc, boxes, barrier, stage, firsts, i_k, BLOCK_K: gl.constexpr
 
 
 @gluon.jit
-def _hold_back(barriers, step, IN_FLIGHT: gl.constexpr):
-    """Wait until fewer than IN_FLIGHT of the stages before this one are on their way."""
-    STAGES: gl.constexpr = barriers.shape[0]
-    before = step - IN_FLIGHT
-    mbarrier.wait(barriers.index(before % STAGES), (before // STAGES) & 1, pred=before >= 0)
-
-
-@gluon.jit
 def _firsts(p_ids, H, i_first, K: gl.constexpr):
     """Row `i_first` of each slot's expert."""
     firsts = ()
     for i in gl.static_range(K):
-        firsts = firsts + (gl.load(p_ids + i) * H + i_first,)
+        firsts = firsts + (gl.load(p_ids + i) * H + i_first,)  # noqa: RUF005 (Triton unpacks no tuple)
     return firsts
 
 
 @gluon.jit
-def _load(descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT: gl.constexpr, DOWN_FLIGHT: gl.constexpr, PAIRS: gl.constexpr, K: gl.constexpr):
+def _load(
+    descriptors,
+    ring,
+    landed,
+    gate_boxes,
+    p_ids,
+    p_ready,
+    extent,
+    EARLY: gl.constexpr,
+    PAIRS: gl.constexpr,
+    K: gl.constexpr,
+):
     """The producer: one warp."""
     x_desc, gate_up_desc, inner_desc, down_desc = descriptors
     x_ring, _, boxes, full, empty = ring
@@ -152,7 +161,6 @@ def _load(descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, GATE_FL
         for k in range(hidden_blocks):
             stage = step % STAGES
             mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
-            _hold_back(full, step, GATE_FLIGHT)
             mbarrier.expect(full.index(stage), GATE_BYTES)
             _load_gate_up(gate_up_desc, gate_boxes, full, stage, i_gate, i_gate + W, k * BLOCK_K, PAIRS)
             load_tile(x_desc, [0, k * BLOCK_K], full.index(stage), x_ring.index(stage))
@@ -169,7 +177,8 @@ def _load(descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, GATE_FL
         for k in range(num_early):
             stage = (step + k) % STAGES
             mbarrier.wait(empty.index(stage), (((step + k) // STAGES) & 1) ^ 1)
-            _hold_back(landed, k, DOWN_FLIGHT)
+            # more on the way would only make the finished tiles of others, and word of them, wait in line
+            mbarrier.wait(landed.index((k + STAGES - EARLY) % STAGES), 0, pred=k >= EARLY)
             mbarrier.expect(landed.index(k), DOWN_BYTES)
             _load_down(down_desc, boxes, landed.index(k), stage, firsts, k * BLOCK_K, BLOCK_K)
         if tile == first:
@@ -273,8 +282,7 @@ def _token_kernel(
     hidden_blocks,
     width_blocks,
     STAGES: gl.constexpr,
-    GATE_FLIGHT: gl.constexpr,
-    DOWN_FLIGHT: gl.constexpr,
+    EARLY: gl.constexpr,
     PAIRS: gl.constexpr,
     K: gl.constexpr,
 ):
@@ -304,7 +312,7 @@ def _token_kernel(
     gl.warp_specialize(
         [
             (_multiply, (ring, landed, p_inner, p_out, p_weights, p_ready, extent, PAIRS, K)),
-            (_load, (descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, GATE_FLIGHT, DOWN_FLIGHT, PAIRS, K)),
+            (_load, (descriptors, ring, landed, gate_boxes, p_ids, p_ready, extent, EARLY, PAIRS, K)),
         ],
         [1],
         [40],

@@ -24,7 +24,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.device import counters, num_sms
 from outrider.kernels.expert_tiles import BOX, columns, descriptor, fence_proxies, gated, is_aligned, load_tile, product
-from outrider.kernels.expert_token import MOST_EXPERTS, experts_of_token
+from outrider.kernels.expert_token import experts_of_token
 from outrider.kernels.routing import BLOCK as TOKENS
 from outrider.kernels.routing import RECORD_WIDTH, Routing, combine, gather
 
@@ -75,7 +75,7 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         x = gather(x, routing)
     elif not is_aligned(x):
         x = x.clone(memory_format=torch.contiguous_format)
-    if num_tokens == 1 and routing.ids.shape[1] <= MOST_EXPERTS:
+    if routing.is_lone:
         return experts_of_token(x, _flat(gate_up), _flat(down), routing.ids, routing.weights)
     block_k, stages = _TILES[routing.tile]
     inner = torch.empty(routing.num_rows, width, dtype=x.dtype, device=x.device)

@@ -51,13 +51,7 @@ class Tile(NamedTuple):
 # benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time and any tile that holds all tokens
 # does; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
 _SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 165)}
-_LARGE = (
-    _SMALL[64],
-    Tile(64, 3, 64, 6, 315),
-    Tile(128, 1, 64, 8, 245),
-    Tile(128, 2, 64, 6, 420),
-    Tile(256, 2, 64, 4, 730),
-)
+_LARGE = (_SMALL[64], Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 400), Tile(256, 2, 64, 4, 770))
 
 
 class Work(NamedTuple):
@@ -394,7 +388,7 @@ def _linear_kernel(
             [1],
             [40],
         )
-    elif WARPGROUPS == 2:
+    else:
         gl.warp_specialize(
             [
                 (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
@@ -403,17 +397,6 @@ def _linear_kernel(
             ],
             [4, 1],
             [232, 40],
-        )
-    else:
-        gl.warp_specialize(
-            [
-                (_multiply, (0, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
-                (_multiply, (1, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
-                (_multiply, (2, ring, pointers, shape, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES, HAS_BIAS)),
-                (_load, (x_desc, w_desc, ring, extent, ACROSS, INSIDE, WARPGROUPS, TOKEN_TILES)),
-            ],
-            [4, 4, 1],
-            [152, 152, 40],
         )
 
 
