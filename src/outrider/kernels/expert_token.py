@@ -125,7 +125,8 @@ def _firsts(p_ids, H, i_first, K: gl.constexpr):
     """Row `i_first` of each slot's expert."""
     firsts = ()
     for i in gl.static_range(K):
-        firsts = firsts + (gl.load(p_ids + i) * H + i_first,)  # noqa: RUF005 (Triton unpacks no tuple)
+        # Triton cannot unpack a tuple in another
+        firsts = firsts + (gl.load(p_ids + i) * H + i_first,)  # type: ignore[assignment]  # noqa: RUF005
     return firsts
 
 
