@@ -92,19 +92,10 @@ def test_a_crowd_equals_each_alone(cases, truth, drafters, drafter, k, options):
         assert seen == set(range(k + 1))
 
 
-def _second_turns(cases, truth):
-    """Conversations that go on: prompt and output of a case, and some more."""
-    params = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
-    return [
-        crowds.Case(f"{case.name}, second turn", case.prompt + want.token_ids + (9, 8, 7), params)
-        for case, want in zip(cases, truth, strict=True)
-        if case.params.n == 1 and len(case.prompt + want.token_ids) < 560
-    ]
-
-
 @pytest.fixture(scope="module")
 def turns(cases, truth):
-    found = _second_turns(cases, truth)
+    some = [place for place, want in enumerate(truth) if len(cases[place].prompt + want.token_ids) < 560]
+    found = crowds.second_turns([cases[place] for place in some], [truth[place] for place in some])
     return found, alone(found)
 
 
