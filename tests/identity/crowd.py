@@ -27,7 +27,8 @@ class Case:
 
 
 def _tokens(count: int, seed: int) -> tuple[int, ...]:
-    return tuple(random.Random(seed).randrange(3, VOCAB) for _ in range(count))
+    rng = random.Random(seed)
+    return tuple(rng.randrange(3, VOCAB) for _ in range(count))
 
 
 def crowd(eos: int = EOS) -> list[Case]:
