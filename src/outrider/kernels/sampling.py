@@ -134,7 +134,8 @@ def _maximum_kernel(
         slope = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.0)
     for step in range(STEPS):
         o_id = first + step * TILE + o
-        b = finite(tl.load(p_values + i_row * stride + o_id, mask=o_id < vocab_size, other=float("-inf")))
+        b_raw = tl.load(p_values + i_row * stride + o_id, mask=o_id < vocab_size, other=float("-inf"))
+        b = finite(b_raw)
         b_top = tl.max(tl.max(b, axis=2), axis=0)
         b_first = tl.min(tl.min(tl.where(b == b_top[None, :, None], o_id, 0x7FFFFFFF), axis=2), axis=0)
         b_id = tl.where(b_top > b_best, b_first, b_id)
@@ -142,7 +143,7 @@ def _maximum_kernel(
         if WITH_SUMS:
             b_old = b_anchor
             b_anchor = tl.maximum(b_anchor, b_top)
-            b_weight = rough_exp2((b - b_anchor[None, :, None]) * slope)
+            b_weight = rough_exp2((b_raw - b_anchor[None, :, None]) * slope)  # a NaN or an infinity stays
             b_sum = b_sum * rough_exp2((b_old - b_anchor) * slope) + tl.sum(tl.sum(b_weight, axis=2), axis=0)
     best = tl.max(b_best, axis=0)
     tl.store(p_keys + i_place, key_of(best, tl.min(tl.where(b_best == best, b_id, 0x7FFFFFFF), axis=0)))

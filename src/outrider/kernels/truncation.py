@@ -19,17 +19,19 @@ from torch import Tensor
 
 from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, bracket_kernel, sample_kernel
 from outrider.kernels.cut import cut_kernel
-from outrider.kernels.sift import TILE, TILES, sift_kernel
+from outrider.kernels.sift import HOPEFUL, TILE, TILES, sift_kernel
 
 _MAX_CHUNKS = 512
-_LIST_SIZE = 16384
+_SEGMENT = 1024
+"""Keys that a program of the second reading may list."""
+
 _FEW = 64
-_LIST_BINS = 256
-_LIST_BLOCK = 1024
+_OPEN_BINS = 256
+_LIST_BLOCK = 4096
 _NOISE_BLOCK = 512
 
 _QUIET = 12288
-"""Rows of which fewer tokens lie above the bracket take noise for all of these, and for no other token."""
+"""Rows of which fewer tokens lie above the lower end of the bracket take noise for these, and for no other token."""
 
 _FEW_ROWS = 32
 _STEPS = 4
@@ -103,11 +105,13 @@ def choose_random(
 
     out = scratch(num_rows)
     records = scratch(num_rows, RECORD, dtype=torch.float32)
-    counts = scratch(num_rows)
-    listed = scratch(num_rows, _LIST_SIZE + _FEW)
-    rivals = scratch(num_rows, _LIST_SIZE)
+    bins = scratch(num_rows, _OPEN_BINS)
+    fews = scratch(num_rows, _FEW)
     steps = 1 if num_rows <= _FEW_ROWS else _STEPS
     num_sifts = triton.cdiv(vocab_size, steps * TILES * TILE)
+    counts = scratch(num_rows, num_sifts)
+    lists = scratch(num_rows, num_sifts, _SEGMENT)
+    hopeful = scratch(num_rows, num_sifts, HOPEFUL, dtype=torch.int16)
     found = scratch(num_rows, num_sifts, 2)
     temperature, top_k, top_p, min_p, seeds, choices = columns
     limits = (rows, temperature, top_k, top_p, min_p)
@@ -120,13 +124,14 @@ def choose_random(
         sums,
         *sample,
         records,
-        counts,
+        bins,
         *limits,
         *keyed_by,
         *sizes,
         CHUNKS=triton.next_power_of_2(num_chunks),
         SAMPLE=SAMPLE,
         NUM_BINS=NUM_BINS,
+        OPEN_BINS=_OPEN_BINS,
         RECORD=RECORD,
         QUIET=_QUIET,
         num_warps=1,
@@ -135,9 +140,10 @@ def choose_random(
     sift_kernel[(num_sifts, num_rows)](
         logits,
         records,
+        bins,
         counts,
-        listed,
-        rivals,
+        lists,
+        hopeful,
         found,
         rows,
         *keyed_by,
@@ -146,8 +152,9 @@ def choose_random(
         STEPS=steps,
         TILES=TILES,
         TILE=TILE,
-        LIST_SIZE=_LIST_SIZE,
-        OPEN_STRIDE=_LIST_SIZE + _FEW,
+        SEGMENT=_SEGMENT,
+        HOPEFUL=HOPEFUL,
+        NUM_BINS=_OPEN_BINS,
         RECORD=RECORD,
         num_warps=1,
         maxnreg=128,
@@ -158,9 +165,10 @@ def choose_random(
         maxima,
         records,
         sample.firm,
+        bins,
         counts,
-        listed,
-        rivals,
+        lists,
+        fews,
         found,
         *limits,
         *keyed_by,
@@ -170,10 +178,11 @@ def choose_random(
         FEW=_FEW,
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
-        LIST_SIZE=_LIST_SIZE,
-        NUM_BINS=_LIST_BINS,
+        SEGMENT=_SEGMENT,
+        WIDTH=triton.next_power_of_2(num_sifts),
+        NUM_BINS=_OPEN_BINS,
         RECORD=RECORD,
-        CHUNKS=triton.next_power_of_2(max(num_chunks, num_sifts)),
+        CHUNKS=triton.next_power_of_2(num_chunks),
         num_warps=8,
         maxnreg=128,
         launch_pdl=True,
