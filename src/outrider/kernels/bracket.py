@@ -52,13 +52,12 @@ def sample_kernel(
     NUM_BINS: tl.constexpr,
     QUIET: tl.constexpr,
 ):
-    """The kernel behind this one may begin as soon as what is before this one has ended."""
+    """It begins beside the first reading, which waited for the logits, and ends behind it."""
+    launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
     o_id = _ids_of_sample(step, SAMPLE, SEGMENT)
     m = o_id < vocab_size
-    wait()
-    launch_dependents()
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
     if temperature > 0:
@@ -92,6 +91,7 @@ def sample_kernel(
         b_rough = tl.where(m_part, b_rough, float("-inf"))
         best = tl.max(b_rough, axis=0)
         tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_part, 0x7FFFFFFF), axis=0).to(tl.int64))
+    wait()
 
 
 @triton.jit

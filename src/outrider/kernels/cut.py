@@ -13,7 +13,7 @@ import triton.language as tl
 from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of, weight_of
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
-from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
+from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of
 from outrider.kernels.sift import bin_of
 
 
@@ -42,6 +42,11 @@ def _listed(listed, is_whole, o, least, SEGMENT: tl.constexpr, WIDTH: tl.constex
 
 
 @triton.jit
+def _add_two(a, b, c, d):
+    return a + c, b + d
+
+
+@triton.jit
 def _amount(b, largest, slope, by_mass):
     """What a token counts for: its mass, or 1."""
     return tl.where(by_mass, mass_of(b, largest, slope), 1)
@@ -56,86 +61,28 @@ def _reached(
     slope,
     least,
     floor,
-    at_least,
     by_mass,
     BLOCK: tl.constexpr,
     SEGMENT: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Amount of the listed tokens with keys of `floor` or more and logits of `at_least` (monotonic) or more."""
+    """Amount of the listed tokens with keys of `floor` or more."""
     b_sum = tl.zeros([BLOCK], tl.int64)
     for start in range(0, num_places, BLOCK):
         b_key, b_logit, m = _listed(listed, is_whole, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
-        m = m & (b_key >= floor) & (monotonic(b_logit) >= at_least)
-        b_sum += tl.where(m, _amount(b_logit, largest, slope, by_mass), 0)
+        b_sum += tl.where(m & (b_key >= floor), _amount(b_logit, largest, slope, by_mass), 0)
     return tl.sum(b_sum, axis=0)
-
-
-@triton.jit
-def _num_ties(
-    listed, is_whole, num_places, least, tied, up_to, BLOCK: tl.constexpr, SEGMENT: tl.constexpr, WIDTH: tl.constexpr
-):
-    """Listed tokens with the (monotonic) logit `tied` and ids up to `up_to`."""
-    b_sum = tl.zeros([BLOCK], tl.int32)
-    for start in range(0, num_places, BLOCK):
-        b_key, b_logit, m = _listed(listed, is_whole, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
-        b_sum += (m & (monotonic(b_logit) == tied) & (id_of(b_key) <= up_to)).to(tl.int32)
-    return tl.sum(b_sum, axis=0)
-
-
-@triton.jit
-def _cut(
-    listed,
-    is_whole,
-    num_places,
-    largest,
-    slope,
-    least,
-    floor,
-    needed,
-    by_mass,
-    BLOCK: tl.constexpr,
-    SEGMENT: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """The key of the token at which the listed ones of `floor` or more reach `needed` > 0, which they do."""
-    # the largest logit at which it is reached; int64, in which no difference of int32 overflows
-    low = tl.full([], -0x80000000, tl.int64)
-    high = monotonic(largest).to(tl.int64)
-    above = tl.zeros([], tl.int64)  # amount of the logits that are larger than `high`
-    while low < high:
-        middle = low + ((high - low + 1) >> 1)
-        got = _reached(
-            listed, is_whole, num_places, largest, slope, least, floor, middle, by_mass, BLOCK, SEGMENT, WIDTH
-        )
-        if got >= needed:
-            low = middle
-        else:
-            high = middle - 1
-            above = got
-    tied = low.to(tl.int32)
-    each = tl.maximum(_amount(value_of(tied), largest, slope, by_mass), 1)
-    missing = (needed - above + each - 1) // each
-    # of equal logits, as many as are missing, by id
-    first, last = tl.zeros([], tl.int32), tl.zeros([], tl.int32) + (listed[4] - 1)
-    if _num_ties(listed, is_whole, num_places, least, tied, last, BLOCK, SEGMENT, WIDTH) <= missing:
-        first = last
-    while first < last:
-        middle_id = first + ((last - first) >> 1)
-        if _num_ties(listed, is_whole, num_places, least, tied, middle_id, BLOCK, SEGMENT, WIDTH) >= missing:
-            last = middle_id
-        else:
-            first = middle_id + 1
-    return (tied.to(tl.int64) << 32) | (0xFFFFFFFF - first.to(tl.int64))
 
 
 @triton.jit
 def _few(
     listed,
+    is_whole,
     p_few,
     num_places,
     least,
-    floor,
+    low,
+    high,
     top,
     scale,
     i_bin,
@@ -145,11 +92,12 @@ def _few(
     WIDTH: tl.constexpr,
     NUM_BINS: tl.constexpr,
 ):
-    """Of the listed tokens, those of `floor` or more in a bin (in any, if that is negative) go to p_few: how many."""
+    """Of the listed tokens, those from `low` to `high` in a bin (in any, if that is negative) go to p_few: how many."""
     num_few = tl.zeros([], tl.int32)
     for start in range(0, num_places, BLOCK):
-        b_key, b_logit, m = _listed(listed, False, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
-        m = m & (b_key >= floor) & ((i_bin < 0) | (bin_of(b_logit, top, scale, NUM_BINS) == i_bin))
+        b_key, b_logit, m = _listed(listed, is_whole, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
+        m = m & (b_key >= low) & (b_key <= high)
+        m = m & ((i_bin < 0) | (bin_of(b_logit, top, scale, NUM_BINS) == i_bin))
         b_end = num_few + tl.cumsum(m.to(tl.int32), axis=0)
         tl.store(p_few + b_end - 1, b_key, mask=m & (b_end <= FEW))
         num_few += tl.sum(m.to(tl.int32), axis=0)
@@ -159,7 +107,7 @@ def _few(
 
 @triton.jit
 def _cut_few(p_few, num_few, largest, slope, needed, by_mass, FEW: tl.constexpr):
-    """The same as `_cut` for at most FEW tokens, by comparing each with each: NOTHING if they do not reach `needed`."""
+    """The key of the token at which at most FEW reach `needed`, which they do: each is compared with each."""
     o = tl.arange(0, FEW)
     b_key = tl.load(p_few + o[:, None], mask=o[:, None] < num_few, other=NOTHING)
     m = o[None, :] < num_few
@@ -168,6 +116,61 @@ def _cut_few(p_few, num_few, largest, slope, needed, by_mass, FEW: tl.constexpr)
     b_got = tl.sum(tl.where(b_other >= b_key, b_amount, 0), axis=1)
     b_key = tl.max(b_key, axis=1)
     return tl.max(tl.where(b_got >= needed, b_key, NOTHING), axis=0)
+
+
+@triton.jit
+def _cut(
+    listed,
+    is_whole,
+    p_few,
+    p_bins,
+    num_places,
+    largest,
+    slope,
+    least,
+    low,
+    high,
+    needed,
+    by_mass,
+    FEW: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SEGMENT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    NUM_BINS: tl.constexpr,
+):
+    """The key of the token at which the listed ones from `low` to `high` reach `needed` > 0, which they do.
+
+    Bins of keys, so that it does not matter how logits lie or how many are equal: each round leaves 8 bits less.
+    """
+    o_bin = tl.arange(0, NUM_BINS)
+    num_few = _few(
+        listed, is_whole, p_few, num_places, least, low, high, 0.0, 0.0, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
+    )
+    while num_few > FEW:
+        width, shift = high.to(tl.uint64) - low.to(tl.uint64), tl.zeros([], tl.uint64)
+        while (width >> shift) >= NUM_BINS:
+            shift += 1
+        tl.debug_barrier()
+        tl.store(p_bins + o_bin, tl.zeros([NUM_BINS], tl.int64))
+        tl.debug_barrier()
+        for start in range(0, num_places, BLOCK):
+            b_key, b_logit, m = _listed(listed, is_whole, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
+            m = m & (b_key >= low) & (b_key <= high)
+            b_bin = ((high.to(tl.uint64) - b_key.to(tl.uint64)) >> shift).to(tl.int32) & (NUM_BINS - 1)
+            tl.atomic_add(p_bins + b_bin, _amount(b_logit, largest, slope, by_mass), mask=m, sem="relaxed")
+        tl.debug_barrier()
+        b_bins = tl.atomic_add(p_bins + o_bin, tl.zeros([NUM_BINS], tl.int64), sem="acquire")
+        i_bin = tl.sum((tl.cumsum(b_bins, axis=0) < needed).to(tl.int32), axis=0)
+        needed -= tl.sum(tl.where(o_bin < i_bin, b_bins, 0), axis=0)
+        last = high.to(tl.uint64) - (i_bin.to(tl.uint64) << shift)
+        width = last - low.to(tl.uint64)
+        most = (tl.full([], 1, tl.uint64) << shift) - 1
+        low = (last - tl.where(width < most, width, most)).to(tl.int64)
+        high = last.to(tl.int64)
+        num_few = _few(
+            listed, is_whole, p_few, num_places, least, low, high, 0.0, 0.0, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
+        )
+    return _cut_few(p_few, num_few, largest, slope, needed, by_mass, FEW)
 
 
 @triton.jit
@@ -228,116 +231,84 @@ def cut_kernel(
     chosen = tl.load(p_firm + i_row)
     temperature = tl.load(p_temperature + i_table)
     best = largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS)
+    firm = load_finite(p_row + id_of(chosen), True)
+    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     if temperature > 0:
         largest, slope = logit_of(best), slope_of(temperature)
         top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
         has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
         floor = tl.full([], NOTHING, tl.int64)
-        everything = tl.full([], -0x80000000, tl.int64)
         b_open, b_rivals = (b_counts & 0xFFFFFFFF).to(tl.int32), (b_counts >> 32).to(tl.int32)
         num_open = (tl.max(b_open, axis=0) + 3) // 4 * (4 * WIDTH)  # places to look at
         num_rivals = (tl.max(b_rivals, axis=0) + 3) // 4 * (4 * WIDTH)
         is_full = tl.max(b_open + b_rivals, axis=0) > SEGMENT
         is_whole = is_full
-        if (has_k | has_p) & (not is_whole):
-            total = tl.sum(tl.where(needs_mass, b_total, 0), axis=0)
-            certain = tl.sum(tl.where(needs_mass, b_certain, 0), axis=0)
-            needed = tl.where(needs_mass, needed_mass(top_p, total) - certain, top_k)
-            open_amount = tl.sum(b_bins, axis=0)
-            if needs_mass:
-                is_whole = (total > 0) & ((needed <= 0) | (open_amount < needed))
-            else:
-                is_whole = _lacks(open_amount, top_k, lo, least)
-            num_few = tl.zeros([], tl.int32)
-            if (not is_whole) & (needed > 0) & (open_amount >= needed):
-                i_bin = tl.sum((tl.cumsum(b_bins, axis=0) < needed).to(tl.int32), axis=0)
-                above = tl.sum(tl.where(o_bin < i_bin, b_bins, 0), axis=0)
-                num_few = _few(
-                    listed, p_few, num_open, least, floor, top, scale, i_bin, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
-                )
-                if num_few <= FEW:
-                    floor = _cut_few(p_few, num_few, largest, slope, needed - above, needs_mass, FEW)
-                else:
-                    floor = _cut(
-                        listed,
-                        False,
-                        num_open,
-                        largest,
-                        slope,
-                        least,
-                        floor,
-                        needed,
-                        needs_mass,
-                        BLOCK,
-                        SEGMENT,
-                        WIDTH,
-                    )
-            if has_k & has_p & (not is_whole):
-                total = _reached(
-                    listed, False, num_open, largest, slope, least, floor, everything, True, BLOCK, SEGMENT, WIDTH
-                )
-                needed = needed_mass(top_p, total)
-                if total >= needed:
-                    tl.debug_barrier()
-                    num_few = _few(
-                        listed, p_few, num_open, least, floor, top, scale, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
-                    )
-                    if num_few <= FEW:
-                        cut = _cut_few(p_few, num_few, largest, slope, needed, True, FEW)
+        p_own_bins = p_bins + i_row * NUM_BINS
+        for phase in range(4):  # top_k, then top_p, of the lists; and once more of the whole row, if they do not do
+            by_mass, of_whole = (phase & 1) == 1, phase >= 2
+            if tl.where(by_mass, has_p, has_k) & (of_whole == is_whole):
+                num_places = tl.where(of_whole, vocab_size, num_open)
+                is_found = False
+                if (by_mass == needs_mass) & (not of_whole):  # the bins know
+                    total, certain = tl.reduce((b_total, b_certain), 0, _add_two)
+                    needed = tl.where(needs_mass, needed_mass(top_p, total) - certain, top_k)
+                    b_through = tl.cumsum(b_bins, axis=0)
+                    open_amount = tl.max(b_through, axis=0)
+                    if needs_mass:
+                        is_whole = (total > 0) & ((needed <= 0) | (open_amount < needed))
                     else:
-                        cut = _cut(
+                        is_whole = _lacks(open_amount, top_k, lo, least)
+                    is_cut = (not is_whole) & (needed > 0) & (open_amount >= needed)
+                    if is_cut:
+                        i_bin = tl.sum((b_through < needed).to(tl.int32), axis=0)
+                        above = tl.max(tl.where(b_through < needed, b_through, 0), axis=0)
+                        num_few = _few(
                             listed,
                             False,
-                            num_open,
-                            largest,
-                            slope,
+                            p_few,
+                            num_places,
                             least,
                             floor,
-                            needed,
-                            True,
+                            best,
+                            top,
+                            scale,
+                            i_bin,
+                            FEW,
                             BLOCK,
                             SEGMENT,
                             WIDTH,
+                            NUM_BINS,
                         )
-                    floor = tl.maximum(floor, cut)
-        if is_whole:
-            floor = tl.full([], NOTHING, tl.int64)
-            for phase in range(2):  # top_k, then top_p
-                by_mass = phase == 1
-                if tl.where(by_mass, has_p, has_k):
+                        if num_few <= FEW:
+                            floor = _cut_few(p_few, num_few, largest, slope, needed - above, by_mass, FEW)
+                            is_found = True
+                else:
                     got = _reached(
+                        listed, of_whole, num_places, largest, slope, least, floor, by_mass, BLOCK, SEGMENT, WIDTH
+                    )
+                    needed = tl.where(by_mass, needed_mass(top_p, got), top_k)
+                    is_cut = got >= needed
+                if is_cut & (not is_found):
+                    floor = _cut(
                         listed,
-                        True,
-                        vocab_size,
+                        of_whole,
+                        p_few,
+                        p_own_bins,
+                        num_places,
                         largest,
                         slope,
                         least,
                         floor,
-                        everything,
+                        best,
+                        needed,
                         by_mass,
+                        FEW,
                         BLOCK,
                         SEGMENT,
                         WIDTH,
+                        NUM_BINS,
                     )
-                    needed = tl.where(by_mass, needed_mass(top_p, got), top_k)
-                    if got >= needed:
-                        floor = _cut(
-                            listed,
-                            True,
-                            vocab_size,
-                            largest,
-                            slope,
-                            least,
-                            floor,
-                            needed,
-                            by_mass,
-                            BLOCK,
-                            SEGMENT,
-                            WIDTH,
-                        )
-        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         # rivals are all that may be better than the firm token, as long as that is kept
-        firm = load_finite(p_row + id_of(chosen), True)
         is_whole = is_full | (is_whole & (lo > least)) | (firm < least) | (key_of(firm, id_of(chosen)) < floor)
         if is_whole:
             num_rivals = vocab_size

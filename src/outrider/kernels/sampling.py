@@ -70,9 +70,9 @@ def choose(
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
     columns = (temperature, top_k, top_p, min_p, seeds, choices)
-    sample = look_at_sample(logits, rows=rows, positions=positions, columns=columns)
     keys, sums = _chunk_maxima(logits, rows, temperature)
     assert sums is not None
+    sample = look_at_sample(logits, rows=rows, positions=positions, columns=columns)
     return choose_random(logits, sample, keys, sums, rows=rows, positions=positions, columns=columns)
 
 
@@ -115,8 +115,12 @@ def _maximum_kernel(
     TILE: tl.constexpr,
     WITH_SUMS: tl.constexpr,
 ):
-    """With sums it begins beside the kernel before it, which waited for the logits, and ends behind it."""
-    launch_dependents()
+    """With sums, the kernel launched next may read the logits at once: it begins when these are there."""
+    if not WITH_SUMS:
+        launch_dependents()
+    wait()
+    if WITH_SUMS:
+        launch_dependents()
     i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     i_place = i_row * tl.num_programs(0) + i_chunk
     o_lane = tl.arange(0, 32)
@@ -127,8 +131,6 @@ def _maximum_kernel(
     b_anchor = tl.full([32], -1e38, tl.float32)
     b_id = first + o_lane * 4
     slope = 1.0
-    if not WITH_SUMS:
-        wait()
     if WITH_SUMS:
         temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
         slope = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.0)
@@ -151,7 +153,6 @@ def _maximum_kernel(
         anchor = tl.max(b_anchor, axis=0)
         tl.store(p_sums + i_place * 2, anchor)
         tl.store(p_sums + i_place * 2 + 1, tl.sum(b_sum * rough_exp2((b_anchor - anchor) * slope), axis=0))
-        wait()
 
 
 @triton.jit

@@ -28,6 +28,9 @@ TILES = 8
 HOPEFUL = 1536
 """Tokens that a program may have noted; they are looked at when those of a step might find no room."""
 
+LOOK = 64
+"""How many of these are looked at together."""
+
 
 @triton.jit
 def bin_of(b, top, scale, NUM_BINS: tl.constexpr):
@@ -51,28 +54,69 @@ def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
 
 
 @triton.jit
-def _worth(i: tl.constexpr):
-    """[1, 4] fp32: what the bits of a tile are worth in a sum that has room for four tiles."""
-    return (tl.full([4], 1 << (4 * (i % 4)), tl.int32) << tl.arange(0, 4)).to(tl.float32)[None, :]
-
-
-@triton.jit
 def _bits(b_low, b_high):
     """The bits of a lane, int32, of two sums."""
     return b_low.to(tl.int32) | (b_high.to(tl.int32) << 16)
 
 
 @triton.jit
-def _bits_from(tiles, limit, TILES: tl.constexpr):
-    """Bits of the logits of `limit` or more: sums of floats take fewer of the slow integer instructions."""
-    b_low, b_high = tl.zeros([tiles[0].shape[0]], tl.float32), tl.zeros([tiles[0].shape[0]], tl.float32)
+def _look(
+    tiles,
+    noise,
+    lo,
+    sure,
+    anchor,
+    slope,
+    bound,
+    TILES: tl.constexpr,
+    TILE: tl.constexpr,
+    WITH_NOISE: tl.constexpr,
+    WITH_MASS: tl.constexpr,
+):
+    """Of each lane: bits of its tokens of `lo` or more, of `sure` or more and of its rivals; its mass, and the mass of
+    `sure` or more, of which both bits and mass are only there with noise."""
+    LANES: tl.constexpr = TILE // 4
+    seed, choice, position, i_group = noise
+    b_low, b_high, b_nought = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.int32)
+    b_sure_low, b_sure_high, b_rival_low, b_rival_high = b_low, b_low, b_low, b_low
+    # masses in two halves of 20 bits, whose sums over a lane fit an int32
+    b_mass, b_mass_low, b_certain, b_certain_low = b_nought, b_nought, b_nought, b_nought
     for i in tl.static_range(TILES):
-        b_sum = tl.sum(is_from(tiles[i], limit) * _worth(i), axis=1)
+        b_worth = (tl.full([4], 1 << (4 * (i % 4)), tl.int32) << tl.arange(0, 4)).to(tl.float32)[None, :]
+        b_sum = tl.sum(is_from(tiles[i], lo) * b_worth, axis=1)
         if i < 4:
             b_low += b_sum
         else:
             b_high += b_sum
-    return _bits(b_low, b_high)
+        if WITH_NOISE or WITH_MASS:
+            b_weight = rough_exp2((tiles[i] - anchor) * slope)
+        if WITH_NOISE:
+            b_sum = tl.sum(is_from(tiles[i], sure) * b_worth, axis=1)
+            if i < 4:
+                b_sure_low += b_sum
+            else:
+                b_sure_high += b_sum
+            b_words = bits_by_group(seed, choice, position, i_group + i * LANES + tl.arange(0, LANES))
+            b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
+            b_sum = tl.sum(is_from(b_weight * bound + (8388609.0 - b_number), 0.0) * b_worth, axis=1)
+            if i < 4:
+                b_rival_low += b_sum
+            else:
+                b_rival_high += b_sum
+        if WITH_MASS:
+            b_upper, b_lower = split_mass(b_weight)
+            b_mass += tl.sum(b_upper, axis=1)
+            b_mass_low += tl.sum(b_lower, axis=1)
+            if WITH_NOISE:
+                b_certain += tl.sum(tl.where(tiles[i] >= sure, b_upper, OFFSET), axis=1)
+                b_certain_low += tl.sum(tl.where(tiles[i] >= sure, b_lower, OFFSET), axis=1)
+    b_total, b_above = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
+    if WITH_MASS:
+        b_total = joined_mass(b_mass, b_mass_low, TILES * 4)
+        if WITH_NOISE:
+            b_above = joined_mass(b_certain, b_certain_low, TILES * 4)
+    b_sure, b_rival = _bits(b_sure_low, b_sure_high), _bits(b_rival_low, b_rival_high)
+    return _bits(b_low, b_high), b_sure, b_rival, b_total, b_above
 
 
 @triton.jit
@@ -108,10 +152,12 @@ def sift_kernel(
     TILE: tl.constexpr,
     SEGMENT: tl.constexpr,
     HOPEFUL: tl.constexpr,
+    LOOK: tl.constexpr,
     NUM_BINS: tl.constexpr,
     RECORD: tl.constexpr,
 ):
-    """What the first reading read last is read first, for it may still be in the L2."""
+    """What the first reading read last is read first, for it may still be in the L2. The logits are there already when
+    the first of the kernels of a row lets others begin."""
     launch_dependents()
     i_row = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
     i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -120,6 +166,8 @@ def sift_kernel(
     p_list, p_noted = p_lists + i_place * SEGMENT, p_hopeful + i_place * HOPEFUL
     LANES: tl.constexpr = TILE // 4
     o_lane = tl.arange(0, LANES)
+    begin = i_chunk * (STEPS * TILES * TILE)
+    coming = _load(p_row, begin, vocab_size, TILES, TILE)
     wait()
     slope = tl.load(p_record + 4)
     if slope > 0:
@@ -133,38 +181,32 @@ def sift_kernel(
         sure = tl.where(hi == float("inf"), float("nan"), hi)
         anchor = tl.where(largest == float("-inf"), 0.0, largest)
         b_total, b_certain = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
+        certain = tl.zeros([], tl.int64)
         num_open, num_rivals, num_noted = tl.zeros([], tl.int32), tl.zeros([], tl.int32), tl.zeros([], tl.int32)
-        begin = i_chunk * (STEPS * TILES * TILE)
-        coming = _load(p_row, begin, vocab_size, TILES, TILE)
         for step in range(STEPS):
             first = step * (TILES * TILE)
             tiles = coming
             if STEPS > 1:
                 coming = _load(p_row, begin + first + TILES * TILE, vocab_size, TILES, TILE)
-            if is_plain:
-                weights = ()
-                for i in tl.static_range(TILES):
-                    weights += (rough_exp2((tiles[i] - anchor) * slope),)  # type: ignore[assignment]
-            else:
-                weights = ()
+            if not is_plain:
+                cleaned = ()
                 for i in tl.static_range(TILES):
                     b = tl.where(tiles[i] >= least, tiles[i], float("-inf"))
-                    weights += (tl.minimum(rough_exp2((b - anchor) * slope), 1.0),)  # type: ignore[assignment]
-            b_noted = tl.zeros([LANES], tl.int32)
+                    cleaned += (tl.minimum(b, 3.4028234663852886e38),)  # type: ignore[assignment]
+                tiles = cleaned
+            noise = (seed, choice, position, (begin + first) // 4)
             if is_noisy:
-                if hi > lo:
-                    b_noted = _bits_from(tiles, lo, TILES) & ~_bits_from(tiles, sure, TILES)
-                b_low, b_high = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32)
-                for i in tl.static_range(TILES):
-                    b_words = bits_by_group(seed, choice, position, (begin + first + i * TILE) // 4 + o_lane)
-                    b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
-                    b_excess = weights[i] * bound + (8388609.0 - b_number)
-                    b_sum = tl.sum(is_from(b_excess, 0.0) * _worth(i), axis=1)
-                    if i < 4:
-                        b_low += b_sum
-                    else:
-                        b_high += b_sum
-                b_left = _bits(b_low, b_high)
+                if needs_mass:
+                    b_from, b_sure, b_left, b_mass, b_above = _look(
+                        tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, True, True
+                    )
+                else:
+                    b_from, b_sure, b_left, b_mass, b_above = _look(
+                        tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, True, False
+                    )
+                b_noted = tl.where(hi > lo, b_from & ~b_sure, 0)
+                b_total += b_mass
+                b_certain += b_above
                 b_num = num_bits(b_left)
                 b_at = SEGMENT - 1 - num_rivals - tl.cumsum(b_num, axis=0) + b_num
                 for _ in range(0, tl.max(b_num, axis=0)):
@@ -177,67 +219,57 @@ def sift_kernel(
                     b_at -= 1
                 num_rivals += tl.sum(b_num, axis=0)
             else:
-                b_noted = _bits_from(tiles, lo, TILES)
-            if needs_mass:
-                # in two halves of 20 bits, whose sums over a lane fit an int32
-                b_sum, b_sum_low = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
-                if is_noisy:
-                    b_high, b_low = tl.zeros([LANES], tl.int32), tl.zeros([LANES], tl.int32)
-                    for i in tl.static_range(TILES):
-                        b_mass, b_mass_low = split_mass(weights[i])
-                        b_sum += tl.sum(b_mass, axis=1)
-                        b_sum_low += tl.sum(b_mass_low, axis=1)
-                        b_high += tl.sum(tl.where(tiles[i] >= sure, b_mass, OFFSET), axis=1)
-                        b_low += tl.sum(tl.where(tiles[i] >= sure, b_mass_low, OFFSET), axis=1)
-                    b_certain += joined_mass(b_high, b_low, TILES * 4)
+                if needs_mass:
+                    b_noted, b_sure, b_left, b_mass, b_above = _look(
+                        tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, False, True
+                    )
                 else:
-                    for i in tl.static_range(TILES):
-                        b_mass, b_mass_low = split_mass(weights[i])
-                        b_sum += tl.sum(b_mass, axis=1)
-                        b_sum_low += tl.sum(b_mass_low, axis=1)
-                b_total += joined_mass(b_sum, b_sum_low, TILES * 4)
+                    b_noted, b_sure, b_left, b_mass, b_above = _look(
+                        tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, False, False
+                    )
+                b_total += b_mass
             b_num = num_bits(b_noted)
             b_end = tl.cumsum(b_num, axis=0)
             _note(p_noted, b_noted, num_noted + b_end - b_num, first, TILE)
             num_noted += tl.sum(b_num, axis=0)
             if (num_noted > HOPEFUL - TILES * TILE) | (step == STEPS - 1):
                 tl.debug_barrier()
-                for start in range(0, num_noted, LANES):
-                    o = start + o_lane
+                for start in range(0, num_noted, LOOK):
+                    o = start + tl.arange(0, LOOK)
                     m = o < num_noted
                     o_id = begin + tl.load(p_noted + o, mask=m, other=0).to(tl.int32)
                     m = m & (o_id < vocab_size)
                     b = load_finite(p_row + o_id, m)
-                    b_mass = mass_of(b, largest, slope)
+                    b_each = mass_of(b, largest, slope)
                     m_sure = b >= sure
                     m_open = m & ~m_sure & (hi > lo)
                     tl.atomic_add(
                         p_bins + i_row * NUM_BINS + bin_of(b, top, scale, NUM_BINS),
-                        tl.where(needs_mass, b_mass, 1),
+                        tl.where(needs_mass, b_each, 1),
                         mask=m_open,
                         sem="relaxed",
                     )
                     m_rival = m & ~m
                     if not is_noisy:
-                        b_certain += tl.where(m & m_sure, b_mass, 0)
+                        certain += tl.sum(tl.where(m & m_sure, b_each, 0), axis=0)
                         b_words = bits_of_ids(seed, choice, position, o_id)
                         b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
                         b_weight = tl.minimum(rough_exp2((b - anchor) * slope), 1.0)
                         m_rival = m & (b_weight * bound + (8388609.0 - b_number) >= 0.0)
-                    b_num = m_open.to(tl.int32) + (m_rival.to(tl.int32) << 16)
-                    b_end = tl.cumsum(b_num, axis=0)
-                    b_key = key_of(b, o_id)
-                    b_at = num_open + (b_end & 0xFFFF) - 1
-                    tl.store(p_list + b_at, b_key, mask=m_open & (b_at < SEGMENT))
-                    b_at = SEGMENT - num_rivals - (b_end >> 16)
-                    tl.store(p_list + b_at, b_key, mask=m_rival & (b_at >= 0))
-                    num = tl.sum(b_num, axis=0)
+                    b_two = m_open.to(tl.int32) + (m_rival.to(tl.int32) << 16)
+                    b_last = tl.cumsum(b_two, axis=0)
+                    b_token = key_of(b, o_id)
+                    b_to = num_open + (b_last & 0xFFFF) - 1
+                    tl.store(p_list + b_to, b_token, mask=m_open & (b_to < SEGMENT))
+                    b_to = SEGMENT - num_rivals - (b_last >> 16)
+                    tl.store(p_list + b_to, b_token, mask=m_rival & (b_to >= 0))
+                    num = tl.sum(b_two, axis=0)
                     num_open += num & 0xFFFF
                     num_rivals += num >> 16
                 tl.debug_barrier()
                 num_noted = tl.zeros([], tl.int32)
         tl.store(p_counts + i_place, num_open.to(tl.int64) | (num_rivals.to(tl.int64) << 32))
         if needs_mass:
-            total, certain = tl.reduce((b_total, b_certain), 0, _add_two)
+            total, above = tl.reduce((b_total, b_certain), 0, _add_two)
             tl.store(p_found + i_place * 2, total)
-            tl.store(p_found + i_place * 2 + 1, certain)
+            tl.store(p_found + i_place * 2 + 1, certain + above)

@@ -2,13 +2,13 @@
 
 Five kernels, each of which leaves greedy rows alone:
 
-    sample    a histogram of a sample of the vocabulary, and a token that may be the best        (`bracket.py`)
     maxima    largest logit and about the whole mass of each chunk                               (`sampling.py`)
+    sample    a histogram of a sample of the vocabulary, and a token that may be the best        (`bracket.py`)
     bracket   from both, two logits between which the last kept token should stand               (`bracket.py`)
     sift      masses are added; tokens inside the bracket and tokens that may be chosen are listed   (`sift.py`)
     cut       the row is cut where the kept tokens end, exactly, and noise decides among them        (`cut.py`)
 
-The first runs beside the second. A guess costs time and never changes the result.
+The second runs beside the first. A guess costs time and never changes the result.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, bracket_kernel, sample_kernel
 from outrider.kernels.cut import cut_kernel
-from outrider.kernels.sift import HOPEFUL, TILE, TILES, sift_kernel
+from outrider.kernels.sift import HOPEFUL, LOOK, TILE, TILES, sift_kernel
 
 _MAX_CHUNKS = 512
 _SEGMENT = 1024
@@ -50,7 +50,7 @@ class Sample(NamedTuple):
 def look_at_sample(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: Columns) -> Sample:
     """logits [num_rows, vocab_size] fp32, at least one row.
 
-    The kernel launched next may begin at once, but must not end before this one has: it waits for it last.
+    It is launched behind a kernel that waited for the logits before it let others begin, and so begins beside it.
     """
     num_rows, vocab_size = logits.shape
     sample = Sample(
@@ -154,6 +154,7 @@ def choose_random(
         TILE=TILE,
         SEGMENT=_SEGMENT,
         HOPEFUL=HOPEFUL,
+        LOOK=LOOK,
         NUM_BINS=_OPEN_BINS,
         RECORD=RECORD,
         num_warps=1,
