@@ -27,8 +27,8 @@ NUM_BINS = 128
 
 RECORD = 16
 """fp32 numbers of a row: lo, hi, largest logit, least logit that min_p keeps, slope, bound of noise, whether masses are
-needed, whether the whole row takes noise, whether all its logits are plain numbers that min_p keeps, and the upper end
-of the first bin of open tokens and bins in a unit of logits."""
+needed, whether the whole row takes noise, whether all its logits are plain numbers that min_p keeps, and the bins of
+open tokens, as `bin_of` of `sift.py` has them."""
 
 
 @triton.jit
@@ -136,6 +136,7 @@ def bracket_kernel(
     p_firm,  # [R] int64: in, an id; out, the key with noise of a token that should be kept
     p_records,  # [R, RECORD] fp32
     p_open_bins,  # [R, OPEN_BINS] int64: zeros for the next kernel
+    p_fews,  # [R, FEW + 1] int64: a zero in the last place
     p_rows,
     p_temperature,
     p_top_k,
@@ -151,6 +152,7 @@ def bracket_kernel(
     SAMPLE: tl.constexpr,
     NUM_BINS: tl.constexpr,
     OPEN_BINS: tl.constexpr,
+    FEW: tl.constexpr,
     RECORD: tl.constexpr,
     QUIET: tl.constexpr,
 ):
@@ -175,6 +177,7 @@ def bracket_kernel(
     guess = tl.load(p_firm + i_row).to(tl.int32)
     temperature = tl.load(p_temperature + i_table)
     tl.store(p_open_bins + i_row * OPEN_BINS + tl.arange(0, OPEN_BINS), tl.zeros([OPEN_BINS], tl.int64))
+    tl.store(p_fews + i_row * (FEW + 1) + FEW, 0)
     tl.store(p_record + 4, 0.0)
     if temperature > 0:
         top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
@@ -250,5 +253,10 @@ def bracket_kernel(
         tl.store(p_record + 8, is_plain.to(tl.float32))
         top = tl.minimum(hi, largest)
         bottom = tl.maximum(tl.maximum(lo, least_logit), top - 64.0 * temperature)
+        # where nothing is certain, a few tokens are far above the others: half of the bins for those at the lower end
+        span = tl.maximum(top - bottom, 1e-30)
+        middle = tl.where(hi == float("inf"), bottom + span * 0.0625, float("-inf"))
         tl.store(p_record + 9, top)
-        tl.store(p_record + 10, OPEN_BINS / tl.maximum(top - bottom, 1e-30))
+        tl.store(p_record + 10, middle)
+        tl.store(p_record + 11, tl.where(hi == float("inf"), OPEN_BINS * 0.5 / (span * 0.9375), OPEN_BINS / span))
+        tl.store(p_record + 12, OPEN_BINS * 0.5 / (span * 0.0625))

@@ -14,7 +14,7 @@ from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of, weight
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
 from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of
-from outrider.kernels.sift import bin_of
+from outrider.kernels.sift import bin_of, load_bins
 
 
 @triton.jit
@@ -83,8 +83,7 @@ def _few(
     least,
     low,
     high,
-    top,
-    scale,
+    bins,
     i_bin,
     FEW: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -92,15 +91,18 @@ def _few(
     WIDTH: tl.constexpr,
     NUM_BINS: tl.constexpr,
 ):
-    """Of the listed tokens, those from `low` to `high` in a bin (in any, if that is negative) go to p_few: how many."""
-    num_few = tl.zeros([], tl.int32)
+    """Of the listed tokens, those from `low` to `high` in a bin (in any, if that is negative) go to p_few in any order:
+    how many. They take places from the number behind the last, which must be 0."""
+    b_num = tl.zeros([BLOCK], tl.int32)
     for start in range(0, num_places, BLOCK):
         b_key, b_logit, m = _listed(listed, is_whole, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
         m = m & (b_key >= low) & (b_key <= high)
-        m = m & ((i_bin < 0) | (bin_of(b_logit, top, scale, NUM_BINS) == i_bin))
-        b_end = num_few + tl.cumsum(m.to(tl.int32), axis=0)
-        tl.store(p_few + b_end - 1, b_key, mask=m & (b_end <= FEW))
-        num_few += tl.sum(m.to(tl.int32), axis=0)
+        m = m & ((i_bin < 0) | (bin_of(b_logit, bins, NUM_BINS) == i_bin))
+        b_one = tl.full([BLOCK], 1, tl.int64)
+        b_place = tl.atomic_add(p_few + FEW + tl.zeros([BLOCK], tl.int32), b_one, mask=m, sem="relaxed")
+        tl.store(p_few + b_place, b_key, mask=m & (b_place < FEW))
+        b_num += m.to(tl.int32)
+    num_few = tl.sum(b_num, axis=0)
     tl.debug_barrier()
     return num_few
 
@@ -132,6 +134,7 @@ def _cut(
     high,
     needed,
     by_mass,
+    bins,
     FEW: tl.constexpr,
     BLOCK: tl.constexpr,
     SEGMENT: tl.constexpr,
@@ -143,8 +146,11 @@ def _cut(
     Bins of keys, so that it does not matter how logits lie or how many are equal: each round leaves 8 bits less.
     """
     o_bin = tl.arange(0, NUM_BINS)
+    tl.debug_barrier()
+    tl.store(p_few + FEW, 0)
+    tl.debug_barrier()
     num_few = _few(
-        listed, is_whole, p_few, num_places, least, low, high, 0.0, 0.0, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
+        listed, is_whole, p_few, num_places, least, low, high, bins, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
     )
     while num_few > FEW:
         width, shift = high.to(tl.uint64) - low.to(tl.uint64), tl.zeros([], tl.uint64)
@@ -152,6 +158,7 @@ def _cut(
             shift += 1
         tl.debug_barrier()
         tl.store(p_bins + o_bin, tl.zeros([NUM_BINS], tl.int64))
+        tl.store(p_few + FEW, 0)
         tl.debug_barrier()
         for start in range(0, num_places, BLOCK):
             b_key, b_logit, m = _listed(listed, is_whole, start + tl.arange(0, BLOCK), least, SEGMENT, WIDTH)
@@ -168,7 +175,7 @@ def _cut(
         low = (last - tl.where(width < most, width, most)).to(tl.int64)
         high = last.to(tl.int64)
         num_few = _few(
-            listed, is_whole, p_few, num_places, least, low, high, 0.0, 0.0, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
+            listed, is_whole, p_few, num_places, least, low, high, bins, -1, FEW, BLOCK, SEGMENT, WIDTH, NUM_BINS
         )
     return _cut_few(p_few, num_few, largest, slope, needed, by_mass, FEW)
 
@@ -188,7 +195,7 @@ def cut_kernel(
     p_bins,  # [R, NUM_BINS] int64: amounts of open tokens
     p_counts,  # [R, num_sifts] int64: open tokens, and rivals × 2^32
     p_lists,  # [R, num_sifts, SEGMENT] int64 keys
-    p_fews,  # [R, FEW] int64
+    p_fews,  # [R, FEW + 1] int64
     p_found,  # [R, num_sifts, 2] int64: masses
     p_rows,
     p_temperature,
@@ -215,7 +222,7 @@ def cut_kernel(
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     p_row = p_logits + i_row * stride
-    p_few = p_fews + i_row * FEW
+    p_few = p_fews + i_row * (FEW + 1)
     listed = (p_row, p_lists + i_row * num_sifts * SEGMENT, p_counts + i_row * num_sifts, num_sifts, vocab_size)
     o_sift, o_bin = tl.arange(0, WIDTH), tl.arange(0, NUM_BINS)
     m_sift = o_sift < num_sifts
@@ -227,7 +234,7 @@ def cut_kernel(
     b_bins = tl.load(p_bins + i_row * NUM_BINS + o_bin)
     p_record = p_records + i_row * RECORD
     lo, least = tl.load(p_record), tl.load(p_record + 3)
-    needs_mass, top, scale = tl.load(p_record + 6) > 0, tl.load(p_record + 9), tl.load(p_record + 10)
+    needs_mass, bins = tl.load(p_record + 6) > 0, load_bins(p_record)
     chosen = tl.load(p_firm + i_row)
     temperature = tl.load(p_temperature + i_table)
     best = largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS)
@@ -270,8 +277,7 @@ def cut_kernel(
                             least,
                             floor,
                             best,
-                            top,
-                            scale,
+                            bins,
                             i_bin,
                             FEW,
                             BLOCK,
@@ -302,6 +308,7 @@ def cut_kernel(
                         best,
                         needed,
                         by_mass,
+                        bins,
                         FEW,
                         BLOCK,
                         SEGMENT,

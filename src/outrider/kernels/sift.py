@@ -22,8 +22,9 @@ from outrider.kernels.noise import bits_by_group, bits_of_ids
 from outrider.kernels.order import key_of, load_finite
 
 TILE = 128
-TILES = 8
-"""A lane of the one warp has four neighbouring tokens of each tile, and a bit for each of them."""
+TILES = 4
+"""A lane of the one warp has four neighbouring tokens of each tile, and a bit for each of them. With eight tiles it has
+so many registers that fewer warps fit."""
 
 HOPEFUL = 1536
 """Tokens that a program may have noted; they are looked at when those of a step might find no room."""
@@ -33,9 +34,22 @@ LOOK = 64
 
 
 @triton.jit
-def bin_of(b, top, scale, NUM_BINS: tl.constexpr):
-    """The bin of an open token: the same in every kernel, for no fma can be made of it."""
-    return tl.minimum(tl.maximum(product(top - b, scale), 0.0), NUM_BINS - 1.0).to(tl.int32)
+def bin_of(b, bins, NUM_BINS: tl.constexpr):
+    """The bin of an open token: the same in every kernel, for no fma can be made of it.
+
+    bins: the upper end, a logit below which bins are finer, and bins in a unit of logits above it and below.
+    """
+    top, middle, scale, fine_scale = bins
+    num_above = tl.where(middle == float("-inf"), NUM_BINS * 1.0, NUM_BINS * 0.5)
+    b_above = tl.minimum(tl.maximum(product(top - b, scale), 0.0), num_above - 1.0).to(tl.int32)
+    b_below = tl.minimum(product(middle - b, fine_scale), NUM_BINS * 0.5 - 1.0).to(tl.int32) + NUM_BINS // 2
+    return tl.where(b >= middle, b_above, tl.maximum(b_below, NUM_BINS // 2))
+
+
+@triton.jit
+def load_bins(p_record):
+    """What `bin_of` needs of a row's record."""
+    return tl.load(p_record + 9), tl.load(p_record + 10), tl.load(p_record + 11), tl.load(p_record + 12)
 
 
 @triton.jit
@@ -51,12 +65,6 @@ def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
         o_id = first + i * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
         tiles += (tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("-inf")),)  # type: ignore[assignment]
     return tiles
-
-
-@triton.jit
-def _bits(b_low, b_high):
-    """The bits of a lane, int32, of two sums."""
-    return b_low.to(tl.int32) | (b_high.to(tl.int32) << 16)
 
 
 @triton.jit
@@ -77,32 +85,21 @@ def _look(
     `sure` or more, of which both bits and mass are only there with noise."""
     LANES: tl.constexpr = TILE // 4
     seed, choice, position, i_group = noise
-    b_low, b_high, b_nought = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.int32)
-    b_sure_low, b_sure_high, b_rival_low, b_rival_high = b_low, b_low, b_low, b_low
+    # bits are sums of floats, which take fewer of the slow integer instructions and have room for four tiles
+    b_from, b_nought = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.int32)
+    b_sure, b_rival = b_from, b_from
     # masses in two halves of 20 bits, whose sums over a lane fit an int32
     b_mass, b_mass_low, b_certain, b_certain_low = b_nought, b_nought, b_nought, b_nought
     for i in tl.static_range(TILES):
-        b_worth = (tl.full([4], 1 << (4 * (i % 4)), tl.int32) << tl.arange(0, 4)).to(tl.float32)[None, :]
-        b_sum = tl.sum(is_from(tiles[i], lo) * b_worth, axis=1)
-        if i < 4:
-            b_low += b_sum
-        else:
-            b_high += b_sum
+        b_worth = (tl.full([4], 1 << (4 * i), tl.int32) << tl.arange(0, 4)).to(tl.float32)[None, :]
+        b_from += tl.sum(is_from(tiles[i], lo) * b_worth, axis=1)
         if WITH_NOISE or WITH_MASS:
             b_weight = rough_exp2((tiles[i] - anchor) * slope)
         if WITH_NOISE:
-            b_sum = tl.sum(is_from(tiles[i], sure) * b_worth, axis=1)
-            if i < 4:
-                b_sure_low += b_sum
-            else:
-                b_sure_high += b_sum
+            b_sure += tl.sum(is_from(tiles[i], sure) * b_worth, axis=1)
             b_words = bits_by_group(seed, choice, position, i_group + i * LANES + tl.arange(0, LANES))
             b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
-            b_sum = tl.sum(is_from(b_weight * bound + (8388609.0 - b_number), 0.0) * b_worth, axis=1)
-            if i < 4:
-                b_rival_low += b_sum
-            else:
-                b_rival_high += b_sum
+            b_rival += tl.sum(is_from(b_weight * bound + (8388609.0 - b_number), 0.0) * b_worth, axis=1)
         if WITH_MASS:
             b_upper, b_lower = split_mass(b_weight)
             b_mass += tl.sum(b_upper, axis=1)
@@ -115,8 +112,7 @@ def _look(
         b_total = joined_mass(b_mass, b_mass_low, TILES * 4)
         if WITH_NOISE:
             b_above = joined_mass(b_certain, b_certain_low, TILES * 4)
-    b_sure, b_rival = _bits(b_sure_low, b_sure_high), _bits(b_rival_low, b_rival_high)
-    return _bits(b_low, b_high), b_sure, b_rival, b_total, b_above
+    return b_from.to(tl.int32), b_sure.to(tl.int32), b_rival.to(tl.int32), b_total, b_above
 
 
 @triton.jit
@@ -174,14 +170,14 @@ def sift_kernel(
         lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
         bound, needs_mass = tl.load(p_record + 5), tl.load(p_record + 6) > 0
         is_noisy, is_plain = tl.load(p_record + 7) > 0, tl.load(p_record + 8) > 0
-        top, scale = tl.load(p_record + 9), tl.load(p_record + 10)
+        bins = load_bins(p_record)
         i_table = tl.load(p_rows + i_row)
         seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         # nothing is certain: a number that no logit reaches, not even an infinite one
         sure = tl.where(hi == float("inf"), float("nan"), hi)
         anchor = tl.where(largest == float("-inf"), 0.0, largest)
         b_total, b_certain = tl.zeros([LANES], tl.int64), tl.zeros([LANES], tl.int64)
-        certain = tl.zeros([], tl.int64)
+        b_known = tl.zeros([LOOK], tl.int64)
         num_open, num_rivals, num_noted = tl.zeros([], tl.int32), tl.zeros([], tl.int32), tl.zeros([], tl.int32)
         for step in range(STEPS):
             first = step * (TILES * TILE)
@@ -244,14 +240,14 @@ def sift_kernel(
                     m_sure = b >= sure
                     m_open = m & ~m_sure & (hi > lo)
                     tl.atomic_add(
-                        p_bins + i_row * NUM_BINS + bin_of(b, top, scale, NUM_BINS),
+                        p_bins + i_row * NUM_BINS + bin_of(b, bins, NUM_BINS),
                         tl.where(needs_mass, b_each, 1),
                         mask=m_open,
                         sem="relaxed",
                     )
                     m_rival = m & ~m
                     if not is_noisy:
-                        certain += tl.sum(tl.where(m & m_sure, b_each, 0), axis=0)
+                        b_known += tl.where(m & m_sure, b_each, 0)
                         b_words = bits_of_ids(seed, choice, position, o_id)
                         b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
                         b_weight = tl.minimum(rough_exp2((b - anchor) * slope), 1.0)
@@ -272,4 +268,4 @@ def sift_kernel(
         if needs_mass:
             total, above = tl.reduce((b_total, b_certain), 0, _add_two)
             tl.store(p_found + i_place * 2, total)
-            tl.store(p_found + i_place * 2 + 1, certain + above)
+            tl.store(p_found + i_place * 2 + 1, above + tl.sum(b_known, axis=0))

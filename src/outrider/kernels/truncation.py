@@ -27,14 +27,14 @@ _SEGMENT = 1024
 
 _FEW = 64
 _OPEN_BINS = 256
-_LIST_BLOCK = 4096
+_LIST_BLOCK = 2048
 _NOISE_BLOCK = 512
 
 _QUIET = 12288
 """Rows of which fewer tokens lie above the lower end of the bracket take noise for these, and for no other token."""
 
 _FEW_ROWS = 32
-_STEPS = 4
+_STEPS = 8
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -106,8 +106,8 @@ def choose_random(
     out = scratch(num_rows)
     records = scratch(num_rows, RECORD, dtype=torch.float32)
     bins = scratch(num_rows, _OPEN_BINS)
-    fews = scratch(num_rows, _FEW)
-    steps = 1 if num_rows <= _FEW_ROWS else _STEPS
+    fews = scratch(num_rows, _FEW + 1)
+    steps = 2 if num_rows <= _FEW_ROWS else _STEPS
     num_sifts = triton.cdiv(vocab_size, steps * TILES * TILE)
     counts = scratch(num_rows, num_sifts)
     lists = scratch(num_rows, num_sifts, _SEGMENT)
@@ -125,6 +125,7 @@ def choose_random(
         *sample,
         records,
         bins,
+        fews,
         *limits,
         *keyed_by,
         *sizes,
@@ -132,6 +133,7 @@ def choose_random(
         SAMPLE=SAMPLE,
         NUM_BINS=NUM_BINS,
         OPEN_BINS=_OPEN_BINS,
+        FEW=_FEW,
         RECORD=RECORD,
         QUIET=_QUIET,
         num_warps=1,
@@ -158,7 +160,7 @@ def choose_random(
         NUM_BINS=_OPEN_BINS,
         RECORD=RECORD,
         num_warps=1,
-        maxnreg=128,
+        maxnreg=96,
         launch_pdl=True,
     )
     cut_kernel[(num_rows,)](
