@@ -1,6 +1,6 @@
 """Where a row is cut, guessed from a sample of its vocabulary. Floating point will do: a guess never costs a token.
 
-Two kernels, each of which leaves greedy rows alone:
+Two parts, each of which leaves greedy rows alone:
 
     sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably best
               with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
@@ -52,7 +52,8 @@ def sample_kernel(
     NUM_BINS: tl.constexpr,
     QUIET: tl.constexpr,
 ):
-    """It begins beside the first reading, which waited for the logits, and ends behind it."""
+    """The kernel behind this one may begin as soon as what is before this one has ended."""
+    wait()
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
@@ -91,7 +92,6 @@ def sample_kernel(
         b_rough = tl.where(m_part, b_rough, float("-inf"))
         best = tl.max(b_rough, axis=0)
         tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_part, 0x7FFFFFFF), axis=0).to(tl.int64))
-    wait()
 
 
 @triton.jit
@@ -126,8 +126,9 @@ def _share(b_amount, b_each):
     return tl.where(b_amount >= b_each, 1.0, tl.maximum(b_amount, 0.0) / tl.maximum(b_each, 1e-30))
 
 
-@triton.jit(do_not_specialize=["num_chunks"])
-def bracket_kernel(
+@triton.jit
+def set_bracket(
+    i_row,
     p_logits,
     p_maxima,  # [R, num_chunks] int64
     p_sums,  # [R, num_chunks, 2] fp32
@@ -160,12 +161,9 @@ def bracket_kernel(
 
     Where no more than about QUIET tokens lie above the lower end of the bracket, these alone will take noise.
     """
-    launch_dependents()
-    i_row = tl.program_id(0).to(tl.int64)
     o = tl.arange(0, NUM_BINS).to(tl.float32)
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_chunks
-    wait()
     i_table = tl.load(p_rows + i_row)
     p_record = p_records + i_row * RECORD
     b_count = tl.load(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS)).to(tl.float32)

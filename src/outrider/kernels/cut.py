@@ -186,17 +186,17 @@ def _lacks(num_kept, top_k, lo, least):
     return (num_kept < top_k) & (lo > float("-inf")) & (lo > least)
 
 
-@triton.jit(do_not_specialize=["num_chunks", "num_sifts"])
+@triton.jit(do_not_specialize=["num_chunks"])
 def cut_kernel(
     p_logits,
     p_maxima,  # [R, num_chunks] int64
     p_records,  # [R, RECORD] fp32
     p_firm,  # [R] int64: the key, with noise, of a token that should be kept
     p_bins,  # [R, NUM_BINS] int64: amounts of open tokens
-    p_counts,  # [R, num_sifts] int64: open tokens, and rivals × 2^32
-    p_lists,  # [R, num_sifts, SEGMENT] int64 keys
+    p_counts,  # [R, num_chunks] int64: open tokens, and rivals × 2^32
+    p_lists,  # [R, num_chunks, SEGMENT] int64 keys
     p_fews,  # [R, FEW + 1] int64
-    p_found,  # [R, num_sifts, 2] int64: masses
+    p_found,  # [R, num_chunks, 2] int64: masses
     p_rows,
     p_temperature,
     p_top_k,
@@ -209,7 +209,6 @@ def cut_kernel(
     stride,
     vocab_size,
     num_chunks,
-    num_sifts,
     FEW: tl.constexpr,
     BLOCK: tl.constexpr,
     NOISE_BLOCK: tl.constexpr,
@@ -217,27 +216,26 @@ def cut_kernel(
     WIDTH: tl.constexpr,
     NUM_BINS: tl.constexpr,
     RECORD: tl.constexpr,
-    CHUNKS: tl.constexpr,
 ):
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     p_row = p_logits + i_row * stride
     p_few = p_fews + i_row * (FEW + 1)
-    listed = (p_row, p_lists + i_row * num_sifts * SEGMENT, p_counts + i_row * num_sifts, num_sifts, vocab_size)
-    o_sift, o_bin = tl.arange(0, WIDTH), tl.arange(0, NUM_BINS)
-    m_sift = o_sift < num_sifts
+    listed = (p_row, p_lists + i_row * num_chunks * SEGMENT, p_counts + i_row * num_chunks, num_chunks, vocab_size)
+    o_chunk, o_bin = tl.arange(0, WIDTH), tl.arange(0, NUM_BINS)
+    m_chunk = o_chunk < num_chunks
     wait()
     i_table = tl.load(p_rows + i_row)
-    b_counts = tl.load(p_counts + i_row * num_sifts + o_sift, mask=m_sift, other=0)
-    p_place = p_found + (i_row * num_sifts + o_sift) * 2
-    b_total, b_certain = tl.load(p_place, mask=m_sift, other=0), tl.load(p_place + 1, mask=m_sift, other=0)
+    b_counts = tl.load(p_counts + i_row * num_chunks + o_chunk, mask=m_chunk, other=0)
+    p_place = p_found + (i_row * num_chunks + o_chunk) * 2
+    b_total, b_certain = tl.load(p_place, mask=m_chunk, other=0), tl.load(p_place + 1, mask=m_chunk, other=0)
     b_bins = tl.load(p_bins + i_row * NUM_BINS + o_bin)
     p_record = p_records + i_row * RECORD
     lo, least = tl.load(p_record), tl.load(p_record + 3)
     needs_mass, bins = tl.load(p_record + 6) > 0, load_bins(p_record)
     chosen = tl.load(p_firm + i_row)
     temperature = tl.load(p_temperature + i_table)
-    best = largest_of(p_maxima + i_row * num_chunks, num_chunks, CHUNKS)
+    best = largest_of(p_maxima + i_row * num_chunks, num_chunks, WIDTH)
     firm = load_finite(p_row + id_of(chosen), True)
     seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     if temperature > 0:

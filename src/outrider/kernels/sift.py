@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from outrider.kernels.mass import OFFSET, joined_mass, mass_of, split_mass
-from outrider.kernels.native import is_from, launch_dependents, lowest_bit, num_bits, product, rough_exp2, wait
+from outrider.kernels.native import is_from, lowest_bit, num_bits, product, rough_exp2
 from outrider.kernels.noise import bits_by_group, bits_of_ids
 from outrider.kernels.order import key_of, load_finite
 
@@ -58,7 +58,7 @@ def _add_two(a, b, c, d):
 
 
 @triton.jit
-def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
+def load_tiles(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
     """TILES blocks [TILE // 4, 4] of logits; -inf behind the last."""
     tiles = ()
     for i in tl.static_range(TILES):
@@ -129,7 +129,11 @@ def _note(p_hopeful, b_bits, b_place, first, TILE: tl.constexpr):
 
 
 @triton.jit
-def sift_kernel(
+def sift(
+    i_row,
+    i_chunk,
+    num_sifts,
+    coming,  # its first tiles
     p_logits,
     p_records,  # [R, RECORD] fp32
     p_bins,  # [R, NUM_BINS] int64: amounts of open tokens, masses or 1 each
@@ -152,19 +156,12 @@ def sift_kernel(
     NUM_BINS: tl.constexpr,
     RECORD: tl.constexpr,
 ):
-    """What the first reading read last is read first, for it may still be in the L2. The logits are there already when
-    the first of the kernels of a row lets others begin."""
-    launch_dependents()
-    i_row = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
-    i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)
-    i_place = i_row * tl.num_programs(0) + i_chunk
+    i_place = i_row * num_sifts + i_chunk
     p_record, p_row = p_records + i_row * RECORD, p_logits + i_row * stride
     p_list, p_noted = p_lists + i_place * SEGMENT, p_hopeful + i_place * HOPEFUL
     LANES: tl.constexpr = TILE // 4
     o_lane = tl.arange(0, LANES)
     begin = i_chunk * (STEPS * TILES * TILE)
-    coming = _load(p_row, begin, vocab_size, TILES, TILE)
-    wait()
     slope = tl.load(p_record + 4)
     if slope > 0:
         lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
@@ -183,7 +180,7 @@ def sift_kernel(
             first = step * (TILES * TILE)
             tiles = coming
             if STEPS > 1:
-                coming = _load(p_row, begin + first + TILES * TILE, vocab_size, TILES, TILE)
+                coming = load_tiles(p_row, begin + first + TILES * TILE, vocab_size, TILES, TILE)
             if not is_plain:
                 cleaned = ()
                 for i in tl.static_range(TILES):
