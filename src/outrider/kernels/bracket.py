@@ -1,10 +1,10 @@
 """Where a row is cut, guessed from a sample of its vocabulary. Floating point will do: a guess never costs a token.
 
-Two parts, each of which leaves greedy rows alone:
+Two kernels, each of which leaves greedy rows alone:
 
     sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably best
               with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
-    bracket   from the histogram and that reading, two logits between which the last kept token should stand.
+    bracket   that reading; and from it and the histogram, two logits between which the last kept token should stand.
 
 Neither knows what is done between them: that is in `sift.py` and `cut.py`.
 """
@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from outrider.kernels.mass import scaled, slope_of
+from outrider.kernels.maxima import read_chunk
 from outrider.kernels.native import launch_dependents, log, wait
 from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
 from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
@@ -127,7 +128,7 @@ def _share(b_amount, b_each):
 
 
 @triton.jit
-def set_bracket(
+def _set_bracket(
     i_row,
     p_logits,
     p_maxima,  # [R, num_chunks] int64
@@ -258,3 +259,85 @@ def set_bracket(
         tl.store(p_record + 10, middle)
         tl.store(p_record + 11, tl.where(hi == float("inf"), OPEN_BINS * 0.5 / (span * 0.9375), OPEN_BINS / span))
         tl.store(p_record + 12, OPEN_BINS * 0.5 / (span * 0.0625))
+
+
+@triton.jit(do_not_specialize=["num_chunks"])
+def bracket_kernel(
+    p_logits,
+    p_maxima,  # [R, num_chunks] int64
+    p_sums,  # [R, num_chunks, 2] fp32
+    p_histograms,  # [R, NUM_BINS] int32
+    p_scales,  # [R, 2] fp32
+    p_firm,  # [R] int64
+    p_records,  # [R, RECORD] fp32
+    p_open_bins,  # [R, OPEN_BINS] int64
+    p_fews,  # [R, FEW + 1] int64
+    p_done,  # [R] int32: zeros, which it leaves
+    p_rows,
+    p_temperature,
+    p_top_k,
+    p_top_p,
+    p_min_p,
+    p_seeds,
+    p_choices,
+    p_positions,
+    stride,
+    vocab_size,
+    num_chunks,
+    STEPS: tl.constexpr,
+    TILE: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    SAMPLE: tl.constexpr,
+    NUM_BINS: tl.constexpr,
+    OPEN_BINS: tl.constexpr,
+    FEW: tl.constexpr,
+    RECORD: tl.constexpr,
+    QUIET: tl.constexpr,
+):
+    """It begins beside the kernel before it, which waited for the logits; who ends a row waits for its sample."""
+    launch_dependents()
+    i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
+    slope = slope_of(tl.where(temperature > 0, temperature, 1.0))
+    key, anchor, total = read_chunk(
+        p_logits + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, slope, STEPS, TILE, True
+    )
+    i_place = i_row * num_chunks + i_chunk
+    tl.store(p_maxima + i_place, key)
+    tl.store(p_sums + i_place * 2, anchor)
+    tl.store(p_sums + i_place * 2 + 1, total)
+    tl.debug_barrier()
+    if tl.atomic_add(p_done + i_row, 1, sem="acq_rel") == num_chunks - 1:
+        tl.debug_barrier()
+        tl.store(p_done + i_row, 0)
+        wait()
+        _set_bracket(
+            i_row,
+            p_logits,
+            p_maxima,
+            p_sums,
+            p_histograms,
+            p_scales,
+            p_firm,
+            p_records,
+            p_open_bins,
+            p_fews,
+            p_rows,
+            p_temperature,
+            p_top_k,
+            p_top_p,
+            p_min_p,
+            p_seeds,
+            p_choices,
+            p_positions,
+            stride,
+            vocab_size,
+            num_chunks,
+            CHUNKS,
+            SAMPLE,
+            NUM_BINS,
+            OPEN_BINS,
+            FEW,
+            RECORD,
+            QUIET,
+        )

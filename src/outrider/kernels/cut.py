@@ -10,7 +10,7 @@ the firm token is not kept or that a list had no room, the whole row is taken.
 import triton
 import triton.language as tl
 
-from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of, weight_of
+from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
 from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of

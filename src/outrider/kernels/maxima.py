@@ -13,9 +13,7 @@ from outrider.kernels.order import finite, key_of
 
 
 @triton.jit
-def read_chunk(
-    p_row, first, vocab_size, slope, STEPS: tl.constexpr, TILE: tl.constexpr, WITH_SUMS: tl.constexpr
-):
+def read_chunk(p_row, first, vocab_size, slope, STEPS: tl.constexpr, TILE: tl.constexpr, WITH_SUMS: tl.constexpr):
     """Key of the best of STEPS × TILE logits; and, with sums, a logit and the sum of 2^((logits - it) × slope)."""
     o_lane = tl.arange(0, 32)
     # a lane has four neighbours some times

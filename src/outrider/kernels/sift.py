@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from outrider.kernels.mass import OFFSET, joined_mass, mass_of, split_mass
-from outrider.kernels.native import is_from, lowest_bit, num_bits, product, rough_exp2
+from outrider.kernels.native import is_from, launch_dependents, lowest_bit, num_bits, product, rough_exp2, wait
 from outrider.kernels.noise import bits_by_group, bits_of_ids
 from outrider.kernels.order import key_of, load_finite
 
@@ -58,7 +58,7 @@ def _add_two(a, b, c, d):
 
 
 @triton.jit
-def load_tiles(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
+def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
     """TILES blocks [TILE // 4, 4] of logits; -inf behind the last."""
     tiles = ()
     for i in tl.static_range(TILES):
@@ -120,7 +120,7 @@ def _note(p_hopeful, b_bits, b_place, first, TILE: tl.constexpr):
     """Places in the program's part of the tokens of each lane's bits."""
     b_left, b_at = b_bits, b_place
     o_lane = first + tl.arange(0, TILE // 4) * 4
-    for _ in range(0, tl.max(num_bits(b_bits), axis=0)):
+    for _ in range(tl.max(num_bits(b_bits), axis=0)):
         b_bit = lowest_bit(b_left)
         o = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
         tl.store(p_hopeful + b_at, o.to(tl.int16), mask=b_left != 0)
@@ -129,18 +129,14 @@ def _note(p_hopeful, b_bits, b_place, first, TILE: tl.constexpr):
 
 
 @triton.jit
-def sift(
-    i_row,
-    i_chunk,
-    num_sifts,
-    coming,  # its first tiles
+def sift_kernel(
     p_logits,
     p_records,  # [R, RECORD] fp32
     p_bins,  # [R, NUM_BINS] int64: amounts of open tokens, masses or 1 each
-    p_counts,  # [R, num_sifts] int64: open tokens, and rivals × 2^32
-    p_lists,  # [R, num_sifts, SEGMENT] int64 keys in any order
-    p_hopeful,  # [R, num_sifts, HOPEFUL] int16
-    p_found,  # [R, num_sifts, 2] int64: mass that min_p keeps, and of certain tokens
+    p_counts,  # [R, num_chunks] int64: open tokens, and rivals × 2^32
+    p_lists,  # [R, num_chunks, SEGMENT] int64 keys in any order
+    p_hopeful,  # [R, num_chunks, HOPEFUL] int16
+    p_found,  # [R, num_chunks, 2] int64: mass that min_p keeps, and of certain tokens
     p_rows,
     p_seeds,
     p_choices,
@@ -156,12 +152,19 @@ def sift(
     NUM_BINS: tl.constexpr,
     RECORD: tl.constexpr,
 ):
-    i_place = i_row * num_sifts + i_chunk
+    """What the first reading read last is read first, for it may still be in the L2. The logits are there already when
+    the first of the kernels of a row lets others begin."""
+    launch_dependents()
+    i_row = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
+    i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)
+    i_place = i_row * tl.num_programs(0) + i_chunk
     p_record, p_row = p_records + i_row * RECORD, p_logits + i_row * stride
     p_list, p_noted = p_lists + i_place * SEGMENT, p_hopeful + i_place * HOPEFUL
     LANES: tl.constexpr = TILE // 4
     o_lane = tl.arange(0, LANES)
     begin = i_chunk * (STEPS * TILES * TILE)
+    coming = _load(p_row, begin, vocab_size, TILES, TILE)
+    wait()
     slope = tl.load(p_record + 4)
     if slope > 0:
         lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
@@ -180,7 +183,7 @@ def sift(
             first = step * (TILES * TILE)
             tiles = coming
             if STEPS > 1:
-                coming = load_tiles(p_row, begin + first + TILES * TILE, vocab_size, TILES, TILE)
+                coming = _load(p_row, begin + first + TILES * TILE, vocab_size, TILES, TILE)
             if not is_plain:
                 cleaned = ()
                 for i in tl.static_range(TILES):
@@ -202,7 +205,7 @@ def sift(
                 b_certain += b_above
                 b_num = num_bits(b_left)
                 b_at = SEGMENT - 1 - num_rivals - tl.cumsum(b_num, axis=0) + b_num
-                for _ in range(0, tl.max(b_num, axis=0)):
+                for _ in range(tl.max(b_num, axis=0)):
                     b_bit = lowest_bit(b_left)
                     o_id = begin + first + o_lane * 4 + (b_bit >> 2) * TILE + (b_bit & 3)
                     m = (b_left != 0) & (o_id < vocab_size)

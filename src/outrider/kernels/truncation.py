@@ -1,13 +1,12 @@
 """Samples of a truncated distribution without sorting the vocabulary: what `truncate` of the reference keeps.
 
-Three kernels, each of which leaves greedy rows alone:
+Four kernels, each of which leaves greedy rows alone:
 
-    sample     a histogram of a sample of the vocabulary, and a token that may be the best           (`bracket.py`)
-    readings   of each row, one after the other:                                                     (`readings.py`)
-        maxima     largest logit and about the whole mass of each chunk                              (`maxima.py`)
-        bracket    from both, two logits between which the last kept token should stand              (`bracket.py`)
-        sift       masses are added; tokens in the bracket and tokens that may be chosen are listed  (`sift.py`)
-    cut        the row is cut where the kept tokens end, exactly, and noise decides among them       (`cut.py`)
+    sample    a histogram of a sample of the vocabulary, and a token that may be the best            (`bracket.py`)
+    bracket   largest logit and about the whole mass of each chunk (`maxima.py`); from these and the sample, two logits
+              between which the last kept token should stand                                         (`bracket.py`)
+    sift      masses are added; tokens inside the bracket and tokens that may be chosen are listed   (`sift.py`)
+    cut       the row is cut where the kept tokens end, exactly, and noise decides among them        (`cut.py`)
 
 The first runs beside the second. A guess costs time and never changes the result.
 """
@@ -16,11 +15,10 @@ import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, sample_kernel
+from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, bracket_kernel, sample_kernel
 from outrider.kernels.cut import cut_kernel
 from outrider.kernels.device import counters
-from outrider.kernels.readings import readings_kernel
-from outrider.kernels.sift import HOPEFUL, LOOK, TILE, TILES
+from outrider.kernels.sift import HOPEFUL, LOOK, TILE, TILES, sift_kernel
 
 _MAX_CHUNKS = 512
 _SEGMENT = 1024
@@ -36,13 +34,16 @@ _QUIET = 12288
 
 _FEW_ROWS = 32
 
-_FIRST_TILE = 512
-"""Logits that a warp looks at a time in the first reading."""
+_CHUNK = 4096
+"""Logits of a program of either reading, which is one warp; those of few rows are spread over more of them."""
 
-_GROUP = 8
-_LEAD = 5
-"""Rows of a phase, and groups of them that the first reading is ahead: what lies between two readings fits the L2, and
-brackets are made when they are waited for."""
+_SAMPLE_REGISTERS = 80
+"""For many rows: so few that the first reading finds room beside the sample."""
+
+_SIFT_REGISTERS = 96
+
+_FIRST_TILE = 256
+"""Logits that a warp looks at a time in the first reading."""
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -54,7 +55,7 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
     """
     num_rows, vocab_size = logits.shape
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
-    chunk = 1024 if num_rows <= _FEW_ROWS else 4096
+    chunk = 1024 if num_rows <= _FEW_ROWS else _CHUNK
     num_chunks = triton.cdiv(vocab_size, chunk)
     assert num_chunks <= _MAX_CHUNKS, f"a vocabulary of {vocab_size} is too large"
 
@@ -89,12 +90,10 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
         NUM_BINS=NUM_BINS,
         QUIET=_QUIET,
         num_warps=8,
-        maxnreg=128,
+        maxnreg=128 if num_rows <= _FEW_ROWS else _SAMPLE_REGISTERS,
         launch_pdl=True,
     )
-    group = min(num_rows, _GROUP)
-    num_groups = triton.cdiv(num_rows, group)
-    readings_kernel[(2 * num_groups * group * num_chunks,)](
+    bracket_kernel[(num_chunks, num_rows)](
         logits,
         maxima,
         sums,
@@ -104,36 +103,48 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
         records,
         bins,
         fews,
-        counts,
-        lists,
-        hopeful,
-        found,
         counters(logits.device, num_rows),
         *limits,
         logits.stride(0),
         vocab_size,
-        num_rows,
         num_chunks,
-        num_groups,
-        group,
-        min(_LEAD, num_groups - 1),
-        FIRST_STEPS=chunk // _FIRST_TILE,
-        FIRST_TILE=_FIRST_TILE,
-        STEPS=chunk // (TILES * TILE),
-        TILES=TILES,
-        TILE=TILE,
+        STEPS=chunk // _FIRST_TILE,
+        TILE=_FIRST_TILE,
         CHUNKS=triton.next_power_of_2(num_chunks),
         SAMPLE=SAMPLE,
-        SAMPLE_BINS=NUM_BINS,
-        NUM_BINS=_OPEN_BINS,
+        NUM_BINS=NUM_BINS,
+        OPEN_BINS=_OPEN_BINS,
         FEW=_FEW,
-        SEGMENT=_SEGMENT,
-        HOPEFUL=HOPEFUL,
-        LOOK=LOOK,
         RECORD=RECORD,
         QUIET=_QUIET,
         num_warps=1,
-        maxnreg=96,
+        maxnreg=64,
+        launch_pdl=True,
+    )
+    sift_kernel[(num_chunks, num_rows)](
+        logits,
+        records,
+        bins,
+        counts,
+        lists,
+        hopeful,
+        found,
+        rows,
+        seeds,
+        choices,
+        positions,
+        logits.stride(0),
+        vocab_size,
+        STEPS=chunk // (TILES * TILE),
+        TILES=TILES,
+        TILE=TILE,
+        SEGMENT=_SEGMENT,
+        HOPEFUL=HOPEFUL,
+        LOOK=LOOK,
+        NUM_BINS=_OPEN_BINS,
+        RECORD=RECORD,
+        num_warps=1,
+        maxnreg=_SIFT_REGISTERS,
         launch_pdl=True,
     )
     cut_kernel[(num_rows,)](
