@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3_5Config,
     Qwen3_5ForCausalLM,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
     Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
@@ -92,8 +97,38 @@ def write_tiny_model(
     """Saves a random model in float32 and returns it, in eval mode. `overrides`: fields of its config."""
     config_class, model_class, needs = _FAMILIES[family]
     torch.manual_seed(seed)
-    is_hybrid = family in HYBRIDS
     model = model_class(config_class(**(SIZES | needs | overrides))).eval()
+    _randomize_vectors(model, is_hybrid=family in HYBRIDS)
+    model.generation_config.do_sample = False
+    model.save_pretrained(directory, max_shard_size=max_shard_size)
+    return model
+
+
+def write_multimodal(directory: str | Path, family: str, *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """A hybrid as it is released: a config in parts, a vision tower, names that say which part, packed experts."""
+    config_class, model_class = _MULTIMODAL[family]
+    torch.manual_seed(seed)
+    text = SIZES | _FAMILIES[family][2] | overrides
+    model = model_class(config_class(text_config=text, vision_config=_VISION, tie_word_embeddings=False)).eval()
+    _randomize_vectors(model, is_hybrid=True)
+    model.generation_config.do_sample = False
+    model.save_pretrained(directory)
+    save_file(model.state_dict(), Path(directory) / "model.safetensors")  # as it is, where transformers unpacks experts
+    return model
+
+
+_MULTIMODAL = {
+    "qwen3_5": (Qwen3_5Config, Qwen3_5ForConditionalGeneration),
+    "qwen3_5_moe": (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration),
+}
+_VISION = {
+    "depth": 1, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "patch_size": 16, "out_hidden_size": 64,
+    "num_position_embeddings": 16,
+}  # fmt: skip
+
+
+def _randomize_vectors(model: PreTrainedModel, *, is_hybrid: bool) -> None:
+    """Norms, biases and decays."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
@@ -101,9 +136,6 @@ def write_tiny_model(
                 parameter.normal_(1.0 if "norm" in name and is_plain else 0.0, 0.3)
             if name.endswith("A_log"):
                 parameter.normal_(0.0, 1.0)  # from heads that forget at once to those that remember all
-    model.generation_config.do_sample = False
-    model.save_pretrained(directory, max_shard_size=max_shard_size)
-    return model
 
 
 def write_draft_model(directory: str | Path, target: str | Path, *, spread: float, seed: int = 0) -> None:

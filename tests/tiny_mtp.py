@@ -64,7 +64,8 @@ _PARTS = {
 def write_hybrid(
     directory: str | Path, family: str, *, seed: int = 0, **overrides: Any
 ) -> tuple[PreTrainedModel, MtpLayer]:
-    """A random hybrid with its module, whose layer attends; its experts are packed, as in Qwen3.6."""
+    """A random hybrid with its module, whose layer attends; its experts are packed as in Qwen3.6, those of Qwen3-Next
+    one by one."""
     model = write_tiny_model(directory, family, seed=seed, **overrides)
     torch.manual_seed(seed + 1)
     config = copy.deepcopy(model.config)
@@ -73,7 +74,8 @@ def write_hybrid(
     module = MtpLayer(config, layer, norm, 0).eval()
     randomize(module, center=0.0)
     path = Path(directory) / "model.safetensors"
-    save_file(load_file(path) | released(module, QWEN, prefix="mtp."), path)
+    tensors = released(module, QWEN, prefix="mtp.")
+    save_file(load_file(path) | (one_by_one(tensors) if family == "qwen3_next" else tensors), path)
     values = json.loads((Path(directory) / "config.json").read_text())
     (Path(directory) / "config.json").write_text(json.dumps(values | {"mtp_num_hidden_layers": 1}))
     return model, module
@@ -96,6 +98,21 @@ def released(module: torch.nn.Module, renames: dict[str, str], *, prefix: str) -
         old = next(old for old in renames if name.startswith(old))
         tensors[prefix + renames[old] + name[len(old) :]] = tensor.contiguous().clone()
     return tensors
+
+
+def one_by_one(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Packed experts under names of their own."""
+    found = {}
+    for name, tensor in tensors.items():
+        head, is_packed, kind = name.partition(".experts.")
+        if not is_packed:
+            found[name] = tensor
+            continue
+        names = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
+        for expert, weight in enumerate(tensor):
+            for part, rows in zip(names, weight.chunk(len(names)), strict=True):
+                found[f"{head}.experts.{expert}.{part}.weight"] = rows.contiguous().clone()
+    return found
 
 
 def oracle_logits(

@@ -18,6 +18,8 @@ SHAPES = {
     "gpt-oss": (32, 4, 2880, 2880),
     "odd": (5, 3, 200, 72),
     "one expert": (1, 1, 128, 64),
+    "more for a token than are read from the choice": (40, 20, 256, 136),
+    "ten of each, odd": (30, 10, 328, 200),
 }
 COUNTS = (1, 2, 7, 8, 9, 16, 33, 64, 100, 257)
 

@@ -27,7 +27,8 @@ class Case:
 
 
 def _tokens(count: int, seed: int) -> tuple[int, ...]:
-    return tuple(random.Random(seed).randrange(3, VOCAB) for _ in range(count))
+    rng = random.Random(seed)
+    return tuple(rng.randrange(3, VOCAB) for _ in range(count))
 
 
 def crowd(eos: int = EOS) -> list[Case]:
@@ -117,6 +118,28 @@ def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
     outcomes = [outcome(run(llm, [case])[0]) for case in cases]
     assert all("None" not in found.logits_digest for found in outcomes)
     return outcomes
+
+
+def second_turns(cases: Sequence[Case], expected: Sequence[Outcome], *, max_tokens: int = 20) -> list[Case]:
+    """Conversations that go on: prompt and output of a case, and some more."""
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    return [
+        Case(f"{case.name}, second turn", case.prompt + want.token_ids + (9, 8, 7), params)
+        for case, want in zip(cases, expected, strict=True)
+    ]
+
+
+def accepted_counts(llm: LLM) -> set[int]:
+    """Watches an engine: how many drafts a step accepted."""
+    seen: set[int] = set()
+    settle = llm.engine.scheduler.settle
+
+    def spy(plan: Any, result: Any) -> Any:
+        seen.update(found.num_accepted for row, found in zip(plan.rows, result.rows, strict=True) if row.num_drafts > 0)
+        return settle(plan, result)
+
+    llm.engine.scheduler.settle = spy  # type: ignore[method-assign]
+    return seen
 
 
 def mismatches(cases: Sequence[Case], outputs: Sequence[RequestOutput], expected: Sequence[Outcome]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import outrider.models
 from models.paged_runner import PagedRunner, load_tiny
 from outrider.core import plugins
-from tiny_models import write_tiny_model
+from tiny_models import write_multimodal, write_tiny_model
 from tiny_mtp import write_mimo
 
 TOLERANCE = 1e-4
@@ -61,6 +62,8 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield family, options | ({"max_shard_size": "100KB"} if index == 2 else {})
     yield "qwen3_5", {"num_hidden_layers": 5, "layer_types": [KINDS[letter] for letter in "FLLFL"]}
     yield "qwen3_next", {"linear_num_value_heads": 2, "linear_value_head_dim": 16}
+    yield "multimodal qwen3_5", {"linear_num_value_heads": 6}
+    yield "multimodal qwen3_5_moe", {"layer_types": [KINDS[letter] for letter in "LFLF"]}
     yield "llama", {"hidden_size": 40, "intermediate_size": 50, "vocab_size": 97}
     yield "qwen3", {"rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.2, "beta_fast": 16.0}}
     yield "mimo", {"num_hidden_layers": 3}
@@ -72,8 +75,13 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 DENSE = ("llama", "qwen3")
 FAMILIES = (*DENSE, "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
-WRITERS = {"mimo": write_mimo}
-"""Families that come with a prediction module: model and module."""
+FORMS = ("multimodal qwen3_5", "multimodal qwen3_5_moe")
+"""Families that are released as a part of something larger."""
+WRITERS = {
+    "mimo": lambda directory, **options: write_mimo(directory, **options)[0],
+    **{form: partial(write_multimodal, family=form.split()[1]) for form in FORMS},
+}
+"""What writes a family that transformers does not save as it is released."""
 KINDS = {"L": "linear_attention", "F": "full_attention"}
 HYBRID_LAYERS = ("LLLF", "FLLFL", "LLLF", "LF")
 """Linear and full attention in the order of layers."""
@@ -83,13 +91,13 @@ CASES = list(_cases())
 def test_every_model_file_has_its_cases():
     in_anothers_file = {"qwen3_5_moe"}
     assert plugins.names(outrider.models) == sorted(set(FAMILIES) - in_anothers_file)
-    assert {family for family, _ in CASES} == set(FAMILIES)
+    assert {family for family, _ in CASES} == {*FAMILIES, *FORMS}
 
 
 @pytest.mark.parametrize(("family", "options"), CASES, ids=lambda value: value if isinstance(value, str) else "")
 def test_logits_and_greedy_tokens(tmp_path, family, options):
-    write = WRITERS.get(family)
-    oracle = write(tmp_path, **options)[0] if write else write_tiny_model(tmp_path, family, **options)
+    write = WRITERS.get(family, partial(write_tiny_model, family=family))
+    oracle = write(tmp_path, **options)
     is_sharded = (tmp_path / "model.safetensors.index.json").exists()
     assert is_sharded == ("max_shard_size" in options)
     model = load_tiny(tmp_path)

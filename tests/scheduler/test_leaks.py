@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from outrider.core.plan import RowPlan, RowResult
+from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult
 from outrider.core.request import Request
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.prefix import PrefixCache
@@ -111,6 +111,22 @@ def forget_tokens_in_flight(patch: Patch) -> None:
     patch.setattr(Scheduler, "_put_row", put)
 
 
+def read_results_in_another_order(patch: Patch) -> None:
+    settle = Scheduler.settle
+
+    def settle_rolled(self: Scheduler, plan: StepPlan, result: StepResult) -> list[Request]:
+        moved = [*result.rows[1:], result.rows[0]]
+        rows = [
+            replace(other, request_id=row.request_id, epoch=row.epoch)
+            if (row.num_drafts, bool(row.token_ids)) == (other.num_drafts, bool(other.token_ids))
+            else row
+            for row, other in zip(result.rows, moved, strict=True)
+        ]
+        return settle(self, plan, replace(result, rows=tuple(rows)))
+
+    patch.setattr(Scheduler, "settle", settle_rolled)
+
+
 def forget_the_epoch(patch: Patch) -> None:
     leave = Scheduler._leave
 
@@ -188,6 +204,7 @@ LEAKS: list[Callable[[Patch], None]] = [
     take_a_hit_up_to_the_last_token,
     hand_on_another_boundary_block,
     forget_tokens_in_flight,
+    read_results_in_another_order,
     forget_the_epoch,
     turn_output_into_prompt_at_preemption,
     run_the_preempted_row_all_the_same,

@@ -1,10 +1,15 @@
 """Snapshots of a hybrid's states, as the host plans them: who is saved where, and who starts behind which."""
 
-import pytest
+import random
 
+import pytest
+import torch
+
+from outrider.core.outputs import FinishReason
 from outrider.core.plan import RowResult, StepPlan, StepResult
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
+from outrider.kernels.reference.gated_delta import CHUNK, state_rows
 from outrider.scheduler.scheduler import Scheduler
 from outrider.scheduler.states import StateSlots
 
@@ -16,9 +21,9 @@ class NoStops:
         return len(token_ids), None
 
 
-def scheduler(*, num_slots: int = 8, budget: int = 64, num_drafts: int = 0) -> Scheduler:
+def scheduler(*, num_slots: int = 8, budget: int = 64, num_drafts: int = 0, block_size: int = 16) -> Scheduler:
     return Scheduler(
-        num_blocks=64, block_size=16, max_num_seqs=4, max_num_batched_tokens=budget, num_drafts=num_drafts,
+        num_blocks=64, block_size=block_size, max_num_seqs=4, max_num_batched_tokens=budget, num_drafts=num_drafts,
         num_lookahead=0, enable_prefix_caching=True, stop_checker=NoStops(), num_state_slots=num_slots,
     )  # fmt: skip
 
@@ -135,3 +140,134 @@ def test_the_end_of_an_output_is_saved_whoever_drafted(num_drafts):
     add(engine, "b", [5])
     lengths += [save.length for save in step(engine).state_saves]
     assert lengths == [16, 64]
+
+
+def test_large_blocks_are_found_again_by_the_next_turn():
+    """A state moves on within a block of 64, so it is saved where the block ends: in the prompt, and while decoding."""
+    engine = scheduler(block_size=64, budget=512)
+    first = add(engine, "a", list(range(150)), max_tokens=120)
+    plans = run(engine)
+    assert [plan.rows[0].num_tokens for plan in plans[:3]] == [128, 22, 1]
+    assert saved(plans) == [128, 192, 256]
+    slots = [save.slot for plan in plans for save in plan.state_saves]
+    assert slots[1] == slots[2] != slots[0], "of those taken while decoding the last is kept"
+    add(engine, "b", [*first.token_ids, 1, 2, 3])
+    assert step(engine).admissions[0].num_computed_tokens == 256
+
+
+def test_a_snapshot_of_another_is_not_given_up():
+    engine = scheduler(block_size=32)
+    first = add(engine, "a", [5] * 20, max_tokens=12)
+    run(engine)  # ends where its first block does
+    second = add(engine, "b", [5] * 20, max_tokens=60)
+    run(engine)  # says the same and more, and passes there
+    assert first.token_ids[:31] == second.token_ids[:20] + [7] * 11
+    for text, found in ((first.token_ids, 0), (second.token_ids, 64)):
+        add(engine, f"again {found}", [*text, 1])
+        assert step(engine).admissions[0].num_computed_tokens == found
+
+
+class Device:
+    """Where the states of a hybrid stand, moved by the kernel itself; checks every snapshot before it is taken."""
+
+    def __init__(self, num_drafts: int) -> None:
+        self.most_open = CHUNK + 2 * num_drafts
+        self.computed, self.lengths, self.known = (torch.zeros(5, dtype=torch.int64) for _ in range(3))
+        self.num_saves = 0
+
+    def begin(self, plan: StepPlan) -> None:
+        for save in plan.state_saves:
+            self.num_saves += 1
+            assert self.lengths[save.row] <= save.length <= self.computed[save.row], "the state has moved past it"
+            assert save.length - self.lengths[save.row] <= self.most_open, "the ring does not reach so far back"
+        for entry in plan.admissions:
+            for table in (self.computed, self.lengths, self.known):
+                table[entry.row] = entry.num_computed_tokens
+
+    def step(self, plan: StepPlan, rng: random.Random) -> StepResult:
+        rows = torch.tensor([row.row for row in plan.rows])
+        drafts = torch.tensor([row.num_drafts for row in plan.rows])
+        num_known = torch.tensor([row.num_tokens for row in plan.rows]) - drafts
+        _, _, _, targets, known = state_rows(
+            self.computed, self.lengths, self.known, rows=rows, num_known=num_known, num_drafts=drafts,
+            room=torch.ones_like(rows),
+        )  # fmt: skip
+        accepted = [rng.choice((0, row.num_drafts, rng.randint(0, row.num_drafts))) for row in plan.rows]
+        self.computed[rows] += num_known + torch.tensor(accepted)
+        self.lengths[rows], self.known[rows] = targets, known
+        assert (self.computed - self.lengths <= self.most_open).all()
+        return StepResult(
+            step_id=plan.step_id,
+            rows=tuple(
+                RowResult(
+                    request_id=row.request_id, epoch=row.epoch, num_drafts=row.num_drafts, num_accepted=count,
+                    token_ids=tuple(rng.randrange(2) for _ in range(1 + count)) if row.does_sample else (),
+                ) for row, count in zip(plan.rows, accepted, strict=True)
+            ),
+        )  # fmt: skip
+
+
+class RandomStops:
+    """Cuts what a step emitted, now and then."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def check(self, request, token_ids):
+        if self.rng.random() < 0.02:
+            return self.rng.randint(1, len(token_ids)), FinishReason.STOP
+        return len(token_ids), None
+
+
+def simulate(seed: int) -> int:
+    """Random requests: chunks, refused drafts, stops, aborts, a step in flight. Gives the number of snapshots."""
+    rng = random.Random(seed)
+    num_drafts = rng.choice((0, 1, 3, 8, 16))
+    engine = Scheduler(
+        num_blocks=rng.choice((14, 40)), block_size=rng.choice((16, 32, 64)), max_num_seqs=4,
+        max_num_batched_tokens=rng.choice((17, 40, 200)) + num_drafts, num_drafts=num_drafts, num_lookahead=0,
+        enable_prefix_caching=True, stop_checker=RandomStops(rng), num_state_slots=rng.choice((1, 5, 40)),
+    )  # fmt: skip
+    device, flying, number = Device(num_drafts), [], 0
+    depth = rng.choice((0, 1))
+    for _ in range(120):
+        while len(engine.waiting) < 2:
+            number += 1
+            add(
+                engine,
+                str(number),
+                [rng.randrange(2) for _ in range(rng.randint(1, 90))],
+                max_tokens=rng.randint(1, 90),
+            )
+        if rng.random() < 0.03 and engine.running:
+            engine.abort(rng.choice(engine.running).request_id)
+        plan = engine.plan()
+        if plan is not None:
+            device.begin(plan)
+            flying.append((plan, device.step(plan, rng)))
+        if len(flying) > depth or (plan is None and flying):
+            engine.settle(*flying.pop(0))
+    return device.num_saves
+
+
+def test_no_snapshot_is_taken_too_late():
+    for seed in range(40):
+        assert simulate(seed) > 0, f"seed={seed}"
+
+
+@pytest.mark.parametrize("leak", ["the step in flight", "the ring"])
+def test_a_snapshot_taken_too_late_is_seen(monkeypatch, leak):
+    """A leak put in: the host forgets how far a step in flight may move a state, or saves at the end only."""
+    if leak == "the step in flight":
+        original = Scheduler._save_state_at_end
+
+        def save(self, request):
+            request.state_reach = 0
+            original(self, request)
+
+        monkeypatch.setattr(Scheduler, "_save_state_at_end", save)
+    else:
+        monkeypatch.setattr(Device, "most_open", property(lambda self: CHUNK, lambda self, value: None), raising=False)
+    with pytest.raises(AssertionError):
+        for seed in range(40):
+            simulate(seed)

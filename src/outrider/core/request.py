@@ -66,7 +66,9 @@ class Request:
     num_shared_tokens: int = 0
     """Of a hybrid: leading tokens whose blocks were found at admission, with a snapshot at their end or not."""
     state_reach: int = 0
-    """Of a hybrid: where launched prompt chunks have moved its state."""
+    """Of a hybrid: how far launched steps may have moved its state."""
+    state_saved: int = 0
+    """Of a hybrid: where decoding took its last snapshot, 0 if it took none."""
     num_cached_blocks: int = 0
     """Leading blocks that this request published or took from the prefix cache."""
 

@@ -19,19 +19,14 @@ import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-from triton.language.core import extern, inline_asm_elementwise, int32
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.device import counters, num_sms
+from outrider.kernels.expert_tiles import BOX, columns, descriptor, fence_proxies, gated, is_aligned, load_tile, product
+from outrider.kernels.expert_token import experts_of_token
 from outrider.kernels.routing import BLOCK as TOKENS
 from outrider.kernels.routing import RECORD_WIDTH, Routing, combine, gather
-
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
-
-BOX = gl.constexpr(64)
-"""Rows and columns of weights that TMA brings at once; a tile of weights is two boxes of rows."""
 
 BLOCK = gl.constexpr(TOKENS)
 """Tokens that need no gathering."""
@@ -78,8 +73,10 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
 
     if routing.is_gathered:
         x = gather(x, routing)
-    elif not _is_aligned(x):
+    elif not is_aligned(x):
         x = x.clone(memory_format=torch.contiguous_format)
+    if routing.is_lone:
+        return experts_of_token(x, _flat(gate_up), _flat(down), routing.ids, routing.weights)
     block_k, stages = _TILES[routing.tile]
     inner = torch.empty(routing.num_rows, width, dtype=x.dtype, device=x.device)
     top_k = routing.ids.shape[1]
@@ -88,10 +85,10 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
     gate_tiles, down_tiles = triton.cdiv(width, 64), triton.cdiv(hidden_size, 128)
     bound = routing.records.shape[0]
     _experts_kernel[(min(num_sms(x.device), bound * (gate_tiles + down_tiles)),)](
-        _descriptor(x, routing.tile, block_k),
-        _descriptor(_flat(gate_up), 64, 64),
-        _descriptor(inner, routing.tile, block_k),
-        _descriptor(_flat(down), 64, 64),
+        descriptor(x, routing.tile, block_k),
+        descriptor(_flat(gate_up), 64, 64),
+        descriptor(inner, routing.tile, block_k),
+        descriptor(_flat(down), 64, 64),
         inner,
         y,
         out,
@@ -118,65 +115,19 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
     return combine(y, routing, num_tokens=num_tokens) if routing.is_gathered else out
 
 
-def _is_aligned(matrix: Tensor) -> bool:
-    """What TMA can read."""
-    pitch = matrix.stride(0) * matrix.element_size()
-    return matrix.stride(1) == 1 and pitch % 16 == 0 and matrix.data_ptr() % 16 == 0 and pitch > 0
-
-
 def _flat(weights: Tensor) -> Tensor:
     """[E, N, K] -> [E × N, K]."""
     num_experts, output_size, input_size = weights.shape
     matrix = weights.as_strided((num_experts * output_size, input_size), (weights.stride(1), weights.stride(2)))
     is_even = weights.stride(0) == output_size * weights.stride(1)
-    assert is_even and _is_aligned(matrix), "TMA cannot read these weights; make them with empty_expert_weights"
+    assert is_even and is_aligned(matrix), "TMA cannot read these weights; make them with empty_expert_weights"
     return matrix
-
-
-def _descriptor(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
-    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns], layout)
-
-
-@extern
-def _fence_proxies(_semantic=None):
-    """Orders a thread's plain accesses of global memory with those of TMA."""
-    inline_asm_elementwise(
-        "fence.proxy.async.global; // dummy $0", "=r", [], dtype=int32, is_pure=False, pack=1, _semantic=_semantic
-    )
-
-
-@gluon.constexpr_function
-def _sum_layout(tokens):
-    return gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[8, 1], instr_shape=[16, tokens, 16])
-
-
-@gluon.constexpr_function
-def _columns(tokens):
-    """Bases of the columns: one to lanes, three to warps, the rest to registers."""
-    return [1 << i for i in range((tokens - 1).bit_length())]
-
-
-@gluon.constexpr_function
-def _pair_layout(tokens):
-    """[64, tokens, 2]: gate and up of four neighbours to a thread."""
-    registers = [[0, 0, 1], [1, 0, 0], [2, 0, 0]] + [[0, c, 0] for c in _columns(tokens)[4:]]
-    lanes = [[4, 0, 0], [8, 0, 0], [16, 0, 0], [32, 0, 0], [0, 1, 0]]
-    return gl.DistributedLinearLayout(registers, lanes, [[0, 2, 0], [0, 4, 0], [0, 8, 0]], [], [64, tokens, 2])
-
-
-@gluon.constexpr_function
-def _inner_layout(tokens):
-    """[64, tokens], 8 bytes of a row to a thread."""
-    registers = [[1, 0], [2, 0]] + [[0, c] for c in _columns(tokens)[4:]]
-    lanes = [[4, 0], [8, 0], [16, 0], [32, 0], [0, 1]]
-    return gl.DistributedLinearLayout(registers, lanes, [[0, 2], [0, 4], [0, 8]], [], [64, tokens])
 
 
 @gluon.constexpr_function
 def _out_layout(tokens):
     """[128, tokens], 16 bytes of a row to a thread."""
-    registers = [[1, 0], [2, 0], [4, 0]] + [[0, c] for c in _columns(tokens)[4:]]
+    registers = [[1, 0], [2, 0], [4, 0]] + [[0, c] for c in columns(tokens)[4:]]
     lanes = [[8, 0], [16, 0], [32, 0], [64, 0], [0, 1]]
     return gl.DistributedLinearLayout(registers, lanes, [[0, 2], [0, 4], [0, 8]], [], [128, tokens])
 
@@ -238,7 +189,7 @@ def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHER
         num_ready = gl.atomic_add(p_ready + i_record, 0, sem="acquire", scope="gpu")
         while num_ready < gate_tiles:
             num_ready = gl.atomic_add(p_ready + i_record, 0, sem="acquire", scope="gpu")
-        _fence_proxies()
+        fence_proxies()
         for k in range(width_blocks):
             stage = step % STAGES
             is_late = k >= num_early
@@ -250,25 +201,6 @@ def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHER
         # the last to have waited leaves a zero
         if gl.atomic_add(p_ready + i_record, 1, sem="relaxed", scope="gpu") == gate_tiles + down_tiles - 1:
             gl.store(p_ready + i_record, 0)
-
-
-@gluon.jit
-def _product(ring, step, num_blocks):
-    """[128, TILE] fp32 of the next `num_blocks` stages, which begin at `step`."""
-    x_ring, w_ring, _, full, empty = ring
-    STAGES: gl.constexpr = x_ring.shape[0]
-    TILE: gl.constexpr = x_ring.shape[1]
-    acc = gl.zeros([2 * BOX, TILE], gl.float32, _sum_layout(TILE))
-    for k in range(num_blocks):
-        stage = (step + k) % STAGES
-        mbarrier.wait(full.index(stage), ((step + k) // STAGES) & 1)
-        b_x = x_ring.index(stage).permute((1, 0))
-        acc = warpgroup_mma(w_ring.index(stage), b_x, acc, use_acc=k > 0, is_async=True)
-        acc = warpgroup_mma_wait(1, deps=(acc,))
-        mbarrier.arrive(empty.index((step + k + STAGES - 1) % STAGES), pred=k > 0)
-    acc = warpgroup_mma_wait(0, deps=(acc,))
-    mbarrier.arrive(empty.index((step + num_blocks + STAGES - 1) % STAGES))
-    return acc
 
 
 @gluon.jit
@@ -288,7 +220,6 @@ def _multiply(
     H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
     TILE: gl.constexpr = ring[0].shape[1]
     dtype: gl.constexpr = p_y.dtype.element_ty
-    INNER: gl.constexpr = _inner_layout(TILE)
     OUT: gl.constexpr = _out_layout(TILE)
     gdc_wait()
     num_records = gl.load(p_num_records)
@@ -298,20 +229,17 @@ def _multiply(
         i_record = item // gate_tiles
         p_record = p_records + i_record * RECORD_WIDTH
         first_row, num_rows = gl.load(p_record + 1), gl.load(p_record + 2)
-        acc = _product(ring, step, hidden_blocks)
+        acc = product(ring, step, hidden_blocks)
         step += hidden_blocks
-        b_pair = acc.to(dtype).reshape([2, BOX, TILE]).permute((1, 2, 0))
-        b_gate, b_up = gl.convert_layout(b_pair, _pair_layout(TILE)).split()
-        b_wide = b_gate.to(gl.float32)
-        b_silu = (b_wide / (1.0 + gl.exp(-b_wide))).to(dtype)
-        b_inner = gl.convert_layout((b_silu.to(gl.float32) * b_up.to(gl.float32)).to(dtype), INNER)
+        b_inner = gated(acc, dtype)
+        INNER: gl.constexpr = b_inner.type.layout
 
         o_column = item % gate_tiles * BOX + gl.arange(0, BOX, layout=gl.SliceLayout(1, INNER))
         o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, INNER))
         m = (o_row < num_rows)[None, :] & (o_column < W)[:, None]
         o = (first_row + o_row).to(gl.int64) * W
         gl.store(p_inner + o[None, :] + o_column[:, None], b_inner, mask=m)
-        _fence_proxies()
+        fence_proxies()
         gl.thread_barrier()
         gl.atomic_add(p_ready + i_record, 1, sem="release", scope="gpu")
 
@@ -327,7 +255,7 @@ def _multiply(
             b_slot = gl.load(p_slots + i_record * BLOCK + o_row, mask=o_row < BLOCK, other=-1)
             m_row = b_slot >= 0
             i_row = o_row * K + b_slot
-        acc = _product(ring, step, width_blocks)
+        acc = product(ring, step, width_blocks)
         step += width_blocks
         b_y = gl.convert_layout(acc.to(dtype), OUT)
         o_column = item % down_tiles * (2 * BOX) + gl.arange(0, 2 * BOX, layout=gl.SliceLayout(1, OUT))

@@ -50,8 +50,8 @@ class Tile(NamedTuple):
 
 # benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time and any tile that holds all tokens
 # does; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
-_SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 0)}
-_LARGE = (Tile(64, 1, 128, 6, 165), Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 420), Tile(256, 2, 64, 4, 730))
+_SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 165)}
+_LARGE = (_SMALL[64], Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 400), Tile(256, 2, 64, 4, 770))
 
 
 class Work(NamedTuple):
@@ -80,13 +80,11 @@ def choose_work(num_tokens: int, output_size: int, input_size: int, *, num_ctas:
         tile, across = work
         tiles = triton.cdiv(num_tokens, tile.tokens) * triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)
         waves = triton.cdiv(tiles * across, num_ctas)
-        merging = 6000 if across > 1 else 11000 if segments > 1 and tile.tokens > 128 else 0
+        merging = 3500 + 16 * tile.tokens if across > 1 else 11000 if segments > 1 and tile.tokens > 128 else 0
         return waves * (triton.cdiv(input_size, 64 * across) * tile.cost + merging)
 
     # a loop over segments in one CTA, which keeps the first sum in registers or, for the largest tile, in memory
-    works = [Work(tile, segments) for tile in _LARGE]
-    if segments > 1:
-        works += [Work(tile, 1) for tile in _LARGE[-2:]]
+    works = [Work(tile, across) for across in sorted({1, segments}) for tile in _LARGE]
     return min(works, key=nanoseconds)
 
 

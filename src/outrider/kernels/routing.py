@@ -24,6 +24,9 @@ BLOCK = 8
 RECORD_WIDTH = 4
 """int32 numbers of a record, one for each tile of an expert's tokens: expert, first row, number of rows, unused."""
 
+LONE_EXPERTS = 16
+"""One token with so few experts needs no lists of work: its kernel reads the choice itself."""
+
 _SMALL_TILE = 16
 _COLUMNS = 1024
 
@@ -36,11 +39,20 @@ class Routing(NamedTuple):
     ranks: Tensor  # [T, K] int32: row of (token, slot) = bases[token // BLOCK, expert] + rank; if gathered
     bases: Tensor  # [ceil(T / BLOCK), E] int32; if gathered
     slots: Tensor  # [bound, BLOCK] int32: slot of each token in which it chose the record's expert, or -1; if not
-    records: Tensor  # [bound, RECORD_WIDTH] int32
+    records: Tensor  # [bound, RECORD_WIDTH] int32; of a lone token none
     num_records: Tensor  # [1] int32
     tile: int  # rows of a record at most
     num_rows: int  # bound of rows
     is_gathered: bool  # rows are copies of tokens, by expert; otherwise each record's rows are all tokens
+
+    @property
+    def is_lone(self) -> bool:
+        """One token, with few experts."""
+        return _is_lone(*self.ids.shape)
+
+
+def _is_lone(num_tokens: int, top_k: int) -> bool:
+    return num_tokens == 1 and top_k <= LONE_EXPERTS
 
 
 def choose_tile(num_tokens: int, *, num_experts: int, top_k: int) -> int:
@@ -63,7 +75,8 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
     is_gathered = num_tokens > BLOCK
     num_pairs = num_tokens * top_k
     num_used = min(num_experts, num_pairs)
-    bound = num_used + (num_pairs // tile if is_gathered else 0)
+    is_lone = _is_lone(num_tokens, top_k)
+    bound = 0 if is_lone else num_used + (num_pairs // tile if is_gathered else 0)
 
     weights = torch.empty(num_tokens, top_k, dtype=torch.float32, device=device)
     ids, ranks = torch.empty(2, num_tokens, top_k, dtype=torch.int32, device=device)
@@ -94,6 +107,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             TOKENS=BLOCK if is_gathered else triton.next_power_of_2(num_tokens),
             RECORD_WIDTH=RECORD_WIDTH,
             IS_GATHERED=is_gathered,
+            IS_LONE=is_lone,
             IS_NORMALIZED=is_normalized,
             num_warps=1 if num_tokens <= 4 else 4,
             launch_pdl=True,
@@ -125,6 +139,7 @@ def _route_kernel(
     TOKENS: tl.constexpr,  # of this program: BLOCK, or as many as there are
     RECORD_WIDTH: tl.constexpr,
     IS_GATHERED: tl.constexpr,
+    IS_LONE: tl.constexpr,
     IS_NORMALIZED: tl.constexpr,
 ):
     """One warp does for up to four tokens: it finds a largest int32 by one instruction and waits for no other."""
@@ -175,7 +190,9 @@ def _route_kernel(
 
     m_chosen = (m_token[:, None] & (b_slot >= 0)).to(tl.int32)
     b_count = tl.sum(m_chosen, axis=0)
-    if not IS_GATHERED:
+    if IS_LONE:
+        pass
+    elif not IS_GATHERED:
         # one CTA has all tokens, and every record has them all
         m_used = (b_count > 0).to(tl.int32)
         i_record = tl.cumsum(m_used, axis=0) - m_used

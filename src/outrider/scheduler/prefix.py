@@ -60,14 +60,26 @@ class PrefixCache:
         assert slot is not None, "blocks were matched without a snapshot"
         return slot
 
-    def slot_for_state(self, request: Request, length: int) -> int | None:
-        """A slot for a snapshot of `request` at `length` tokens; None where one is there, or no slot, or no end."""
+    @property
+    def has_states(self) -> bool:
+        """True where snapshots of states are kept."""
+        return self._enabled and self._states is not None
+
+    def slot_for_state(self, request: Request, length: int, *, instead_of: int = 0) -> int | None:
+        """A slot for a snapshot of `request` at `length` tokens; None where one is there, or no slot, or no end.
+
+        instead_of: tokens at whose end `request` has an earlier one that it gives up; 0 where it has none.
+        """
         if not self._enabled or self._states is None or length <= 0 or length % self._block_size:
             return None
         count = length // self._block_size
         self._extend_hashes(request, count)
         name = request.block_hashes[count - 1]
-        return None if self._states.find(name) is not None else self._states.take(name)
+        if self._states.find(name) is not None:
+            return None
+        if instead_of:
+            self._states.drop(request.block_hashes[instead_of // self._block_size - 1])
+        return self._states.take(name)
 
     def count_lookup(self, request: Request, num_hit_blocks: int) -> None:
         """Count an admission's lookup for the statistics."""

@@ -105,6 +105,7 @@ class Scheduler:
         self.waiting: list[Request] = []  # by priority, then in order of arrival
         self._requests: dict[str, Request] = {}
         self._block_size = block_size
+        self._moves_within_blocks = self.prefix.has_states and block_size > STATE_CHUNK
         self._budget = max_num_batched_tokens
         self._num_drafts = num_drafts
         self._num_lookahead = num_lookahead
@@ -235,6 +236,8 @@ class Scheduler:
         count = min(request.num_tokens - start, step.left)
         if start < request.num_shared_tokens < start + count:
             count = request.num_shared_tokens - start  # others share the blocks up to here: a state worth a stop
+        elif self._moves_within_blocks and (whole := (start + count) // self._block_size * self._block_size) > start:
+            count = whole - start  # at the chunk's own end the state would stand within a block
         if count > 1:
             request.state_reach = (start + count) // STATE_CHUNK * STATE_CHUNK
             self._chunk_ends.append((request, request.epoch))
@@ -385,18 +388,27 @@ class Scheduler:
     def _save_state_at_end(self, request: Request) -> None:
         """Before a row is given back: its state behind the last full block of confirmed tokens.
 
-        Decoding has moved it over tokens only that were settled since (`kernels/reference/gated_delta.py`), so it
-        stands there, or before it with the tokens between at hand. A prompt chunk in flight may have moved it further.
+        It stands there, or before it with the tokens between at hand; or a prompt chunk in flight has moved it further.
+        Within a block larger than STATE_CHUNK decoding does so too, and has saved it on the way.
         """
         length = request.num_computed_tokens // self._block_size * self._block_size
-        reach = max(request.state_reach, request.num_computed_tokens // STATE_CHUNK * STATE_CHUNK)
-        if request.row >= 0 and reach <= length:
+        if request.row >= 0 and request.state_reach <= length:
             self._save_state(request, length)
+        request.state_saved = 0
 
-    def _save_state(self, request: Request, length: int) -> None:
-        slot = self.prefix.slot_for_state(request, length)
+    def _save_state_on_the_way(self, request: Request, before: int) -> None:
+        """Where decoding has filled a block: a state moves on within the next one. Of these only the last is kept."""
+        length = request.num_computed_tokens // self._block_size * self._block_size
+        if before < length and request.state_reach <= length:
+            is_new = self._save_state(request, length, instead_of=request.state_saved)
+            request.state_saved = length if is_new else 0
+
+    def _save_state(self, request: Request, length: int, *, instead_of: int = 0) -> bool:
+        """Plans a snapshot; False where there is one already, or no place for it."""
+        slot = self.prefix.slot_for_state(request, length, instead_of=instead_of)
         if slot is not None:
             self._saves.append(StateSave(row=request.row, slot=slot, length=length))
+        return slot is not None
 
     def settle(self, plan: StepPlan, result: StepResult) -> list[Request]:
         """Take in what a step gave; the requests that changed, in the order of the plan."""
@@ -411,8 +423,8 @@ class Scheduler:
         return changed
 
     def _settle_row(self, request: Request, plan: RowPlan, result: RowResult) -> None:
-        num_tokens = len(request.token_ids)
-        num_computed = request.num_computed_tokens + plan.num_tokens - plan.num_drafts + result.num_accepted
+        num_tokens, before = len(request.token_ids), request.num_computed_tokens
+        num_computed = before + plan.num_tokens - plan.num_drafts + result.num_accepted
         reason = None
         if plan.does_sample:
             request.num_steps_in_flight -= 1
@@ -440,7 +452,11 @@ class Scheduler:
             token_id = request.prompt_token_ids[1 + len(request.prompt_logprobs)]
             request.prompt_logprobs.append(_logprobs(token_id, entry, ()))
         request.num_computed_tokens = min(num_computed, num_tokens)
+        # a step in flight moves a decode row's state over what was known when this one began, and no further
+        request.state_reach = max(request.state_reach, (before + 1) // STATE_CHUNK * STATE_CHUNK)
         self.prefix.publish(request)
+        if self._moves_within_blocks and plan.num_tokens == 1 + plan.num_drafts:
+            self._save_state_on_the_way(request, before)
         if reason is not None:
             self._finish(request, reason)
 

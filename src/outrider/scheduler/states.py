@@ -24,6 +24,11 @@ class StateSlots:
     def has(self, name: bytes) -> bool:
         return name in self._slot_of
 
+    def drop(self, name: bytes) -> None:
+        """Free the slot of a snapshot, where it is still there."""
+        if name in self._slot_of:
+            self._free.append(self._slot_of.pop(name))
+
     def take(self, name: bytes) -> int | None:
         """A slot for a new snapshot; None where there are no slots at all."""
         assert name not in self._slot_of, "there is such a snapshot"

@@ -1,8 +1,8 @@
 """A standing test drafter: it was told the answers, and says the right token with a given probability.
 
 options: `answers`, a list of token-id lists (prompt and output together); `probability`, default 0.7. Which drafts
-are right is a hash of position and request, so acceptance is reproducible to the integer. For tests and benchmarks:
-real verification at a chosen acceptance.
+are right is a hash of where they stand and where drafting began, so acceptance is reproducible to the integer. For
+tests and benchmarks: real verification at a chosen acceptance.
 """
 
 import torch

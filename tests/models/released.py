@@ -1,0 +1,401 @@
+"""What released checkpoints hold: their config.json, and their tensors by the names and shapes they have on the hub.
+
+Of a multimodal one, the text model's. Shapes are written down apart from what the engine makes of a config.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One checkpoint."""
+
+    config: dict[str, Any]
+    """config.json, as far as it says what the model is."""
+    shapes: Shapes
+    """Tensors of the model itself."""
+    num_tensors: int
+    """How many those are."""
+    module: Shapes = field(default_factory=dict)
+    """Tensors of its prediction module."""
+    elsewhere: Shapes = field(default_factory=dict)
+    """Tensors of other parts, some of them: a vision tower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedHead:
+    """A drafter's head, and whose it is."""
+
+    target: str
+    method: str
+    config: dict[str, Any]
+    shapes: Shapes
+
+
+def under(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """The same shapes, their names behind a prefix."""
+    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+
+
+def mlp(hidden: int, width: int) -> Shapes:
+    """A gated MLP."""
+    return {"gate_proj.weight": (width, hidden), "up_proj.weight": (width, hidden), "down_proj.weight": (hidden, width)}
+
+
+def one_by_one(num_experts: int, hidden: int, width: int) -> Shapes:
+    """Experts with a name each."""
+    return {f"{i}.{name}": shape for i in range(num_experts) for name, shape in mlp(hidden, width).items()}
+
+
+def attention(hidden: int, queries: int, keys: int, *, out: int | None = None) -> Shapes:
+    """Rows of q and of k (as many as of v); `out`: columns of o, where they are fewer than rows of q."""
+    return {
+        "q_proj.weight": (queries, hidden),
+        "k_proj.weight": (keys, hidden),
+        "v_proj.weight": (keys, hidden),
+        "o_proj.weight": (hidden, out or queries),
+    }
+
+
+def head_norms(size: int) -> Shapes:
+    return {"q_norm.weight": (size,), "k_norm.weight": (size,)}
+
+
+def biases(queries: int, keys: int) -> Shapes:
+    return {"q_proj.bias": (queries,), "k_proj.bias": (keys,), "v_proj.bias": (keys,)}
+
+
+def layer(hidden: int, **parts: Shapes) -> Shapes:
+    """One layer: its two norms, and what each part holds."""
+    shapes: Shapes = {f"{norm}.weight": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm")}
+    for name, part in parts.items():
+        shapes |= under(name, part)
+    return shapes
+
+
+def text_model(
+    layers: list[Shapes], *, vocab: int, hidden: int, is_tied: bool = False, prefix: str = "model"
+) -> Shapes:
+    """All tensors: embedding, layers, final norm, head."""
+    shapes: Shapes = {f"{prefix}.embed_tokens.weight": (vocab, hidden), f"{prefix}.norm.weight": (hidden,)}
+    if not is_tied:
+        shapes["lm_head.weight"] = (vocab, hidden)
+    for index, parts in enumerate(layers):
+        shapes |= under(f"{prefix}.layers.{index}", parts)
+    return shapes
+
+
+LLAMA_8B = Release(
+    config={
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "rope_theta": 500000.0, "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    },
+    num_tensors=291,
+    shapes=text_model(
+        [layer(4096, self_attn=attention(4096, 4096, 1024), mlp=mlp(4096, 14336))] * 32, vocab=128256, hidden=4096
+    ),
+)  # fmt: skip
+
+QWEN3: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "head_dim": 128,
+    "rms_norm_eps": 1e-6, "max_position_embeddings": 40960, "rope_theta": 1000000, "rope_scaling": None,
+    "sliding_window": None, "use_sliding_window": False, "attention_bias": False, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+QWEN3_8B = Release(
+    config=QWEN3 | {
+        "hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "intermediate_size": 12288, "max_window_layers": 36, "tie_word_embeddings": False,
+    },
+    num_tensors=399,
+    shapes=text_model(
+        [layer(4096, self_attn=attention(4096, 4096, 1024) | head_norms(128), mlp=mlp(4096, 12288))] * 36,
+        vocab=151936, hidden=4096,
+    ),
+)  # fmt: skip
+
+QWEN3_SMALL = Release(
+    config=QWEN3 | {
+        "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "intermediate_size": 3072, "max_window_layers": 28, "tie_word_embeddings": True,
+    },
+    num_tensors=310,
+    shapes=text_model(
+        [layer(1024, self_attn=attention(1024, 2048, 1024) | head_norms(128), mlp=mlp(1024, 3072))] * 28,
+        vocab=151936, hidden=1024, is_tied=True,
+    ),
+)  # fmt: skip
+
+
+def _qwen3_moe(experts: Shapes, num_tensors: int) -> Release:
+    return Release(
+        config=QWEN3 | {
+            "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 2048,
+            "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "intermediate_size": 6144,
+            "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True,
+            "decoder_sparse_step": 1, "mlp_only_layers": [], "max_window_layers": 48, "tie_word_embeddings": False,
+        },
+        num_tensors=num_tensors,
+        shapes=text_model(
+            [layer(
+                2048, self_attn=attention(2048, 4096, 512) | head_norms(128),
+                mlp={"gate.weight": (128, 2048)} | under("experts", experts),
+            )] * 48,
+            vocab=151936, hidden=2048,
+        ),
+    )  # fmt: skip
+
+
+QWEN3_MOE = _qwen3_moe(one_by_one(128, 2048, 768), 48 * (9 + 3 * 128) + 3)
+QWEN3_MOE_PACKED = _qwen3_moe({"gate_up_proj": (128, 1536, 2048), "down_proj": (128, 2048, 768)}, 48 * (9 + 2) + 3)
+
+MIMO_LAYER = layer(4096, self_attn=attention(4096, 4096, 1024) | biases(4096, 1024), mlp=mlp(4096, 11008))
+MIMO_7B = Release(
+    config={
+        "architectures": ["MiMoForCausalLM"], "model_type": "mimo", "vocab_size": 151680, "hidden_size": 4096,
+        "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "intermediate_size": 11008, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768, "rope_theta": 640000,
+        "rope_scaling": None, "attention_bias": True, "sliding_window": 32768, "use_sliding_window": False,
+        "max_window_layers": 36, "num_nextn_predict_layers": 1, "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    },
+    num_tensors=36 * 12 + 3,
+    shapes=text_model([MIMO_LAYER] * 36, vocab=151680, hidden=4096),
+    module=under("model.mtp_layers.0", MIMO_LAYER | {
+        "token_layernorm.weight": (4096,), "hidden_layernorm.weight": (4096,), "input_proj.weight": (4096, 8192),
+        "final_layernorm.weight": (4096,),
+    }),
+)  # fmt: skip
+
+QWEN3_5: dict[str, Any] = {
+    "model_type": "qwen3_5_text",
+    "vocab_size": 248320,
+    "head_dim": 256,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 262144,
+    "attn_output_gate": True,
+    "mamba_ssm_dtype": "float32",
+    "linear_num_key_heads": 16,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 4,
+    "mtp_num_hidden_layers": 1,
+    "mtp_use_dedicated_embeddings": False,
+    "eos_token_id": 248044,
+    "dtype": "bfloat16",
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000000,
+        "partial_rotary_factor": 0.25,
+        "mrope_section": [11, 11, 10],
+        "mrope_interleaved": True,
+    },
+}
+
+
+def _period(count: int, linear: Shapes, full: Shapes) -> list[Shapes]:
+    """Three layers of linear attention, and one that attends to everything."""
+    return [full if index % 4 == 3 else linear for index in range(count)]
+
+
+def _qwen_module(hidden: int, full: Shapes) -> Shapes:
+    """The prediction module of Qwen3-Next and its successors; its layer attends."""
+    norms: Shapes = {f"{name}.weight": (hidden,) for name in ("pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm")}
+    return under("mtp", norms | {"fc.weight": (hidden, 2 * hidden)} | under("layers.0", full))
+
+
+def _qwen3_5(
+    name: str, *, hidden: int, num_layers: int, text: dict[str, Any], linear: Shapes, full: Shapes, module: Shapes,
+    num_tensors: int, is_tied: bool = False,
+) -> Release:  # fmt: skip
+    kinds = ["full_attention" if index % 4 == 3 else "linear_attention" for index in range(num_layers)]
+    sizes = {"hidden_size": hidden, "num_hidden_layers": num_layers, "layer_types": kinds}
+    return Release(
+        config={
+            "architectures": [f"{name}ForConditionalGeneration"], "image_token_id": 248056,
+            "tie_word_embeddings": is_tied, "text_config": QWEN3_5 | sizes | text, "vision_config": {"depth": 12},
+        },
+        shapes=text_model(
+            _period(num_layers, linear, full), vocab=248320, hidden=hidden, is_tied=is_tied,
+            prefix="model.language_model",
+        ),
+        num_tensors=num_tensors,
+        module=_qwen_module(hidden, module),
+        elsewhere={"model.visual.patch_embed.proj.weight": (1152, 3, 2, 16, 16)},
+    )  # fmt: skip
+
+
+def _linear(hidden: int, value_heads: int) -> Shapes:
+    """Linear attention of 16 key heads of 128, in Qwen3.5."""
+    values = 128 * value_heads
+    return {
+        "in_proj_qkv.weight": (4096 + values, hidden),
+        "in_proj_z.weight": (values, hidden),
+        "in_proj_b.weight": (value_heads, hidden),
+        "in_proj_a.weight": (value_heads, hidden),
+        "conv1d.weight": (4096 + values, 1, 4),
+        "A_log": (value_heads,),
+        "dt_bias": (value_heads,),
+        "norm.weight": (128,),
+        "out_proj.weight": (hidden, values),
+    }
+
+
+def _gated(hidden: int, heads: int, kv_heads: int) -> Shapes:
+    """Attention with heads of 256: q_proj holds the gates."""
+    return attention(hidden, 512 * heads, 256 * kv_heads, out=256 * heads) | head_norms(256)
+
+
+def _dense(
+    hidden: int, num_layers: int, width: int, value_heads: int, heads: int, kv_heads: int, *, is_tied: bool = False,
+    **text: Any,
+) -> Release:  # fmt: skip
+    full = layer(hidden, self_attn=_gated(hidden, heads, kv_heads), mlp=mlp(hidden, width))
+    return _qwen3_5(
+        "Qwen3_5", hidden=hidden, num_layers=num_layers, full=full, module=full, is_tied=is_tied,
+        linear=layer(hidden, linear_attn=_linear(hidden, value_heads), mlp=mlp(hidden, width)),
+        text=text | {
+            "intermediate_size": width, "linear_num_value_heads": value_heads, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+        },
+        num_tensors=num_layers // 4 * (3 * 14 + 11) + (2 if is_tied else 3),
+    )  # fmt: skip
+
+
+QWEN3_5_SMALL = _dense(1024, 24, 3584, 16, 8, 2, is_tied=True)
+QWEN3_5_9B = _dense(4096, 32, 12288, 32, 16, 4)
+QWEN3_6_27B = _dense(5120, 64, 17408, 48, 24, 4, output_gate_type="swish")
+
+_EXPERTS_35B: Shapes = {"gate_up_proj": (256, 1024, 2048), "down_proj": (256, 2048, 512)}
+_LINEAR_35B: Shapes = {
+    "in_proj_qkv.weight": (8192, 2048),
+    "in_proj_z.weight": (4096, 2048),
+    "in_proj_a.weight": (32, 2048),
+    "in_proj_b.weight": (32, 2048),
+    "conv1d.weight": (8192, 1, 4),
+    "A_log": (32,),
+    "dt_bias": (32,),
+    "norm.weight": (128,),
+    "out_proj.weight": (2048, 4096),
+}
+_GATED_2048 = attention(2048, 8192, 512, out=4096) | head_norms(256)
+"""Of 35B-A3B and of Qwen3-Next: 16 heads, 2 of k and v."""
+
+
+def _shared(num_experts: int, experts: Shapes) -> Shapes:
+    """512 wide experts beside one that every token goes to."""
+    gates: Shapes = {"gate.weight": (num_experts, 2048), "shared_expert_gate.weight": (1, 2048)}
+    return gates | under("shared_expert", mlp(2048, 512)) | under("experts", experts)
+
+
+def _qwen3_5_moe(module_experts: Shapes, **text: Any) -> Release:
+    """The model's experts are packed; those of its module are one by one in Qwen3.5 and packed in 3.6."""
+    return _qwen3_5(
+        "Qwen3_5Moe", hidden=2048, num_layers=40,
+        linear=layer(2048, linear_attn=_LINEAR_35B, mlp=_shared(256, _EXPERTS_35B)),
+        full=layer(2048, self_attn=_GATED_2048, mlp=_shared(256, _EXPERTS_35B)),
+        module=layer(2048, self_attn=_GATED_2048, mlp=_shared(256, module_experts)),
+        text=text | {
+            "model_type": "qwen3_5_moe_text", "linear_num_value_heads": 32, "num_attention_heads": 16,
+            "num_key_value_heads": 2, "num_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512, "mlp_only_layers": [],
+        },
+        num_tensors=30 * (9 + 2 + 7) + 10 * (6 + 2 + 7) + 3,
+    )  # fmt: skip
+
+
+QWEN3_5_35B = _qwen3_5_moe(one_by_one(256, 2048, 512))
+QWEN3_6_35B = _qwen3_5_moe(_EXPERTS_35B, output_gate_type="swish")
+
+_LINEAR_80B: Shapes = {
+    "in_proj_qkvz.weight": (12288, 2048),
+    "in_proj_ba.weight": (64, 2048),
+    "conv1d.weight": (8192, 1, 4),
+    "A_log": (32,),
+    "dt_bias": (32,),
+    "norm.weight": (128,),
+    "out_proj.weight": (2048, 4096),
+}
+_EXPERTS_80B = _shared(512, one_by_one(512, 2048, 512))
+_FULL_80B = layer(2048, self_attn=_GATED_2048, mlp=_EXPERTS_80B)
+QWEN3_NEXT_80B = Release(
+    config={
+        "architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next", "vocab_size": 151936,
+        "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 2,
+        "head_dim": 256, "intermediate_size": 5120, "rms_norm_eps": 1e-6, "max_position_embeddings": 262144,
+        "rope_theta": 10000000, "rope_scaling": None, "partial_rotary_factor": 0.25, "attention_bias": False,
+        "full_attention_interval": 4, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32, "num_experts": 512,
+        "num_experts_per_tok": 10, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
+        "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": False,
+        "eos_token_id": 151645, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    },
+    num_tensors=36 * (7 + 2 + 5 + 3 * 512) + 12 * (6 + 2 + 5 + 3 * 512) + 3,
+    shapes=text_model(
+        _period(48, layer(2048, linear_attn=_LINEAR_80B, mlp=_EXPERTS_80B), _FULL_80B), vocab=151936, hidden=2048
+    ),
+    module=_qwen_module(2048, _FULL_80B),
+)  # fmt: skip
+
+RELEASES = {
+    "Llama-3.1-8B": LLAMA_8B,
+    "Qwen3-0.6B": QWEN3_SMALL,
+    "Qwen3-8B": QWEN3_8B,
+    "Qwen3-30B-A3B": QWEN3_MOE,
+    "Qwen3-30B-A3B, packed": QWEN3_MOE_PACKED,
+    "MiMo-7B": MIMO_7B,
+    "Qwen3.5-0.8B": QWEN3_5_SMALL,
+    "Qwen3.5-9B": QWEN3_5_9B,
+    "Qwen3.6-27B": QWEN3_6_27B,
+    "Qwen3.5-35B-A3B": QWEN3_5_35B,
+    "Qwen3.6-35B-A3B": QWEN3_6_35B,
+    "Qwen3-Next-80B-A3B": QWEN3_NEXT_80B,
+}
+
+_LLAMA_HEAD: dict[str, Any] = {
+    "hidden_size": 4096, "num_hidden_layers": 1, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "intermediate_size": 14336, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "vocab_size": 128256,
+    "model_type": "llama", "tie_word_embeddings": False,
+}  # fmt: skip
+_EAGLE: Shapes = {"fc.weight": (4096, 8192)} | under(
+    "layers.0",
+    under("self_attn", attention(4096, 4096, 1024))
+    | under("mlp", mlp(4096, 14336))
+    | {"post_attention_layernorm.weight": (4096,)},
+)
+_EAGLE3: Shapes = {
+    "fc.weight": (4096, 12288),
+    "norm.weight": (4096,),
+    "lm_head.weight": (32000, 4096),
+    "d2t": (32000,),
+    "t2d": (128256,),
+} | under(
+    "midlayer",
+    layer(4096, self_attn=attention(8192, 4096, 1024) | {"o_proj.weight": (4096, 4096)}, mlp=mlp(4096, 14336))
+    | {"hidden_norm.weight": (4096,)},
+)
+
+HEADS = {
+    "EAGLE for Llama-3.1-8B": ReleasedHead(
+        target="Llama-3.1-8B", method="eagle", config=_LLAMA_HEAD | {"architectures": ["LlamaForCausalLM"]},
+        shapes=_EAGLE | {"fc.bias": (4096,), "embed_tokens.weight": (128256, 4096)},
+    ),
+    "EAGLE for Llama-3.1-8B, nothing but the layer": ReleasedHead(
+        target="Llama-3.1-8B", method="eagle", shapes=_EAGLE,
+        config=_LLAMA_HEAD | {"architectures": ["LlamaForCausalLM"], "bias": False},
+    ),
+    "EAGLE-3 for Llama-3.1-8B": ReleasedHead(
+        target="Llama-3.1-8B", method="eagle3", shapes=_EAGLE3,
+        config=_LLAMA_HEAD | {"architectures": ["LlamaForCausalLMEagle3"], "draft_vocab_size": 32000},
+    ),
+}  # fmt: skip
