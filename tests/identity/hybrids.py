@@ -46,7 +46,7 @@ def replay(cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome]) -> 
 
 
 def second_turns(
-    cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome], *, max_tokens: int = 20
+    cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome], *, max_tokens: int
 ) -> list[crowds.Case]:
     """Conversations that go on: prompt and output of a case, and some more."""
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
