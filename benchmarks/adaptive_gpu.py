@@ -32,9 +32,9 @@ from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDr
 MOST = 3
 PROFILES = {"high": (0.9, 0.8, 0.7), "usual": (0.75, 0.55, 0.40), "low": (0.3, 0.1, 0.05)}
 """Chance that drafts 1 … i are all accepted."""
-STEADY = ((1, 1200), (8, 800), (64, 400), (256, 200))
+STEADY = ((1, 800), (8, 500), (64, 300), (256, 400))
 """Requests, and the mean number of tokens that they reach."""
-WAVES = ((1, 500), (64, 300), (8, 400), (256, 150), (2, 500), (128, 200), (1, 500), (32, 300))
+WAVES = ((1, 350), (64, 200), (8, 280), (256, 110), (2, 350), (128, 140), (1, 350), (32, 210))
 """Requests, and tokens that each asks for in the mean."""
 TRACES = {
     "load 1 … 256, usual": ("usual",) * 8,

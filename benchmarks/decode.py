@@ -1,17 +1,18 @@
-"""Workloads A and B: decoding speed with random weights, of an 8B Llama shape and of Qwen3-30B-A3B's, which has 128
-experts; plain and with an EAGLE-3 head.
+"""Workloads A, B and C: decoding speed with random weights, of an 8B Llama shape, of Qwen3-30B-A3B's, which has 128
+experts, and of Qwen3.5-9B's, whose layers have states; plain and with drafts of an EAGLE-3 head or its own MTP module.
 
 c requests of 512 random tokens are submitted at once and produce 257 tokens each, greedily. Decode tokens/s =
 (tokens - c) / (time of the 257-token run - time of a 1-token run), median of 3 after a warm-up. With random weights
-no draft would be accepted, so with EAGLE-3 acceptance is synthetic (0.75 / 0.55 / 0.40: length 2.70).
+no draft would be accepted, so acceptance is synthetic (0.75 / 0.55 / 0.40: length 2.70; of one draft 1.75). The
+byte limit is what a step has to read (weights, states, KV, a drafter's weights once a draft) at 4.37 TB/s.
 
 Where there are experts, the distinct ones that a layer reads in a step stand beside the speed, counted in a second run
 of the same tokens. Routers of random weights spread tokens evenly; `skewed` is the same model with its routers' rows
 scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token again and again;
 `eagle3-spread` turns its drafts into different ones, which choose a few more experts.
 
-    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b] [--concurrency 1,8,64]
-        [--drafter none,eagle3,eagle3-adaptive,eagle3-spread]
+    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b|c] [--concurrency 1,8,64]
+        [--drafter none,eagle3,eagle3-adaptive,eagle3-spread,mtp-1,mtp-3]
 """
 
 import argparse
@@ -28,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.timing import Table, save
+from benchmarks.timing import READ_BANDWIDTH, Table, save
 
 from outrider import LLM, SamplingParams
+from outrider.bench.limits import bytes_per_step
 from outrider.device.step_batch import StepBatch
 from outrider.layers.moe import MoE
 from outrider.speculation.chain import ChainDrafter
@@ -89,6 +91,32 @@ EXPERTS_HEAD = {
     "num_hidden_layers": 1,
     "draft_vocab_size": 32000,
 }
+HYBRID = {
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "model_type": "qwen3_5_text",
+    "vocab_size": 248320,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 32,
+    "layer_types": [*["linear_attention"] * 3, "full_attention"] * 8,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "attn_output_gate": True,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25},
+    "mtp_num_hidden_layers": 1,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 248044,
+}
 SKEW = 3.0
 """A skewed router's rows are scaled by e^-SKEW to 1."""
 
@@ -99,13 +127,15 @@ class Workload:
 
     title: str
     target: dict[str, Any]
-    head: dict[str, Any]
+    head: dict[str, Any] | None
+    """Of an EAGLE-3 head."""
     results: str
 
 
 WORKLOADS = {
     "a": Workload("Workload A", TARGET, HEAD, "decode"),
     "b": Workload("Workload B", EXPERTS, EXPERTS_HEAD, "decode-experts"),
+    "c": Workload("Workload C", HYBRID, None, "decode-hybrid"),
 }
 PROMPT, OUTPUT = 512, 257
 RATES = (0.75, 0.55, 0.40)
@@ -113,6 +143,8 @@ RATES = (0.75, 0.55, 0.40)
 
 def write_configs(directory: Path, workload: Workload = WORKLOADS["a"]) -> tuple[str, str]:
     for name, config in (("target", workload.target), ("head", workload.head)):
+        if config is None:
+            continue
         (directory / name).mkdir()
         (directory / name / "config.json").write_text(json.dumps(config))
     return str(directory / "target"), str(directory / "head")
@@ -127,15 +159,20 @@ def make(
     is_synthetic: bool = False,
     **options: Any,
 ) -> LLM:
-    """An engine on the configs of `directory`; synthetic: drafts are accepted at the workload's rates."""
+    """An engine on the configs of `directory`; synthetic: drafts are accepted at the workloads' rates."""
     target, head = str(directory / "target"), str(directory / "head")
     speculative: dict[str, Any] | None = None
-    if drafter != "none":
-        speculative = {"method": "eagle3", "model": head, "num_speculative_tokens": num_speculative_tokens}
-        if drafter == "eagle3-adaptive":
-            speculative["adaptive"] = True
+    method, _, variant = drafter.partition("-")
+    if method == "mtp":
+        num_speculative_tokens = int(variant)
+        speculative = {"method": "mtp"}
+    elif method == "eagle3":
+        speculative = {"method": "eagle3", "model": head, "adaptive": variant == "adaptive"}
+    if speculative is not None:
+        speculative["num_speculative_tokens"] = num_speculative_tokens
         if is_synthetic:
-            speculative |= {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(RATES)}
+            rates = list(RATES[:num_speculative_tokens])
+            speculative |= {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": rates}
     options = {"max_model_len": 4096, "max_num_batched_tokens": 8192} | options
     return LLM(
         target,
@@ -267,6 +304,8 @@ def decoding(
     columns = ["requests", "sampling", "tokens/s", "ms a step", "tokens a step and request", "prefill + first, s"]
     if has_experts:
         columns[2:2] = ["routing", "distinct experts"]
+    else:
+        columns.append("% of the byte limit")
     table = Table(f"Decoding, {drafter}", columns)
     for routing in ("even", "skewed") if has_experts else ("",):
         if routing == "skewed":
@@ -274,7 +313,11 @@ def decoding(
         for count in counts:
             for label, params in samplings.items():
                 experts = [routing, f"{distinct_experts(llm, count):.1f}"] if has_experts else []
-                table.add(count, label, *experts, *measured(llm, count, params))
+                figures = measured(llm, count, params)
+                if not has_experts:
+                    num_bytes = bytes_per_step(llm.engine, num_requests=count, mean_length=PROMPT + OUTPUT / 2)
+                    figures.append(f"{num_bytes / READ_BANDWIDTH / float(figures[1]) * 1e5:.0f}")
+                table.add(count, label, *experts, *figures)
                 if profile_path and label == "greedy":
                     profile(llm, count, profile_path)
     return table

@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.timing import progress
 
-NAMES = ("gemm", "attention", "experts", "sampling", "small_kernels", "stack")
+NAMES = ("gemm", "attention", "experts", "sampling", "small_kernels", "state_kernels", "stack")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Mixtures of experts, prediction modules and EAGLE heads on a GPU: the same tokens and logits in every setting.
+"""Mixtures of experts, hybrids, prediction modules and EAGLE heads on a GPU: the same tokens and logits always.
 
 The truth is each request alone, eager, without speculation. With random weights no drafter is ever right, so in some
 runs half of the drafts are replaced by the answers, on the device: then each number of them is accepted, and the
@@ -16,7 +16,7 @@ import torch
 from half_right import make_half_right
 from outrider import LLM, SamplingParams
 
-VOCAB, K, LONG = 2048, 3, 400
+VOCAB, K, LONG = 2048, 3, 520
 
 COMMON = {
     "vocab_size": VOCAB,
@@ -40,10 +40,26 @@ EXPERTS = {
     "norm_topk_prob": True,
     "mlp_only_layers": [1],
 }
+HYBRID = {
+    "head_dim": 256,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "attn_output_gate": True,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 8,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25},
+    "mtp_num_hidden_layers": 1,
+}
+SHARED = EXPERTS | {"shared_expert_intermediate_size": 256}
 TARGETS = {
     "qwen3_moe": {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"} | EXPERTS,
     "mimo": {"architectures": ["MiMoForCausalLM"], "attention_bias": True, "num_nextn_predict_layers": 1},
     "llama": {"architectures": ["LlamaForCausalLM"]},
+    "qwen3_5": {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | HYBRID,
+    "qwen3_5_moe": {"architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text"} | HYBRID | SHARED,
+    "qwen3_next": {"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next"} | HYBRID | SHARED,
 }
 HEADS = {
     "eagle3": {
@@ -53,7 +69,8 @@ HEADS = {
     },
     "eagle": {"architectures": ["LlamaForCausalLM"], "bias": True},
 }
-DRAFTERS = {"qwen3_moe": "eagle3", "mimo": "mtp", "llama": "eagle"}
+DRAFTERS = {"qwen3_moe": "eagle3", "llama": "eagle"}
+"""Of those that have no module of their own."""
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +155,7 @@ RUNS = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_crowd_equals_each_alone(family, cases, truth, half_right, run):
-    llm = make(family, drafter=DRAFTERS[family[0]], **RUNS[run])
+    llm = make(family, drafter=DRAFTERS.get(family[0], "mtp"), **RUNS[run])
     assert (llm.engine.worker.num_graphs == 0) == ("eager" in run)
     for _ in range(1 if "few" in run else 2):
         outputs = crowds.run(llm, cases)
@@ -160,7 +177,7 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
     case = cases[1]
 
     def started(cases: list[crowds.Case], **options):
-        llm = make(family, drafter=DRAFTERS[family[0]], **options)
+        llm = make(family, drafter=DRAFTERS.get(family[0], "mtp"), **options)
         requests = [llm.engine.new_request({"prompt_token_ids": list(c.prompt)}, c.params) for c in cases]
         for request in requests:
             llm.engine.add(request)
@@ -191,7 +208,7 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("eager", [False, True])
 def test_no_step_waits_for_the_device(family, cases, truth, eager):
-    llm = make(family, drafter=DRAFTERS[family[0]], max_num_batched_tokens=90, enforce_eager=eager)
+    llm = make(family, drafter=DRAFTERS.get(family[0], "mtp"), max_num_batched_tokens=90, enforce_eager=eager)
     crowds.run(llm, cases)  # kernels are compiled, graphs captured
     engine = llm.engine
     for case in cases:

@@ -120,6 +120,28 @@ def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
     return outcomes
 
 
+def second_turns(cases: Sequence[Case], expected: Sequence[Outcome], *, max_tokens: int = 20) -> list[Case]:
+    """Conversations that go on: prompt and output of a case, and some more."""
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    return [
+        Case(f"{case.name}, second turn", case.prompt + want.token_ids + (9, 8, 7), params)
+        for case, want in zip(cases, expected, strict=True)
+    ]
+
+
+def accepted_counts(llm: LLM) -> set[int]:
+    """Watches an engine: how many drafts a step accepted."""
+    seen: set[int] = set()
+    settle = llm.engine.scheduler.settle
+
+    def spy(plan: Any, result: Any) -> Any:
+        seen.update(found.num_accepted for row, found in zip(plan.rows, result.rows, strict=True) if row.num_drafts > 0)
+        return settle(plan, result)
+
+    llm.engine.scheduler.settle = spy  # type: ignore[method-assign]
+    return seen
+
+
 def mismatches(cases: Sequence[Case], outputs: Sequence[RequestOutput], expected: Sequence[Outcome]) -> list[str]:
     """Names of the cases that came out differently, and in what."""
     found = []

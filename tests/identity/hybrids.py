@@ -45,42 +45,18 @@ def replay(cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome]) -> 
     return {"method": "replay", "options": {"answers": answers}}
 
 
-def second_turns(
-    cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome], *, max_tokens: int
-) -> list[crowds.Case]:
-    """Conversations that go on: prompt and output of a case, and some more."""
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
-    return [
-        crowds.Case(f"{case.name}, second turn", case.prompt + want.token_ids + (9, 8, 7), params)
-        for case, want in zip(cases, expected, strict=True)
-    ]
-
-
 def hits_of_turns(
     llm: LLM, cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome]
 ) -> tuple[list[int], list[int]]:
     """Tokens of the prompt that each second turn found in the cache, and those it could: all full blocks behind the
     first turn's computed tokens."""
     crowds.run(llm, cases)
-    turns = crowds.run(llm, second_turns(cases, expected, max_tokens=1))
+    turns = crowds.run(llm, crowds.second_turns(cases, expected, max_tokens=1))
     size = llm.engine.config.block_size
     most = [
         (len(case.prompt) + len(want.token_ids) - 1) // size * size for case, want in zip(cases, expected, strict=True)
     ]
     return [turn.num_cached_tokens for turn in turns], most
-
-
-def accepted_counts(llm: LLM) -> set[int]:
-    """Watches an engine: how many drafts a step accepted."""
-    seen: set[int] = set()
-    settle = llm.engine.scheduler.settle
-
-    def spy(plan, result):
-        seen.update(found.num_accepted for row, found in zip(plan.rows, result.rows, strict=True) if row.num_drafts > 0)
-        return settle(plan, result)
-
-    llm.engine.scheduler.settle = spy
-    return seen
 
 
 def preempt_now_and_then(llm: LLM, *, every: int) -> list[int]:

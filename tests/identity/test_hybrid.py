@@ -83,7 +83,7 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
     llm = hybrids.make(target, speculative_config=config, **options)
     if drafter == "changing":
         change_drafts(llm, k)
-    seen = hybrids.accepted_counts(llm)
+    seen = crowds.accepted_counts(llm)
     preempted = hybrids.preempt_now_and_then(llm, every=23) if some.stop is None else []
     assert crowds.mismatches(cases[some], crowds.run(llm, cases[some]), truth[some]) == []
     if some.stop is None:
@@ -231,7 +231,7 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
 @pytest.fixture(scope="module")
 def turns(target, cases, truth):
     """Second turns of some conversations, and the truth about them."""
-    turns = hybrids.second_turns(cases[:4], truth[:4], max_tokens=12)
+    turns = crowds.second_turns(cases[:4], truth[:4], max_tokens=12)
     return turns, hybrids.truth(target, turns)
 
 
@@ -325,7 +325,7 @@ def test_a_snapshot_of_a_row_that_has_a_new_owner(target, cases, truth, monkeypa
     """What one step reads, the next has begun to write: vLLM #51571, #56736. Snapshots are taken before a row is given
     to another request; here after it."""
     some, expected = cases[:2], truth[:2]
-    turns = hybrids.second_turns(some, expected, max_tokens=1)
+    turns = crowds.second_turns(some, expected, max_tokens=1)
     turns_truth = hybrids.truth(target, turns)
 
     def differs() -> list[str]:

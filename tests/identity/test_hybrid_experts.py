@@ -42,7 +42,7 @@ def truth(target, cases):
 def test_a_preempted_crowd_equals_each_alone(target, cases, truth):
     config = hybrids.replay(cases, truth) | {"num_speculative_tokens": K}
     llm = hybrids.make(target, speculative_config=config, max_num_batched_tokens=37)
-    seen, preempted = hybrids.accepted_counts(llm), hybrids.preempt_now_and_then(llm, every=23)
+    seen, preempted = crowds.accepted_counts(llm), hybrids.preempt_now_and_then(llm, every=23)
     outputs = crowds.run(llm, cases)
     assert crowds.mismatches(cases, outputs, truth) == []
     assert len(outputs[-1].outputs[0].token_ids) == hybrids.LONG
@@ -53,7 +53,7 @@ def test_a_preempted_crowd_equals_each_alone(target, cases, truth):
 def test_conversations_go_on_behind_snapshots(family, target, cases, truth, monkeypatch):
     """With the module's own drafts, half of them right: the same again, then second turns."""
     cases, truth = cases[:4], truth[:4]
-    turns = hybrids.second_turns(cases, truth, max_tokens=12)
+    turns = crowds.second_turns(cases, truth, max_tokens=12)
     turns_truth = hybrids.truth(target, turns)
     known = [(case.prompt, want.token_ids) for case, want in zip(cases + turns, truth + turns_truth, strict=True)]
     make_half_right(monkeypatch, known)
@@ -61,7 +61,7 @@ def test_conversations_go_on_behind_snapshots(family, target, cases, truth, monk
     llm = hybrids.make(
         target, speculative_config=config, max_num_batched_tokens=41, max_num_seqs=3, block_size=BLOCK_SIZE[family]
     )
-    seen = hybrids.accepted_counts(llm)
+    seen = crowds.accepted_counts(llm)
     for some, expected in ((cases, truth), (cases, truth), (turns, turns_truth)):
         outputs = crowds.run(llm, some)
         assert crowds.mismatches(some, outputs, expected) == []

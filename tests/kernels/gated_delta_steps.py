@@ -60,13 +60,19 @@ class Table:
     def _numbers(self, values: list[int]) -> torch.Tensor:
         return torch.tensor(values, device=self.device)
 
-    def step(self, parts: list[tuple[int, torch.Tensor, int]], *, num_padding: int = 0) -> list[torch.Tensor]:
-        """(row, projections of its tokens, how many of the last are drafts) -> outputs of each."""
+    def step(
+        self, parts: list[tuple[int, torch.Tensor, int]], *, num_padding: int = 0, num_apart: int = 0
+    ) -> list[torch.Tensor]:
+        """(row, projections of its tokens, how many of the last are drafts) -> outputs of each.
+
+        `num_apart`: columns of NaN between the projections of two tokens."""
         rows = self._numbers([row for row, _, _ in parts])
         counts = [len(tokens) for _, tokens, _ in parts]
         counts[-1] += num_padding
         padding = self.layer.projected.new_full((num_padding, parts[0][1].shape[1]), 7.0)
         projected = torch.cat([*(tokens for _, tokens, _ in parts), padding])
+        wide = torch.nn.functional.pad(projected, (0, num_apart), value=float("nan"))
+        projected = wide[:, : projected.shape[1]]
         num_drafts = self._numbers([drafts for _, _, drafts in parts])
         layer, cache, kernels = self.layer, self.cache, self.layer.kernels
         found = kernels.state_rows(
@@ -93,6 +99,33 @@ class Table:
         self.lengths[rows], self.known[rows] = at.targets, at.known
         starts = at.row_starts.tolist()
         return [gated[start : start + len(tokens)] for start, (_, tokens, _) in zip(starts, parts, strict=True)]
+
+
+def recurrent(layer: Layer, projected: torch.Tensor) -> torch.Tensor:
+    """The layer by its definition in fp64, token by token: [T, width] -> [T, Vh dv]."""
+    heads, channels = layer.heads, layer.spec.num_channels
+    num_keys, num_values = heads["num_key_heads"], heads["num_value_heads"]
+    key_size, value_size = heads["key_size"], heads["value_size"]
+    keys, values = num_keys * key_size, num_values * value_size
+    u, z, b, a = projected.double().split([channels, values, num_values, num_values], dim=1)
+    padded = torch.cat([u.new_zeros(3, channels), u])
+    y = torch.stack([padded[tap : tap + len(u)] * layer.conv[:, 0, tap].double() for tap in range(4)]).sum(0)
+    q, k, v = torch.nn.functional.silu(y).split([keys, keys, values], dim=1)
+    q, k, v = q.view(-1, num_keys, key_size), k.view(-1, num_keys, key_size), v.view(-1, num_values, value_size)
+    q, k = (x / (x.pow(2).sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
+    q, k = (x.repeat_interleave(num_values // num_keys, dim=1) for x in (q * key_size**-0.5, k))
+    beta = b.sigmoid()
+    decay = (-layer.a_log.double().exp() * torch.nn.functional.softplus(a + layer.dt_bias.double())).exp()
+    state = u.new_zeros(num_values, key_size, value_size)
+    outs = []
+    for t in range(len(u)):
+        state = state * decay[t][:, None, None]
+        delta = beta[t][:, None] * (v[t] - torch.einsum("hkv,hk->hv", state, k[t]))
+        state = state + k[t][:, :, None] * delta[:, None]
+        outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
+    out = torch.stack(outs)
+    normed = out * (out.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * layer.norm.double()
+    return (normed * torch.nn.functional.silu(z).view_as(out)).flatten(1)
 
 
 def drive(

@@ -1,4 +1,5 @@
 """Gated DeltaNet's Triton kernels in the interpreter: beside plain PyTorch, and a token's bits over steps of any kind.
+The rule itself is in Gluon, which has no interpreter, and is plain PyTorch's here.
 
 A program, not a test file: the interpreter is chosen by an environment variable before Triton is imported.
 `test_interpreter_gated_delta.py` runs it.
@@ -19,7 +20,9 @@ steps.LENGTH = LENGTH = 37
 
 def wholes(kernels: str) -> tuple[Layer, list[Table], list[torch.Tensor]]:
     """Each row's tokens in one step, alone."""
-    layer = Layer(1, load_kernels(kernels), heads=HEADS)
+    implementation, plain = load_kernels(kernels), load_kernels("reference")
+    implementation.gated_delta_rule = plain.gated_delta_rule  # type: ignore[method-assign]
+    layer = Layer(1, implementation, heads=HEADS)
     tables = [Table(layer) for _ in range(NUM_ROWS)]
     outs = [table.step([(row, layer.projected[row, :LENGTH], 0)])[0] for row, table in enumerate(tables)]
     return layer, tables, outs
@@ -36,25 +39,6 @@ def main() -> None:
     accepted: set[int] = set()
     drive(layer, outs, random.Random(3), 3, accepted)
     assert len(accepted) > 1
-    check_snapshots(layer)
-
-
-def check_snapshots(layer: Layer) -> None:
-    """A snapshot behind open tokens has the bits of a state that a step moved there."""
-    table = Table(layer)
-    table.step([(1, layer.projected[1, :14], 0)])
-    table.computed[1] = 14
-    table.step([(1, layer.projected[1, 14:22], 7)])
-    table.states.allocate_snapshots(3)
-    table.states.save(
-        layer.kernels, rows=torch.tensor([1]), slots=torch.tensor([1]), sources=table.lengths[1:2],
-        lengths=torch.tensor([16]),
-    )  # fmt: skip
-    moved = Table(layer)
-    moved.step([(1, layer.projected[1, :16], 0)])
-    state, inputs = table.states._snapshots[0]
-    assert table.lengths[1] == 0 and torch.equal(state[1], moved.cache.state[1])
-    assert torch.equal(inputs[1], layer.projected[1, 13:16, : inputs.shape[2]])
 
 
 main()

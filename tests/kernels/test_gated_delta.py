@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from kernels.gated_delta_steps import LENGTH, MOST_DRAFTS, NUM_ROWS, Layer, Table, drive
+from kernels.gated_delta_steps import LENGTH, MOST_DRAFTS, NUM_ROWS, Layer, Table, drive, recurrent
 from outrider.kernels import load_kernels
 from outrider.kernels.reference.gated_delta import CHUNK
 
@@ -22,30 +22,6 @@ def layer():
 def whole(layer):
     """Each row's outputs, all its tokens in one step, alone."""
     return [Table(layer).step([(row, layer.projected[row, :LENGTH], 0)])[0] for row in range(NUM_ROWS)]
-
-
-def recurrent(layer: Layer, projected: torch.Tensor) -> torch.Tensor:
-    """The layer by its definition in fp64, token by token."""
-    keys, values = 2 * 16, 6 * 32
-    u, z, b, a = projected.double().split([2 * keys + values, values, 6, 6], dim=1)
-    padded = torch.cat([torch.zeros(3, u.shape[1], dtype=torch.float64), u])
-    y = sum(padded[tap : tap + len(u)] * layer.conv[:, 0, tap].double() for tap in range(4))
-    q, k, v = torch.nn.functional.silu(y).split([keys, keys, values], dim=1)
-    q, k, v = q.view(-1, 2, 16), k.view(-1, 2, 16), v.view(-1, 6, 32)
-    q, k = (x / (x.pow(2).sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
-    q, k = (x.repeat_interleave(3, dim=1) for x in (q * 16**-0.5, k))
-    beta = b.sigmoid()
-    decay = (-layer.a_log.double().exp() * torch.nn.functional.softplus(a + layer.dt_bias.double())).exp()
-    state = torch.zeros(6, 16, 32, dtype=torch.float64)
-    outs = []
-    for t in range(len(u)):
-        state = state * decay[t][:, None, None]
-        delta = beta[t][:, None] * (v[t] - torch.einsum("hkv,hk->hv", state, k[t]))
-        state = state + k[t][:, :, None] * delta[:, None]
-        outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
-    out = torch.stack(outs)
-    normed = out * (out.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * layer.norm.double()
-    return (normed * torch.nn.functional.silu(z).view_as(out)).flatten(1)
 
 
 def test_the_chunk_form_is_the_recurrence(layer, whole):

@@ -12,7 +12,7 @@ from outrider.attention.kv import KVCache, KVSpec
 from outrider.attention.selector import select_backend
 from outrider.attention.state import StateCache
 from outrider.core.config import EngineConfig
-from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
@@ -68,11 +68,6 @@ class Worker:
                 seed=config.seed,
             )
 
-        if states is not None and self.platform.kernels != "reference":
-            raise UnsupportedError(
-                f"{self.model_config.architecture} has layers with a recurrent state, whose kernels are not proven on"
-                f" {self.platform.name} yet. Set device='cpu'."
-            )
         self._compiling: Thread | None = None
         if self.platform.kernels == "triton":
             self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
