@@ -99,7 +99,8 @@ def logprobs_of(oracle: Any, token_ids: list[int]) -> torch.Tensor:
 
 
 def test_prompt_logprobs_are_those_of_transformers(llm: LLM, oracle: Any) -> None:
-    token_ids = [random.Random(1).randrange(2, 420) for _ in range(150)]
+    rng = random.Random(1)
+    token_ids = [rng.randrange(2, 420) for _ in range(150)]
     for _ in range(2):  # the second time its blocks lie in the prefix cache
         output = one(llm, {"prompt_token_ids": token_ids}, prompt_logprobs=3)
         assert output.num_cached_tokens == 0

@@ -53,7 +53,7 @@ def test_a_preempted_crowd_equals_each_alone(target, cases, truth):
 def test_conversations_go_on_behind_snapshots(family, target, cases, truth, monkeypatch):
     """With the module's own drafts, half of them right: the same again, then second turns."""
     cases, truth = cases[:4], truth[:4]
-    turns = crowds.second_turns(cases, truth)
+    turns = crowds.second_turns(cases, truth, max_tokens=12)
     turns_truth = hybrids.truth(target, turns)
     known = [(case.prompt, want.token_ids) for case, want in zip(cases + turns, truth + turns_truth, strict=True)]
     make_half_right(monkeypatch, known)

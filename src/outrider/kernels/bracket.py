@@ -4,7 +4,7 @@ Two kernels, each of which leaves greedy rows alone:
 
     sample    a histogram of some thousand tokens, and the firm token: which of the surely kept ones is probably best
               with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
-    bracket   from the histogram and that reading, two logits between which the last kept token should stand.
+    bracket   that reading; and from it and the histogram, two logits between which the last kept token should stand.
 
 Neither knows what is done between them: that is in `sift.py` and `cut.py`.
 """
@@ -15,9 +15,10 @@ import triton
 import triton.language as tl
 
 from outrider.kernels.mass import scaled, slope_of
+from outrider.kernels.maxima import read_chunk
 from outrider.kernels.native import launch_dependents, log, wait
 from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
-from outrider.kernels.order import id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
+from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
 
 SEGMENT = 64
 SAMPLE = 128 * SEGMENT
@@ -25,9 +26,10 @@ SAMPLE = 128 * SEGMENT
 
 NUM_BINS = 128
 
-RECORD = 8
+RECORD = 16
 """fp32 numbers of a row: lo, hi, largest logit, least logit that min_p keeps, slope, bound of noise, whether masses are
-needed, whether noise is taken before the cut is known."""
+needed, whether the whole row takes noise, whether all its logits are plain numbers that min_p keeps, and the bins of
+open tokens, as `bin_of` of `sift.py` has them."""
 
 
 @triton.jit
@@ -52,13 +54,12 @@ def sample_kernel(
     QUIET: tl.constexpr,
 ):
     """The kernel behind this one may begin as soon as what is before this one has ended."""
-    i_row = tl.program_id(0).to(tl.int64)
-    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
-    o = tl.arange(0, SAMPLE)
-    o_id = (o // SEGMENT) * step + o % SEGMENT
-    m = o_id < vocab_size
     wait()
     launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
+    o_id = _ids_of_sample(step, SAMPLE, SEGMENT)
+    m = o_id < vocab_size
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
     if temperature > 0:
@@ -81,18 +82,23 @@ def sample_kernel(
         num_sure = tl.sum((tl.cumsum(b_count, axis=0) <= num_sure).to(tl.int32), axis=0)
         if ((top_k <= 0) | (top_k >= vocab_size)) & (top_p >= 1.0) & (min_p <= 0):
             num_sure = NUM_BINS
-        b_words = bits_of_groups(seed, choice, position, _groups_of_sample(step, SAMPLE, SEGMENT))
-        # noise has two logarithms; a rough one finds the best of the sample
-        b_rough = tl.where(m & (b_bin <= num_sure), b + bound_of_bits(b_words), float("-inf"))
+        # every fourth segment takes noise, of which the two logarithms are rough: a firm token need not be the best
+        o_part = _ids_of_sample(4 * step, SAMPLE // 4, SEGMENT)
+        m_part = o_part < vocab_size
+        b_part = load_finite(p_logits + i_row * stride + o_part, m_part)
+        b_part = tl.maximum((b_part - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature), -1e6)
+        m_part = m_part & (tl.minimum(b_part * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32) <= num_sure)
+        o_group = _ids_of_sample(step, SAMPLE // 16, SEGMENT // 4)
+        b_rough = b_part + bound_of_bits(bits_of_groups(seed, choice, position, o_group))
+        b_rough = tl.where(m_part, b_rough, float("-inf"))
         best = tl.max(b_rough, axis=0)
-        tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_id, 0x7FFFFFFF), axis=0).to(tl.int64))
+        tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_part, 0x7FFFFFFF), axis=0).to(tl.int64))
 
 
 @triton.jit
-def _groups_of_sample(step, SAMPLE: tl.constexpr, SEGMENT: tl.constexpr):
-    """Groups of four ids of the sample, in order."""
-    o = tl.arange(0, SAMPLE // 4)
-    return (o // (SEGMENT // 4)) * (step // 4) + o % (SEGMENT // 4)
+def _ids_of_sample(step, NUM: tl.constexpr, SEGMENT: tl.constexpr):
+    o = tl.arange(0, NUM)
+    return (o // SEGMENT) * step + o % SEGMENT
 
 
 @triton.jit
@@ -121,16 +127,18 @@ def _share(b_amount, b_each):
     return tl.where(b_amount >= b_each, 1.0, tl.maximum(b_amount, 0.0) / tl.maximum(b_each, 1e-30))
 
 
-@triton.jit(do_not_specialize=["num_chunks"])
-def bracket_kernel(
+@triton.jit
+def _set_bracket(
+    i_row,
     p_logits,
     p_maxima,  # [R, num_chunks] int64
     p_sums,  # [R, num_chunks, 2] fp32
     p_histograms,  # [R, NUM_BINS] int32
     p_scales,  # [R, 2] fp32
-    p_firm,  # [R] int64: in, an id; out, its key with noise, or that of the most likely token if it is better
+    p_firm,  # [R] int64: in, an id; out, the key with noise of a token that should be kept
     p_records,  # [R, RECORD] fp32
-    p_counts,  # [R] int64
+    p_open_bins,  # [R, OPEN_BINS] int64: zeros for the next kernel
+    p_fews,  # [R, FEW + 1] int64: a zero in the last place
     p_rows,
     p_temperature,
     p_top_k,
@@ -145,19 +153,18 @@ def bracket_kernel(
     CHUNKS: tl.constexpr,
     SAMPLE: tl.constexpr,
     NUM_BINS: tl.constexpr,
+    OPEN_BINS: tl.constexpr,
+    FEW: tl.constexpr,
     RECORD: tl.constexpr,
     QUIET: tl.constexpr,
 ):
     """Scaled logits are counted from the largest of the row; amounts of the sample are those of the whole row.
 
-    Where no more than about QUIET tokens lie above the bracket they are all listed, and noise waits for the cut.
+    Where no more than about QUIET tokens lie above the lower end of the bracket, these alone will take noise.
     """
-    launch_dependents()
-    i_row = tl.program_id(0).to(tl.int64)
     o = tl.arange(0, NUM_BINS).to(tl.float32)
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_chunks
-    wait()
     i_table = tl.load(p_rows + i_row)
     p_record = p_records + i_row * RECORD
     b_count = tl.load(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS)).to(tl.float32)
@@ -168,7 +175,8 @@ def bracket_kernel(
     anchor, width = tl.load(p_scales + i_row * 2), tl.load(p_scales + i_row * 2 + 1)
     guess = tl.load(p_firm + i_row).to(tl.int32)
     temperature = tl.load(p_temperature + i_table)
-    tl.store(p_counts + i_row, 0)
+    tl.store(p_open_bins + i_row * OPEN_BINS + tl.arange(0, OPEN_BINS), tl.zeros([OPEN_BINS], tl.int64))
+    tl.store(p_fews + i_row * (FEW + 1) + FEW, 0)
     tl.store(p_record + 4, 0.0)
     if temperature > 0:
         top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
@@ -185,6 +193,9 @@ def bracket_kernel(
             least_logit = _least_logit(min_p, largest, temperature)
         least = (least_logit - largest) / temperature
         lo, hi = tl.full([], float("-inf"), tl.float32), tl.full([], float("-inf"), tl.float32)
+        total = tl.sum(b_sum * tl.exp(tl.minimum((b_anchor - largest) / temperature, 0.0)), axis=0)
+        is_plain = (total < 1e38) & (least_logit == float("-inf"))  # with a NaN or an infinity the sum is none
+        total = tl.where(total < 1e38, total, 1.0)
         noisy = tl.full([], 1.0, tl.float32)
         if has_k | (top_p < 1.0) | (min_p > 0):
             hi = tl.full([], float("inf"), tl.float32)
@@ -199,7 +210,6 @@ def bracket_kernel(
                 low = upper - width * tl.sum(_share(wanted - (b_below - b_count), b_count), axis=0)
                 low = tl.where(wanted >= tl.max(b_below, axis=0), -64.0, low)
             elif top_p < 1.0:
-                total = tl.sum(b_sum * tl.exp(tl.minimum((b_anchor - largest) / temperature, 0.0)), axis=0)
                 b_weight = tl.exp(b_upper - 0.5 * width)
                 b_mass = b_count * b_weight * each
                 b_mass_below = tl.cumsum(b_mass, axis=0, reverse=True)
@@ -225,7 +235,9 @@ def bracket_kernel(
             noisy = (above > QUIET).to(tl.float32)
             lo = tl.where(low <= -63.9, float("-inf"), low * temperature + largest)
         b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, choice, position, o_two)
-        firm = tl.max(key_of(b_noisy + 0.0, o_two), axis=0)
+        # the most likely token is always kept; the other, where many are
+        m_firm = (o_two == first) | (noisy > 0)
+        firm = tl.max(tl.where(m_firm, key_of(b_noisy + 0.0, o_two), NOTHING), axis=0)
         tl.store(p_firm + i_row, firm)
         tl.store(p_record, tl.maximum(lo, least_logit))
         tl.store(p_record + 1, hi)
@@ -237,3 +249,95 @@ def bracket_kernel(
         tl.store(p_record + 5, bound)
         tl.store(p_record + 6, ((top_p < 1.0) & ~has_k).to(tl.float32))
         tl.store(p_record + 7, noisy)
+        tl.store(p_record + 8, is_plain.to(tl.float32))
+        top = tl.minimum(hi, largest)
+        bottom = tl.maximum(tl.maximum(lo, least_logit), top - 64.0 * temperature)
+        # where nothing is certain, a few tokens are far above the others: half of the bins for those at the lower end
+        span = tl.maximum(top - bottom, 1e-30)
+        middle = tl.where(hi == float("inf"), bottom + span * 0.0625, float("-inf"))
+        tl.store(p_record + 9, top)
+        tl.store(p_record + 10, middle)
+        tl.store(p_record + 11, tl.where(hi == float("inf"), OPEN_BINS * 0.5 / (span * 0.9375), OPEN_BINS / span))
+        tl.store(p_record + 12, OPEN_BINS * 0.5 / (span * 0.0625))
+
+
+@triton.jit(do_not_specialize=["num_chunks"])
+def bracket_kernel(
+    p_logits,
+    p_maxima,  # [R, num_chunks] int64
+    p_sums,  # [R, num_chunks, 2] fp32
+    p_histograms,  # [R, NUM_BINS] int32
+    p_scales,  # [R, 2] fp32
+    p_firm,  # [R] int64
+    p_records,  # [R, RECORD] fp32
+    p_open_bins,  # [R, OPEN_BINS] int64
+    p_fews,  # [R, FEW + 1] int64
+    p_done,  # [R] int32: zeros, which it leaves
+    p_rows,
+    p_temperature,
+    p_top_k,
+    p_top_p,
+    p_min_p,
+    p_seeds,
+    p_choices,
+    p_positions,
+    stride,
+    vocab_size,
+    num_chunks,
+    STEPS: tl.constexpr,
+    TILE: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    SAMPLE: tl.constexpr,
+    NUM_BINS: tl.constexpr,
+    OPEN_BINS: tl.constexpr,
+    FEW: tl.constexpr,
+    RECORD: tl.constexpr,
+    QUIET: tl.constexpr,
+):
+    """It begins beside the kernel before it, which waited for the logits; who ends a row waits for its sample."""
+    launch_dependents()
+    i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
+    slope = slope_of(tl.where(temperature > 0, temperature, 1.0))
+    key, anchor, total = read_chunk(
+        p_logits + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, slope, STEPS, TILE, True
+    )
+    i_place = i_row * num_chunks + i_chunk
+    tl.store(p_maxima + i_place, key)
+    tl.store(p_sums + i_place * 2, anchor)
+    tl.store(p_sums + i_place * 2 + 1, total)
+    tl.debug_barrier()
+    if tl.atomic_add(p_done + i_row, 1, sem="acq_rel") == num_chunks - 1:
+        tl.debug_barrier()
+        tl.store(p_done + i_row, 0)
+        wait()
+        _set_bracket(
+            i_row,
+            p_logits,
+            p_maxima,
+            p_sums,
+            p_histograms,
+            p_scales,
+            p_firm,
+            p_records,
+            p_open_bins,
+            p_fews,
+            p_rows,
+            p_temperature,
+            p_top_k,
+            p_top_p,
+            p_min_p,
+            p_seeds,
+            p_choices,
+            p_positions,
+            stride,
+            vocab_size,
+            num_chunks,
+            CHUNKS,
+            SAMPLE,
+            NUM_BINS,
+            OPEN_BINS,
+            FEW,
+            RECORD,
+            QUIET,
+        )

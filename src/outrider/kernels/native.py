@@ -76,6 +76,22 @@ def rough_exp2(x):
 
 
 @triton.jit
+def is_from(x, limit):
+    """1.0 where x is `limit` or more, 0.0 elsewhere and for NaN: one instruction, where a selection takes two."""
+    if IS_INTERPRETED:
+        return tl.where(x >= limit, 1.0, 0.0)
+    else:
+        return tl.inline_asm_elementwise(
+            "set.ge.f32.f32 $0, $1, $2;",
+            "=f,f,f",
+            [x, tl.zeros(x.shape, tl.float32) + limit],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+
+
+@triton.jit
 def fma_down(x, FACTOR: tl.constexpr, OFFSET: tl.constexpr):
     """x × FACTOR + OFFSET of positive fp32, rounded down."""
     return tl.inline_asm_elementwise(

@@ -68,11 +68,17 @@ def bits_of_groups(seed, choice, position, o_group):
 
 
 @triton.jit
-def gumbel_of_ids(seed, choice, position, b_id):
-    """Noise of any token ids, a block of integers; four words are made for each and one is used."""
+def bits_of_ids(seed, choice, position, b_id):
+    """Random words of any token ids, a block of integers; four are made for each and one is used."""
     w_0, w_1, w_2, w_3 = _philox(seed, b_id >> 2, position, choice)
     lane = b_id & 3
-    return gumbel_of_bits(tl.where(lane == 0, w_0, tl.where(lane == 1, w_1, tl.where(lane == 2, w_2, w_3))))
+    return tl.where(lane == 0, w_0, tl.where(lane == 1, w_1, tl.where(lane == 2, w_2, w_3)))
+
+
+@triton.jit
+def gumbel_of_ids(seed, choice, position, b_id):
+    """Noise of any token ids, a block of integers."""
+    return gumbel_of_bits(bits_of_ids(seed, choice, position, b_id))
 
 
 def gumbel(seeds: Tensor, choices: Tensor, positions: Tensor, vocab_size: int) -> Tensor:

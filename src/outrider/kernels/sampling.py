@@ -13,11 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.logprobs import hash_rows, logprobs
-from outrider.kernels.native import launch_dependents, rough_exp2, wait
+from outrider.kernels.maxima import read_chunk
+from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
 from outrider.kernels.order import NOTHING, finite, id_of, key_of, largest_of, load_finite
 from outrider.kernels.processors import process, verify
-from outrider.kernels.truncation import choose_random, look_at_sample
+from outrider.kernels.truncation import choose_random
 
 __all__ = ["argmax", "choose", "draft_choose", "hash_rows", "logprobs", "process", "verify"]
 
@@ -27,21 +28,23 @@ _TILE = 256
 """Logits that a warp looks at a time."""
 
 
-def chunk_size(num_rows: int) -> int:
-    """Logits of a CTA, which is one warp; those of few rows are spread over more of them."""
-    return 4 * _TILE if num_rows <= _FEW_ROWS else 16 * _TILE
-
-
 def argmax(values: Tensor) -> Tensor:
     """The lowest id among the largest values: [num_rows] int64 of [num_rows, vocab_size] fp32; NaN counts as -inf.
 
     A row of -inf only gives 0.
     """
-    out = torch.empty(values.shape[0], dtype=torch.int64, device=values.device)
-    if values.shape[0] > 0:
-        keys, _ = _chunk_maxima(values, None, None)
-        _best_kernel[(values.shape[0],)](
-            keys, out, keys.shape[1], BLOCK=triton.next_power_of_2(keys.shape[1]), num_warps=1, launch_pdl=True
+    num_rows, vocab_size = values.shape
+    assert values.dtype == torch.float32 and values.stride(1) == 1, f"logits are {values.dtype}, not rows of float32"
+    out = torch.empty(num_rows, dtype=torch.int64, device=values.device)
+    if num_rows > 0:
+        steps = 4 if num_rows <= _FEW_ROWS else 16
+        num_chunks = triton.cdiv(vocab_size, steps * _TILE)
+        keys = torch.empty(num_rows, num_chunks, dtype=torch.int64, device=values.device)
+        _maximum_kernel[(num_chunks, num_rows)](
+            values, keys, vocab_size, values.stride(0), STEPS=steps, TILE=_TILE, num_warps=1, launch_pdl=True
+        )
+        _best_kernel[(num_rows,)](
+            keys, out, num_chunks, BLOCK=triton.next_power_of_2(num_chunks), num_warps=1, launch_pdl=True
         )
     return out
 
@@ -70,87 +73,23 @@ def choose(
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
     columns = (temperature, top_k, top_p, min_p, seeds, choices)
-    sample = look_at_sample(logits, rows=rows, positions=positions, columns=columns)
-    keys, sums = _chunk_maxima(logits, rows, temperature)
-    assert sums is not None
-    return choose_random(logits, sample, keys, sums, rows=rows, positions=positions, columns=columns)
-
-
-def _chunk_maxima(values: Tensor, rows: Tensor | None, temperature: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Largest key of each chunk of each row, [num_rows, num_chunks] int64; and about how much mass it has, as
-    [num_rows, num_chunks, 2] fp32: a logit, and the sum of exp((logits - it) / temperature)."""
-    num_rows, vocab_size = values.shape
-    assert values.dtype == torch.float32 and values.stride(1) == 1, f"logits are {values.dtype}, not rows of float32"
-    chunk = chunk_size(num_rows)
-    shape = (num_rows, triton.cdiv(vocab_size, chunk))
-    keys = torch.empty(shape, dtype=torch.int64, device=values.device)
-    sums = None if rows is None else torch.empty(*shape, 2, dtype=torch.float32, device=values.device)
-    _maximum_kernel[shape[::-1]](
-        values,
-        keys,
-        keys if sums is None else sums,
-        keys if rows is None else rows,
-        values if temperature is None else temperature,
-        vocab_size,
-        values.stride(0),
-        STEPS=chunk // _TILE,
-        TILE=_TILE,
-        WITH_SUMS=sums is not None,
-        num_warps=1,
-        launch_pdl=True,
-    )
-    return keys, sums
+    return choose_random(logits, rows=rows, positions=positions, columns=columns)
 
 
 @triton.jit
 def _maximum_kernel(
     p_values,  # [R, vocab_size] fp32
     p_keys,  # [R, num_chunks] int64
-    p_sums,  # [R, num_chunks, 2] fp32
-    p_rows,  # [R] int64
-    p_temperature,  # [N] fp32
     vocab_size,
     stride,
     STEPS: tl.constexpr,
     TILE: tl.constexpr,
-    WITH_SUMS: tl.constexpr,
 ):
-    """With sums it begins beside the kernel before it, which waited for the logits, and ends behind it."""
     launch_dependents()
     i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    i_place = i_row * tl.num_programs(0) + i_chunk
-    o_lane = tl.arange(0, 32)
-    # a lane has four neighbours eight times
-    o = (tl.arange(0, TILE // 128)[:, None, None] * 32 + o_lane[None, :, None]) * 4 + tl.arange(0, 4)[None, None, :]
-    first = i_chunk * (STEPS * TILE)
-    b_best, b_sum = tl.full([32], float("-inf"), tl.float32), tl.zeros([32], tl.float32)
-    b_anchor = tl.full([32], -1e38, tl.float32)
-    b_id = first + o_lane * 4
-    slope = 1.0
-    if not WITH_SUMS:
-        wait()
-    if WITH_SUMS:
-        temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
-        slope = 1.4426950408889634 / tl.where(temperature > 0, temperature, 1.0)
-    for step in range(STEPS):
-        o_id = first + step * TILE + o
-        b = finite(tl.load(p_values + i_row * stride + o_id, mask=o_id < vocab_size, other=float("-inf")))
-        b_top = tl.max(tl.max(b, axis=2), axis=0)
-        b_first = tl.min(tl.min(tl.where(b == b_top[None, :, None], o_id, 0x7FFFFFFF), axis=2), axis=0)
-        b_id = tl.where(b_top > b_best, b_first, b_id)
-        b_best = tl.maximum(b_best, b_top)
-        if WITH_SUMS:
-            b_old = b_anchor
-            b_anchor = tl.maximum(b_anchor, b_top)
-            b_weight = rough_exp2((b - b_anchor[None, :, None]) * slope)
-            b_sum = b_sum * rough_exp2((b_old - b_anchor) * slope) + tl.sum(tl.sum(b_weight, axis=2), axis=0)
-    best = tl.max(b_best, axis=0)
-    tl.store(p_keys + i_place, key_of(best, tl.min(tl.where(b_best == best, b_id, 0x7FFFFFFF), axis=0)))
-    if WITH_SUMS:
-        anchor = tl.max(b_anchor, axis=0)
-        tl.store(p_sums + i_place * 2, anchor)
-        tl.store(p_sums + i_place * 2 + 1, tl.sum(b_sum * rough_exp2((b_anchor - anchor) * slope), axis=0))
-        wait()
+    wait()
+    key, _, _ = read_chunk(p_values + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, 1.0, STEPS, TILE, False)
+    tl.store(p_keys + i_row * tl.num_programs(0) + i_chunk, key)
 
 
 @triton.jit

@@ -1,17 +1,15 @@
 """Samples of a truncated distribution without sorting the vocabulary: what `truncate` of the reference keeps.
 
-Five kernels, each of which leaves greedy rows alone:
+Four kernels, each of which leaves greedy rows alone:
 
-    sample    a histogram of a sample of the vocabulary, and a token that may be the best        (`bracket.py`)
-    maxima    largest logit and about the whole mass of each chunk                               (`sampling.py`)
-    bracket   from both, two logits between which the last kept token should stand               (`bracket.py`)
+    sample    a histogram of a sample of the vocabulary, and a token that may be the best            (`bracket.py`)
+    bracket   largest logit and about the whole mass of each chunk (`maxima.py`); from these and the sample, two logits
+              between which the last kept token should stand                                         (`bracket.py`)
     sift      masses are added; tokens inside the bracket and tokens that may be chosen are listed   (`sift.py`)
     cut       the row is cut where the kept tokens end, exactly, and noise decides among them        (`cut.py`)
 
 The first runs beside the second. A guess costs time and never changes the result.
 """
-
-from typing import NamedTuple
 
 import torch
 import triton
@@ -19,55 +17,72 @@ from torch import Tensor
 
 from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, bracket_kernel, sample_kernel
 from outrider.kernels.cut import cut_kernel
-from outrider.kernels.sift import TILE, TILES, sift_kernel
+from outrider.kernels.device import counters
+from outrider.kernels.sift import HOPEFUL, LOOK, TILE, TILES, sift_kernel
 
 _MAX_CHUNKS = 512
-_LIST_SIZE = 16384
+_SEGMENT = 1024
+"""Keys that a program of the second reading may list."""
+
 _FEW = 64
-_LIST_BINS = 256
+_OPEN_BINS = 256
 _LIST_BLOCK = 1024
 _NOISE_BLOCK = 512
 
 _QUIET = 12288
-"""Rows of which fewer tokens lie above the bracket take noise for all of these, and for no other token."""
+"""Rows of which fewer tokens lie above the lower end of the bracket take noise for these, and for no other token."""
 
 _FEW_ROWS = 32
-_STEPS = 4
+
+_CHUNK = 4096
+"""Logits of a program of either reading, which is one warp; those of few rows are spread over more of them."""
+
+_SAMPLE_REGISTERS = 80
+"""For many rows: so few that the first reading finds room beside the sample."""
+
+_SIFT_REGISTERS = 96
+
+_FIRST_TILE = 256
+"""Logits that a warp looks at a time in the first reading."""
 
 Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-class Sample(NamedTuple):
-    """What a part of each row showed before the whole was read."""
+def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: Columns) -> Tensor:
+    """Tokens [num_rows] int64 of logits [num_rows, vocab_size] fp32, at least one row.
 
-    histograms: Tensor  # [R, NUM_BINS] int32
-    scales: Tensor  # [R, 2] fp32
-    firm: Tensor  # [R] int64
-
-
-def look_at_sample(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: Columns) -> Sample:
-    """logits [num_rows, vocab_size] fp32, at least one row.
-
-    The kernel launched next may begin at once, but must not end before this one has: it waits for it last.
+    columns: temperature, top_k, top_p, min_p, seeds, choices.
     """
     num_rows, vocab_size = logits.shape
-    sample = Sample(
-        histograms=torch.empty(num_rows, NUM_BINS, dtype=torch.int32, device=logits.device),
-        scales=torch.empty(num_rows, 2, dtype=torch.float32, device=logits.device),
-        firm=torch.empty(num_rows, dtype=torch.int64, device=logits.device),
-    )
+    assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
+    chunk = 1024 if num_rows <= _FEW_ROWS else _CHUNK
+    num_chunks = triton.cdiv(vocab_size, chunk)
+    assert num_chunks <= _MAX_CHUNKS, f"a vocabulary of {vocab_size} is too large"
+
+    def scratch(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=logits.device)
+
+    histograms = scratch(num_rows, NUM_BINS, dtype=torch.int32)
+    scales = scratch(num_rows, 2, dtype=torch.float32)
+    firm = scratch(num_rows)
+    maxima = scratch(num_rows, num_chunks)
+    sums = scratch(num_rows, num_chunks, 2, dtype=torch.float32)
+    records = scratch(num_rows, RECORD, dtype=torch.float32)
+    bins = scratch(num_rows, _OPEN_BINS)
+    fews = scratch(num_rows, _FEW + 1)
+    counts = scratch(num_rows, num_chunks)
+    lists = scratch(num_rows, num_chunks, _SEGMENT)
+    hopeful = scratch(num_rows, num_chunks, HOPEFUL, dtype=torch.int16)
+    found = scratch(num_rows, num_chunks, 2)
+    out = scratch(num_rows)
     temperature, top_k, top_p, min_p, seeds, choices = columns
+    limits = (rows, temperature, top_k, top_p, min_p, seeds, choices, positions)
     sample_kernel[(num_rows,)](
         logits,
-        *sample,
-        rows,
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        seeds,
-        choices,
-        positions,
+        histograms,
+        scales,
+        firm,
+        *limits,
         logits.stride(0),
         vocab_size,
         SAMPLE=SAMPLE,
@@ -75,105 +90,85 @@ def look_at_sample(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: 
         NUM_BINS=NUM_BINS,
         QUIET=_QUIET,
         num_warps=8,
-        maxnreg=128,
+        maxnreg=128 if num_rows <= _FEW_ROWS else _SAMPLE_REGISTERS,
         launch_pdl=True,
     )
-    return sample
-
-
-def choose_random(
-    logits: Tensor,
-    sample: Sample,
-    maxima: Tensor,
-    sums: Tensor,
-    *,
-    rows: Tensor,
-    positions: Tensor,
-    columns: Columns,
-) -> Tensor:
-    """Tokens [num_rows] int64, at least one row; maxima and sums of each chunk are made already.
-
-    columns: temperature, top_k, top_p, min_p, seeds, choices.
-    """
-    num_rows, vocab_size = logits.shape
-    num_chunks = maxima.shape[1]
-
-    def scratch(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=logits.device)
-
-    out = scratch(num_rows)
-    records = scratch(num_rows, RECORD, dtype=torch.float32)
-    counts = scratch(num_rows)
-    listed = scratch(num_rows, _LIST_SIZE + _FEW)
-    rivals = scratch(num_rows, _LIST_SIZE)
-    steps = 1 if num_rows <= _FEW_ROWS else _STEPS
-    num_sifts = triton.cdiv(vocab_size, steps * TILES * TILE)
-    found = scratch(num_rows, num_sifts, 2)
-    temperature, top_k, top_p, min_p, seeds, choices = columns
-    limits = (rows, temperature, top_k, top_p, min_p)
-    keyed_by = (seeds, choices, positions)
-    sizes = (logits.stride(0), vocab_size, num_chunks)
-    assert max(num_chunks, num_sifts) <= _MAX_CHUNKS, f"a vocabulary of {vocab_size} is too large"
-    bracket_kernel[(num_rows,)](
+    bracket_kernel[(num_chunks, num_rows)](
         logits,
         maxima,
         sums,
-        *sample,
+        histograms,
+        scales,
+        firm,
         records,
-        counts,
+        bins,
+        fews,
+        counters(logits.device, num_rows),
         *limits,
-        *keyed_by,
-        *sizes,
+        logits.stride(0),
+        vocab_size,
+        num_chunks,
+        STEPS=chunk // _FIRST_TILE,
+        TILE=_FIRST_TILE,
         CHUNKS=triton.next_power_of_2(num_chunks),
         SAMPLE=SAMPLE,
         NUM_BINS=NUM_BINS,
+        OPEN_BINS=_OPEN_BINS,
+        FEW=_FEW,
         RECORD=RECORD,
         QUIET=_QUIET,
         num_warps=1,
+        maxnreg=64,
         launch_pdl=True,
     )
-    sift_kernel[(num_sifts, num_rows)](
+    sift_kernel[(num_chunks, num_rows)](
         logits,
         records,
+        bins,
         counts,
-        listed,
-        rivals,
+        lists,
+        hopeful,
         found,
         rows,
-        *keyed_by,
+        seeds,
+        choices,
+        positions,
         logits.stride(0),
         vocab_size,
-        STEPS=steps,
+        STEPS=chunk // (TILES * TILE),
         TILES=TILES,
         TILE=TILE,
-        LIST_SIZE=_LIST_SIZE,
-        OPEN_STRIDE=_LIST_SIZE + _FEW,
+        SEGMENT=_SEGMENT,
+        HOPEFUL=HOPEFUL,
+        LOOK=LOOK,
+        NUM_BINS=_OPEN_BINS,
         RECORD=RECORD,
         num_warps=1,
-        maxnreg=128,
+        maxnreg=_SIFT_REGISTERS,
         launch_pdl=True,
     )
     cut_kernel[(num_rows,)](
         logits,
         maxima,
         records,
-        sample.firm,
+        firm,
+        bins,
         counts,
-        listed,
-        rivals,
+        lists,
+        fews,
         found,
         *limits,
-        *keyed_by,
         out,
-        *sizes,
-        num_sifts,
+        logits.stride(0),
+        vocab_size,
+        num_chunks,
         FEW=_FEW,
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
-        LIST_SIZE=_LIST_SIZE,
-        NUM_BINS=_LIST_BINS,
+        SEGMENT=_SEGMENT,
+        WIDTH=triton.next_power_of_2(num_chunks),
+        NUM_BINS=_OPEN_BINS,
         RECORD=RECORD,
-        CHUNKS=triton.next_power_of_2(max(num_chunks, num_sifts)),
         num_warps=8,
         maxnreg=128,
         launch_pdl=True,

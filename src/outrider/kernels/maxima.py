@@ -1,0 +1,43 @@
+"""The first reading of a row of logits, by one warp a chunk: the largest logit, and about how much mass there is.
+
+A row is cut into chunks for many CTAs; what they find is joined by maxima. Knows neither sampling nor its kernels.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import triton
+import triton.language as tl
+
+from outrider.kernels.native import rough_exp2
+from outrider.kernels.order import finite, key_of
+
+
+@triton.jit
+def read_chunk(p_row, first, vocab_size, slope, STEPS: tl.constexpr, TILE: tl.constexpr, WITH_SUMS: tl.constexpr):
+    """Key of the best of STEPS × TILE logits; and, with sums, a logit and the sum of 2^((logits - it) × slope)."""
+    o_lane = tl.arange(0, 32)
+    # a lane has four neighbours some times
+    o = (tl.arange(0, TILE // 128)[:, None, None] * 32 + o_lane[None, :, None]) * 4 + tl.arange(0, 4)[None, None, :]
+    b_best, b_sum = tl.full([32], float("-inf"), tl.float32), tl.zeros([32], tl.float32)
+    b_anchor = tl.full([32], -1e38, tl.float32)
+    b_id = first + o_lane * 4
+    for step in range(STEPS):
+        o_id = first + step * TILE + o
+        b_raw = tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("-inf"))
+        b = finite(b_raw)
+        b_top = tl.max(tl.max(b, axis=2), axis=0)
+        b_first = tl.min(tl.min(tl.where(b == b_top[None, :, None], o_id, 0x7FFFFFFF), axis=2), axis=0)
+        b_id = tl.where(b_top > b_best, b_first, b_id)
+        b_best = tl.maximum(b_best, b_top)
+        if WITH_SUMS:
+            b_old = b_anchor
+            b_anchor = tl.maximum(b_anchor, b_top)
+            b_weight = rough_exp2((b_raw - b_anchor[None, :, None]) * slope)  # a NaN or an infinity stays
+            b_sum = b_sum * rough_exp2((b_old - b_anchor) * slope) + tl.sum(tl.sum(b_weight, axis=2), axis=0)
+    best = tl.max(b_best, axis=0)
+    key = key_of(best, tl.min(tl.where(b_best == best, b_id, 0x7FFFFFFF), axis=0))
+    anchor, total = 0.0, 0.0
+    if WITH_SUMS:
+        anchor = tl.max(b_anchor, axis=0)
+        total = tl.sum(b_sum * rough_exp2((b_anchor - anchor) * slope), axis=0)
+    return key, anchor, total
