@@ -30,7 +30,8 @@ def directories(tmp_path_factory):
 
 
 def _prompt(count: int, seed: int) -> tuple[int, ...]:
-    return tuple(random.Random(seed).randrange(128000) for _ in range(count))
+    rng = random.Random(seed)
+    return tuple(rng.randrange(128000) for _ in range(count))
 
 
 @pytest.fixture(scope="module")
