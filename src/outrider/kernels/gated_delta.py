@@ -13,18 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.device import empty_rows
-from outrider.kernels.gated_delta_chunks import COLUMNS, rule_kernel
+from outrider.kernels.gated_delta_chunks import COLUMNS, INDICES, rule_kernel
 from outrider.kernels.native import launch_dependents, log1p, product, wait
 from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows
 
 _WARPS = 2
 """Of a program that walks the chunks of a request: they share its keys."""
-
-_INDICES = [
-    *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
-    *("p_num_known", "p_num_drafts", "p_room"),
-]
-"""Arguments that are parts of one buffer: where they begin compiles no other kernel."""
 
 _TAPS = tl.constexpr(CONV_WIDTH)
 _C = tl.constexpr(CHUNK)
@@ -61,7 +55,7 @@ def state_rows(
     return starts, counts, sources, targets, known
 
 
-@triton.jit(do_not_specialize=["num_rows", "stride"], do_not_specialize_on_alignment=_INDICES)
+@triton.jit(do_not_specialize=["num_rows", "stride"], do_not_specialize_on_alignment=INDICES)
 def _rows_kernel(
     p_computed,
     p_lengths,
@@ -149,7 +143,7 @@ def gated_delta_inputs(
     return q, k, v, log_decay, beta
 
 
-@triton.jit(do_not_specialize_on_alignment=_INDICES)
+@triton.jit(do_not_specialize_on_alignment=INDICES)
 def _inputs_kernel(
     p_projected,  # [M, stride]
     p_inputs,  # [N, PLACES, CHANNELS]
@@ -340,7 +334,7 @@ def finish_gated_delta(
     return gated
 
 
-@triton.jit(do_not_specialize_on_alignment=_INDICES)
+@triton.jit(do_not_specialize_on_alignment=INDICES)
 def _finish_kernel(
     p_out,  # [M, Vh, DV]
     p_projected,  # [M, stride]

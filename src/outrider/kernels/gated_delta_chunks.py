@@ -18,6 +18,12 @@ from outrider.kernels.reference.gated_delta import CHUNK
 COLUMNS = 16
 """Columns of a value head to one warp."""
 
+INDICES = [
+    *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
+    *("p_num_known", "p_num_drafts", "p_room"),
+]
+"""Arguments that are parts of one buffer: where they begin compiles no other kernel."""
+
 _FLOOR = gl.constexpr(-64.0)
 _C = gl.constexpr(CHUNK)
 
@@ -66,7 +72,7 @@ def _moved(state, factor, rest, keys, zeros, LAYOUT: gl.constexpr):
     return state * factor + _total(_accumulate((zeros, zeros, zeros), _parts(rest, LAYOUT), keys))
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize_on_alignment=INDICES)
 def rule_kernel(
     p_q,  # [M, Kh, DK] bf16
     p_k,  # [M, Kh, DK] bf16
