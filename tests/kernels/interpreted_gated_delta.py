@@ -15,7 +15,7 @@ from outrider.kernels import load_kernels
 
 HEADS = {"num_key_heads": 1, "num_value_heads": 2, "key_size": 16, "value_size": 32}
 steps.NUM_ROWS = NUM_ROWS = 2
-steps.LENGTH = LENGTH = 37
+steps.LENGTH = LENGTH = 29
 
 
 def wholes(kernels: str) -> tuple[Layer, list[Table], list[torch.Tensor]]:

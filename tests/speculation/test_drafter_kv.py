@@ -3,6 +3,8 @@
 Whatever happened before: drafts rejected after 0 … k, prompts in chunks, a prefix-cache hit, preemption.
 """
 
+import functools
+
 import pytest
 import torch
 
@@ -47,14 +49,24 @@ def _prompt(count: int, seed: int) -> list[int]:
     return torch.randint(3, VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-@pytest.fixture
-def half_right(directories, monkeypatch):
-    """Makes drafts right or wrong by position, so that every accepted count occurs; told the prompts."""
+@pytest.fixture(scope="module")
+def answer(directories):
+    """What the target says to a prompt; asked once."""
     plain = LLM(directories[0], skip_tokenizer_init=True)
 
+    @functools.cache
+    def ask(prompt: tuple[int, ...]) -> list[int]:
+        return plain.generate({"prompt_token_ids": list(prompt)}, GREEDY)[0].outputs[0].token_ids
+
+    return ask
+
+
+@pytest.fixture
+def half_right(answer, monkeypatch):
+    """Makes drafts right or wrong by position, so that every accepted count occurs; told the prompts."""
+
     def know(*prompts: list[int]) -> None:
-        outputs = [plain.generate({"prompt_token_ids": prompt}, GREEDY)[0].outputs[0].token_ids for prompt in prompts]
-        make_half_right(monkeypatch, list(zip(prompts, outputs, strict=True)))
+        make_half_right(monkeypatch, [(prompt, answer(tuple(prompt))) for prompt in prompts])
 
     return know
 
