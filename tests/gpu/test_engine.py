@@ -37,7 +37,6 @@ def truth(cases):
 
 @pytest.fixture(scope="module")
 def speculative(cases, truth):
-    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
     return {
         "none": None,
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
@@ -45,7 +44,7 @@ def speculative(cases, truth):
         "eagle3, adaptive": EAGLE3 | {"adaptive": True},
         "noise": {"method": "noise"},
         "draft_model": {"method": "draft_model", "model": str(ZOO / "tiny-draft")},
-        "replay": {"method": "replay", "options": {"answers": answers}},
+        "replay": crowds.replay(cases, truth),
     }
 
 

@@ -7,7 +7,17 @@ import random
 import pytest
 import torch
 
-from kernels.gated_delta_steps import LENGTH, MOST_DRAFTS, NUM_ROWS, Layer, Table, drive, recurrent
+from kernels.gated_delta_steps import (
+    LENGTH,
+    MOST_DRAFTS,
+    NUM_ROWS,
+    Layer,
+    Table,
+    check_chunks,
+    check_mixed_steps,
+    recurrence,
+    recurrent,
+)
 from outrider.kernels import load_kernels
 from outrider.kernels.reference.gated_delta import CHUNK, StateRows
 
@@ -65,14 +75,7 @@ def test_the_chunk_form_is_the_recurrence(layer, forgets, alike):
         q, k, v, log_decay, beta, cache.state, cache.keys, cache.deltas, cache.log_decays, at
     )
     wide_q, wide_k = (part.double().repeat_interleave(group, dim=1) for part in (q, k))
-    state = torch.zeros(num_heads, heads["key_size"], heads["value_size"], dtype=torch.float64, device="cuda")
-    outs = []
-    for t in range(length):
-        state = state * log_decay[t].double().exp()[:, None, None]
-        delta = beta[t].double()[:, None] * (v[t].double() - torch.einsum("hkv,hk->hv", state, wide_k[t]))
-        state = state + wide_k[t][:, :, None] * delta[:, None]
-        outs.append(torch.einsum("hkv,hk->hv", state, wide_q[t]))
-    wanted = torch.stack(outs)
+    wanted, state = recurrence(wide_q, wide_k, v.double(), log_decay.double().exp(), beta.double())
     assert (cache.state[2] - state).norm() < 3e-6 * state.norm()
     assert (found - wanted).norm() < 3e-3 * wanted.norm()
 
@@ -93,20 +96,12 @@ def test_outputs_and_states_are_those_of_plain_pytorch(layer, whole):
 
 @pytest.mark.parametrize("size", [1, 2, 5, CHUNK, CHUNK + 1, 40])
 def test_chunk_sizes_give_the_same_bits(layer, whole, size):
-    table = Table(layer)
-    for start in range(0, LENGTH, size):
-        stop = min(start + size, LENGTH)
-        (out,) = table.step([(3, layer.projected[3, start:stop], 0)], num_padding=start % 3)
-        table.computed[3] = stop
-        assert torch.equal(out, whole[3][start:stop])
+    check_chunks(layer, whole, size)
 
 
 @pytest.mark.parametrize("most_drafts", [0, 1, 3, 8, MOST_DRAFTS])
 def test_mixed_steps_with_refused_drafts_give_the_same_bits(layer, whole, most_drafts):
-    rng = random.Random(most_drafts)
-    accepted_counts: set[int] = set()
-    while len(accepted_counts) <= most_drafts:
-        drive(layer, whole, rng, most_drafts, accepted_counts)
+    check_mixed_steps(layer, whole, most_drafts)
 
 
 def test_a_snapshot_behind_open_tokens_is_the_state_that_a_step_moved(layer):

@@ -50,12 +50,11 @@ def truth(cases):
 
 @pytest.fixture(scope="module")
 def drafters(cases, truth):
-    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
     return {
         "none": None,
         "noise": {"method": "noise"},
         "mtp": {"method": "mtp"},
-        "replay": {"method": "replay", "options": {"answers": answers}},
+        "replay": crowds.replay(cases, truth),
     }
 
 

@@ -40,8 +40,7 @@ def truth(cases):
 
 
 def _found(cases, truth, **options):
-    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
-    config = {"method": "replay", "options": {"answers": answers}, "num_speculative_tokens": 3}
+    config = crowds.replay(cases, truth) | {"num_speculative_tokens": 3}
     llm = _make(speculative_config=config, max_num_batched_tokens=41, max_num_seqs=9, **options)
     return crowds.mismatches(cases, crowds.run(llm, cases), truth)
 

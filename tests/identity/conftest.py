@@ -53,7 +53,6 @@ def draft_model(target, tmp_path_factory):
 @pytest.fixture(scope="session")
 def speculative(heads, draft_model, cases, truth):
     """speculative_config of each standing member, by name."""
-    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, truth, strict=True)]
     return {
         "none": None,
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
@@ -62,5 +61,5 @@ def speculative(heads, draft_model, cases, truth):
         "eagle3 to position 60": {"method": "eagle3", "model": heads["original"], "max_model_len": 60},
         "draft model": {"method": "draft_model", "model": draft_model},
         "noise": {"method": "noise"},
-        "replay": {"method": "replay", "options": {"answers": answers}},
+        "replay": crowds.replay(cases, truth),
     }

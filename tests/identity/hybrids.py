@@ -39,12 +39,6 @@ def truth(target: Path, cases: Sequence[crowds.Case]) -> list[crowds.Outcome]:
     return [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases]
 
 
-def replay(cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome]) -> dict[str, Any]:
-    """A drafter that knows the answers, and is right with probability 0.7."""
-    answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, expected, strict=True)]
-    return {"method": "replay", "options": {"answers": answers}}
-
-
 def hits_of_turns(
     llm: LLM, cases: Sequence[crowds.Case], expected: Sequence[crowds.Outcome]
 ) -> tuple[list[int], list[int]]:

@@ -50,7 +50,7 @@ def truth(target, cases):
 
 @pytest.fixture(scope="module")
 def replay(cases, truth):
-    return hybrids.replay(cases, truth)
+    return crowds.replay(cases, truth)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def truth(target, cases):
 
 
 def test_a_preempted_crowd_equals_each_alone(target, cases, truth):
-    config = hybrids.replay(cases, truth) | {"num_speculative_tokens": K}
+    config = crowds.replay(cases, truth) | {"num_speculative_tokens": K}
     llm = hybrids.make(target, speculative_config=config, max_num_batched_tokens=37)
     seen, preempted = crowds.accepted_counts(llm), hybrids.preempt_now_and_then(llm, every=23)
     outputs = crowds.run(llm, cases)

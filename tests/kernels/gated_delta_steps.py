@@ -101,6 +101,21 @@ class Table:
         return [gated[start : start + len(tokens)] for start, (_, tokens, _) in zip(starts, parts, strict=True)]
 
 
+def recurrence(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, decay: torch.Tensor, beta: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The definition, token by token: q, k [T, Vh, dk], v [T, Vh, dv], decay and β [T, Vh] -> [T, Vh, dv], and the last
+    state [Vh, dk, dv]."""
+    state = v.new_zeros(v.shape[1], k.shape[2], v.shape[2])
+    outs = []
+    for t in range(len(v)):
+        state = state * decay[t][:, None, None]
+        delta = beta[t][:, None] * (v[t] - torch.einsum("hkv,hk->hv", state, k[t]))
+        state = state + k[t][:, :, None] * delta[:, None]
+        outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
+    return torch.stack(outs), state
+
+
 def recurrent(layer: Layer, projected: torch.Tensor) -> torch.Tensor:
     """The layer by its definition in fp64, token by token: [T, width] -> [T, Vh dv]."""
     heads, channels = layer.heads, layer.spec.num_channels
@@ -116,16 +131,27 @@ def recurrent(layer: Layer, projected: torch.Tensor) -> torch.Tensor:
     q, k = (x.repeat_interleave(num_values // num_keys, dim=1) for x in (q * key_size**-0.5, k))
     beta = b.sigmoid()
     decay = (-layer.a_log.double().exp() * torch.nn.functional.softplus(a + layer.dt_bias.double())).exp()
-    state = u.new_zeros(num_values, key_size, value_size)
-    outs = []
-    for t in range(len(u)):
-        state = state * decay[t][:, None, None]
-        delta = beta[t][:, None] * (v[t] - torch.einsum("hkv,hk->hv", state, k[t]))
-        state = state + k[t][:, :, None] * delta[:, None]
-        outs.append(torch.einsum("hkv,hk->hv", state, q[t]))
-    out = torch.stack(outs)
+    out, _ = recurrence(q, k, v, decay, beta)
     normed = out * (out.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * layer.norm.double()
     return (normed * torch.nn.functional.silu(z).view_as(out)).flatten(1)
+
+
+def check_chunks(layer: Layer, whole: list[torch.Tensor], size: int) -> None:
+    """A prompt in chunks of `size`, padded now and then: tokens must have the bits of `whole`."""
+    table = Table(layer)
+    for start in range(0, LENGTH, size):
+        stop = min(start + size, LENGTH)
+        (out,) = table.step([(3, layer.projected[3, start:stop], 0)], num_padding=start % 3)
+        table.computed[3] = stop
+        assert torch.equal(out, whole[3][start:stop])
+
+
+def check_mixed_steps(layer: Layer, whole: list[torch.Tensor], most_drafts: int) -> None:
+    """`drive`, until every accepted count has occurred."""
+    rng = random.Random(most_drafts)
+    accepted_counts: set[int] = set()
+    while len(accepted_counts) <= most_drafts:
+        drive(layer, whole, rng, most_drafts, accepted_counts)
 
 
 def drive(

@@ -3,12 +3,19 @@
 A little table is driven as the engine drives its own: rows of any order, prompt chunks, drafts that are refused.
 """
 
-import random
-
 import pytest
 import torch
 
-from kernels.gated_delta_steps import LENGTH, MOST_DRAFTS, NUM_ROWS, Layer, Table, drive, recurrent
+from kernels.gated_delta_steps import (
+    LENGTH,
+    MOST_DRAFTS,
+    NUM_ROWS,
+    Layer,
+    Table,
+    check_chunks,
+    check_mixed_steps,
+    recurrent,
+)
 from outrider.kernels import load_kernels
 from outrider.kernels.reference.gated_delta import CHUNK
 
@@ -32,21 +39,13 @@ def test_the_chunk_form_is_the_recurrence(layer, whole):
 
 @pytest.mark.parametrize("size", [1, 2, 5, CHUNK, CHUNK + 1, 40])
 def test_chunk_sizes_give_the_same_bits(layer, whole, size):
-    table = Table(layer)
-    for start in range(0, LENGTH, size):
-        stop = min(start + size, LENGTH)
-        (out,) = table.step([(3, layer.projected[3, start:stop], 0)], num_padding=start % 3)
-        table.computed[3] = stop
-        assert torch.equal(out, whole[3][start:stop])
+    check_chunks(layer, whole, size)
 
 
 @pytest.mark.parametrize("most_drafts", [0, 1, 3, 7, 8, MOST_DRAFTS])
 def test_mixed_steps_with_refused_drafts_give_the_same_bits(layer, whole, most_drafts):
     """Prompt chunks and verify rows in random order; every accepted count occurs, wrong drafts are garbage."""
-    rng = random.Random(most_drafts)
-    accepted_counts: set[int] = set()
-    while len(accepted_counts) <= most_drafts:
-        drive(layer, whole, rng, most_drafts, accepted_counts)
+    check_mixed_steps(layer, whole, most_drafts)
 
 
 def test_a_decode_row_leaves_its_state_behind_what_a_stop_may_cut(layer):

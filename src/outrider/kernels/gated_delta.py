@@ -15,7 +15,8 @@ from torch import Tensor
 from outrider.kernels.device import empty_rows
 from outrider.kernels.gated_delta_chunks import COLUMNS, INDICES, rule_kernel
 from outrider.kernels.native import launch_dependents, log1p, product, wait
-from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows
+from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows, places_before
+from outrider.kernels.reference.gated_delta import load_states as load_states  # plain PyTorch will do
 
 _WARPS = 2
 """Of a program that walks the chunks of a request: they share its keys."""
@@ -433,21 +434,4 @@ def save_states(
     )
     # no token is new, so what belongs to new ones is read and written nowhere
     _run(keys, keys, deltas, log_decays, log_decays, deltas, state, saved_state, keys, deltas, log_decays, at, slots)
-    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
-    saved_inputs[slots] = inputs[rows[:, None], before % inputs.shape[1]]
-
-
-def load_states(
-    state: Tensor,
-    inputs: Tensor,
-    saved_state: Tensor,
-    saved_inputs: Tensor,
-    *,
-    rows: Tensor,
-    slots: Tensor,
-    lengths: Tensor,
-) -> None:
-    """Rows that start from a snapshot."""
-    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
-    state[rows] = saved_state[slots]
-    inputs[rows[:, None], before % inputs.shape[1]] = saved_inputs[slots]
+    saved_inputs[slots] = inputs[rows[:, None], places_before(lengths, inputs.shape[1])]

@@ -350,9 +350,14 @@ def save_states(
         k, solved = (part.masked_fill(~is_wanted, 0.0).transpose(1, 2).contiguous() for part in (k, solved))
         running = decay.masked_fill(~is_wanted[..., 0], 0.0).cumsum(dim=1).transpose(1, 2).contiguous()
         current = torch.where(is_wanted, _advanced(current, k, solved, running), current)
-    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
     saved_state[slots] = current
-    saved_inputs[slots] = inputs[rows[:, None], before % num_places]
+    saved_inputs[slots] = inputs[rows[:, None], places_before(lengths, num_places)]
+
+
+def places_before(lengths: Tensor, num_places: int) -> Tensor:
+    """Places in a ring of the convolution inputs that the token behind `lengths` reads: [G, CONV_WIDTH - 1]."""
+    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=lengths.device)
+    return before % num_places
 
 
 def load_states(
@@ -366,6 +371,5 @@ def load_states(
     lengths: Tensor,  # [G] int64, where the snapshots were taken
 ) -> None:
     """Rows that start from a snapshot."""
-    before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=state.device)
     state[rows] = saved_state[slots]
-    inputs[rows[:, None], before % inputs.shape[1]] = saved_inputs[slots]
+    inputs[rows[:, None], places_before(lengths, inputs.shape[1])] = saved_inputs[slots]
