@@ -43,87 +43,6 @@ open tokens, as `bin_of` of `sift.py` has them."""
 
 
 @triton.jit
-def _take_sample(
-    i_row,
-    p_logits,
-    p_histograms,
-    p_scales,
-    p_firm,
-    limits,
-    stride,
-    vocab_size,
-    SAMPLE: tl.constexpr,
-    SEGMENT: tl.constexpr,
-    PART: tl.constexpr,
-    NUM_BINS: tl.constexpr,
-    QUIET: tl.constexpr,
-):
-    """PART tokens are looked at together."""
-    p_row = p_logits + i_row * stride
-    p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions = limits
-    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
-    i_table = tl.load(p_rows + i_row)
-    temperature = tl.load(p_temperature + i_table)
-    if temperature > 0:
-        top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
-        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
-        has_k = (top_k > 0) & (top_k < vocab_size)
-        largest, total, num_high = tl.full([], float("-inf"), tl.float32), 0.0, 0.0
-        for first in range(0, SAMPLE, PART):
-            o_id = _ids_of_sample(first, step, PART, SEGMENT)
-            b = load_finite(p_row + o_id, o_id < vocab_size)
-            m_high = b > -1e5  # masked tokens are in no bin
-            part_largest, part_total, part_high = tl.reduce(
-                (b, tl.where(m_high, b, 0.0), m_high.to(tl.float32)), 0, _join_parts
-            )
-            largest, total, num_high = tl.maximum(largest, part_largest), total + part_total, num_high + part_high
-        # at most half of them lie behind the bins; where masses cut, none is of weight behind 32
-        span = tl.maximum(2.0 * (largest - total / tl.maximum(num_high, 1.0)) / temperature, 1e-4)
-        width = tl.minimum(span, tl.where(has_k, 1e30, 32.0)) / NUM_BINS
-        scale = 1.0 / (temperature * width)
-        b_count = tl.zeros([NUM_BINS], tl.int32)
-        for first in range(0, SAMPLE, PART):
-            o_id = _ids_of_sample(first, step, PART, SEGMENT)
-            b = load_finite(p_row + o_id, o_id < vocab_size)
-            b_bin = tl.minimum((largest - b) * scale, NUM_BINS - 1.0).to(tl.int32)
-            b_count += tl.histogram(b_bin, NUM_BINS, mask=b > -1e5)
-        tl.store(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS), b_count)
-        tl.store(p_scales + i_row * 2, largest)
-        tl.store(p_scales + i_row * 2 + 1, width)
-        # where noise is taken before the cut is known, more than QUIET tokens are kept: half of them for sure
-        num_sure = SAMPLE * (QUIET // 2) // tl.maximum(vocab_size, SAMPLE)
-        num_sure = tl.sum((tl.cumsum(b_count, axis=0) <= num_sure).to(tl.int32), axis=0)
-        if (not has_k) & (top_p >= 1.0) & (min_p <= 0):
-            num_sure = NUM_BINS
-        # every fourth segment takes noise, of which the two logarithms are rough: a firm token need not be the best
-        LOOK: tl.constexpr = SAMPLE // 4 if PART > SAMPLE // 4 else PART
-        best, i_best = tl.full([], float("-inf"), tl.float32), tl.zeros([], tl.int32)
-        for first in range(0, SAMPLE // 4, LOOK):
-            o_id = _ids_of_sample(first, 4 * step, LOOK, SEGMENT)
-            b = load_finite(p_row + o_id, o_id < vocab_size)
-            m = (b > -1e5) & (tl.minimum((largest - b) * scale, NUM_BINS - 1.0).to(tl.int32) <= num_sure)
-            o_group = _ids_of_sample(first // 4, step, LOOK // 4, SEGMENT // 4)
-            b = b * (1.0 / temperature) + bound_of_bits(bits_of_groups(seed, choice, position, o_group))
-            b = tl.where(m, b, float("-inf"))
-            part_best = tl.max(b, axis=0)
-            part_id = tl.min(tl.where(b == part_best, o_id, 0x7FFFFFFF), axis=0)
-            i_best = tl.where(part_best > best, part_id, i_best)
-            best = tl.maximum(best, part_best)
-        tl.store(p_firm + i_row, i_best.to(tl.int64))
-
-
-@triton.jit
-def _ids_of_sample(first, step, NUM: tl.constexpr, SEGMENT: tl.constexpr):
-    o = first + tl.arange(0, NUM)
-    return (o // SEGMENT) * step + o % SEGMENT
-
-
-@triton.jit
-def _join_parts(largest, total, num, other_largest, other_total, other_num):
-    return tl.maximum(largest, other_largest), total + other_total, num + other_num
-
-
-@triton.jit
 def sample_kernel(
     p_logits,
     p_histograms,  # [R, NUM_BINS] int32: bin 0 begins at the largest logit of the sample
@@ -144,27 +63,59 @@ def sample_kernel(
     NUM_BINS: tl.constexpr,
     QUIET: tl.constexpr,
 ):
-    """For few rows: eight warps are quicker than one. The kernel behind this one may begin as soon as what is before
-    this one has ended."""
+    """The kernel behind this one may begin as soon as what is before this one has ended."""
     wait()
     launch_dependents()
-    limits = (p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions)
     i_row = tl.program_id(0).to(tl.int64)
-    _take_sample(
-        i_row,
-        p_logits,
-        p_histograms,
-        p_scales,
-        p_firm,
-        limits,
-        stride,
-        vocab_size,
-        SAMPLE,
-        SEGMENT,
-        SAMPLE,
-        NUM_BINS,
-        QUIET,
-    )
+    step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
+    o_id = _ids_of_sample(step, SAMPLE, SEGMENT)
+    m = o_id < vocab_size
+    i_table = tl.load(p_rows + i_row)
+    temperature = tl.load(p_temperature + i_table)
+    if temperature > 0:
+        top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
+        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+        b = load_finite(p_logits + i_row * stride + o_id, m)
+        largest = tl.max(b, axis=0)
+        b = (b - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature)
+        b = tl.maximum(b, -1e6)
+        m_high = b > -1e5  # masked tokens are in no bin
+        total, num_high = tl.reduce((tl.where(m_high, b, 0.0), m_high.to(tl.float32)), 0, _add_two)
+        # at most half of them lie behind the bins; where masses cut, none is of weight behind 32
+        span = tl.maximum(-2.0 * total / tl.maximum(num_high, 1.0), 1e-4)
+        width = tl.where((top_k > 0) & (top_k < vocab_size), span, tl.minimum(span, 32.0)) / NUM_BINS
+        b_bin = tl.minimum(b * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32)
+        b_count = tl.histogram(b_bin, NUM_BINS, mask=m_high)
+        tl.store(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS), b_count)
+        tl.store(p_scales + i_row * 2, largest)
+        tl.store(p_scales + i_row * 2 + 1, width)
+        # where noise is taken before the cut is known, more than QUIET tokens are kept: half of them for sure
+        num_sure = SAMPLE * (QUIET // 2) // tl.maximum(vocab_size, SAMPLE)
+        num_sure = tl.sum((tl.cumsum(b_count, axis=0) <= num_sure).to(tl.int32), axis=0)
+        if ((top_k <= 0) | (top_k >= vocab_size)) & (top_p >= 1.0) & (min_p <= 0):
+            num_sure = NUM_BINS
+        # every fourth segment takes noise, of which the two logarithms are rough: a firm token need not be the best
+        o_part = _ids_of_sample(4 * step, SAMPLE // 4, SEGMENT)
+        m_part = o_part < vocab_size
+        b_part = load_finite(p_logits + i_row * stride + o_part, m_part)
+        b_part = tl.maximum((b_part - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature), -1e6)
+        m_part = m_part & (tl.minimum(b_part * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32) <= num_sure)
+        o_group = _ids_of_sample(step, SAMPLE // 16, SEGMENT // 4)
+        b_rough = b_part + bound_of_bits(bits_of_groups(seed, choice, position, o_group))
+        b_rough = tl.where(m_part, b_rough, float("-inf"))
+        best = tl.max(b_rough, axis=0)
+        tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_part, 0x7FFFFFFF), axis=0).to(tl.int64))
+
+
+@triton.jit
+def _ids_of_sample(step, NUM: tl.constexpr, SEGMENT: tl.constexpr):
+    o = tl.arange(0, NUM)
+    return (o // SEGMENT) * step + o % SEGMENT
+
+
+@triton.jit
+def _add_two(a, b, c, d):
+    return a + c, b + d
 
 
 @triton.jit
@@ -325,7 +276,7 @@ def _set_bracket(
         tl.store(p_record + 12, OPEN_BINS * 0.5 / (span * 0.0625))
 
 
-@triton.jit(do_not_specialize=["num_chunks", "num_rows"])
+@triton.jit(do_not_specialize=["num_chunks"])
 def bracket_kernel(
     p_logits,
     p_maxima,  # [R, num_chunks] int64
@@ -348,94 +299,60 @@ def bracket_kernel(
     stride,
     vocab_size,
     num_chunks,
-    num_rows,
     STEPS: tl.constexpr,
     TILE: tl.constexpr,
     CHUNKS: tl.constexpr,
     SAMPLE: tl.constexpr,
-    SEGMENT: tl.constexpr,
-    PART: tl.constexpr,
     NUM_BINS: tl.constexpr,
     OPEN_BINS: tl.constexpr,
     FEW: tl.constexpr,
     RECORD: tl.constexpr,
     QUIET: tl.constexpr,
 ):
-    """With PART the first programs take the samples, a warp to each row, and the others find their places beside them.
-    Without, this begins beside the kernel that takes them, which waited for the logits; who ends a row waits for it."""
-    if PART > 0:
-        wait()
+    """It begins beside the kernel before it, which waited for the logits; who ends a row waits for its sample."""
     launch_dependents()
     i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    num_parts = num_chunks
-    is_sample = False
-    if PART > 0:
-        num_parts += 1
-        num_early = (num_rows + num_chunks - 1) // num_chunks
-        is_sample = i_row < num_early
-        i_row = tl.where(is_sample, i_row * num_chunks + i_chunk, i_row - num_early)
-    if i_row < num_rows:
-        if is_sample:
-            if PART > 0:
-                limits = (p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions)
-                _take_sample(
-                    i_row,
-                    p_logits,
-                    p_histograms,
-                    p_scales,
-                    p_firm,
-                    limits,
-                    stride,
-                    vocab_size,
-                    SAMPLE,
-                    SEGMENT,
-                    PART,
-                    NUM_BINS,
-                    QUIET,
-                )
-        else:
-            temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
-            slope = slope_of(tl.where(temperature > 0, temperature, 1.0))
-            key, anchor, total = read_chunk(
-                p_logits + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, slope, STEPS, TILE, True
-            )
-            i_place = i_row * num_chunks + i_chunk
-            tl.store(p_maxima + i_place, key)
-            tl.store(p_sums + i_place * 2, anchor)
-            tl.store(p_sums + i_place * 2 + 1, total)
+    temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
+    slope = slope_of(tl.where(temperature > 0, temperature, 1.0))
+    key, anchor, total = read_chunk(
+        p_logits + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, slope, STEPS, TILE, True
+    )
+    i_place = i_row * num_chunks + i_chunk
+    tl.store(p_maxima + i_place, key)
+    tl.store(p_sums + i_place * 2, anchor)
+    tl.store(p_sums + i_place * 2 + 1, total)
+    tl.debug_barrier()
+    if tl.atomic_add(p_done + i_row, 1, sem="acq_rel") == num_chunks - 1:
         tl.debug_barrier()
-        if tl.atomic_add(p_done + i_row, 1, sem="acq_rel") == num_parts - 1:
-            tl.debug_barrier()
-            tl.store(p_done + i_row, 0)
-            if PART == 0:
-                wait()
-            _set_bracket(
-                i_row,
-                p_logits,
-                p_maxima,
-                p_sums,
-                p_histograms,
-                p_scales,
-                p_firm,
-                p_records,
-                p_open_bins,
-                p_fews,
-                p_rows,
-                p_temperature,
-                p_top_k,
-                p_top_p,
-                p_min_p,
-                p_seeds,
-                p_choices,
-                p_positions,
-                stride,
-                vocab_size,
-                num_chunks,
-                CHUNKS,
-                SAMPLE,
-                NUM_BINS,
-                OPEN_BINS,
-                FEW,
-                RECORD,
-                QUIET,
-            )
+        tl.store(p_done + i_row, 0)
+        wait()
+        _set_bracket(
+            i_row,
+            p_logits,
+            p_maxima,
+            p_sums,
+            p_histograms,
+            p_scales,
+            p_firm,
+            p_records,
+            p_open_bins,
+            p_fews,
+            p_rows,
+            p_temperature,
+            p_top_k,
+            p_top_p,
+            p_min_p,
+            p_seeds,
+            p_choices,
+            p_positions,
+            stride,
+            vocab_size,
+            num_chunks,
+            CHUNKS,
+            SAMPLE,
+            NUM_BINS,
+            OPEN_BINS,
+            FEW,
+            RECORD,
+            QUIET,
+        )

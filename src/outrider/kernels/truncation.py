@@ -37,8 +37,8 @@ _FEW_ROWS = 32
 _CHUNK = 4096
 """Logits of a program of either reading, which is one warp; those of few rows are spread over more of them."""
 
-_PART = 1024
-"""Tokens of a sample that a warp looks at together."""
+_SAMPLE_REGISTERS = 80
+"""For many rows: so few that the first reading finds room beside the sample."""
 
 _SIFT_REGISTERS = 96
 
@@ -77,26 +77,23 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
     out = scratch(num_rows)
     temperature, top_k, top_p, min_p, seeds, choices = columns
     limits = (rows, temperature, top_k, top_p, min_p, seeds, choices, positions)
-    is_few = num_rows <= _FEW_ROWS
-    if is_few:
-        sample_kernel[(num_rows,)](
-            logits,
-            histograms,
-            scales,
-            firm,
-            *limits,
-            logits.stride(0),
-            vocab_size,
-            SAMPLE=SAMPLE,
-            SEGMENT=SEGMENT,
-            NUM_BINS=NUM_BINS,
-            QUIET=_QUIET,
-            num_warps=8,
-            maxnreg=128,
-            launch_pdl=True,
-        )
-    early = 0 if is_few else triton.cdiv(num_rows, num_chunks)
-    bracket_kernel[(num_chunks, early + num_rows)](
+    sample_kernel[(num_rows,)](
+        logits,
+        histograms,
+        scales,
+        firm,
+        *limits,
+        logits.stride(0),
+        vocab_size,
+        SAMPLE=SAMPLE,
+        SEGMENT=SEGMENT,
+        NUM_BINS=NUM_BINS,
+        QUIET=_QUIET,
+        num_warps=8,
+        maxnreg=128 if num_rows <= _FEW_ROWS else _SAMPLE_REGISTERS,
+        launch_pdl=True,
+    )
+    bracket_kernel[(num_chunks, num_rows)](
         logits,
         maxima,
         sums,
@@ -111,13 +108,10 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
         logits.stride(0),
         vocab_size,
         num_chunks,
-        num_rows,
         STEPS=chunk // _FIRST_TILE,
         TILE=_FIRST_TILE,
         CHUNKS=triton.next_power_of_2(num_chunks),
         SAMPLE=SAMPLE,
-        SEGMENT=SEGMENT,
-        PART=0 if is_few else _PART,
         NUM_BINS=NUM_BINS,
         OPEN_BINS=_OPEN_BINS,
         FEW=_FEW,
