@@ -143,22 +143,9 @@ def _share(b_amount, b_each):
 def _set_bracket(
     i_row,
     p_logits,
-    p_maxima,  # [R, num_chunks] int64
-    p_sums,  # [R, num_chunks, 2] fp32
-    p_histograms,  # [R, NUM_BINS] int32
-    p_scales,  # [R, 2] fp32
-    p_firm,  # [R] int64: in, an id; out, the key with noise of a token that should be kept
-    p_records,  # [R, RECORD] fp32
-    p_open_bins,  # [R, OPEN_BINS] int64: zeros for the next kernel
-    p_fews,  # [R, FEW + 1] int64: a zero in the last place
-    p_rows,
-    p_temperature,
-    p_top_k,
-    p_top_p,
-    p_min_p,
-    p_seeds,
-    p_choices,
-    p_positions,
+    found,
+    results,
+    limits,
     stride,
     vocab_size,
     num_chunks,
@@ -174,6 +161,9 @@ def _set_bracket(
 
     Where no more than about QUIET tokens lie above the lower end of the bracket, these alone will take noise.
     """
+    p_maxima, p_sums, p_histograms, p_scales = found
+    p_firm, p_records, p_open_bins, p_fews = results
+    p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions = limits
     o = tl.arange(0, NUM_BINS).to(tl.float32)
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_chunks
@@ -283,10 +273,10 @@ def bracket_kernel(
     p_sums,  # [R, num_chunks, 2] fp32
     p_histograms,  # [R, NUM_BINS] int32
     p_scales,  # [R, 2] fp32
-    p_firm,  # [R] int64
+    p_firm,  # [R] int64: in, an id; out, the key with noise of a token that should be kept
     p_records,  # [R, RECORD] fp32
-    p_open_bins,  # [R, OPEN_BINS] int64
-    p_fews,  # [R, FEW + 1] int64
+    p_open_bins,  # [R, OPEN_BINS] int64: zeros for the next kernel
+    p_fews,  # [R, FEW + 1] int64: a zero in the last place
     p_done,  # [R] int32: zeros, which it leaves
     p_rows,
     p_temperature,
@@ -329,22 +319,9 @@ def bracket_kernel(
         _set_bracket(
             i_row,
             p_logits,
-            p_maxima,
-            p_sums,
-            p_histograms,
-            p_scales,
-            p_firm,
-            p_records,
-            p_open_bins,
-            p_fews,
-            p_rows,
-            p_temperature,
-            p_top_k,
-            p_top_p,
-            p_min_p,
-            p_seeds,
-            p_choices,
-            p_positions,
+            (p_maxima, p_sums, p_histograms, p_scales),
+            (p_firm, p_records, p_open_bins, p_fews),
+            (p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions),
             stride,
             vocab_size,
             num_chunks,
