@@ -12,11 +12,13 @@ VOCAB_SIZE = 128256
 DRAFT_VOCAB_SIZE = 32000
 L2_BYTES = 60 << 20
 ROWS = (1, 4, 32, 64, 256)
+NUM_ALLOWED = 300
 
 NOTES = f"""Vocabulary {VOCAB_SIZE}, fp32. "Reading": the time of the logits' bytes at {READ_BANDWIDTH / 1e12} TB/s.
 Model: normal logits of deviation 2.2 and thirty above them (8 + 3 × exponential) at temperature 0.8, as a trained model
 has them: few tokens hold the mass. Peak: normal logits of deviation 2.5, some nine thousand tokens are kept; flat: of
-deviation 0.5, as random weights give them, most tokens are kept. Logits rotate through more than the L2 holds."""
+deviation 0.5, as random weights give them, most tokens are kept. Masked: those of model, of which a grammar allows 300
+tokens. Logits rotate through more than the L2 holds."""
 
 
 def _columns(num_rows: int, **values: float) -> dict[str, Tensor]:
@@ -55,13 +57,18 @@ def choosing() -> Table:
         "top_k 50": {"top_k": 50},
         "top_k 50, top_p 0.95": {"top_k": 50, "top_p": 0.95},
         "min_p 0.05": {"min_p": 0.05},
+        "top_k 50, temperature 0.1": {"top_k": 50, "temperature": 0.1},
+        "top_p 0.95, temperature 0.1": {"top_p": 0.95, "temperature": 0.1},
         "greedy, among random rows": {"temperature": 0.0},
     }
     for num_rows in ROWS:
         rows = torch.arange(num_rows, device="cuda")
         reading = num_rows * VOCAB_SIZE * 4 / READ_BANDWIDTH * 1e6
-        for name, deviation, num_heavy in (("model", 2.2, 30), ("peak", 2.5, 0), ("flat", 0.5, 0)):
+        for name, deviation, num_heavy in (("model", 2.2, 30), ("peak", 2.5, 0), ("flat", 0.5, 0), ("masked", 2.2, 30)):
             all_logits = _rotated(num_rows, VOCAB_SIZE, deviation, num_heavy)
+            if name == "masked":
+                for logits in all_logits:
+                    logits[torch.rand_like(logits) * VOCAB_SIZE > NUM_ALLOWED] = -torch.inf
             if name == "peak":
                 time = _each(sampling.argmax, all_logits)
                 table.add(num_rows, name, "greedy", time, reading, f"{time / reading:.2f}")
@@ -150,4 +157,5 @@ def _tables(num_rows: int, repetition: float) -> dict[str, Tensor | None]:
 
 
 def main() -> None:
+    torch.manual_seed(0)
     save("sampling", "Sampling", [choosing(), the_rest()], NOTES)

@@ -1,6 +1,6 @@
 """Sampling kernels against the plain PyTorch of the sampler on the same GPU, and rows in any company."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +10,7 @@ import triton.language as tl
 from comparison import replayed
 from torch import Tensor
 
-from outrider.kernels import mass, native, noise, sampling
+from outrider.kernels import mass, native, noise, sampling, truncation
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 
@@ -153,6 +153,61 @@ def test_choose_where_few_tokens_hold_the_mass(num_rows: int) -> None:
         ids = torch.randint(0, 128256, (len(logits[i::4]), num_heavy), device="cuda")
         logits[i::4] = logits[i::4].scatter(1, ids, 8 - 3 * torch.rand(ids.shape, device="cuda").log())
     assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
+
+
+def make_masked(kind: str, num_allowed: int, num_rows: int) -> Tensor:
+    """Logits as a trained model has them, or flat ones; of all but `num_allowed` tokens a grammar has none."""
+    logits = torch.randn(num_rows, 128256, device="cuda") * (2.2 if kind == "model" else 0.5)
+    if kind == "model":
+        ids = torch.randint(0, 128256, (num_rows, 30), device="cuda")
+        logits.scatter_(1, ids, 8 - 3 * torch.rand(ids.shape, device="cuda").log())
+    if num_allowed < 128256:
+        ids = torch.randint(0, 128256, (num_rows, num_allowed), device="cuda")
+        masked = torch.full_like(logits, -torch.inf)
+        logits = masked.scatter(1, ids, logits.gather(1, ids))
+    return logits
+
+
+@pytest.mark.parametrize("num_allowed", [1, 3, 300, 20000, 128256])
+@pytest.mark.parametrize("kind", ["model", "flat"])
+@pytest.mark.parametrize("num_rows", [6, 200])
+def test_the_cut_lies_in_the_bracket(
+    num_rows: int, kind: str, num_allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few tokens that are allowed, low temperatures, outliers: tokens are right, and no row has to be read whole."""
+    seen: dict[str, Tensor] = {}
+    launch = truncation.cut_kernel
+
+    class Watched:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            def run(*args: object, **options: object) -> None:
+                seen.update(zip(launch.arg_names, args, strict=False))  # type: ignore[arg-type]
+                launch[grid](*args, **options)
+
+            return run
+
+    monkeypatch.setattr(truncation, "cut_kernel", Watched())
+    logits, rows = make_masked(kind, num_allowed, num_rows), make_rows(num_rows)
+    columns = make_columns() | {
+        "temperature": pick(0.02, 0.3, 0.8, 1.5),
+        "top_k": pick(0, 0, 20, 50, 1000, dtype=torch.int64),
+        "top_p": pick(0.95, 0.9, 0.5),
+        "min_p": torch.zeros(NUM_TABLE_ROWS, device="cuda"),
+    }
+    assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
+
+    low, high = seen["p_records"][:, 0].unsqueeze(1), seen["p_records"][:, 1].unsqueeze(1)
+    counts = seen["p_counts"]
+    assert ((counts & 0xFFFFFFFF) + (counts >> 32)).max() <= truncation._SEGMENT
+    temperature, top_k, top_p = (columns[name][rows["rows"]] for name in ("temperature", "top_k", "top_p"))
+    finite = logits > -torch.inf
+    num_listed, num_finite = (logits >= low).sum(1), finite.sum(1)
+    largest = logits.amax(1, keepdim=True)
+    mass = ((logits - largest).double() / temperature.double().unsqueeze(1)).exp()
+    certain, listed, wanted = (mass * (logits >= high)).sum(1), (mass * (logits >= low)).sum(1), top_p * mass.sum(1)
+    by_count = num_listed >= torch.minimum(top_k, num_finite)
+    by_mass = (certain < wanted) & (wanted <= listed * (1 + 1e-6))
+    assert torch.where(top_k > 0, by_count, by_mass).all()
 
 
 def test_without_random_rows_choose_is_argmax() -> None:

@@ -18,7 +18,17 @@ from outrider.kernels.mass import scaled, slope_of
 from outrider.kernels.maxima import read_chunk
 from outrider.kernels.native import launch_dependents, log, wait
 from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
-from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of, monotonic, value_of
+from outrider.kernels.order import (
+    LOWEST,
+    NOTHING,
+    id_of,
+    key_of,
+    largest_of,
+    load_finite,
+    logit_of,
+    monotonic,
+    value_of,
+)
 
 SEGMENT = 64
 SAMPLE = 128 * SEGMENT
@@ -69,11 +79,13 @@ def sample_kernel(
         largest = tl.max(b, axis=0)
         b = (b - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature)
         b = tl.maximum(b, -1e6)
-        m_high = b > -1e3
+        m_high = b > -1e5  # masked tokens are in no bin
         total, num_high = tl.reduce((tl.where(m_high, b, 0.0), m_high.to(tl.float32)), 0, _add_two)
-        width = tl.minimum(tl.maximum(-2.0 * total / tl.maximum(num_high, 1.0), 1e-4), 32.0) / NUM_BINS
+        # at most half of them lie behind the bins; where masses cut, none is of weight behind 32
+        span = tl.maximum(-2.0 * total / tl.maximum(num_high, 1.0), 1e-4)
+        width = tl.where((top_k > 0) & (top_k < vocab_size), span, tl.minimum(span, 32.0)) / NUM_BINS
         b_bin = tl.minimum(b * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32)
-        b_count = tl.histogram(b_bin, NUM_BINS, mask=m)
+        b_count = tl.histogram(b_bin, NUM_BINS, mask=m_high)
         tl.store(p_histograms + i_row * NUM_BINS + tl.arange(0, NUM_BINS), b_count)
         tl.store(p_scales + i_row * 2, largest)
         tl.store(p_scales + i_row * 2 + 1, width)
@@ -131,22 +143,9 @@ def _share(b_amount, b_each):
 def _set_bracket(
     i_row,
     p_logits,
-    p_maxima,  # [R, num_chunks] int64
-    p_sums,  # [R, num_chunks, 2] fp32
-    p_histograms,  # [R, NUM_BINS] int32
-    p_scales,  # [R, 2] fp32
-    p_firm,  # [R] int64: in, an id; out, the key with noise of a token that should be kept
-    p_records,  # [R, RECORD] fp32
-    p_open_bins,  # [R, OPEN_BINS] int64: zeros for the next kernel
-    p_fews,  # [R, FEW + 1] int64: a zero in the last place
-    p_rows,
-    p_temperature,
-    p_top_k,
-    p_top_p,
-    p_min_p,
-    p_seeds,
-    p_choices,
-    p_positions,
+    found,
+    results,
+    limits,
     stride,
     vocab_size,
     num_chunks,
@@ -162,6 +161,9 @@ def _set_bracket(
 
     Where no more than about QUIET tokens lie above the lower end of the bracket, these alone will take noise.
     """
+    p_maxima, p_sums, p_histograms, p_scales = found
+    p_firm, p_records, p_open_bins, p_fews = results
+    p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions = limits
     o = tl.arange(0, NUM_BINS).to(tl.float32)
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_chunks
@@ -203,12 +205,13 @@ def _set_bracket(
             upper = tl.where(largest > float("-inf"), (anchor - largest) / temperature, 0.0)
             b_upper = upper - o * width
             b_below = tl.cumsum(b_count, axis=0)  # tokens down to the lower end of each bin
-            low = tl.full([], -64.0, tl.float32)
             if has_k:
                 expected = top_k.to(tl.float32) / each
                 wanted = tl.where(each > 1.0, expected + 6.0 * tl.sqrt(expected) + 6.0, expected)
                 low = upper - width * tl.sum(_share(wanted - (b_below - b_count), b_count), axis=0)
-                low = tl.where(wanted >= tl.max(b_below, axis=0), -64.0, low)
+                # behind the bins, or not in the sample: every token that is not masked, for few are left
+                num_within = tl.sum(tl.where(o < NUM_BINS - 1, b_count, 0.0), axis=0)
+                low = tl.where(wanted > num_within, float("-inf"), low)
             elif top_p < 1.0:
                 b_weight = tl.exp(b_upper - 0.5 * width)
                 b_mass = b_count * b_weight * each
@@ -224,6 +227,8 @@ def _set_bracket(
                 low = upper - width * tl.sum(_share(b_mass_below - light, b_mass), axis=0)
                 low = tl.minimum(low, heaviest) - 0.002
                 low = tl.where(low <= upper - (NUM_BINS - 1) * width, -64.0, low)
+                # tokens below this are fewer than the vocabulary and weigh less than `light` together
+                low = tl.maximum(low, tl.log(tl.maximum(light, 1e-30) / vocab_size))
                 high = upper - width * tl.sum(_share(b_mass_below - heavy, b_mass), axis=0) + 0.002
                 above = each * tl.sum(tl.where(b_upper - 0.5 * width >= low, b_count, 0.0), axis=0)
                 if (above > 2048.0) & (tl.max(b_mass_below, axis=0) > heavy) & (high <= heaviest):
@@ -233,7 +238,7 @@ def _set_bracket(
             low = tl.maximum(low, least)
             above = each * tl.sum(tl.where(b_upper - 0.5 * width >= low, b_count, 0.0), axis=0)
             noisy = (above > QUIET).to(tl.float32)
-            lo = tl.where(low <= -63.9, float("-inf"), low * temperature + largest)
+            lo = tl.where((low == float("-inf")) & (largest > low), LOWEST, low * temperature + largest)
         b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, choice, position, o_two)
         # the most likely token is always kept; the other, where many are
         m_firm = (o_two == first) | (noisy > 0)
@@ -251,7 +256,7 @@ def _set_bracket(
         tl.store(p_record + 7, noisy)
         tl.store(p_record + 8, is_plain.to(tl.float32))
         top = tl.minimum(hi, largest)
-        bottom = tl.maximum(tl.maximum(lo, least_logit), top - 64.0 * temperature)
+        bottom = tl.maximum(tl.where(lo > LOWEST, lo, top - 64.0 * temperature), least_logit)
         # where nothing is certain, a few tokens are far above the others: half of the bins for those at the lower end
         span = tl.maximum(top - bottom, 1e-30)
         middle = tl.where(hi == float("inf"), bottom + span * 0.0625, float("-inf"))
@@ -268,10 +273,10 @@ def bracket_kernel(
     p_sums,  # [R, num_chunks, 2] fp32
     p_histograms,  # [R, NUM_BINS] int32
     p_scales,  # [R, 2] fp32
-    p_firm,  # [R] int64
+    p_firm,  # [R] int64: in, an id; out, the key with noise of a token that should be kept
     p_records,  # [R, RECORD] fp32
-    p_open_bins,  # [R, OPEN_BINS] int64
-    p_fews,  # [R, FEW + 1] int64
+    p_open_bins,  # [R, OPEN_BINS] int64: zeros for the next kernel
+    p_fews,  # [R, FEW + 1] int64: a zero in the last place
     p_done,  # [R] int32: zeros, which it leaves
     p_rows,
     p_temperature,
@@ -314,22 +319,9 @@ def bracket_kernel(
         _set_bracket(
             i_row,
             p_logits,
-            p_maxima,
-            p_sums,
-            p_histograms,
-            p_scales,
-            p_firm,
-            p_records,
-            p_open_bins,
-            p_fews,
-            p_rows,
-            p_temperature,
-            p_top_k,
-            p_top_p,
-            p_min_p,
-            p_seeds,
-            p_choices,
-            p_positions,
+            (p_maxima, p_sums, p_histograms, p_scales),
+            (p_firm, p_records, p_open_bins, p_fews),
+            (p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions),
             stride,
             vocab_size,
             num_chunks,

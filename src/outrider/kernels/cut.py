@@ -13,7 +13,7 @@ import triton.language as tl
 from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
-from outrider.kernels.order import NOTHING, id_of, key_of, largest_of, load_finite, logit_of
+from outrider.kernels.order import LOWEST, NOTHING, id_of, key_of, largest_of, load_finite, logit_of
 from outrider.kernels.sift import bin_of, load_bins
 
 
@@ -182,8 +182,9 @@ def _cut(
 
 @triton.jit
 def _lacks(num_kept, top_k, lo, least):
-    """Whether fewer than top_k are listed by fault of the bracket: min_p may drop whatever is below it."""
-    return (num_kept < top_k) & (lo > float("-inf")) & (lo > least)
+    """Whether fewer than top_k are listed by fault of the bracket: min_p may drop whatever is below it, and masked
+    tokens, of which top_k may keep some, are never chosen."""
+    return (num_kept < top_k) & (lo > LOWEST) & (lo > least)
 
 
 @triton.jit(do_not_specialize=["num_chunks"])

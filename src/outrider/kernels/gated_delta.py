@@ -18,8 +18,11 @@ from outrider.kernels.native import launch_dependents, log1p, product, wait
 from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows, places_before
 from outrider.kernels.reference.gated_delta import load_states as load_states  # plain PyTorch will do
 
-_WARPS = 2
+_WARPS = 4
 """Of a program that walks the chunks of a request: they share its keys."""
+
+_FEW_TOKENS = 32
+"""With more of them, programs of the first and the last kernel are larger."""
 
 _TAPS = tl.constexpr(CONV_WIDTH)
 _C = tl.constexpr(CHUNK)
@@ -114,7 +117,9 @@ def gated_delta_inputs(
         torch.empty(num_tokens, num_value_heads, dtype=torch.float32, device=projected.device) for _ in range(2)
     )
     if num_tokens > 0:
-        _inputs_kernel[(num_tokens, 2 * num_key_heads + num_value_heads)](
+        block = triton.next_power_of_2(max(key_size, value_size))
+        tokens, warps = _tokens(num_tokens, block)
+        _inputs_kernel[(triton.cdiv(num_tokens, tokens), 2 * num_key_heads + num_value_heads)](
             projected,
             inputs,
             conv_weight,
@@ -131,20 +136,29 @@ def gated_delta_inputs(
             beta,
             projected.stride(0),
             key_size**-0.5,
+            num_tokens,
             PLACES=inputs.shape[1],
             CHANNELS=inputs.shape[2],
             KEY_HEADS=num_key_heads,
             VALUE_HEADS=num_value_heads,
             DK=key_size,
             DV=value_size,
-            BLOCK=triton.next_power_of_2(max(key_size, value_size)),
-            num_warps=1,
+            BLOCK=block,
+            TOKENS=tokens,
+            num_warps=warps,
             launch_pdl=True,
         )
     return q, k, v, log_decay, beta
 
 
-@triton.jit(do_not_specialize_on_alignment=INDICES)
+def _tokens(num_tokens: int, block: int) -> tuple[int, int]:
+    """Tokens of a program that has `block` columns of each, and its warps. A thread has at least 8 numbers, which is
+    what it loads at once: so a token's columns lie in the same threads in both, and are summed in the same order."""
+    tokens = max(256 // block, 1)
+    return (tokens, 1) if num_tokens <= _FEW_TOKENS else (8 * tokens, 4)
+
+
+@triton.jit(do_not_specialize=["num_tokens"], do_not_specialize_on_alignment=INDICES)
 def _inputs_kernel(
     p_projected,  # [M, stride]
     p_inputs,  # [N, PLACES, CHANNELS]
@@ -162,6 +176,7 @@ def _inputs_kernel(
     p_beta,
     stride,
     scale,
+    num_tokens,
     PLACES: tl.constexpr,
     CHANNELS: tl.constexpr,
     KEY_HEADS: tl.constexpr,
@@ -169,53 +184,55 @@ def _inputs_kernel(
     DK: tl.constexpr,
     DV: tl.constexpr,
     BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
     launch_dependents()
-    i_token = tl.program_id(0).to(tl.int64)
+    o_token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     i_head = tl.program_id(1)
     is_value = i_head >= 2 * KEY_HEADS
     i_value = i_head - 2 * KEY_HEADS
     size = tl.where(is_value, DV, DK)
     first = tl.where(is_value, 2 * KEY_HEADS * DK + i_value * DV, i_head * DK)
     o = tl.arange(0, BLOCK)
-    m = o < size
+    m_token = o_token < num_tokens
+    m = m_token[:, None] & (o < size)[None, :]
     wait()
-    i_batch = tl.load(p_token_row + i_token)
-    i_offset = i_token - tl.load(p_row_starts + i_batch)
-    i_row = tl.load(p_rows + i_batch)
-    i_position = tl.load(p_starts + i_batch) + i_offset
-    b_offset, b_position = i_offset + o * 0, i_position + o * 0  # blocks: the interpreter spreads no scalar masks
-    b_sum = tl.zeros([BLOCK], tl.float32)
+    i_batch = tl.load(p_token_row + o_token, mask=m_token, other=0)
+    o_offset = o_token - tl.load(p_row_starts + i_batch)
+    o_row = tl.load(p_rows + i_batch)
+    o_position = tl.load(p_starts + i_batch) + o_offset
+    b_sum = tl.zeros([TOKENS, BLOCK], tl.float32)
     for tap in tl.static_range(_TAPS):
         back = _TAPS - 1 - tap
-        i_before = i_position - back
-        m_here = m & (b_offset >= back)
-        m_kept = m & (b_offset < back) & (b_position >= back)
-        p_here = p_projected + (i_token - back) * stride + first + o
-        p_kept = p_inputs + (i_row * PLACES + (i_before & (PLACES - 1))) * CHANNELS + first + o
+        m_here = m & (o_offset >= back)[:, None]
+        m_kept = m & ((o_offset < back) & (o_position >= back))[:, None]
+        o_place = o_row * PLACES + ((o_position - back) & (PLACES - 1))
+        p_here = p_projected + ((o_token - back) * stride)[:, None] + first + o[None, :]
+        p_kept = p_inputs + (o_place * CHANNELS)[:, None] + first + o[None, :]
         b_here = tl.load(p_here, mask=m_here, other=0.0).to(tl.float32)
         b_kept = tl.load(p_kept, mask=m_kept, other=0.0).to(tl.float32)
-        b_weight = tl.load(p_weight + (first + o) * _TAPS + tap, mask=m, other=0.0).to(tl.float32)
-        b_sum += product(b_here + b_kept, b_weight)
+        b_weight = tl.load(p_weight + (first + o) * _TAPS + tap, mask=o < size, other=0.0).to(tl.float32)
+        b_sum += product(b_here + b_kept, b_weight[None, :])
     b_y = (b_sum / (1.0 + tl.exp(-b_sum))).to(p_v.dtype.element_ty)
     if is_value:
-        tl.store(p_v + (i_token * VALUE_HEADS + i_value) * DV + o, b_y, mask=m)
-        p_gates = p_projected + i_token * stride + CHANNELS + VALUE_HEADS * DV + i_value
-        b_b = tl.load(p_gates).to(tl.float32)
-        b_a = tl.load(p_gates + VALUE_HEADS).to(tl.float32) + tl.load(p_dt_bias + i_value)
+        o_gate = o_token * VALUE_HEADS + i_value
+        tl.store(p_v + (o_gate * DV)[:, None] + o[None, :], b_y, mask=m)
+        p_gates = p_projected + o_token * stride + CHANNELS + VALUE_HEADS * DV + i_value
+        b_b = tl.load(p_gates, mask=m_token, other=0.0).to(tl.float32)
+        b_a = tl.load(p_gates + VALUE_HEADS, mask=m_token, other=0.0).to(tl.float32) + tl.load(p_dt_bias + i_value)
         b_softplus = tl.maximum(b_a, 0.0) + log1p(tl.exp(-tl.abs(b_a)))
         b_decay = -tl.exp(tl.load(p_a_log + i_value)) * b_softplus
-        tl.store(p_decay + i_token * VALUE_HEADS + i_value, b_decay)
-        tl.store(p_beta + i_token * VALUE_HEADS + i_value, 1.0 / (1.0 + tl.exp(-b_b)))
+        tl.store(p_decay + o_gate, b_decay, mask=m_token)
+        tl.store(p_beta + o_gate, 1.0 / (1.0 + tl.exp(-b_b)), mask=m_token)
     else:
         b_wide = tl.where(m, b_y.to(tl.float32), 0.0)
-        b_unit = b_wide * tl.math.rsqrt(tl.sum(b_wide * b_wide, axis=0) + 1e-6)
+        b_unit = b_wide * tl.math.rsqrt(tl.sum(b_wide * b_wide, axis=1) + 1e-6)[:, None]
         if i_head < KEY_HEADS:
-            p_out = p_q + (i_token * KEY_HEADS + i_head) * DK + o
-            tl.store(p_out, (b_unit * scale).to(b_y.dtype), mask=m)
+            o_out = ((o_token * KEY_HEADS + i_head) * DK)[:, None] + o[None, :]
+            tl.store(p_q + o_out, (b_unit * scale).to(b_y.dtype), mask=m)
         else:
-            p_out = p_k + (i_token * KEY_HEADS + i_head - KEY_HEADS) * DK + o
-            tl.store(p_out, b_unit.to(b_y.dtype), mask=m)
+            o_out = ((o_token * KEY_HEADS + i_head - KEY_HEADS) * DK)[:, None] + o[None, :]
+            tl.store(p_k + o_out, b_unit.to(b_y.dtype), mask=m)
 
 
 def gated_delta_rule(
@@ -304,7 +321,9 @@ def finish_gated_delta(
     num_tokens, num_value_heads, value_size = out.shape
     gated = empty_rows(num_tokens, num_value_heads * value_size, dtype=out.dtype, device=out.device)
     if num_tokens > 0:
-        _finish_kernel[(num_tokens, num_value_heads)](
+        block = triton.next_power_of_2(max(k.shape[2], value_size))
+        tokens, warps = _tokens(num_tokens, block)
+        _finish_kernel[(triton.cdiv(num_tokens, tokens), num_value_heads)](
             out,
             projected,
             k,
@@ -322,20 +341,22 @@ def finish_gated_delta(
             at.token_row,
             eps,
             projected.stride(0),
+            num_tokens,
             PLACES=inputs.shape[1],
             CHANNELS=inputs.shape[2],
             KEY_HEADS=k.shape[1],
             VALUE_HEADS=num_value_heads,
             DK=k.shape[2],
             DV=value_size,
-            BLOCK=triton.next_power_of_2(max(k.shape[2], value_size)),
-            num_warps=1,
+            BLOCK=block,
+            TOKENS=tokens,
+            num_warps=warps,
             launch_pdl=True,
         )
     return gated
 
 
-@triton.jit(do_not_specialize_on_alignment=INDICES)
+@triton.jit(do_not_specialize=["num_tokens"], do_not_specialize_on_alignment=INDICES)
 def _finish_kernel(
     p_out,  # [M, Vh, DV]
     p_projected,  # [M, stride]
@@ -354,6 +375,7 @@ def _finish_kernel(
     p_token_row,
     eps,
     stride,
+    num_tokens,
     PLACES: tl.constexpr,
     CHANNELS: tl.constexpr,
     KEY_HEADS: tl.constexpr,
@@ -361,46 +383,49 @@ def _finish_kernel(
     DK: tl.constexpr,
     DV: tl.constexpr,
     BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):
     launch_dependents()
-    i_token = tl.program_id(0).to(tl.int64)
+    o_token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     i_head = tl.program_id(1)
     o = tl.arange(0, BLOCK)
-    m = o < DV
-    b_weight = tl.load(p_weight + o, mask=m, other=0.0).to(tl.float32)
+    m_token = o_token < num_tokens
+    m = m_token[:, None] & (o < DV)[None, :]
+    b_weight = tl.load(p_weight + o, mask=o < DV, other=0.0).to(tl.float32)
     wait()
-    i_batch = tl.load(p_token_row + i_token)
-    i_offset = i_token - tl.load(p_row_starts + i_batch)
-    i_position = tl.load(p_starts + i_batch) + i_offset
-    i_target = tl.load(p_targets + i_batch)
-    i_count = tl.load(p_counts + i_batch)
-    b_offset, b_position = i_offset + o * 0, i_position + o * 0  # blocks: the interpreter spreads no scalar masks
-    m_real = b_offset < i_count
-    i_value = (i_token * VALUE_HEADS + i_head) * DV + o
-    b_out = tl.load(p_out + i_value, mask=m & m_real, other=0.0)
-    b_z = tl.load(p_projected + i_token * stride + CHANNELS + i_head * DV + o, mask=m, other=0.0).to(tl.float32)
+    i_batch = tl.load(p_token_row + o_token, mask=m_token, other=0)
+    o_offset = o_token - tl.load(p_row_starts + i_batch)
+    o_position = tl.load(p_starts + i_batch) + o_offset
+    o_target = tl.load(p_targets + i_batch)
+    m_real = m_token & (o_offset < tl.load(p_counts + i_batch))
+    o_gate = o_token * VALUE_HEADS + i_head
+    o_value = (o_gate * DV)[:, None] + o[None, :]
+    p_from = p_projected + (o_token * stride)[:, None] + o[None, :]
+    b_out = tl.load(p_out + o_value, mask=m & m_real[:, None], other=0.0)
+    b_z = tl.load(p_from + CHANNELS + i_head * DV, mask=m, other=0.0).to(tl.float32)
     b_wide = b_out.to(tl.float32)
-    b_scale = tl.math.rsqrt(tl.sum(b_wide * b_wide, axis=0) / DV + eps)
-    b_norm = (b_wide * b_scale).to(b_out.dtype).to(tl.float32)
-    b_norm = (b_norm * b_weight).to(b_out.dtype).to(tl.float32)
+    b_scale = tl.math.rsqrt(tl.sum(b_wide * b_wide, axis=1) / DV + eps)
+    b_norm = (b_wide * b_scale[:, None]).to(b_out.dtype).to(tl.float32)
+    b_norm = (b_norm * b_weight[None, :]).to(b_out.dtype).to(tl.float32)
     b_gated = (b_norm * (b_z / (1.0 + tl.exp(-b_z)))).to(b_out.dtype)
-    tl.store(p_gated + i_value, tl.where(m_real, b_gated, 0.0), mask=m)
+    tl.store(p_gated + o_value, tl.where(m_real[:, None], b_gated, 0.0), mask=m)
 
-    i_place = tl.load(p_rows + i_batch) * PLACES + (i_position & (PLACES - 1))
-    m_behind = m_real & (b_position >= i_target - (_TAPS - 1))
-    m_open = m_real & (b_position >= i_target)
-    is_open = (i_offset < i_count) & (i_position >= i_target)
-    p_from, p_to = p_projected + i_token * stride, p_inputs + i_place * CHANNELS
-    o_value = 2 * KEY_HEADS * DK + i_head * DV + o
-    tl.store(p_to + o_value, tl.load(p_from + o_value, mask=m & m_behind), mask=m & m_behind)
-    i_decay = tl.load(p_decay + i_token * VALUE_HEADS + i_head)
-    tl.store(p_decays + i_place * VALUE_HEADS + i_head, i_decay, mask=is_open)
-    m_key = (o < DK) & (i_head + o * 0 < KEY_HEADS)
-    o_q, o_k = i_head * DK + o, (KEY_HEADS + i_head) * DK + o
-    tl.store(p_to + o_q, tl.load(p_from + o_q, mask=m_key & m_behind), mask=m_key & m_behind)
-    tl.store(p_to + o_k, tl.load(p_from + o_k, mask=m_key & m_behind), mask=m_key & m_behind)
-    b_key = tl.load(p_k + (i_token * KEY_HEADS + i_head) * DK + o, mask=m_key & m_open)
-    tl.store(p_keys + (i_place * KEY_HEADS + i_head) * DK + o, b_key, mask=m_key & m_open)
+    o_place = tl.load(p_rows + i_batch) * PLACES + (o_position & (PLACES - 1))
+    m_open = m_real & (o_position >= o_target)
+    b_decay = tl.load(p_decay + o_gate, mask=m_open, other=0.0)
+    tl.store(p_decays + o_place * VALUE_HEADS + i_head, b_decay, mask=m_open)
+    m_behind = (m_real & (o_position >= o_target - (_TAPS - 1)))[:, None] & (o < DV)[None, :]
+    p_to = p_inputs + (o_place * CHANNELS)[:, None] + o[None, :]
+    i_v = 2 * KEY_HEADS * DK + i_head * DV
+    tl.store(p_to + i_v, tl.load(p_from + i_v, mask=m_behind), mask=m_behind)
+    if i_head < KEY_HEADS:
+        m_behind = (m_real & (o_position >= o_target - (_TAPS - 1)))[:, None] & (o < DK)[None, :]
+        i_q, i_k = i_head * DK, (KEY_HEADS + i_head) * DK
+        tl.store(p_to + i_q, tl.load(p_from + i_q, mask=m_behind), mask=m_behind)
+        tl.store(p_to + i_k, tl.load(p_from + i_k, mask=m_behind), mask=m_behind)
+        m_key = m_open[:, None] & (o < DK)[None, :]
+        b_key = tl.load(p_k + ((o_token * KEY_HEADS + i_head) * DK)[:, None] + o[None, :], mask=m_key)
+        tl.store(p_keys + ((o_place * KEY_HEADS + i_head) * DK)[:, None] + o[None, :], b_key, mask=m_key)
 
 
 def save_states(

@@ -12,6 +12,9 @@ import triton.language as tl
 NOTHING = tl.constexpr(-0x8000000000000000)
 """Less than the key of any token."""
 
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+"""The smallest finite fp32: all tokens but those that are masked have it or more."""
+
 
 @triton.jit
 def finite(b):

@@ -82,7 +82,7 @@ def _look(
     WITH_MASS: tl.constexpr,
 ):
     """Of each lane: bits of its tokens of `lo` or more, of `sure` or more and of its rivals; its mass, and the mass of
-    `sure` or more, of which both bits and mass are only there with noise."""
+    `sure` or more. Only noise and mass together give all; noise alone gives no more than rivals."""
     LANES: tl.constexpr = TILE // 4
     seed, choice, position, i_group = noise
     # bits are sums of floats, which take fewer of the slow integer instructions and have room for four tiles
@@ -92,11 +92,13 @@ def _look(
     b_mass, b_mass_low, b_certain, b_certain_low = b_nought, b_nought, b_nought, b_nought
     for i in tl.static_range(TILES):
         b_worth = (tl.full([4], 1 << (4 * i), tl.int32) << tl.arange(0, 4)).to(tl.float32)[None, :]
-        b_from += tl.sum(is_from(tiles[i], lo) * b_worth, axis=1)
+        if WITH_MASS or not WITH_NOISE:
+            b_from += tl.sum(is_from(tiles[i], lo) * b_worth, axis=1)
         if WITH_NOISE or WITH_MASS:
             b_weight = rough_exp2((tiles[i] - anchor) * slope)
         if WITH_NOISE:
-            b_sure += tl.sum(is_from(tiles[i], sure) * b_worth, axis=1)
+            if WITH_MASS:
+                b_sure += tl.sum(is_from(tiles[i], sure) * b_worth, axis=1)
             b_words = bits_by_group(seed, choice, position, i_group + i * LANES + tl.arange(0, LANES))
             b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
             b_rival += tl.sum(is_from(b_weight * bound + (8388609.0 - b_number), 0.0) * b_worth, axis=1)
@@ -116,11 +118,11 @@ def _look(
 
 
 @triton.jit
-def _note(p_hopeful, b_bits, b_place, first, TILE: tl.constexpr):
-    """Places in the program's part of the tokens of each lane's bits."""
+def _note(p_hopeful, b_bits, b_place, first, most, TILE: tl.constexpr):
+    """Places in the program's part of the tokens of each lane's bits, of which no lane has more than `most`."""
     b_left, b_at = b_bits, b_place
     o_lane = first + tl.arange(0, TILE // 4) * 4
-    for _ in range(tl.max(num_bits(b_bits), axis=0)):
+    for _ in range(most):
         b_bit = lowest_bit(b_left)
         o = o_lane + (b_bit >> 2) * TILE + (b_bit & 3)
         tl.store(p_hopeful + b_at, o.to(tl.int16), mask=b_left != 0)
@@ -192,42 +194,45 @@ def sift_kernel(
                 tiles = cleaned
             noise = (seed, choice, position, (begin + first) // 4)
             if is_noisy:
-                if needs_mass:
+                if needs_mass | (hi > lo):
                     b_from, b_sure, b_left, b_mass, b_above = _look(
                         tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, True, True
                     )
+                    b_noted = tl.where(hi > lo, b_from & ~b_sure, 0)
+                    b_total += b_mass
+                    b_certain += b_above
                 else:
-                    b_from, b_sure, b_left, b_mass, b_above = _look(
+                    b_noted, b_sure, b_left, b_mass, b_above = _look(
                         tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, True, False
                     )
-                b_noted = tl.where(hi > lo, b_from & ~b_sure, 0)
-                b_total += b_mass
-                b_certain += b_above
                 b_num = num_bits(b_left)
-                b_at = SEGMENT - 1 - num_rivals - tl.cumsum(b_num, axis=0) + b_num
-                for _ in range(tl.max(b_num, axis=0)):
-                    b_bit = lowest_bit(b_left)
-                    o_id = begin + first + o_lane * 4 + (b_bit >> 2) * TILE + (b_bit & 3)
-                    m = (b_left != 0) & (o_id < vocab_size)
-                    b_key = key_of(load_finite(p_row + o_id, m), o_id)
-                    tl.store(p_list + b_at, b_key, mask=(b_left != 0) & (b_at >= 0))
-                    b_left = b_left & (b_left - 1)
-                    b_at -= 1
-                num_rivals += tl.sum(b_num, axis=0)
-            else:
-                if needs_mass:
-                    b_noted, b_sure, b_left, b_mass, b_above = _look(
-                        tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, False, True
-                    )
-                else:
-                    b_noted, b_sure, b_left, b_mass, b_above = _look(
-                        tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, False, False
-                    )
+                most = tl.max(b_num, axis=0)
+                if most > 0:
+                    b_at = SEGMENT - 1 - num_rivals - tl.cumsum(b_num, axis=0) + b_num
+                    for _ in range(most):
+                        b_bit = lowest_bit(b_left)
+                        o_id = begin + first + o_lane * 4 + (b_bit >> 2) * TILE + (b_bit & 3)
+                        m = (b_left != 0) & (o_id < vocab_size)
+                        b_key = key_of(load_finite(p_row + o_id, m), o_id)
+                        tl.store(p_list + b_at, b_key, mask=(b_left != 0) & (b_at >= 0))
+                        b_left = b_left & (b_left - 1)
+                        b_at -= 1
+                    num_rivals += tl.sum(b_num, axis=0)
+            elif needs_mass:
+                b_noted, b_sure, b_left, b_mass, b_above = _look(
+                    tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, False, True
+                )
                 b_total += b_mass
+            else:
+                b_noted, b_sure, b_left, b_mass, b_above = _look(
+                    tiles, noise, lo, sure, anchor, slope, bound, TILES, TILE, False, False
+                )
             b_num = num_bits(b_noted)
-            b_end = tl.cumsum(b_num, axis=0)
-            _note(p_noted, b_noted, num_noted + b_end - b_num, first, TILE)
-            num_noted += tl.sum(b_num, axis=0)
+            most = tl.max(b_num, axis=0)
+            if most > 0:
+                b_end = tl.cumsum(b_num, axis=0)
+                _note(p_noted, b_noted, num_noted + b_end - b_num, first, most, TILE)
+                num_noted += tl.sum(b_num, axis=0)
             if (num_noted > HOPEFUL - TILES * TILE) | (step == STEPS - 1):
                 tl.debug_barrier()
                 for start in range(0, num_noted, LOOK):
