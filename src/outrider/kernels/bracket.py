@@ -69,13 +69,12 @@ def sample_kernel(
     i_row = tl.program_id(0).to(tl.int64)
     step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
     o_id = _ids_of_sample(step, SAMPLE, SEGMENT)
-    # all that is read is asked for at once
-    b = load_finite(p_logits + i_row * stride + o_id, o_id < vocab_size)
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
     top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
     seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     if temperature > 0:
+        b = load_finite(p_logits + i_row * stride + o_id, o_id < vocab_size)
         largest = tl.max(b, axis=0)
         b = (b - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature)
         b = tl.maximum(b, -1e6)
