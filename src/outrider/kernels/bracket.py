@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from outrider.kernels.mass import scaled, slope_of
-from outrider.kernels.maxima import read_chunk
+from outrider.kernels.maxima import load_first, read_chunk
 from outrider.kernels.native import launch_dependents, log, wait
 from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
 from outrider.kernels.order import (
@@ -69,13 +69,12 @@ def sample_kernel(
     i_row = tl.program_id(0).to(tl.int64)
     step = tl.maximum(vocab_size // (SAMPLE // SEGMENT) // 4 * 4, SEGMENT)
     o_id = _ids_of_sample(step, SAMPLE, SEGMENT)
-    m = o_id < vocab_size
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
+    top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
+    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     if temperature > 0:
-        top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
-        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
-        b = load_finite(p_logits + i_row * stride + o_id, m)
+        b = load_finite(p_logits + i_row * stride + o_id, o_id < vocab_size)
         largest = tl.max(b, axis=0)
         b = (b - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature)
         b = tl.maximum(b, -1e6)
@@ -177,12 +176,12 @@ def _set_bracket(
     anchor, width = tl.load(p_scales + i_row * 2), tl.load(p_scales + i_row * 2 + 1)
     guess = tl.load(p_firm + i_row).to(tl.int32)
     temperature = tl.load(p_temperature + i_table)
+    top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
+    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     tl.store(p_open_bins + i_row * OPEN_BINS + tl.arange(0, OPEN_BINS), tl.zeros([OPEN_BINS], tl.int64))
     tl.store(p_fews + i_row * (FEW + 1) + FEW, 0)
     tl.store(p_record + 4, 0.0)
     if temperature > 0:
-        top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
-        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         has_k = (top_k > 0) & (top_k < vocab_size)
         largest = logit_of(best)
         # of the most likely token and the firm one, noise as it is
@@ -302,11 +301,11 @@ def bracket_kernel(
     """It begins beside the kernel before it, which waited for the logits; who ends a row waits for its sample."""
     launch_dependents()
     i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    p_row, first = p_logits + i_row * stride, i_chunk * (STEPS * TILE)
+    b_first = load_first(p_row, first, vocab_size, TILE)
     temperature = tl.load(p_temperature + tl.load(p_rows + i_row))
     slope = slope_of(tl.where(temperature > 0, temperature, 1.0))
-    key, anchor, total = read_chunk(
-        p_logits + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, slope, STEPS, TILE, True
-    )
+    key, anchor, total = read_chunk(b_first, p_row, first, vocab_size, slope, STEPS, TILE, True)
     i_place = i_row * num_chunks + i_chunk
     tl.store(p_maxima + i_place, key)
     tl.store(p_sums + i_place * 2, anchor)

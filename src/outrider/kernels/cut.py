@@ -225,8 +225,12 @@ def cut_kernel(
     listed = (p_row, p_lists + i_row * num_chunks * SEGMENT, p_counts + i_row * num_chunks, num_chunks, vocab_size)
     o_chunk, o_bin = tl.arange(0, WIDTH), tl.arange(0, NUM_BINS)
     m_chunk = o_chunk < num_chunks
-    wait()
+    # what was there before the logits
     i_table = tl.load(p_rows + i_row)
+    temperature = tl.load(p_temperature + i_table)
+    top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
+    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+    wait()
     b_counts = tl.load(p_counts + i_row * num_chunks + o_chunk, mask=m_chunk, other=0)
     p_place = p_found + (i_row * num_chunks + o_chunk) * 2
     b_total, b_certain = tl.load(p_place, mask=m_chunk, other=0), tl.load(p_place + 1, mask=m_chunk, other=0)
@@ -235,13 +239,10 @@ def cut_kernel(
     lo, least = tl.load(p_record), tl.load(p_record + 3)
     needs_mass, bins = tl.load(p_record + 6) > 0, load_bins(p_record)
     chosen = tl.load(p_firm + i_row)
-    temperature = tl.load(p_temperature + i_table)
     best = largest_of(p_maxima + i_row * num_chunks, num_chunks, WIDTH)
     firm = load_finite(p_row + id_of(chosen), True)
-    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     if temperature > 0:
         largest, slope = logit_of(best), slope_of(temperature)
-        top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
         has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
         floor = tl.full([], NOTHING, tl.int64)
         b_open, b_rivals = (b_counts & 0xFFFFFFFF).to(tl.int32), (b_counts >> 32).to(tl.int32)

@@ -13,17 +13,33 @@ from outrider.kernels.order import finite, key_of
 
 
 @triton.jit
-def read_chunk(p_row, first, vocab_size, slope, STEPS: tl.constexpr, TILE: tl.constexpr, WITH_SUMS: tl.constexpr):
+def _ids_of_tile(TILE: tl.constexpr):
+    """A lane has four neighbours some times."""
+    o_lane = tl.arange(0, 32)[None, :, None]
+    return (tl.arange(0, TILE // 128)[:, None, None] * 32 + o_lane) * 4 + tl.arange(0, 4)[None, None, :]
+
+
+@triton.jit
+def load_first(p_row, first, vocab_size, TILE: tl.constexpr):
+    """The first tile of a chunk, which may be on its way before anything else is known."""
+    o_id = first + _ids_of_tile(TILE)
+    return tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("-inf"))
+
+
+@triton.jit
+def read_chunk(
+    b_coming, p_row, first, vocab_size, slope, STEPS: tl.constexpr, TILE: tl.constexpr, WITH_SUMS: tl.constexpr
+):
     """Key of the best of STEPS × TILE logits; and, with sums, a logit and the sum of 2^((logits - it) × slope)."""
-    o_lane = tl.arange(0, 32)
-    # a lane has four neighbours some times
-    o = (tl.arange(0, TILE // 128)[:, None, None] * 32 + o_lane[None, :, None]) * 4 + tl.arange(0, 4)[None, None, :]
+    o_lane, o = tl.arange(0, 32), _ids_of_tile(TILE)
     b_best, b_sum = tl.full([32], float("-inf"), tl.float32), tl.zeros([32], tl.float32)
     b_anchor = tl.full([32], -1e38, tl.float32)
     b_id = first + o_lane * 4
     for step in range(STEPS):
         o_id = first + step * TILE + o
-        b_raw = tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("-inf"))
+        b_raw = b_coming
+        m = (o_id + TILE < vocab_size) & (step + 1 < STEPS)
+        b_coming = tl.load(p_row + o_id + TILE, mask=m, other=float("-inf"))
         b = finite(b_raw)
         b_top = tl.max(tl.max(b, axis=2), axis=0)
         b_first = tl.min(tl.min(tl.where(b == b_top[None, :, None], o_id, 0x7FFFFFFF), axis=2), axis=0)

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.logprobs import hash_rows, logprobs
-from outrider.kernels.maxima import read_chunk
+from outrider.kernels.maxima import load_first, read_chunk
 from outrider.kernels.native import launch_dependents, wait
 from outrider.kernels.noise import gumbel_of_ids
 from outrider.kernels.order import NOTHING, finite, id_of, key_of, largest_of, load_finite
@@ -88,7 +88,9 @@ def _maximum_kernel(
     launch_dependents()
     i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     wait()
-    key, _, _ = read_chunk(p_values + i_row * stride, i_chunk * (STEPS * TILE), vocab_size, 1.0, STEPS, TILE, False)
+    p_row, first = p_values + i_row * stride, i_chunk * (STEPS * TILE)
+    b_first = load_first(p_row, first, vocab_size, TILE)
+    key, _, _ = read_chunk(b_first, p_row, first, vocab_size, 1.0, STEPS, TILE, False)
     tl.store(p_keys + i_row * tl.num_programs(0) + i_chunk, key)
 
 

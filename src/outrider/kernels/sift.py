@@ -58,12 +58,12 @@ def _add_two(a, b, c, d):
 
 
 @triton.jit
-def _load(p_row, first, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
-    """TILES blocks [TILE // 4, 4] of logits; -inf behind the last."""
+def _load(p_row, first, end, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
+    """TILES blocks [TILE // 4, 4] of logits; -inf behind the last, and all of them from `end` on."""
     tiles = ()
     for i in tl.static_range(TILES):
         o_id = first + i * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
-        tiles += (tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("-inf")),)  # type: ignore[assignment]
+        tiles += (tl.load(p_row + o_id, mask=(o_id < vocab_size) & (first < end), other=float("-inf")),)  # type: ignore[assignment]
     return tiles
 
 
@@ -164,17 +164,18 @@ def sift_kernel(
     p_list, p_noted = p_lists + i_place * SEGMENT, p_hopeful + i_place * HOPEFUL
     LANES: tl.constexpr = TILE // 4
     o_lane = tl.arange(0, LANES)
-    begin = i_chunk * (STEPS * TILES * TILE)
-    coming = _load(p_row, begin, vocab_size, TILES, TILE)
+    PART: tl.constexpr = STEPS * TILES * TILE
+    begin = i_chunk * PART
+    coming = _load(p_row, begin, begin + PART, vocab_size, TILES, TILE)
+    i_table = tl.load(p_rows + i_row)
+    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
     wait()
     slope = tl.load(p_record + 4)
+    lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
+    bound, needs_mass = tl.load(p_record + 5), tl.load(p_record + 6) > 0
+    is_noisy, is_plain = tl.load(p_record + 7) > 0, tl.load(p_record + 8) > 0
+    bins = load_bins(p_record)
     if slope > 0:
-        lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
-        bound, needs_mass = tl.load(p_record + 5), tl.load(p_record + 6) > 0
-        is_noisy, is_plain = tl.load(p_record + 7) > 0, tl.load(p_record + 8) > 0
-        bins = load_bins(p_record)
-        i_table = tl.load(p_rows + i_row)
-        seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
         # nothing is certain: a number that no logit reaches, not even an infinite one
         sure = tl.where(hi == float("inf"), float("nan"), hi)
         anchor = tl.where(largest == float("-inf"), 0.0, largest)
@@ -185,7 +186,7 @@ def sift_kernel(
             first = step * (TILES * TILE)
             tiles = coming
             if STEPS > 1:
-                coming = _load(p_row, begin + first + TILES * TILE, vocab_size, TILES, TILE)
+                coming = _load(p_row, begin + first + TILES * TILE, begin + PART, vocab_size, TILES, TILE)
             if not is_plain:
                 cleaned = ()
                 for i in tl.static_range(TILES):
