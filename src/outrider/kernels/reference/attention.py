@@ -86,13 +86,14 @@ class AttentionPlan:
         key = (tokens_per_tile, num_kv_heads, head_dim, block_size, kv_start, window)
         if key not in self._parts:
             tiles = self.tiles(tokens_per_tile)
-            hidden = self._hidden(tiles, kv_start=kv_start, window=window)
-            bits = (torch.where(hidden, 0, -1).int(), torch.where(hidden, _MINUS_INFINITY, 0).int())
-            seen = torch.where(hidden.all(dim=3)[..., 0, :, None], 0, -1).int()
+            is_hidden = self._hidden(tiles, kv_start=kv_start, window=window)
+            visible = torch.where(is_hidden, 0, -1).int()
+            hidden = torch.where(is_hidden, _MINUS_INFINITY, 0).int()
+            seen = torch.where(is_hidden.all(dim=3)[..., 0, :, None], 0, -1).int()
             cache_rows = self._cache_rows(block_size, num_kv_heads)
             size = max(1, _BUFFER // (num_kv_heads * self.num_kv_tiles * LANES * head_dim))
             self._parts[key] = tuple(
-                Part(part, cache_rows.index_select(0, tiles.rows[part]), *(b[part] for b in bits), seen[part])
+                Part(part, cache_rows.index_select(0, tiles.rows[part]), visible[part], hidden[part], seen[part])
                 for part in _slices(tiles.rows.shape[0], size)
             )
         return self._parts[key]
