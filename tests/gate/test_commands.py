@@ -186,13 +186,14 @@ def test_the_exit_code_is_that_of_the_process(recorded, monkeypatch):
     assert codes == [0, 2]
 
 
-def test_record_refuses_what_cannot_be_gated(baseline, prompts, tmp_path):
+def test_record_refuses_what_cannot_be_gated(baseline, prompts, tmp_path, monkeypatch):
     common = ["record", *TARGET, "--prompts", prompts]
     new = ["--baseline", tmp_path / "new.toml", "--max-tokens", 8]
     assert "without a drafter there is nothing to gate" in run(*common, *new, code=2)
     text = run(*common, *new, "--speculative-config", json.dumps({"method": "ngram", "prompt_lookup_min": 60,
                "prompt_lookup_max": 64}), code=2)  # fmt: skip
     assert "the drafter proposed nothing" in text
+    monkeypatch.setattr(commands.Source, "measure", None)  # said before anything is measured
     text = run(*common, "--baseline", baseline, "--speculative-config", json.dumps(EAGLE3), code=2)
     assert "was recorded with max_tokens=12, this is 128" in text
     assert not (tmp_path / "new.toml").exists()

@@ -50,23 +50,25 @@ def _prompt(count: int, seed: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def answer(directories):
-    """What the target says to a prompt; asked once."""
+def answers(directories):
+    """What the target says to prompts, as far as the tests go; asked once."""
     plain = LLM(directories[0], skip_tokenizer_init=True)
+    params = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
 
     @functools.cache
-    def ask(prompt: tuple[int, ...]) -> list[int]:
-        return plain.generate({"prompt_token_ids": list(prompt)}, GREEDY)[0].outputs[0].token_ids
+    def ask(*prompts: tuple[int, ...]) -> list[tuple[tuple[int, ...], list[int]]]:
+        outputs = plain.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], params)
+        return [(prompt, output.outputs[0].token_ids) for prompt, output in zip(prompts, outputs, strict=True)]
 
     return ask
 
 
 @pytest.fixture
-def half_right(answer, monkeypatch):
+def half_right(answers, monkeypatch):
     """Makes drafts right or wrong by position, so that every accepted count occurs; told the prompts."""
 
     def know(*prompts: list[int]) -> None:
-        make_half_right(monkeypatch, [(prompt, answer(tuple(prompt))) for prompt in prompts])
+        make_half_right(monkeypatch, answers(*map(tuple, prompts)))
 
     return know
 

@@ -116,10 +116,13 @@ def record(
         temperature=temperature,
         seed=seed,
     )
+    recorded = read_baseline(baseline) if baseline.exists() else None
+    if recorded is not None:  # before minutes are spent; how many are drafted, the engine says
+        drafted = recorded.settings.num_speculative_tokens
+        check_same_run(replace(settings, num_speculative_tokens=drafted), recorded.settings, baseline)
     measurement = source.measure(settings, listed)
     settings = replace(settings, num_speculative_tokens=measurement.num_drafts)
-    if baseline.exists():
-        recorded = read_baseline(baseline)
+    if recorded is not None:
         check_same_run(settings, recorded.settings, baseline)
     else:
         recorded = Baseline(settings=settings, entries=())
