@@ -145,13 +145,18 @@ def test_choose_at_every_cut(top_k: int) -> None:
     assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
 
 
+def with_outliers(logits: Tensor, num_outliers: int) -> Tensor:
+    """As a trained model has them: some tokens of each row far above the others."""
+    ids = torch.randint(0, logits.shape[1], (len(logits), num_outliers), device=logits.device)
+    return logits.scatter(1, ids, 8 - 3 * torch.rand(ids.shape, device=logits.device).log())
+
+
 @pytest.mark.parametrize("num_rows", [6, 200])
 def test_choose_where_few_tokens_hold_the_mass(num_rows: int) -> None:
     """Heavy tokens that a sample of the vocabulary does not show, as a trained model has them."""
     logits, rows, columns = torch.randn(num_rows, 128256, device="cuda") * 2.2, make_rows(num_rows), make_columns()
     for i, num_heavy in enumerate((1, 5, 30, 300)):
-        ids = torch.randint(0, 128256, (len(logits[i::4]), num_heavy), device="cuda")
-        logits[i::4] = logits[i::4].scatter(1, ids, 8 - 3 * torch.rand(ids.shape, device="cuda").log())
+        logits[i::4] = with_outliers(logits[i::4], num_heavy)
     assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
 
 
@@ -159,8 +164,7 @@ def make_masked(kind: str, num_allowed: int, num_rows: int) -> Tensor:
     """Logits as a trained model has them, or flat ones; of all but `num_allowed` tokens a grammar has none."""
     logits = torch.randn(num_rows, 128256, device="cuda") * (2.2 if kind == "model" else 0.5)
     if kind == "model":
-        ids = torch.randint(0, 128256, (num_rows, 30), device="cuda")
-        logits.scatter_(1, ids, 8 - 3 * torch.rand(ids.shape, device="cuda").log())
+        logits = with_outliers(logits, 30)
     if num_allowed < 128256:
         ids = torch.randint(0, 128256, (num_rows, num_allowed), device="cuda")
         masked = torch.full_like(logits, -torch.inf)
