@@ -28,3 +28,36 @@ def test_file_in_a_folder_added_to_the_path_is_found(tmp_path: Path, monkeypatch
     monkeypatch.setattr(drafters, "__path__", [*drafters.__path__, str(tmp_path)])
     assert "made_for_a_test" in plugins.names(drafters)
     assert plugins.find(drafters, "made_for_a_test", what="drafter").VALUE == 5
+
+
+def test_module_path_is_imported_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_elsewhere").mkdir()
+    (tmp_path / "made_elsewhere" / "plugin.py").write_text("VALUE = 6\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plugins.find_or_import(drafters, "made_elsewhere.plugin", what="drafter").VALUE == 6
+    assert plugins.find_or_import(drafters, "ngram", what="drafter").__name__ == "outrider.speculation.drafters.ngram"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("medusa", r"^drafter 'medusa' is not known\. Known: .*ngram\. Name a module of your own by its full path"),
+        ("nowhere.medusa", r"^drafter 'nowhere\.medusa' cannot be imported: No module named 'nowhere'\. Install its"),
+        ("outrider.medusa", r"^drafter 'outrider\.medusa' cannot be imported: No module named 'outrider\.medusa'"),
+        ("json.tool.medusa", r"'json\.tool' is not a package\. Install its package"),
+        (".medusa", "is not a module path"),
+        ("my-package.medusa", "is not a module path"),
+        ("drafters/medusa.py", "is not a module path"),
+    ],
+)
+def test_module_that_cannot_be_imported_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plugins.find_or_import(drafters, name, what="drafter")
+
+
+def test_what_a_found_module_lacks_is_not_blamed_on_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_more").mkdir()
+    (tmp_path / "needs_more" / "plugin.py").write_text("import a_package_that_is_not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
+        plugins.find_or_import(drafters, "needs_more.plugin", what="drafter")

@@ -15,7 +15,11 @@ from .text_model import write_text_model
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
     directory: Path = write_text_model(tmp_path_factory.mktemp("failure"))
-    return LLM(str(directory), max_model_len=128, speculative_config={"method": "noise", "num_speculative_tokens": 2})
+    return LLM(
+        str(directory),
+        max_model_len=128,
+        speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 2},
+    )
 
 
 class Broken:

@@ -127,8 +127,8 @@ def drafters(directory: Path, tmp_path_factory: pytest.TempPathFactory, truth: l
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
         "eagle3 of 90 tokens": {"method": "eagle3", "model": str(head)},
         "draft model": {"method": "draft_model", "model": str(draft)},
-        "noise": {"method": "noise"},
-        "replay": {"method": "replay", "options": {"answers": [answer], "probability": 0.8}},
+        "noise": {"method": "support.drafters.noise"},
+        "replay": {"method": "support.drafters.replay", "options": {"answers": [answer], "probability": 0.8}},
     }
 
 
@@ -163,7 +163,11 @@ def test_drafts_of_a_grammar_are_accepted_and_illegal_ones_never_verified(
     """A drafter that knows the answer, and one that says what no grammar here allows."""
     index = next(i for i, (name, _) in enumerate(CASES) if name == "json 1.0")
     answer = truth[index].prompt_token_ids + truth[index].outputs[0].token_ids
-    config = {"method": "replay", "num_speculative_tokens": 3, "options": {"answers": [answer], "probability": 1.0}}
+    config = {
+        "method": "support.drafters.replay",
+        "num_speculative_tokens": 3,
+        "options": {"answers": [answer], "probability": 1.0},
+    }
     output = run(make(directory, speculative_config=config), [CASES[index]])[0]
     assert outcome(output) == outcome(truth[index])
     stats = output.speculation

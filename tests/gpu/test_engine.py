@@ -42,7 +42,7 @@ def speculative(cases, truth):
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
         "eagle3": EAGLE3,
         "eagle3, adaptive": EAGLE3 | {"adaptive": True},
-        "noise": {"method": "noise"},
+        "noise": {"method": "support.drafters.noise"},
         "draft_model": {"method": "draft_model", "model": str(ZOO / "tiny-draft")},
         "replay": crowds.replay(cases, truth),
     }

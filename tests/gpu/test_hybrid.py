@@ -52,7 +52,7 @@ def truth(cases):
 def drafters(cases, truth):
     return {
         "none": None,
-        "noise": {"method": "noise"},
+        "noise": {"method": "support.drafters.noise"},
         "mtp": {"method": "mtp"},
         "replay": crowds.replay(cases, truth),
     }

@@ -60,6 +60,6 @@ def speculative(heads, draft_model, cases, truth):
         "eagle3 speculators": {"method": "eagle3", "model": heads["speculators"]},
         "eagle3 to position 60": {"method": "eagle3", "model": heads["original"], "max_model_len": 60},
         "draft model": {"method": "draft_model", "model": draft_model},
-        "noise": {"method": "noise"},
+        "noise": {"method": "support.drafters.noise"},
         "replay": crowds.replay(cases, truth),
     }

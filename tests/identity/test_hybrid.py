@@ -65,7 +65,7 @@ def half_right(cases, truth, monkeypatch):
         ("none", 0, SHORT, {"max_num_batched_tokens": 41}),
         ("none", 0, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 24}),
         ("ngram", 3, SHORT, {"max_num_batched_tokens": 33, "overlap_depth": 0}),
-        ("noise", 3, SHORT, {"max_num_batched_tokens": 100}),
+        ("support.drafters.noise", 3, SHORT, {"max_num_batched_tokens": 100}),
         ("mtp", 1, SHORT, {"max_num_batched_tokens": 29}),
         ("mtp", 3, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 5}),
         ("replay", 1, SHORT, {"max_num_batched_tokens": 31}),
@@ -216,7 +216,7 @@ def test_lengths_that_the_host_guessed(target, replay, cases, truth, monkeypatch
 
 def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatch):
     """Drafts of noise hold -1 and worse. Stored as they are, they break the engine; cut by length, nothing differs."""
-    llm = hybrids.make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3})
+    llm = hybrids.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3})
     assert crowds.mismatches(cases[:3], crowds.run(llm, cases[:3]), truth[:3]) == []
 
     def put_drafts(drafts, num_drafts, *, rows, proposed, has_sampled, num_tokens, vocab_size, position_limit):
@@ -225,7 +225,10 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
 
     monkeypatch.setattr(index, "put_drafts", put_drafts)
     with pytest.raises((IndexError, RuntimeError)):
-        crowds.run(hybrids.make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3}), cases[:3])
+        crowds.run(
+            hybrids.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3}),
+            cases[:3],
+        )
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def some():
 @pytest.mark.parametrize("method", ["propose", "admit"])
 def test_a_drafter_that_fails_drafts_no_more(target, some, method, monkeypatch):
     expected = crowds.truth(target, some)
-    llm = crowds.make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3})
+    llm = crowds.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3})
     drafter = llm.engine.worker.drafter
     working, calls = getattr(drafter, method), []
 
@@ -40,7 +40,7 @@ def test_a_drafter_that_fails_drafts_no_more(target, some, method, monkeypatch):
 
 
 def test_a_drafter_that_fails_while_the_engine_is_built_is_an_error(target, monkeypatch):
-    llm = crowds.make(target, speculative_config={"method": "noise", "num_speculative_tokens": 3})
+    llm = crowds.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3})
     step = llm.engine.worker._step
     step.is_serving = False
     monkeypatch.setattr(step.drafter, "propose", lambda *args, **kwargs: 1 / 0)

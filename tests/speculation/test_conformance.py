@@ -1,4 +1,6 @@
-"""Every drafter of the folder keeps the contract; a test adds one by adding one file."""
+"""Every drafter changes speed only: those of the package, those for tests, and one in a package of a user."""
+
+import re
 
 import crowd as crowds
 import pytest
@@ -7,6 +9,7 @@ from outrider import ConfigError
 from outrider.core import plugins
 from outrider.core.errors import CheckpointError
 from outrider.speculation import drafters
+from support import drafters as test_drafters
 from tiny_heads import random_eagle_head, random_head, save_original, save_speculators
 from tiny_models import write_tiny_model
 from tiny_mtp import write_mimo
@@ -58,7 +61,10 @@ def head(tmp_path_factory):
     return str(save_speculators(model, tmp_path_factory.mktemp("head")))
 
 
-@pytest.mark.parametrize("name", plugins.names(drafters))
+METHODS = [*plugins.names(drafters), *(f"support.drafters.{name}" for name in plugins.names(test_drafters))]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_drafter_changes_speed_only(name, target, some, expected, head, tmp_path, request):
     config = {"method": name, "num_speculative_tokens": 2}
     if name == "mtp":
@@ -70,7 +76,7 @@ def test_a_drafter_changes_speed_only(name, target, some, expected, head, tmp_pa
         random_eagle_head(tmp_path, vocab_size=crowds.VOCAB)
     if name == "draft_model":
         config["model"] = str(target)
-    if name == "replay":
+    if name == "support.drafters.replay":
         answers = [[*case.prompt, *want.token_ids] for case, want in zip(some, expected, strict=True)]
         config["options"] = {"answers": answers}
     llm = crowds.make(target, speculative_config=config, max_num_batched_tokens=19)
@@ -90,9 +96,40 @@ def test_one_file_adds_a_drafter(target, some, expected, tmp_path, monkeypatch):
     assert sum(output.speculation.num_draft_tokens for output in outputs) > 0
 
 
-def test_an_unknown_drafter_is_refused_by_name(target):
-    with pytest.raises(ConfigError, match=r"'medusa' is not known. Known: draft_model, eagle, eagle3, mtp, ngram"):
-        crowds.make(target, speculative_config={"method": "medusa"})
+def test_a_drafter_of_another_package_is_found_by_its_module_path(target, some, expected, tmp_path, monkeypatch):
+    package = tmp_path / "package_of_a_user"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "always_seven.py").write_text(CONSTANT)
+    monkeypatch.syspath_prepend(tmp_path)
+    llm = crowds.make(target, speculative_config={"method": "package_of_a_user.always_seven"})
+    outputs = crowds.run(llm, some)
+    assert crowds.mismatches(some, outputs, expected) == []
+    assert sum(output.speculation.num_draft_tokens for output in outputs) > 0
+
+
+@pytest.mark.parametrize("method", ["medusa", "noise", "replay"])
+def test_an_unknown_drafter_is_refused_by_name(target, method):
+    known = f"'{method}' is not known. Known: draft_model, eagle, eagle3, mtp, ngram. Name a module of your own by"
+    with pytest.raises(ConfigError, match=re.escape(known)):
+        crowds.make(target, speculative_config={"method": method})
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "the module has no class Drafter that inherits from outrider.speculation.drafter.BaseDrafter. Add one."),
+        ("class Drafter:\n    pass\n", "the module has no class Drafter that inherits"),
+        ("Drafter = 5\n", "the module has no class Drafter that inherits"),
+    ],
+)
+def test_a_module_that_is_not_a_drafter_is_refused(target, tmp_path, monkeypatch, source, message):
+    name = f"not_a_drafter_{len(source)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "module.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        crowds.make(target, speculative_config={"method": f"{name}.module"})
 
 
 def test_an_option_of_another_drafter_is_refused(target):

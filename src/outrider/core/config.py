@@ -41,7 +41,7 @@ class SpeculativeConfig:
     """Which drafter runs and how far it looks ahead. It can change speed only."""
 
     method: str
-    """File name of the drafter in `outrider/speculation/drafters`."""
+    """File name of a drafter in `outrider/speculation/drafters`, or the module path of one in another package."""
     model: str | None = None
     """Directory of the drafter's weights, where it has any."""
     num_speculative_tokens: int = 3
@@ -81,7 +81,9 @@ class SpeculativeConfig:
             _check_range("speculative max_model_len", self.max_model_len, 1, 2**31 - 1, "Leave it unset.")
         self._check_synthetic()
         if not isinstance(self.method, str):
-            raise ConfigError(f"speculative_config['method']={self.method!r} is no name. Use 'eagle3' or 'ngram'.")
+            raise ConfigError(
+                f"speculative_config['method']={self.method!r} must be a string. Use 'eagle3' or 'ngram'."
+            )
         if not isinstance(self.options, dict):
             raise ConfigError(f"speculative_config['options']={self.options!r} is not a dict. Leave it unset.")
 

@@ -1,9 +1,8 @@
-"""The contract of a drafter, and how one is found.
+"""The contract of a drafter, and finding one by name.
 
-A drafter sees the step that has just been committed and proposes tokens for each row's next one,
-as many as the step asks for (0 … k). It may be
-wrong, random, slow or broken: the verifier accepts by equality only. To add one, write one file in `drafters/` with a
-class `Drafter`; the conformance tests list the folder.
+A drafter sees the step that has just been committed and proposes tokens for each row's next one, as many as the step
+asks for (0 … k). It may be wrong, random, slow or broken: the verifier accepts by equality only. To add one, write one
+file with a class `Drafter`: in `drafters/`, whose files the conformance tests list, or in any package of your own.
 """
 
 from abc import ABC, abstractmethod
@@ -99,7 +98,17 @@ class BaseDrafter(ABC):
 
 
 def load_drafter(context: DrafterContext) -> BaseDrafter:
-    """The drafter that `speculative_config` names."""
-    module = plugins.find(drafters, context.config.method, what="drafter (speculative_config['method'])")
-    make: Callable[[DrafterContext], BaseDrafter] = module.Drafter
-    return make(context)
+    """Build the drafter that `speculative_config` names: a file of `drafters/`, or a module outside this package.
+
+    Raises ConfigError where there is no such module, or where its `Drafter` is not a `BaseDrafter`.
+    """
+    method = context.config.method
+    module = plugins.find_or_import(drafters, method, what="drafter (speculative_config['method'])")
+    make = getattr(module, "Drafter", None)
+    if not (isinstance(make, type) and issubclass(make, BaseDrafter)):
+        raise ConfigError(
+            f"drafter (speculative_config['method']) {method!r}: the module has no class Drafter that inherits from"
+            " outrider.speculation.drafter.BaseDrafter. Add one."
+        )
+    drafter: BaseDrafter = make(context)
+    return drafter

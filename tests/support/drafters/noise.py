@@ -1,6 +1,6 @@
-"""A standing test drafter: noise. Ids in and out of range, and the argmax of NaN, from step to step different.
+"""A test drafter that proposes random ids, in and out of range, and the argmax of NaN logits.
 
-It exists to prove that a drafter can change speed only. It is not row-invariant on purpose.
+Tests use it to prove that a drafter can change speed only. It is deliberately not row-invariant.
 """
 
 import torch
@@ -13,10 +13,10 @@ from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 
 class Drafter(BaseDrafter):
-    """Proposes garbage; one row in four gets the argmax of NaN logits."""
+    """Proposes random ids; one row in four gets the argmax of NaN logits."""
 
     is_row_invariant = False
-    is_capturable = False  # its generator lives outside of the step
+    is_capturable = False  # its random generator is not part of the step
 
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)

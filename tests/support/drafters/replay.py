@@ -1,8 +1,8 @@
-"""A standing test drafter: it was told the answers, and says the right token with a given probability.
+"""A test drafter that is given the answers and proposes the right token with a given probability.
 
-options: `answers`, a list of token-id lists (prompt and output together); `probability`, default 0.7. Which drafts
-are right is a hash of where they stand and where drafting began, so acceptance is reproducible to the integer. For
-tests and benchmarks: real verification at a chosen acceptance.
+Options: `answers`, a list of token-id lists (prompt and output together); `probability`, default 0.7. A hash of a
+draft's position and of the position where drafting began decides whether it is right, so acceptance is reproducible to
+the integer. It gives real verification at a chosen acceptance rate.
 """
 
 import torch
@@ -21,7 +21,7 @@ _MULTIPLIER = 2654435761  # Knuth's multiplicative hash
 
 
 class Drafter(BaseDrafter):
-    """Drafts from known answers; a request that none of them starts with gets no drafts."""
+    """Drafts from known answers; a request whose prompt begins none of them gets no drafts."""
 
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)
@@ -51,7 +51,7 @@ class Drafter(BaseDrafter):
         index = length + torch.arange(batch.num_proposals, device=length.device)
         width = self._tokens.shape[1]
         answer = self._tokens[batch.rows.unsqueeze(1), index.clamp(max=width - 1)].long()
-        key = index * 31 + length  # a draft's luck depends on where drafting began, too
+        key = index * 31 + length  # whether a draft is right depends on where drafting began, too
         is_right = ((key * _MULTIPLIER) % (1 << 32) >> 12) % 1024 < self._threshold
         wrong = (answer + 1) % self._vocab_size
         return torch.where((answer >= 0) & (index < width), torch.where(is_right, answer, wrong), -1)
