@@ -164,9 +164,9 @@ def test_a_synthetic_length_is_spread_with_the_least_variance(length: float, rat
 
 
 @pytest.mark.parametrize("method", [None, 3, ["ngram"]])
-def test_method_that_is_no_name_is_refused(method: Any) -> None:
+def test_method_that_is_not_a_string_is_refused(method: Any) -> None:
     assert speculative_refusal(method=method) == (
-        f"speculative_config['method']={method!r} is no name. Use 'eagle3' or 'ngram'."
+        f"speculative_config['method']={method!r} must be a string. Use 'eagle3' or 'ngram'."
     )
 
 
