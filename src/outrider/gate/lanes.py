@@ -21,39 +21,41 @@ CHANGE, NIGHTLY = "change", "nightly"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """A kind of machine, and what CI systems call it."""
+    """A kind of machine, its names in CI systems, and how it is set up."""
 
     name: str
     runs_on: list[str]
     """Labels of a GitHub Actions runner."""
     queue: str
-    """Buildkite's queue."""
+    """Name of a Buildkite queue."""
+    setup: str = ""
+    """Command that makes `.venv` with what the lanes need; empty where the machine has it installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """One job."""
+    """One CI job."""
 
     name: str
     hardware: str
     sources: list[str]
     """Globs of files from the repository's root: *, ** across folders, {a,b}."""
     entries: list[str]
-    """Baseline files that `outrider gate check` runs; * and ? stand for several."""
+    """Baseline files that `outrider gate check` runs; may contain * and ?."""
     marks: list[str]
-    """Of those, the ones that carry all these marks."""
+    """Keeps only the entries that carry all these marks."""
     tests: list[str]
     """Arguments of pytest."""
     command: str
-    """In place of the above, where another word of the Makefile does it."""
+    """Runs in place of entries and tests, e.g. a target of the Makefile."""
     schedule: str = CHANGE
     optional: bool = False
     skip: str = ""
-    """The reason why it does not run at present."""
+    """Why the lane does not run at present; empty runs it."""
 
     @property
     def commands(self) -> list[str]:
-        """What to run, in order."""
+        """Shell commands in the order in which they run."""
         if self.command:
             return [self.command]
         checks = [f"outrider gate check --baseline {entry}" for entry in self.entries]
@@ -62,7 +64,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """A lane that is due, with the change that called for it."""
+    """A lane that is due, and why."""
 
     lane: Lane
     reason: str
@@ -76,7 +78,7 @@ class Lanes:
     lanes: tuple[Lane, ...]
 
     def due(self, changed: Sequence[str], *, is_nightly: bool = False) -> list[Chosen]:
-        """Lanes for the changed files, in the file's order; at night every lane."""
+        """Lanes for the changed files, in the file's order; `is_nightly` returns every lane."""
         chosen = []
         for lane in self.lanes:
             if is_nightly:
@@ -92,14 +94,14 @@ class Lanes:
 
 
 def matches(path: str, glob: str) -> bool:
-    """True where `glob` names `path`: * within a folder, ** across folders, {a,b} for either."""
+    """Whether `glob` matches `path`: * within a folder, ** across folders, {a,b} for either."""
     parts = re.split(r"(\*\*/?|[*?{,}])", glob)
     forms = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "{": "(?:", ",": "|", "}": ")"}
     return re.fullmatch("".join(forms.get(part, re.escape(part)) for part in parts), path) is not None
 
 
 def read_lanes(path: Path) -> Lanes:
-    """A lanes file. Raises GateError that names the lane and the key."""
+    """Reads a lanes file. Raises GateError that names the lane and the key."""
     if not path.is_file():
         raise GateError(f"--file {path} is not a file. Write a lanes file; `lanes.toml` of this project is one.")
     try:
@@ -111,18 +113,18 @@ def read_lanes(path: Path) -> Lanes:
     names = [lane.name for lane in lanes]
     for lane in lanes:
         if names.count(lane.name) > 1:
-            raise GateError(f"{path}: two lanes are called {lane.name!r}. Names are unique.")
+            raise GateError(f"{path}: two lanes are called {lane.name!r}. Rename one.")
         if lane.hardware not in hardware:
             raise GateError(f"{path}: lane {lane.name!r} wants hardware {lane.hardware!r}. Known: {sorted(hardware)}.")
         if lane.schedule not in (CHANGE, NIGHTLY):
-            raise GateError(f"{path}: lane {lane.name!r} has schedule {lane.schedule!r}: 'change' or 'nightly'.")
+            raise GateError(f"{path}: lane {lane.name!r} has schedule {lane.schedule!r}. Use 'change' or 'nightly'.")
         if not lane.commands:
             raise GateError(f"{path}: lane {lane.name!r} runs nothing. Give entries, tests or a command.")
     return Lanes(hardware=hardware, lanes=tuple(_with_entries(lane, path.resolve().parent) for lane in lanes))
 
 
 def _with_entries(lane: Lane, root: Path) -> Lane:
-    """The same with its patterns replaced by files, and those without its marks left out."""
+    """Returns the lane with its patterns replaced by files, and files without its marks removed."""
     found: list[str] = []
     for pattern in lane.entries:
         if "*" not in pattern and "?" not in pattern:
@@ -146,7 +148,9 @@ def _lane(values: dict[str, Any], path: Path) -> Lane:
 
 
 def changed_files(since: str, *, root: Path) -> list[str]:
-    """Files that differ between the working tree and `since`, new ones included, from the root. GateError from git."""
+    """Paths, relative to `root`, that differ between the working tree and `since`, untracked files included.
+
+    Raises GateError with git's message."""
     found: set[str] = set()
     for command in (
         ["diff", "--name-only", "--no-renames", f"{since}", "--"],
@@ -154,18 +158,19 @@ def changed_files(since: str, *, root: Path) -> list[str]:
     ):
         done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise GateError(f"git cannot tell what changed since {since!r}: {done.stderr.strip()}")
+            raise GateError(f"git cannot list what changed since {since!r}: {done.stderr.strip()}")
         found.update(done.stdout.splitlines())
     return sorted(found)
 
 
 def github_matrix(lanes: Lanes, chosen: Sequence[Chosen]) -> str:
-    """A matrix for `strategy: matrix: ${{ fromJSON(…) }}`; skipped lanes are left out."""
+    """JSON for `strategy: matrix: ${{ fromJSON(…) }}` of a GitHub workflow; skipped lanes are left out."""
     include = [
         {
             "lane": entry.lane.name,
             "hardware": entry.lane.hardware,
             "runs-on": lanes.hardware[entry.lane.hardware].runs_on,
+            "setup": lanes.hardware[entry.lane.hardware].setup,
             "run": " && ".join(entry.lane.commands),
             "optional": entry.lane.optional,
             "reason": entry.reason,
@@ -177,7 +182,7 @@ def github_matrix(lanes: Lanes, chosen: Sequence[Chosen]) -> str:
 
 
 def buildkite_steps(lanes: Lanes, chosen: Sequence[Chosen]) -> str:
-    """A pipeline in Buildkite's YAML; skipped lanes stand there with their reason. Texts are quoted as JSON."""
+    """A Buildkite pipeline in YAML; skipped lanes are listed with their reason. Strings are quoted as JSON."""
     if not chosen:
         return "steps: []"
     lines = ["steps:"]
@@ -186,7 +191,9 @@ def buildkite_steps(lanes: Lanes, chosen: Sequence[Chosen]) -> str:
         lines.append(f"  - label: {json.dumps(lane.name)}")
         lines.append(f"    key: {json.dumps(re.sub(r'[^A-Za-z0-9_-]', '-', lane.name))}")
         lines.append("    commands:")
-        lines += [f"      - {json.dumps(command)}" for command in lane.commands]
+        setup = lanes.hardware[lane.hardware].setup
+        first = [setup, 'export PATH="$PWD/.venv/bin:$PATH"'] if setup else []
+        lines += [f"      - {json.dumps(command)}" for command in [*first, *lane.commands]]
         lines.append("    agents:")
         lines.append(f"      queue: {json.dumps(lanes.hardware[lane.hardware].queue)}")
         if lane.optional:
@@ -197,7 +204,7 @@ def buildkite_steps(lanes: Lanes, chosen: Sequence[Chosen]) -> str:
 
 
 def table(chosen: Sequence[Chosen]) -> str:
-    """For a person: a lane with its reason, then its commands."""
+    """Text for a terminal: each lane with its reason, then its commands."""
     if not chosen:
         return "nothing to run"
     lines = []
