@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo check test matrix soak gate gate-record gpu-test bench-kernels clean
+.PHONY: setup setup-dev demo check test test-all matrix soak gate gate-record gpu-test bench-kernels clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -39,6 +39,11 @@ check: setup-dev
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
+# everything else that a CPU can run in half an hour
+test-all: setup-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m '(slow or soak) and not gpu'
+
+# every combination of the identity matrix: hours
 matrix: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m matrix tests/identity
 

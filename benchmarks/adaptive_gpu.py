@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
 from benchmarks import decode
 from benchmarks.timing import Table, save
-
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
 from outrider.device.graphs import ROW_BUCKETS

@@ -3,10 +3,10 @@
 from functools import partial
 
 import torch
-from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128

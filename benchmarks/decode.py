@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.timing import READ_BANDWIDTH, Table, save
 
+from benchmarks.timing import READ_BANDWIDTH, Table, save
 from outrider import LLM, SamplingParams
 from outrider.bench.limits import bytes_per_step
 from outrider.device.step_batch import StepBatch

@@ -1,9 +1,9 @@
 """A mixture of experts, against the time of reading the weights of the experts that were chosen."""
 
 import torch
-from benchmarks.timing import Table, microseconds, save
 from torch import Tensor
 
+from benchmarks.timing import Table, microseconds, save
 from outrider.kernels.experts import empty_expert_weights, experts
 from outrider.kernels.linear import empty_weight, linear
 from outrider.kernels.routing import route

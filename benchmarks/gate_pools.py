@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.damaged_heads import damaged_heads
-
 from outrider.gate.measure import measure, open_engine, platform_key
 from outrider.gate.prompts import Prompt, read_prompts
 from outrider.gate.sample import Sample

@@ -3,9 +3,9 @@
 from functools import partial
 
 import torch
-from benchmarks.timing import Table, microseconds, save
 from torch import Tensor
 
+from benchmarks.timing import Table, microseconds, save
 from outrider.kernels.linear import empty_weight, linear
 
 # name: (layers, {layer: (N, K)}, (N, K) of the head)

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
+
 from benchmarks import decode
 from benchmarks.timing import Table, save
-
 from outrider import LLM, SamplingParams
 
 RUNNING, ARRIVING, LENGTH = 32, 4, 4096

@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
+
 from benchmarks import decode
 from benchmarks.timing import Table, save
-from torch.profiler import ProfilerActivity, profile
 
 COUNTS = (1, 8, 64, 256)
 STEPS = 40

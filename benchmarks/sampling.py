@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from torch import Tensor
 
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.kernels import sampling
 
 VOCAB_SIZE = 128256

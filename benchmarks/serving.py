@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 import uvicorn
-from benchmarks.timing import RESULTS, Table
 
 import outrider.engine.client
+from benchmarks.timing import RESULTS, Table
 from outrider.core.config import engine_config
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput, SpeculationStats
 from outrider.core.request import Request

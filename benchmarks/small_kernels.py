@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.kernels.activation import silu_and_mul
 from outrider.kernels.embedding import embedding
 from outrider.kernels.kv import rotary_and_write_kv, write_kv

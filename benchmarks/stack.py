@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+
 from benchmarks import decode
 from benchmarks.step_times import CONTEXT, times_of
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-
 from outrider.attention.kv import KVCache
 from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
 from outrider.kernels.linear import linear

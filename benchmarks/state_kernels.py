@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import torch
-from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 
+from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.attention.state import StateCache, StateSpec
 from outrider.kernels import load_kernels
 from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmarks import decode
 from benchmarks.timing import RESULTS, Table, save
-
 from outrider import LLM
 from outrider.device.graphs import ROW_BUCKETS, Shape
 from outrider.sampling.params import Need

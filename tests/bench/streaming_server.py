@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from gate.fake_server import MODEL, Counters, K, page
+from tests.support.fake_server import MODEL, Counters, K, page
 
 
 class StreamingServer:

@@ -16,8 +16,8 @@ from outrider.cli import app
 from outrider.engine.tokenizer import Tokenizer
 from outrider.gate.errors import GateError
 from outrider.platforms.base import Capability, platform_class
-from tiny_heads import random_head, save_original
-from tiny_models import write_tiny_model
+from tests.support.tiny_heads import random_head, save_original
+from tests.support.tiny_models import write_tiny_model
 
 ZOO = Path(__file__).parents[2] / "zoo" / "tiny"
 VOCAB = 61

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gate.fake_server import MODEL, Counters
 from outrider.bench.serve import counters as counting
 from outrider.bench.serve.answer import Answer
 from outrider.bench.serve.client import Events
@@ -22,6 +21,7 @@ from outrider.bench.serve.workload import Ask, Dataset, arrivals
 from outrider.cli import app
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.engine.tokenizer import Tokenizer
+from tests.support.fake_server import MODEL, Counters
 
 from .streaming_server import StreamingServer, serving
 

@@ -18,7 +18,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
     return LLM(
         str(directory),
         max_model_len=128,
-        speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 2},
+        speculative_config={"method": "tests.support.drafters.noise", "num_speculative_tokens": 2},
     )
 
 

@@ -16,8 +16,8 @@ from llguidance import LLMatcher
 from transformers import PreTrainedTokenizerFast
 
 from outrider import LLM, RequestError, RequestOutput, SamplingParams, StructuredOutputsParams
-from tiny_heads import random_head, save_speculators
-from tiny_models import write_draft_model
+from tests.support.tiny_heads import random_head, save_speculators
+from tests.support.tiny_models import write_draft_model
 
 from .text_model import END, write_text_model
 
@@ -127,8 +127,8 @@ def drafters(directory: Path, tmp_path_factory: pytest.TempPathFactory, truth: l
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
         "eagle3 of 90 tokens": {"method": "eagle3", "model": str(head)},
         "draft model": {"method": "draft_model", "model": str(draft)},
-        "noise": {"method": "support.drafters.noise"},
-        "replay": {"method": "support.drafters.replay", "options": {"answers": [answer], "probability": 0.8}},
+        "noise": {"method": "tests.support.drafters.noise"},
+        "replay": {"method": "tests.support.drafters.replay", "options": {"answers": [answer], "probability": 0.8}},
     }
 
 
@@ -164,7 +164,7 @@ def test_drafts_of_a_grammar_are_accepted_and_illegal_ones_never_verified(
     index = next(i for i, (name, _) in enumerate(CASES) if name == "json 1.0")
     answer = truth[index].prompt_token_ids + truth[index].outputs[0].token_ids
     config = {
-        "method": "support.drafters.replay",
+        "method": "tests.support.drafters.replay",
         "num_speculative_tokens": 3,
         "options": {"answers": [answer], "probability": 1.0},
     }

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny_models import write_tiny_model
+from tests.support.tiny_models import write_tiny_model
 
 from .tokenizers_made_here import save_byte_level
 

@@ -16,8 +16,7 @@ from outrider.cli import app
 from outrider.gate import commands, measure
 from outrider.gate.baseline import read_baseline
 from outrider.scheduler.scheduler import Scheduler
-
-from .fake_server import MODEL, FakeServer, serving
+from tests.support.fake_server import MODEL, FakeServer, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "zoo"
@@ -130,7 +129,7 @@ def test_elsewhere_rates_are_judged_and_the_fallback_is_said(baseline, tmp_path)
         (["--all-turns"], "all_turns=True is not the baseline's False"),
         (["--speculative-config", json.dumps(EAGLE3 | {"num_speculative_tokens": 2})], "the gate pins k"),
         (["--speculative-config", "{"], "is not JSON"),
-        (["--speculative-config", '{"method": "support.drafters.noise"}'], "is not row-invariant"),
+        (["--speculative-config", '{"method": "tests.support.drafters.noise"}'], "is not row-invariant"),
         (["--prompts", ZOO / "prompts.jsonl"], "is not the prompt file of the baseline"),
         (["--model", "/nowhere"], "'/nowhere' is not a directory"),
         (["--device", "abacus"], "device='abacus' is not known"),

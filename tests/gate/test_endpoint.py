@@ -9,8 +9,7 @@ from outrider.gate.endpoint import Server, measure_endpoint
 from outrider.gate.errors import GateError
 from outrider.gate.metrics_page import parse_page, read_page
 from outrider.gate.prompts import Prompt
-
-from .fake_server import MODEL, Counters, FakeServer, page, serving
+from tests.support.fake_server import MODEL, Counters, FakeServer, page, serving
 
 PAGES = Path(__file__).parent / "pages"
 PROMPTS = [

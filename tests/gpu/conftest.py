@@ -1,6 +1,5 @@
-"""Tests that need a GPU: memory that was not written is NaN, and helper modules of this folder can be imported."""
+"""Settings for tests that need a GPU: each carries the marker `gpu`, and memory that was not written is NaN."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +7,6 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parent
-sys.path[:0] = [
-    str(folder) for folder in (FOLDER, FOLDER.parent, FOLDER.parent / "kernels", FOLDER.parent / "identity")
-]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

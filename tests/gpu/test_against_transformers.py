@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen3MoeForCausalLM
 
 from outrider import LLM, SamplingParams
-from tiny_models import write_tiny_model
+from tests.support.tiny_models import write_tiny_model
 
 VOCAB = 509
 SIZES = {

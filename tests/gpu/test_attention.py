@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from comparison import assert_close, replayed
 from torch import Tensor
 
 from outrider.kernels import attention_plan
 from outrider.kernels.attention import paged_attention, plan_attention
+
+from .comparison import assert_close, replayed
 
 LENGTHS = (700, 1, 33, 300, 1500, 64, 257)
 BOUND = 2048

@@ -4,11 +4,13 @@ The truth is each request alone, eager, without speculation. What a CPU gives is
 platform.
 """
 
-import crowd as crowds
 import pytest
 import torch
-from cover import pairwise
-from gpu_engine import EAGLE3, ZOO, ZOO_EOS
+
+from tests.support import request_mix
+from tests.support.combination_cover import make_cover
+
+from .gpu_engine import EAGLE3, ZOO, ZOO_EOS
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +20,12 @@ def unwritten_memory_is_nan():
 
 @pytest.fixture(scope="module")
 def cases():
-    return crowds.crowd(ZOO_EOS)
+    return request_mix.make_cases(ZOO_EOS)
 
 
 @pytest.fixture(scope="module")
 def truth(cases):
-    llm = crowds.make(
+    llm = request_mix.make(
         ZOO / "tiny",
         device="cuda",
         max_num_seqs=1,
@@ -32,7 +34,7 @@ def truth(cases):
         max_num_batched_tokens=512,
         enforce_eager=True,
     )
-    return [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases]
+    return [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in cases]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def speculative(cases, truth):
         "ngram": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
         "eagle3": EAGLE3,
         "eagle3, adaptive": EAGLE3 | {"adaptive": True},
-        "noise": {"method": "support.drafters.noise"},
+        "noise": {"method": "tests.support.drafters.noise"},
         "draft_model": {"method": "draft_model", "model": str(ZOO / "tiny-draft")},
-        "replay": crowds.replay(cases, truth),
+        "replay": request_mix.replay(cases, truth),
     }
 
 
@@ -60,12 +62,12 @@ DIMENSIONS = {
 }
 
 
-@pytest.mark.parametrize("run", pairwise(DIMENSIONS, seed=1), ids=lambda run: " ".join(map(str, run.values())))
+@pytest.mark.parametrize("run", make_cover(DIMENSIONS, seed=1), ids=lambda run: " ".join(map(str, run.values())))
 def test_tokens_and_digests_are_those_of_the_request_alone(run, cases, truth, speculative):
     config = speculative[run["drafter"]]
     if config is not None:
         config = {**config, "num_speculative_tokens": run["k"]}
-    llm = crowds.make(
+    llm = request_mix.make(
         ZOO / "tiny",
         device="cuda",
         speculative_config=config,
@@ -78,35 +80,35 @@ def test_tokens_and_digests_are_those_of_the_request_alone(run, cases, truth, sp
     )
     assert (llm.engine.worker.num_graphs == 0) == (run["eager"] or run["drafter"] == "noise")
     for _ in range(2 if run["prefix"] else 1):
-        outputs = crowds.run(llm, cases)
-        assert crowds.mismatches(cases, outputs, truth) == []
+        outputs = request_mix.run(llm, cases)
+        assert request_mix.mismatches(cases, outputs, truth) == []
     if run["drafter"] == "replay":
         counts = [output.speculation.num_accepted_tokens for output in outputs]
         assert sum(counts) > 0
 
 
 def test_long_outputs_of_a_crowd_of_64(speculative):
-    shared = crowds.crowd(ZOO_EOS)[1].prompt
+    shared = request_mix.make_cases(ZOO_EOS)[1].prompt
     cases = [
-        crowds.Case(
+        request_mix.Case(
             str(index),
             (*shared[: 5 + index % 30], 3 + index),
-            crowds.SamplingParams(
+            request_mix.SamplingParams(
                 max_tokens=1900 if index % 16 == 0 else 200, ignore_eos=True, seed=index, temperature=(index % 3) * 0.5
             ),
         )
         for index in range(64)
     ]
-    plain = crowds.make(ZOO / "tiny", device="cuda", max_model_len=2048, max_num_seqs=64)
-    expected = [crowds.outcome(output) for output in crowds.run(plain, cases)]
+    plain = request_mix.make(ZOO / "tiny", device="cuda", max_model_len=2048, max_num_seqs=64)
+    expected = [request_mix.outcome(output) for output in request_mix.run(plain, cases)]
     for index in (0, 1, 16):
-        alone = crowds.run(plain, cases[index : index + 1])
-        assert crowds.mismatches(cases[index : index + 1], alone, expected[index : index + 1]) == []
-    llm = crowds.make(
+        alone = request_mix.run(plain, cases[index : index + 1])
+        assert request_mix.mismatches(cases[index : index + 1], alone, expected[index : index + 1]) == []
+    llm = request_mix.make(
         ZOO / "tiny", device="cuda", max_model_len=2048, max_num_seqs=64,
         speculative_config=EAGLE3,
     )  # fmt: skip
-    assert crowds.mismatches(cases, crowds.run(llm, cases), expected) == []
+    assert request_mix.mismatches(cases, request_mix.run(llm, cases), expected) == []
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
@@ -114,11 +116,11 @@ def test_long_outputs_of_a_crowd_of_64(speculative):
 @pytest.mark.parametrize("eager", [False, True])
 def test_no_step_waits_for_the_device(drafter, eager, cases, speculative):
     """PyTorch's sync-debug mode as an error, with prompt chunks, decode rows, penalties and log-probabilities."""
-    llm = crowds.make(
+    llm = request_mix.make(
         ZOO / "tiny", device="cuda", speculative_config=speculative[drafter], max_num_batched_tokens=60,
         enforce_eager=eager,
     )  # fmt: skip
-    outputs = crowds.run(llm, cases)  # kernels are compiled, graphs captured
+    outputs = request_mix.run(llm, cases)  # kernels are compiled, graphs captured
     engine = llm.engine
     for case in cases:
         engine.add(engine.new_request({"prompt_token_ids": list(case.prompt)}, case.params))
@@ -130,4 +132,4 @@ def test_no_step_waits_for_the_device(drafter, eager, cases, speculative):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     finished.sort(key=lambda output: int(output.request_id))
-    assert [crowds.outcome(a) for a in finished] == [crowds.outcome(b) for b in outputs]
+    assert [request_mix.outcome(a) for a in finished] == [request_mix.outcome(b) for b in outputs]

@@ -1,9 +1,7 @@
 """The mixture of experts: a token has the bits of its experts' dense layers, in every batch and every routing."""
 
-import interpreted_routing
 import pytest
 import torch
-from comparison import relative_rms, replayed
 from torch import Tensor
 
 from outrider.kernels import routing as routing_module
@@ -11,6 +9,9 @@ from outrider.kernels.activation import silu_and_mul
 from outrider.kernels.experts import empty_expert_weights, experts
 from outrider.kernels.linear import linear
 from outrider.kernels.routing import Routing, route
+from tests.kernels import interpreted_routing
+
+from .comparison import relative_rms, replayed
 
 # name: (experts, experts of a token, hidden, width)
 SHAPES = {

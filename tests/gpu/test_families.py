@@ -9,12 +9,12 @@ import gc
 import json
 import random
 
-import crowd as crowds
 import pytest
 import torch
 
-from half_right import make_half_right
 from outrider import LLM, SamplingParams
+from tests.support import request_mix
+from tests.support.half_right_drafts import make_half_right
 
 VOCAB, K, LONG = 2048, 3, 520
 
@@ -83,9 +83,11 @@ def _prompt(count: int, seed: int) -> tuple[int, ...]:
     return tuple(rng.randrange(VOCAB) for _ in range(count))
 
 
-def _cases() -> list[crowds.Case]:
-    def case(name: str, prompt: tuple[int, ...], **params) -> crowds.Case:
-        return crowds.Case(name, prompt, SamplingParams(**({"max_tokens": 60, "ignore_eos": True, "seed": 7} | params)))
+def _cases() -> list[request_mix.Case]:
+    def case(name: str, prompt: tuple[int, ...], **params) -> request_mix.Case:
+        return request_mix.Case(
+            name, prompt, SamplingParams(**({"max_tokens": 60, "ignore_eos": True, "seed": 7} | params))
+        )
 
     shared = _prompt(70, 1)
     return [
@@ -134,7 +136,7 @@ def cases():
 @pytest.fixture(scope="module")
 def truth(family, cases):
     llm = make(family, max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False, enforce_eager=True)
-    answers = [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases]
+    answers = [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in cases]
     _closed(llm)
     assert len(set(answers[0].token_ids)) > LONG // 4, "the text repeats: equality would show little"
     return answers
@@ -158,8 +160,8 @@ def test_a_crowd_equals_each_alone(family, cases, truth, half_right, run):
     llm = make(family, drafter=DRAFTERS.get(family[0], "mtp"), **RUNS[run])
     assert (llm.engine.worker.num_graphs == 0) == ("eager" in run)
     for _ in range(1 if "few" in run else 2):
-        outputs = crowds.run(llm, cases)
-        assert crowds.mismatches(cases, outputs, truth) == []
+        outputs = request_mix.run(llm, cases)
+        assert request_mix.mismatches(cases, outputs, truth) == []
     assert ("few" in run) == (llm.engine.scheduler.num_preemptions > 0)
     counts = outputs[0].speculation.num_accepted_tokens_per_pos
     assert len(counts) == K and counts[0] > counts[1] > counts[2] > 0
@@ -168,7 +170,7 @@ def test_a_crowd_equals_each_alone(family, cases, truth, half_right, run):
 
 def test_plain_graphs_equal_each_alone(family, cases, truth):
     llm = make(family)
-    assert crowds.mismatches(cases, crowds.run(llm, cases), truth) == []
+    assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
     _closed(llm)
 
 
@@ -176,7 +178,7 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
     """After drafts of every number were accepted, in graphs and in a crowd."""
     case = cases[1]
 
-    def started(cases: list[crowds.Case], **options):
+    def started(cases: list[request_mix.Case], **options):
         llm = make(family, drafter=DRAFTERS.get(family[0], "mtp"), **options)
         requests = [llm.engine.new_request({"prompt_token_ids": list(c.prompt)}, c.params) for c in cases]
         for request in requests:
@@ -196,7 +198,7 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
     assert request.speculation.num_accepted_tokens > 10
     found, tokens = kv(llm, request), list(request.token_ids)
     _closed(llm)
-    again = crowds.Case("again", tuple(tokens), case.params)
+    again = request_mix.Case("again", tuple(tokens), case.params)
     clean, fresh = started([again], enable_prefix_caching=False, enforce_eager=True, overlap_depth=0)
     while fresh.num_output_tokens < 1:
         clean.engine.step()
@@ -209,7 +211,7 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
 @pytest.mark.parametrize("eager", [False, True])
 def test_no_step_waits_for_the_device(family, cases, truth, eager):
     llm = make(family, drafter=DRAFTERS.get(family[0], "mtp"), max_num_batched_tokens=90, enforce_eager=eager)
-    crowds.run(llm, cases)  # kernels are compiled, graphs captured
+    request_mix.run(llm, cases)  # kernels are compiled, graphs captured
     engine = llm.engine
     for case in cases:
         engine.add(engine.new_request({"prompt_token_ids": list(case.prompt)}, case.params))
@@ -221,5 +223,5 @@ def test_no_step_waits_for_the_device(family, cases, truth, eager):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     finished.sort(key=lambda output: int(output.request_id))
-    assert crowds.mismatches(cases, finished, truth) == []
+    assert request_mix.mismatches(cases, finished, truth) == []
     _closed(llm)

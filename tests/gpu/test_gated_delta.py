@@ -7,7 +7,9 @@ import random
 import pytest
 import torch
 
-from kernels.gated_delta_steps import (
+from outrider.kernels import load_kernels
+from outrider.kernels.reference.gated_delta import CHUNK, StateRows
+from tests.kernels.gated_delta_steps import (
     LENGTH,
     MOST_DRAFTS,
     NUM_ROWS,
@@ -18,8 +20,6 @@ from kernels.gated_delta_steps import (
     recurrence,
     recurrent,
 )
-from outrider.kernels import load_kernels
-from outrider.kernels.reference.gated_delta import CHUNK, StateRows
 
 SHAPES = {
     "released": {"num_key_heads": 2, "num_value_heads": 4, "key_size": 128, "value_size": 128},

@@ -4,12 +4,13 @@ accepted drafts, prefix hits behind snapshots, second turns.
 The truth is each request alone, eager, without speculation.
 """
 
-import crowd as crowds
 import pytest
-from gpu_engine import ZOO, ZOO_EOS
 
 from outrider import SamplingParams
 from outrider.runtime import worker
+from tests.support import request_mix
+
+from .gpu_engine import ZOO, ZOO_EOS
 
 TARGET = ZOO / "tiny-hybrid"
 LONG, NUM_SHORT = 520, 15
@@ -23,9 +24,9 @@ def unwritten_memory_is_nan():
 @pytest.fixture(scope="module")
 def cases():
     """Some of the crowd, and three that go on for hundreds of tokens."""
-    crowd = crowds.crowd(ZOO_EOS)
+    crowd = request_mix.make_cases(ZOO_EOS)
     long = [
-        crowds.Case(
+        request_mix.Case(
             f"long, temperature {temperature}", (*crowd[0].prompt, temperature + 3),
             SamplingParams(temperature=temperature, max_tokens=LONG, ignore_eos=True, seed=7),
         )
@@ -35,12 +36,12 @@ def cases():
 
 
 def make(**options):
-    return crowds.make(TARGET, **{"device": "cuda", "max_model_len": 640, "max_num_batched_tokens": 64} | options)
+    return request_mix.make(TARGET, **{"device": "cuda", "max_model_len": 640, "max_num_batched_tokens": 64} | options)
 
 
 def alone(cases):
     llm = make(max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False, enforce_eager=True)
-    return [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases]
+    return [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in cases]
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,9 @@ def truth(cases):
 def drafters(cases, truth):
     return {
         "none": None,
-        "noise": {"method": "support.drafters.noise"},
+        "noise": {"method": "tests.support.drafters.noise"},
         "mtp": {"method": "mtp"},
-        "replay": crowds.replay(cases, truth),
+        "replay": request_mix.replay(cases, truth),
     }
 
 
@@ -82,9 +83,9 @@ def test_a_crowd_equals_each_alone(cases, truth, drafters, drafter, k, options):
     if k > 5:
         config = config | {"options": config["options"] | {"probability": 0.92}}
     llm = make(speculative_config=config, **options)
-    seen = crowds.accepted_counts(llm)
+    seen = request_mix.accepted_counts(llm)
     for _ in range(2):
-        assert crowds.mismatches(cases, crowds.run(llm, cases), truth) == []
+        assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
     if options.get("num_gpu_blocks_override"):
         assert llm.engine.scheduler.num_preemptions > 0
     if drafter == "replay" or (drafter == "mtp" and k == 3):
@@ -94,7 +95,7 @@ def test_a_crowd_equals_each_alone(cases, truth, drafters, drafter, k, options):
 @pytest.fixture(scope="module")
 def turns(cases, truth):
     some = [place for place, want in enumerate(truth) if len(cases[place].prompt + want.token_ids) < 560]
-    found = crowds.second_turns([cases[place] for place in some], [truth[place] for place in some])
+    found = request_mix.second_turns([cases[place] for place in some], [truth[place] for place in some])
     return found, alone(found)
 
 
@@ -116,9 +117,9 @@ def test_behind_cached_blocks_and_snapshots(cases, truth, turns, drafters, monke
     llm = make(speculative_config=drafters[drafter], **options)
     for again in range(2):
         before = llm.engine.scheduler.prefix.num_hit_tokens
-        assert crowds.mismatches(cases, crowds.run(llm, cases), truth) == []
+        assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
         assert again == 0 or num_slots is not None or llm.engine.scheduler.prefix.num_hit_tokens > before
-    assert crowds.mismatches(turns[0], crowds.run(llm, turns[0]), turns[1]) == []
+    assert request_mix.mismatches(turns[0], request_mix.run(llm, turns[0]), turns[1]) == []
 
 
 def test_hits_do_not_fall_when_speculation_is_on(cases, truth, turns, drafters):
@@ -129,6 +130,6 @@ def test_hits_do_not_fall_when_speculation_is_on(cases, truth, turns, drafters):
         llm = make(speculative_config=drafters[drafter])
         hits = []
         for case, _, turn in some:
-            crowds.run(llm, [case])
-            hits.append(crowds.run(llm, [turn])[0].num_cached_tokens)
+            request_mix.run(llm, [case])
+            hits.append(request_mix.run(llm, [turn])[0].num_cached_tokens)
         assert hits == blocks

@@ -3,14 +3,15 @@
 A stock GEMM does not leak at the zoo's widths: `test_llama_identity.py` shows it at full size.
 """
 
-import crowd as crowds
-import gpu_engine
 import pytest
 import torch
 
 from outrider.attention.base import AttentionBackend
 from outrider.device.table import RequestTable
 from outrider.sampling.sampler import Sampler
+from tests.support import request_mix
+
+from . import gpu_engine
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +21,18 @@ def unwritten_memory_is_nan():
 
 @pytest.fixture(scope="module")
 def cases():
-    return crowds.crowd(gpu_engine.ZOO_EOS)
+    return request_mix.make_cases(gpu_engine.ZOO_EOS)
 
 
 def _make(**options):
-    return crowds.make(gpu_engine.ZOO / "tiny", device="cuda", **options)
+    return request_mix.make(gpu_engine.ZOO / "tiny", device="cuda", **options)
 
 
 def _truth(cases):
     llm = _make(
         max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False, max_num_batched_tokens=512, enforce_eager=True
     )
-    return [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases]
+    return [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in cases]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def truth(cases):
 
 
 def _found(cases, truth, **options):
-    config = crowds.replay(cases, truth) | {"num_speculative_tokens": 3}
+    config = request_mix.replay(cases, truth) | {"num_speculative_tokens": 3}
     llm = _make(speculative_config=config, max_num_batched_tokens=41, max_num_seqs=9, **options)
-    return crowds.mismatches(cases, crowds.run(llm, cases), truth)
+    return request_mix.mismatches(cases, request_mix.run(llm, cases), truth)
 
 
 def test_without_a_leak_nothing_differs(cases, truth):

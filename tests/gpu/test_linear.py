@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from comparison import assert_close, relative_rms, replayed
 from torch import Tensor
 
 from outrider.kernels import linear as module
 from outrider.kernels.device import empty_rows
 from outrider.kernels.linear import choose_work, empty_weight, linear, num_segments
+
+from .comparison import assert_close, relative_rms, replayed
 
 SHAPES = {
     "llama qkv": (6144, 4096),

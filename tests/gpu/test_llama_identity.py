@@ -7,14 +7,15 @@ chance, so the replay drafter, which knows the answers and is right with probabi
 import gc
 import random
 
-import crowd as crowds
-import gpu_engine
 import pytest
 import torch
-from benchmarks.decode import write_configs
 
+from benchmarks.decode import write_configs
 from outrider import SamplingParams
 from outrider.layers.linear import Linear
+from tests.support import request_mix
+
+from . import gpu_engine
 
 LONG = 2000
 
@@ -39,17 +40,19 @@ def cases():
     """One long output, a shared prefix, chunks, and parameters of every kind."""
     shared = _prompt(300, 1)
     some = [
-        crowds.Case("long", _prompt(40, 2), SamplingParams(temperature=1.0, seed=4, max_tokens=LONG, ignore_eos=True)),
-        crowds.Case("greedy", shared, SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)),
-        crowds.Case(
+        request_mix.Case(
+            "long", _prompt(40, 2), SamplingParams(temperature=1.0, seed=4, max_tokens=LONG, ignore_eos=True)
+        ),
+        request_mix.Case("greedy", shared, SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)),
+        request_mix.Case(
             "random", shared + _prompt(9, 3), SamplingParams(temperature=1.0, seed=5, max_tokens=60, ignore_eos=True)
         ),
-        crowds.Case(
+        request_mix.Case(
             "truncated",
             _prompt(129, 4),
             SamplingParams(temperature=0.8, top_p=0.95, top_k=40, seed=6, max_tokens=60, ignore_eos=True),
         ),
-        crowds.Case(
+        request_mix.Case(
             "penalties and log-probabilities",
             _prompt(17, 5),
             SamplingParams(
@@ -59,7 +62,9 @@ def cases():
         ),
     ]  # fmt: skip
     filler = SamplingParams(temperature=0.5, seed=1, max_tokens=40, ignore_eos=True)
-    return some + [crowds.Case(f"filler {index}", _prompt(20 + 7 * index, 10 + index), filler) for index in range(59)]
+    return some + [
+        request_mix.Case(f"filler {index}", _prompt(20 + 7 * index, 10 + index), filler) for index in range(59)
+    ]
 
 
 def _closed(llm) -> None:
@@ -74,7 +79,7 @@ def truth(directories, cases):
         directories[0], max_num_seqs=1, overlap_depth=0, enable_prefix_caching=False, max_num_batched_tokens=4096,
         enforce_eager=True,
     )  # fmt: skip
-    answers = [crowds.outcome(crowds.run(llm, [case])[0]) for case in cases[:6]]
+    answers = [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in cases[:6]]
     _closed(llm)
     assert len(set(answers[0].token_ids)) > LONG // 2, "the text repeats: equality would show little"
     return answers
@@ -99,7 +104,7 @@ def test_a_crowd_of_64_gives_what_each_request_gives_alone(run, directories, cas
         "none": None,
         "ngram": {"method": "ngram", "prompt_lookup_min": 1},
         "eagle3": {"method": "eagle3", "model": str(head)},
-        "replay": crowds.replay(cases[: len(truth)], truth),
+        "replay": request_mix.replay(cases[: len(truth)], truth),
     }[run["drafter"]]
     if config is not None:
         config = {**config, "num_speculative_tokens": run["k"]}
@@ -113,9 +118,9 @@ def test_a_crowd_of_64_gives_what_each_request_gives_alone(run, directories, cas
         enable_prefix_caching=run.get("prefix", True),
         overlap_depth=run.get("depth", 1),
     )
-    outputs = crowds.run(llm, cases)
+    outputs = request_mix.run(llm, cases)
     few = len(truth)
-    found = crowds.mismatches(cases[:few], outputs[:few], truth)
+    found = request_mix.mismatches(cases[:few], outputs[:few], truth)
     preemptions = llm.engine.scheduler.num_preemptions
     _closed(llm)
     assert found == []
@@ -130,8 +135,8 @@ def test_a_stock_gemm_turns_the_comparison_red(directories, cases, monkeypatch):
     monkeypatch.setattr(Linear, "forward", lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias))
     llm = gpu_engine.make_llama(directories[0], max_num_seqs=64, enable_prefix_caching=False)
     some = cases[1:3]
-    alone = [crowds.outcome(crowds.run(llm, [case])[0]) for case in some]
-    together = crowds.run(llm, [*some, *cases[5:]])[:2]
-    found = crowds.mismatches(some, together, alone)
+    alone = [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in some]
+    together = request_mix.run(llm, [*some, *cases[5:]])[:2]
+    found = request_mix.mismatches(some, together, alone)
     _closed(llm)
     assert found != []

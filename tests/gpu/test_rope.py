@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from comparison import replayed
 from torch import Tensor
 
 from outrider.kernels import kv, norm, rope
 from outrider.kernels.reference import kv as reference_kv
 from outrider.kernels.reference import rope as reference
+
+from .comparison import replayed
 
 NUM_POSITIONS = 4096
 BLOCK_SIZE = 16

@@ -7,12 +7,13 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from comparison import replayed
 from torch import Tensor
 
 from outrider.kernels import mass, native, noise, sampling, truncation
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
+
+from .comparison import replayed
 
 VOCAB_SIZES = (5, 1000, 8192, 32000, 128256, 262144)
 NUM_TABLE_ROWS = 300

@@ -1,12 +1,13 @@
 """Norm, activation, embedding and index kernels against plain PyTorch."""
 
-import interpreted_index
 import pytest
 import torch
-from comparison import assert_close, replayed
 from torch import Tensor
 
 from outrider.kernels import activation, embedding, norm
+from tests.kernels import interpreted_index
+
+from .comparison import assert_close, replayed
 
 WIDTHS = (64, 128, 1000, 4096, 5120, 16384)
 

@@ -3,12 +3,13 @@
 import json
 from collections import Counter
 
-import crowd as crowds
 import pytest
-from gpu_engine import EAGLE3, ZOO
 from torch.profiler import ProfilerActivity, profile
 
 from outrider import SamplingParams
+from tests.support import request_mix
+
+from .gpu_engine import EAGLE3, ZOO
 
 RATES = [0.75, 0.55, 0.40]
 
@@ -20,14 +21,14 @@ def unwritten_memory_is_nan():
 
 def _graphs(tmp_path, config) -> tuple[list[Counter[str]], list]:
     """Kernels of each replayed graph by name, and the outputs."""
-    llm = crowds.make(ZOO / "tiny", device="cuda", speculative_config=config)
+    llm = request_mix.make(ZOO / "tiny", device="cuda", speculative_config=config)
     cases = [
-        crowds.Case(str(seed), (3 + seed,) * 9, SamplingParams(seed=seed, max_tokens=60, ignore_eos=True))
+        request_mix.Case(str(seed), (3 + seed,) * 9, SamplingParams(seed=seed, max_tokens=60, ignore_eos=True))
         for seed in range(4)
     ]
-    crowds.run(llm, cases)
+    request_mix.run(llm, cases)
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as prof:
-        outputs = crowds.run(llm, cases)
+        outputs = request_mix.run(llm, cases)
     path = tmp_path / "trace.json"
     prof.export_chrome_trace(str(path))
     by_launch: dict[int, Counter[str]] = {}

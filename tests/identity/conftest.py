@@ -1,10 +1,10 @@
 """The tiny random target and heads of the identity suite, and the truth about its crowd; made once a session."""
 
-import crowd as crowds
 import pytest
 
-from tiny_heads import random_head, save_original, save_speculators
-from tiny_models import write_draft_model, write_tiny_model
+from tests.support import request_mix
+from tests.support.tiny_heads import random_head, save_original, save_speculators
+from tests.support.tiny_models import write_draft_model, write_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -12,8 +12,8 @@ def target(tmp_path_factory):
     """A random Qwen3 whose text is not degenerate."""
     directory = tmp_path_factory.mktemp("identity-target")
     write_tiny_model(
-        directory, "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=4, max_position_embeddings=512,
-        eos_token_id=crowds.EOS, seed=3,
+        directory, "qwen3", vocab_size=request_mix.VOCAB, num_hidden_layers=4, max_position_embeddings=512,
+        eos_token_id=request_mix.EOS, seed=3,
     )  # fmt: skip
     return directory
 
@@ -22,9 +22,9 @@ def target(tmp_path_factory):
 def heads(tmp_path_factory):
     """EAGLE-3 heads by form: original with a reduced vocabulary and the target's embedding, and speculators."""
     directory = tmp_path_factory.mktemp("heads")
-    original = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40, tap_layers=(0, 2, 4))
+    original = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(0, 2, 4))
     other = random_head(
-        vocab_size=crowds.VOCAB, draft_vocab_size=crowds.VOCAB, layer="qwen3", norm_before_residual=True
+        vocab_size=request_mix.VOCAB, draft_vocab_size=request_mix.VOCAB, layer="qwen3", norm_before_residual=True
     )
     return {
         "original": str(save_original(original, directory / "original", with_embedding=False)),
@@ -34,12 +34,12 @@ def heads(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cases():
-    return crowds.crowd()
+    return request_mix.make_cases()
 
 
 @pytest.fixture(scope="session")
 def truth(target, cases):
-    return crowds.truth(target, cases)
+    return request_mix.truth(target, cases)
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +60,6 @@ def speculative(heads, draft_model, cases, truth):
         "eagle3 speculators": {"method": "eagle3", "model": heads["speculators"]},
         "eagle3 to position 60": {"method": "eagle3", "model": heads["original"], "max_model_len": 60},
         "draft model": {"method": "draft_model", "model": draft_model},
-        "noise": {"method": "support.drafters.noise"},
-        "replay": crowds.replay(cases, truth),
+        "noise": {"method": "tests.support.drafters.noise"},
+        "replay": request_mix.replay(cases, truth),
     }

@@ -4,17 +4,17 @@ What differs between families is a layer or a drafter, not the engine around the
 preempt and cache are enough. Half of the drafts are right, so every accepted count occurs.
 """
 
-import crowd as crowds
 import pytest
 
-from half_right import make_half_right
 from outrider.layers.moe import MoE
-from tiny_heads import random_eagle_head, random_head, save_original
-from tiny_models import write_tiny_model
-from tiny_mtp import write_mimo
+from tests.support import request_mix
+from tests.support.half_right_drafts import make_half_right
+from tests.support.tiny_heads import random_eagle_head, random_head, save_original
+from tests.support.tiny_models import write_tiny_model
+from tests.support.tiny_mtp import write_mimo
 
 K = 3
-SHAPE = {"vocab_size": crowds.VOCAB, "eos_token_id": crowds.EOS, "seed": 3, "max_position_embeddings": 512}
+SHAPE = {"vocab_size": request_mix.VOCAB, "eos_token_id": request_mix.EOS, "seed": 3, "max_position_embeddings": 512}
 SETTINGS = {
     "chunks": {"max_num_batched_tokens": 13, "max_num_seqs": 16},
     "few blocks": {"num_gpu_blocks_override": 15, "max_num_seqs": 16, "enable_prefix_caching": False},
@@ -26,7 +26,7 @@ def _experts(directory, head):
     write_tiny_model(
         directory, "qwen3_moe", num_hidden_layers=3, num_experts=6, num_experts_per_tok=2, mlp_only_layers=[1], **SHAPE
     )
-    save_original(random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40, tap_layers=(0, 1, 3)), head)
+    save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(0, 1, 3)), head)
     return {"method": "eagle3", "model": str(head)}
 
 
@@ -37,7 +37,7 @@ def _mimo(directory, head):
 
 def _eagle(directory, head):
     write_tiny_model(directory, "llama", **SHAPE)
-    random_eagle_head(head, vocab_size=crowds.VOCAB)
+    random_eagle_head(head, vocab_size=request_mix.VOCAB)
     return {"method": "eagle", "model": str(head)}
 
 
@@ -49,15 +49,15 @@ def family(request, tmp_path_factory):
     """A target, the speculative_config of its drafter, some of the crowd, and the truth about them."""
     directory = tmp_path_factory.mktemp(request.param)
     speculative = FAMILIES[request.param](directory, directory / "head") | {"num_speculative_tokens": K}
-    cases = [case for i, case in enumerate(crowds.crowd()) if i in (0, 1, 2, 6, 7, 11, 14, 16)]
-    return directory, speculative, cases, crowds.truth(directory, cases)
+    cases = [case for i, case in enumerate(request_mix.make_cases()) if i in (0, 1, 2, 6, 7, 11, 14, 16)]
+    return directory, speculative, cases, request_mix.truth(directory, cases)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_request_comes_out_as_alone(family, setting, monkeypatch):
     directory, speculative, cases, truth = family
     make_half_right(monkeypatch, [(case.prompt, want.token_ids) for case, want in zip(cases, truth, strict=True)])
-    llm = crowds.make(directory, speculative_config=speculative, **SETTINGS[setting])
+    llm = request_mix.make(directory, speculative_config=speculative, **SETTINGS[setting])
     accepted = set()
     settle = llm.engine.scheduler.settle
 
@@ -67,8 +67,8 @@ def test_every_request_comes_out_as_alone(family, setting, monkeypatch):
 
     llm.engine.scheduler.settle = spy
     for _ in range(2 if setting == "cached" else 1):
-        outputs = crowds.run(llm, cases)
-        assert crowds.mismatches(cases, outputs, truth) == []
+        outputs = request_mix.run(llm, cases)
+        assert request_mix.mismatches(cases, outputs, truth) == []
     assert accepted == set(range(K + 1))
     assert (llm.engine.scheduler.num_preemptions > 0) == (setting == "few blocks")
     if setting == "cached":
@@ -80,8 +80,8 @@ def test_every_request_comes_out_as_alone(family, setting, monkeypatch):
 def test_experts_with_a_capacity_are_found(tmp_path, monkeypatch):
     """A leak put in: of more tokens than an expert has room for, the last are dropped."""
     _experts(tmp_path, tmp_path / "head")
-    cases = crowds.crowd()[1:5]
-    truth = crowds.truth(tmp_path, cases)
+    cases = request_mix.make_cases()[1:5]
+    truth = request_mix.truth(tmp_path, cases)
     original = MoE.forward
 
     def forward(self, x):
@@ -90,4 +90,4 @@ def test_experts_with_a_capacity_are_found(tmp_path, monkeypatch):
         return y
 
     monkeypatch.setattr(MoE, "forward", forward)
-    assert crowds.mismatches(cases, crowds.run(crowds.make(tmp_path), cases), truth) != []
+    assert request_mix.mismatches(cases, request_mix.run(request_mix.make(tmp_path), cases), truth) != []

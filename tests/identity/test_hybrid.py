@@ -6,13 +6,9 @@ them lose it is put in here, one at a time: each must turn this suite red.
 
 from dataclasses import replace
 
-import crowd as crowds
-import hybrids
 import pytest
 import torch
 
-from changing_drafts import change_drafts
-from half_right import make_half_right
 from outrider import SamplingParams
 from outrider.attention.state import StateCache
 from outrider.device.assemble import Assembler
@@ -21,6 +17,9 @@ from outrider.runtime import worker
 from outrider.runtime.step import Step
 from outrider.scheduler.prefix import PrefixCache
 from outrider.scheduler.scheduler import Scheduler
+from tests.support import hybrid_requests, request_mix
+from tests.support.changing_drafts import change_drafts
+from tests.support.half_right_drafts import make_half_right
 
 LAYERS = ["linear_attention", "full_attention", "linear_attention"]
 SHORT = slice(10)
@@ -32,25 +31,25 @@ LONG = slice(7, None)
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hybrid")
-    hybrids.write(directory, "qwen3_5", LAYERS)
+    hybrid_requests.write(directory, "qwen3_5", LAYERS)
     return directory
 
 
 @pytest.fixture(scope="module")
 def cases():
     """Some of the crowd, one of them over with its first token, and one that goes on for hundreds of tokens."""
-    crowd = crowds.crowd()
-    return [*(crowd[number] for number in (1, 2, 18, 13, 7, 5, 10, 12, 16, 17)), hybrids.long_case(1)]
+    crowd = request_mix.make_cases()
+    return [*(crowd[number] for number in (1, 2, 18, 13, 7, 5, 10, 12, 16, 17)), hybrid_requests.long_case(1)]
 
 
 @pytest.fixture(scope="module")
 def truth(target, cases):
-    return hybrids.truth(target, cases)
+    return hybrid_requests.truth(target, cases)
 
 
 @pytest.fixture(scope="module")
 def replay(cases, truth):
-    return crowds.replay(cases, truth)
+    return request_mix.replay(cases, truth)
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def half_right(cases, truth, monkeypatch):
         ("none", 0, SHORT, {"max_num_batched_tokens": 41}),
         ("none", 0, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 24}),
         ("ngram", 3, SHORT, {"max_num_batched_tokens": 33, "overlap_depth": 0}),
-        ("support.drafters.noise", 3, SHORT, {"max_num_batched_tokens": 100}),
+        ("tests.support.drafters.noise", 3, SHORT, {"max_num_batched_tokens": 100}),
         ("mtp", 1, SHORT, {"max_num_batched_tokens": 29}),
         ("mtp", 3, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 5}),
         ("replay", 1, SHORT, {"max_num_batched_tokens": 31}),
@@ -80,12 +79,12 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
         config = (replay if drafter in ("replay", "changing") else {"method": drafter}) | {"num_speculative_tokens": k}
     if k > 3:
         config = config | {"options": config["options"] | {"probability": 0.92}}
-    llm = hybrids.make(target, speculative_config=config, **options)
+    llm = hybrid_requests.make(target, speculative_config=config, **options)
     if drafter == "changing":
         change_drafts(llm, k)
-    seen = crowds.accepted_counts(llm)
-    preempted = hybrids.preempt_now_and_then(llm, every=23) if some.stop is None else []
-    assert crowds.mismatches(cases[some], crowds.run(llm, cases[some]), truth[some]) == []
+    seen = request_mix.accepted_counts(llm)
+    preempted = hybrid_requests.preempt_now_and_then(llm, every=23) if some.stop is None else []
+    assert request_mix.mismatches(cases[some], request_mix.run(llm, cases[some]), truth[some]) == []
     if some.stop is None:
         assert max(preempted) > 400
     if "num_gpu_blocks_override" in options:
@@ -97,8 +96,8 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
 def found(target, replay, cases, truth, *, some: slice = SOME) -> list[str]:
     """What differs in a crowd with real acceptance, in chunks, overlapped."""
     config = replay | {"num_speculative_tokens": 3}
-    llm = hybrids.make(target, speculative_config=config, max_num_batched_tokens=37)
-    return crowds.mismatches(cases[some], crowds.run(llm, cases[some]), truth[some])
+    llm = hybrid_requests.make(target, speculative_config=config, max_num_batched_tokens=37)
+    return request_mix.mismatches(cases[some], request_mix.run(llm, cases[some]), truth[some])
 
 
 def kinds_of_steps(monkeypatch) -> list[frozenset[str]]:
@@ -216,8 +215,10 @@ def test_lengths_that_the_host_guessed(target, replay, cases, truth, monkeypatch
 
 def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatch):
     """Drafts of noise hold -1 and worse. Stored as they are, they break the engine; cut by length, nothing differs."""
-    llm = hybrids.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3})
-    assert crowds.mismatches(cases[:3], crowds.run(llm, cases[:3]), truth[:3]) == []
+    llm = hybrid_requests.make(
+        target, speculative_config={"method": "tests.support.drafters.noise", "num_speculative_tokens": 3}
+    )
+    assert request_mix.mismatches(cases[:3], request_mix.run(llm, cases[:3]), truth[:3]) == []
 
     def put_drafts(drafts, num_drafts, *, rows, proposed, has_sampled, num_tokens, vocab_size, position_limit):
         drafts[rows.unsqueeze(1), torch.arange(proposed.shape[1])] = proposed
@@ -225,8 +226,10 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
 
     monkeypatch.setattr(index, "put_drafts", put_drafts)
     with pytest.raises((IndexError, RuntimeError)):
-        crowds.run(
-            hybrids.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3}),
+        request_mix.run(
+            hybrid_requests.make(
+                target, speculative_config={"method": "tests.support.drafters.noise", "num_speculative_tokens": 3}
+            ),
             cases[:3],
         )
 
@@ -234,8 +237,8 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
 @pytest.fixture(scope="module")
 def turns(target, cases, truth):
     """Second turns of some conversations, and the truth about them."""
-    turns = crowds.second_turns(cases[:4], truth[:4], max_tokens=12)
-    return turns, hybrids.truth(target, turns)
+    turns = request_mix.second_turns(cases[:4], truth[:4], max_tokens=12)
+    return turns, hybrid_requests.truth(target, turns)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +259,12 @@ def test_behind_cached_blocks_and_snapshots(
     if num_slots is not None:
         monkeypatch.setattr(worker, "size_snapshots", lambda *arguments, **named: num_slots)
     config = None if drafter == "none" else (replay if drafter == "replay" else {"method": drafter})
-    llm = hybrids.make(target, speculative_config=config, **options)
+    llm = hybrid_requests.make(target, speculative_config=config, **options)
     prefix = llm.engine.scheduler.prefix
     crowd = SHORT if num_slots is None else SOME
     for some, expected in ((cases[crowd], truth[crowd]), (cases[crowd], truth[crowd]), turns):
         before = prefix.num_hit_tokens
-        assert crowds.mismatches(some, crowds.run(llm, some), expected) == []
+        assert request_mix.mismatches(some, request_mix.run(llm, some), expected) == []
         assert before == 0 or num_slots is not None or prefix.num_hit_tokens > before
     assert prefix.num_hit_tokens > 0
 
@@ -272,8 +275,8 @@ def test_hits_do_not_fall_when_speculation_is_on(target, replay, cases, truth, h
     mtp = {"method": "mtp", "num_speculative_tokens": 3}
     configs = (None, mtp, replay | {"num_speculative_tokens": 3}) if block_size == 16 else (None, mtp)
     for config in configs:
-        llm = hybrids.make(target, speculative_config=config, block_size=block_size)
-        hits, most = hybrids.hits_of_turns(llm, cases[:4], truth[:4])
+        llm = hybrid_requests.make(target, speculative_config=config, block_size=block_size)
+        hits, most = hybrid_requests.hits_of_turns(llm, cases[:4], truth[:4])
         assert hits == most and max(most) > 0
 
 
@@ -311,30 +314,32 @@ def test_hits_that_fall_are_seen(target, cases, truth, monkeypatch, leak, block_
     """What made them fall elsewhere: the last block made again for the drafter, sparse snapshots whose places are not
     those of blocks, large blocks (vLLM #45238, #54360, #53504, #38182, #40624, #33270, #44986, #46971)."""
     leak(monkeypatch)
-    hits, most = hybrids.hits_of_turns(hybrids.make(target, block_size=block_size), cases[:4], truth[:4])
+    hits, most = hybrid_requests.hits_of_turns(
+        hybrid_requests.make(target, block_size=block_size), cases[:4], truth[:4]
+    )
     assert sum(hits) < sum(most)
 
 
 def test_a_hit_without_a_snapshot(target, cases, truth, monkeypatch):
     """Blocks are found, and the request starts behind them from whatever its row held."""
     some, expected = cases[:4], truth[:4]
-    llm = hybrids.make(target)
+    llm = hybrid_requests.make(target)
     monkeypatch.setattr(StateCache, "load", lambda self, kernels, **arguments: None)
-    crowds.run(llm, some)
-    assert crowds.mismatches(some, crowds.run(llm, some), expected)
+    request_mix.run(llm, some)
+    assert request_mix.mismatches(some, request_mix.run(llm, some), expected)
 
 
 def test_a_snapshot_of_a_row_that_has_a_new_owner(target, cases, truth, monkeypatch):
     """What one step reads, the next has begun to write: vLLM #51571, #56736. Snapshots are taken before a row is given
     to another request; here after it."""
     some, expected = cases[:2], truth[:2]
-    turns = crowds.second_turns(some, expected, max_tokens=1)
-    turns_truth = hybrids.truth(target, turns)
+    turns = request_mix.second_turns(some, expected, max_tokens=1)
+    turns_truth = hybrid_requests.truth(target, turns)
 
     def differs() -> list[str]:
-        llm = hybrids.make(target, max_num_seqs=1)
-        crowds.run(llm, some)
-        return crowds.mismatches(turns, crowds.run(llm, turns), turns_truth)
+        llm = hybrid_requests.make(target, max_num_seqs=1)
+        request_mix.run(llm, some)
+        return request_mix.mismatches(turns, request_mix.run(llm, turns), turns_truth)
 
     assert differs() == []
     original = Step.admit
@@ -384,14 +389,14 @@ def test_every_place_lies_in_its_table(target, cases, truth, half_right, monkeyp
         monkeypatch.setattr(gated_delta, "state_rows", state_rows)
     check_places(monkeypatch)
     config = {"method": "mtp", "num_speculative_tokens": 3}
-    llm = hybrids.make(target, speculative_config=config, max_num_seqs=4)
-    hybrids.preempt_now_and_then(llm, every=11)
+    llm = hybrid_requests.make(target, speculative_config=config, max_num_seqs=4)
+    hybrid_requests.preempt_now_and_then(llm, every=11)
     if is_leaky:
         with pytest.raises(AssertionError, match="before the beginning"):
-            crowds.run(llm, cases[SOME])
+            request_mix.run(llm, cases[SOME])
         return
     for _ in range(2):
-        assert crowds.mismatches(cases[SOME], crowds.run(llm, cases[SOME]), truth[SOME]) == []
+        assert request_mix.mismatches(cases[SOME], request_mix.run(llm, cases[SOME]), truth[SOME]) == []
     assert llm.engine.scheduler.num_preemptions > 0 and llm.engine.scheduler.prefix.num_hit_tokens > 0
 
 
@@ -409,19 +414,19 @@ def test_a_snapshot_of_a_state_that_ran_ahead(target, replay, cases, truth, monk
     turns = [((*prompt, *answer[:start]), answer[start : start + 21]) for start in starts]
     turns = [(first, text) for first, text in turns if (len(first) + 20) % 16 in range(9, 15)][:5]
     params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
-    on = [crowds.Case("goes on", (*first, *text), params) for first, text in turns]
-    expected = hybrids.truth(target, on)
+    on = [request_mix.Case("goes on", (*first, *text), params) for first, text in turns]
+    expected = hybrid_requests.truth(target, on)
 
     def differs() -> list[str]:
         wrong = []
         for (first, text), case, want in zip(turns, on, expected, strict=True):
-            llm = hybrids.make(target, speculative_config=config)
+            llm = hybrid_requests.make(target, speculative_config=config)
             stop = SamplingParams(temperature=1.0, max_tokens=40, ignore_eos=True, stop_token_ids=[text[-1]], seed=7)
-            output = crowds.run(llm, [crowds.Case("stops", first, stop)])[0]
+            output = request_mix.run(llm, [request_mix.Case("stops", first, stop)])[0]
             assert tuple(output.outputs[0].token_ids) == text
-            outputs = crowds.run(llm, [case])
+            outputs = request_mix.run(llm, [case])
             assert outputs[0].num_cached_tokens == (len(case.prompt) - 1) // 16 * 16
-            wrong += crowds.mismatches([case], outputs, [want])
+            wrong += request_mix.mismatches([case], outputs, [want])
         return wrong
 
     assert len(turns) == 5

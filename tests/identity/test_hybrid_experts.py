@@ -2,11 +2,10 @@
 chunks, preempts, caches and refuses drafts at every count.
 """
 
-import crowd as crowds
-import hybrids
 import pytest
 
-from half_right import make_half_right
+from tests.support import hybrid_requests, request_mix
+from tests.support.half_right_drafts import make_half_right
 
 K = 3
 LAYERS = {"qwen3_5_moe": ("linear_attention", "full_attention"), "qwen3_next": ("full_attention", "linear_attention")}
@@ -24,28 +23,31 @@ def family(request):
 @pytest.fixture(scope="module")
 def target(family, tmp_path_factory):
     directory = tmp_path_factory.mktemp(family)
-    hybrids.write(directory, family, LAYERS[family])
+    hybrid_requests.write(directory, family, LAYERS[family])
     return directory
 
 
 @pytest.fixture(scope="module")
 def cases(family):
     """A few of the crowd, and a long one at the end."""
-    return [*(crowds.crowd()[number] for number in (2, 13, 7, 18)), hybrids.long_case(TEMPERATURE[family])]
+    return [
+        *(request_mix.make_cases()[number] for number in (2, 13, 7, 18)),
+        hybrid_requests.long_case(TEMPERATURE[family]),
+    ]
 
 
 @pytest.fixture(scope="module")
 def truth(target, cases):
-    return hybrids.truth(target, cases)
+    return hybrid_requests.truth(target, cases)
 
 
 def test_a_preempted_crowd_equals_each_alone(target, cases, truth):
-    config = crowds.replay(cases, truth) | {"num_speculative_tokens": K}
-    llm = hybrids.make(target, speculative_config=config, max_num_batched_tokens=37)
-    seen, preempted = crowds.accepted_counts(llm), hybrids.preempt_now_and_then(llm, every=23)
-    outputs = crowds.run(llm, cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
-    assert len(outputs[-1].outputs[0].token_ids) == hybrids.LONG
+    config = request_mix.replay(cases, truth) | {"num_speculative_tokens": K}
+    llm = hybrid_requests.make(target, speculative_config=config, max_num_batched_tokens=37)
+    seen, preempted = request_mix.accepted_counts(llm), hybrid_requests.preempt_now_and_then(llm, every=23)
+    outputs = request_mix.run(llm, cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
+    assert len(outputs[-1].outputs[0].token_ids) == hybrid_requests.LONG
     assert seen == set(range(K + 1))
     assert max(preempted) > 400
 
@@ -53,18 +55,18 @@ def test_a_preempted_crowd_equals_each_alone(target, cases, truth):
 def test_conversations_go_on_behind_snapshots(family, target, cases, truth, monkeypatch):
     """With the module's own drafts, half of them right: the same again, then second turns."""
     cases, truth = cases[:4], truth[:4]
-    turns = crowds.second_turns(cases, truth, max_tokens=12)
-    turns_truth = hybrids.truth(target, turns)
+    turns = request_mix.second_turns(cases, truth, max_tokens=12)
+    turns_truth = hybrid_requests.truth(target, turns)
     known = [(case.prompt, want.token_ids) for case, want in zip(cases + turns, truth + turns_truth, strict=True)]
     make_half_right(monkeypatch, known)
     config = {"method": "mtp", "num_speculative_tokens": K}
-    llm = hybrids.make(
+    llm = hybrid_requests.make(
         target, speculative_config=config, max_num_batched_tokens=41, max_num_seqs=3, block_size=BLOCK_SIZE[family]
     )
-    seen = crowds.accepted_counts(llm)
+    seen = request_mix.accepted_counts(llm)
     for some, expected in ((cases, truth), (cases, truth), (turns, turns_truth)):
-        outputs = crowds.run(llm, some)
-        assert crowds.mismatches(some, outputs, expected) == []
+        outputs = request_mix.run(llm, some)
+        assert request_mix.mismatches(some, outputs, expected) == []
     assert seen == set(range(K + 1))
     size = BLOCK_SIZE[family]
     most = [
@@ -76,5 +78,7 @@ def test_conversations_go_on_behind_snapshots(family, target, cases, truth, monk
 @pytest.mark.parametrize("method", [None, "mtp"])
 def test_hits_do_not_fall_when_speculation_is_on(target, cases, truth, method):
     config = {"method": method, "num_speculative_tokens": 1} if method else None
-    hits, most = hybrids.hits_of_turns(hybrids.make(target, speculative_config=config), cases[:4], truth[:4])
+    hits, most = hybrid_requests.hits_of_turns(
+        hybrid_requests.make(target, speculative_config=config), cases[:4], truth[:4]
+    )
     assert hits == most and min(most) > 0

@@ -5,7 +5,6 @@ The truth is made before the leak is put in, from the plain engine.
 
 from dataclasses import replace
 
-import crowd as crowds
 import pytest
 import torch
 
@@ -18,16 +17,19 @@ from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.layers.linear import Linear
 from outrider.sampling.params import SamplingTable
 from outrider.scheduler.prefix import PrefixCache
+from tests.support import request_mix
 
 
 def found(target, speculative, cases, truth, *, warm: bool = False, **options) -> list[str]:
     """What differs in a crowd with real acceptance, in chunks, overlapped."""
     config = speculative["replay"] | {"num_speculative_tokens": 3}
-    llm = crowds.make(target, speculative_config=config, **{"max_num_batched_tokens": 41, "max_num_seqs": 16} | options)
-    outputs = crowds.run(llm, cases)
+    llm = request_mix.make(
+        target, speculative_config=config, **{"max_num_batched_tokens": 41, "max_num_seqs": 16} | options
+    )
+    outputs = request_mix.run(llm, cases)
     if warm:
-        outputs = crowds.run(llm, cases)
-    return crowds.mismatches(cases, outputs, truth)
+        outputs = request_mix.run(llm, cases)
+    return request_mix.mismatches(cases, outputs, truth)
 
 
 def test_without_a_leak_nothing_differs(target, speculative, cases, truth):
@@ -38,7 +40,7 @@ def test_a_stock_gemm(target, speculative, cases, monkeypatch):
     """Alone it sees one row at a time, in a crowd many: the library sums them in another order."""
     monkeypatch.setattr(Linear, "forward", lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias))
     some = cases[1:5]
-    answers = crowds.truth(target, some)
+    answers = request_mix.truth(target, some)
     assert found(target, speculative, some, answers)
 
 
@@ -57,15 +59,15 @@ def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch
 def test_an_unconfirmed_block_is_published(target, monkeypatch):
     """A block is published with its last token known but not computed; the request ends there, another goes on."""
     params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
-    first = crowds.Case("ends on a block", tuple(range(3, 27)), params)  # 24 + 40 = four blocks
-    (answer,) = crowds.truth(target, [first])
-    second = crowds.Case("goes on behind it", first.prompt + answer.token_ids + (9,), params)
-    expected = crowds.truth(target, [second])
+    first = request_mix.Case("ends on a block", tuple(range(3, 27)), params)  # 24 + 40 = four blocks
+    (answer,) = request_mix.truth(target, [first])
+    second = request_mix.Case("goes on behind it", first.prompt + answer.token_ids + (9,), params)
+    expected = request_mix.truth(target, [second])
 
     def outcome_of_second() -> list[str]:
-        llm = crowds.make(target)
-        crowds.run(llm, [first])
-        return crowds.mismatches([second], crowds.run(llm, [second]), expected)
+        llm = request_mix.make(target)
+        request_mix.run(llm, [first])
+        return request_mix.mismatches([second], request_mix.run(llm, [second]), expected)
 
     assert outcome_of_second() == []
     original = PrefixCache.publish

@@ -1,17 +1,17 @@
 """The identity matrix: whatever the engine does, every request comes out as it does alone and without speculation.
 
-Equality of tokens, logits digests, log-probabilities and stop, never a percentage. `make test` runs a pairwise cover,
-`make matrix` everything.
+Equality of tokens, logits digests, log-probabilities and stop, never a percentage. `make test` runs a cover of all
+pairs of options, `make test-all` a cover of all triples, `make matrix` every combination.
 """
 
 import itertools
 import random
 
-import crowd as crowds
 import pytest
-from cover import pairs_of, pairwise
 
-from changing_drafts import change_drafts
+from tests.support import request_mix
+from tests.support.changing_drafts import change_drafts
+from tests.support.combination_cover import combinations_of, make_cover
 
 DIMENSIONS = {
     "drafter": (
@@ -32,7 +32,8 @@ DIMENSIONS = {
     "prefix": ("off", "cold", "warm"),
     "depth": (0, 1),
 }
-COVER = pairwise(DIMENSIONS, seed=5)
+COVER = make_cover(DIMENSIONS, seed=5)
+TRIPLES = make_cover(DIMENSIONS, seed=6, strength=3)
 FULL = [dict(zip(DIMENSIONS, values, strict=True)) for values in itertools.product(*DIMENSIONS.values())]
 random.Random(1).shuffle(FULL)  # so that a run which is stopped early has seen a fair sample
 TIGHT = 14  # usable blocks: one long request fits, two do not
@@ -65,13 +66,13 @@ def _check(run, *, target, speculative, cases, truth, seed):
     if config is not None:
         options["speculative_config"] = config | {"num_speculative_tokens": run["k"]}
     chosen, expected = _pick(cases, truth, run["crowd"], seed=seed)
-    llm = crowds.make(target, **options)
+    llm = request_mix.make(target, **options)
     if run["drafts"] == "changing" and config is not None:
         change_drafts(llm, run["k"])
     if run["prefix"] == "warm":
-        crowds.run(llm, chosen)
-    outputs = crowds.run(llm, chosen)
-    assert crowds.mismatches(chosen, outputs, expected) == []
+        request_mix.run(llm, chosen)
+    outputs = request_mix.run(llm, chosen)
+    assert request_mix.mismatches(chosen, outputs, expected) == []
     pool = llm.engine.scheduler.pool
     assert pool.num_free == pool.num_usable, "blocks were lost"
     if run["blocks"] == "tight" and run["crowd"] == "all" and run["prefix"] == "off":
@@ -84,16 +85,23 @@ def _check(run, *, target, speculative, cases, truth, seed):
     return outputs
 
 
-def test_cover_has_every_pair():
-    covered = set().union(*(pairs_of(run) for run in COVER))
-    wanted = set().union(*(pairs_of(run) for run in FULL))
+@pytest.mark.parametrize(("cover", "strength", "most"), [(COVER, 2, 50), (TRIPLES, 3, 200)], ids=["pairs", "triples"])
+def test_cover_has_every_combination(cover, strength, most):
+    covered = set().union(*(combinations_of(run, strength) for run in cover))
+    wanted = set().union(*(combinations_of(run, strength) for run in FULL))
     assert covered == wanted
-    assert len(COVER) <= 50
+    assert len(cover) <= most
 
 
 @pytest.mark.parametrize("run", COVER, ids=_name)
 def test_every_request_comes_out_as_alone(run, target, speculative, cases, truth):
     _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=COVER.index(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", TRIPLES, ids=_name)
+def test_every_request_comes_out_as_alone_in_triples(run, target, speculative, cases, truth):
+    _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=TRIPLES.index(run))
 
 
 @pytest.mark.matrix
@@ -105,7 +113,7 @@ def test_every_combination(run, target, speculative, cases, truth):
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_replay_is_accepted_at_every_count(k, target, speculative, cases, truth):
     config = speculative["replay"] | {"num_speculative_tokens": k}
-    llm = crowds.make(target, speculative_config=config)
+    llm = request_mix.make(target, speculative_config=config)
     results = []
     settle = llm.engine.scheduler.settle
 
@@ -114,29 +122,29 @@ def test_replay_is_accepted_at_every_count(k, target, speculative, cases, truth)
         return settle(plan, result)
 
     llm.engine.scheduler.settle = spy
-    outputs = crowds.run(llm, cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
+    outputs = request_mix.run(llm, cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
     assert {row.num_accepted for row in results} == set(range(k + 1))
 
 
 def test_acceptance_counts_do_not_depend_on_the_crowd(target, speculative, cases):
     cases = cases[1:16:2]
     config = speculative["eagle3"] | {"num_speculative_tokens": 3}
-    together = crowds.run(crowds.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
-    alone = crowds.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
+    together = request_mix.run(request_mix.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
+    alone = request_mix.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
     for case, output in zip(cases, together, strict=True):
-        assert crowds.run(alone, [case])[0].speculation == output.speculation, case.name
+        assert request_mix.run(alone, [case])[0].speculation == output.speculation, case.name
 
 
 def test_a_draft_model_is_accepted_at_every_count(target, speculative, cases, truth):
     """Under the target's own noise it agrees at any temperature; and as counted alone, so in a crowd."""
     config = speculative["draft model"] | {"num_speculative_tokens": 3}
-    together = crowds.run(crowds.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
-    assert crowds.mismatches(cases, together, truth) == []
+    together = request_mix.run(request_mix.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
+    assert request_mix.mismatches(cases, together, truth) == []
     some = [2, 4, 11]
-    alone = crowds.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
+    alone = request_mix.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
     for index in some:
-        assert crowds.run(alone, [cases[index]])[0].speculation == together[index].speculation
+        assert request_mix.run(alone, [cases[index]])[0].speculation == together[index].speculation
     per_position = [
         sum(counts) for counts in zip(*(o.speculation.num_accepted_tokens_per_pos for o in together), strict=True)
     ]
@@ -147,7 +155,7 @@ def test_a_draft_model_is_accepted_at_every_count(target, speculative, cases, tr
 def test_speculation_stats_add_up(target, speculative, cases, truth):
     for name in ("replay", "eagle3"):
         config = speculative[name] | {"num_speculative_tokens": 3}
-        for output in crowds.run(crowds.make(target, speculative_config=config), cases):
+        for output in request_mix.run(request_mix.make(target, speculative_config=config), cases):
             stats = output.speculation
             is_draft = [flag for tokens in output.outputs for flag in tokens.is_draft]
             num_tokens = sum(len(tokens.token_ids) for tokens in output.outputs)
@@ -162,7 +170,7 @@ def test_speculation_stats_add_up(target, speculative, cases, truth):
 def test_another_number_of_drafts_in_every_step(depth, target, speculative, cases, truth):
     """Every number is asked for, planned and wholly accepted, and each follows each."""
     config = speculative["replay"] | {"num_speculative_tokens": 3}
-    llm = crowds.make(target, speculative_config=config, overlap_depth=depth, max_num_seqs=24)
+    llm = request_mix.make(target, speculative_config=config, overlap_depth=depth, max_num_seqs=24)
     policy = change_drafts(llm, 3)
     results = []
     settle = llm.engine.scheduler.settle
@@ -172,8 +180,8 @@ def test_another_number_of_drafts_in_every_step(depth, target, speculative, case
         return settle(plan, result)
 
     llm.engine.scheduler.settle = spy
-    outputs = crowds.run(llm, cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
+    outputs = request_mix.run(llm, cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
     assert set(itertools.pairwise(policy.chosen)) == set(itertools.product(range(4), repeat=2))
     assert {(planned, accepted) for planned in range(4) for accepted in range(planned + 1)} <= set(results)
 
@@ -182,7 +190,7 @@ def test_adaptive_drafting_changes_no_token(target, speculative, cases, truth):
     """The engine's own policy, on the times of this machine, whatever they are."""
     for name in ("replay", "eagle3"):
         config = speculative[name] | {"num_speculative_tokens": 5, "adaptive": True}
-        llm = crowds.make(target, speculative_config=config)
-        assert crowds.mismatches(cases, crowds.run(llm, cases), truth) == []
+        llm = request_mix.make(target, speculative_config=config)
+        assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
         policy = llm.engine.scheduler._draft_policy
         assert policy.elapsed > 0 and policy.widths == (0, 1, 2, 3, 5)

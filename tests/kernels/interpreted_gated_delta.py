@@ -9,9 +9,9 @@ import random
 
 import torch
 
-import kernels.gated_delta_steps as steps
-from kernels.gated_delta_steps import Layer, Table, drive
 from outrider.kernels import load_kernels
+from tests.kernels import gated_delta_steps as steps
+from tests.kernels.gated_delta_steps import Layer, Table, drive
 
 HEADS = {"num_key_heads": 1, "num_value_heads": 2, "key_size": 16, "value_size": 32}
 steps.NUM_ROWS = NUM_ROWS = 2

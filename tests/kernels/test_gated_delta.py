@@ -6,7 +6,9 @@ A little table is driven as the engine drives its own: rows of any order, prompt
 import pytest
 import torch
 
-from kernels.gated_delta_steps import (
+from outrider.kernels import load_kernels
+from outrider.kernels.reference.gated_delta import CHUNK
+from tests.kernels.gated_delta_steps import (
     LENGTH,
     MOST_DRAFTS,
     NUM_ROWS,
@@ -16,8 +18,6 @@ from kernels.gated_delta_steps import (
     check_mixed_steps,
     recurrent,
 )
-from outrider.kernels import load_kernels
-from outrider.kernels.reference.gated_delta import CHUNK
 
 
 @pytest.fixture(scope="module")

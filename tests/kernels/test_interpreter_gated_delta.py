@@ -1,6 +1,6 @@
 """Gated DeltaNet's kernels, run by Triton's interpreter on a CPU."""
 
-from kernels.interpreter import run_interpreted
+from tests.kernels.interpreter import run_interpreted
 
 
 def test_the_interpreted_kernels_equal_plain_pytorch_and_themselves() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kernels.interpreter import run_interpreted
+from tests.kernels.interpreter import run_interpreted
 
 
 @pytest.fixture(scope="module")

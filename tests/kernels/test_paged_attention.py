@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from kernels.paged_case import PagedCase
 from outrider.kernels.reference import attention as kernel
+from tests.kernels.paged_case import PagedCase
 
 TOLERANCE = 2e-6
 """Relative RMS error in fp32."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
-from kernels.interpreter import run_interpreted
 from outrider.kernels.reference.experts import empty_expert_weights, experts
 from outrider.kernels.reference.linear import linear
 from outrider.kernels.reference.routing import route
+from tests.kernels.interpreter import run_interpreted
 
 HIDDEN, WIDTH, NUM_EXPERTS, TOP_K = 64, 48, 8, 3
 

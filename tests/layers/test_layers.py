@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from models.paged_runner import cpu_context
 from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.linear import Linear
 from outrider.models import architectures
+from tests.support.paged_runner import cpu_context
 
 CONFIG = ModelConfig(
     architecture="LlamaForCausalLM",

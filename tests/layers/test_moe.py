@@ -7,12 +7,12 @@ import torch
 from transformers import Qwen3NextConfig
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextSparseMoeBlock
 
-from models.paged_runner import cpu_context
 from outrider.core.errors import CheckpointError
 from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
 from outrider.kernels.reference.activation import add_gated
 from outrider.layers.moe import MoE
 from outrider.loading.load import load_into, targets_of
+from tests.support.paged_runner import cpu_context
 
 HIDDEN, WIDTH, SHARED, NUM_EXPERTS, TOP_K = 48, 32, 80, 7, 3
 CONFIG = ModelConfig(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.paged_runner import PagedRunner, load_tiny
-from tiny_models import write_tiny_model
+from tests.support.paged_runner import PagedRunner, load_tiny
+from tests.support.tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="module", params=[("llama", False), ("qwen3", True)], ids=str)

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.paged_runner import PagedRunner, load_tiny
 from outrider.core.errors import CheckpointError
 from outrider.loading.load import load_into, targets_of
 from outrider.loading.names import module_name
-from tiny_models import write_tiny_model
+from tests.support.paged_runner import PagedRunner, load_tiny
+from tests.support.tiny_models import write_tiny_model
 
 IDS = list(range(5, 40))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import outrider.models
-from models.paged_runner import PagedRunner, load_tiny
 from outrider.core import plugins
-from tiny_models import write_multimodal, write_tiny_model
-from tiny_mtp import write_mimo
+from tests.support.paged_runner import PagedRunner, load_tiny
+from tests.support.tiny_models import write_multimodal, write_tiny_model
+from tests.support.tiny_mtp import write_mimo
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to the largest logit, in fp32."""

@@ -8,8 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.paged_runner import cpu_context
-from models.released import HEADS, RELEASES, Shapes
 from outrider import models
 from outrider.core.config import SpeculativeConfig, engine_config
 from outrider.core.errors import CheckpointError, UnsupportedError
@@ -18,6 +16,9 @@ from outrider.platforms.base import select_platform
 from outrider.speculation import head
 from outrider.speculation.drafter import DrafterContext
 from outrider.speculation.drafters import eagle, eagle3, mtp
+from tests.support.paged_runner import cpu_context
+
+from .released import HEADS, RELEASES, Shapes
 
 DTYPES = {"d2t": torch.int64, "t2d": torch.bool}
 """Of tensors that are no weights."""

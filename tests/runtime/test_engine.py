@@ -1,29 +1,31 @@
 """The engine around the step: overlap, aborts, refusals, seeds; whatever happens, other requests are not disturbed."""
 
-import crowd as crowds
 import pytest
 import torch
 
 from outrider import ConfigError, RequestError, SamplingParams, UnsupportedError
 from outrider.core.outputs import RequestOutput
-from tiny_models import write_tiny_model
+from tests.support import request_mix
+from tests.support.tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("engine")
-    write_tiny_model(directory, "qwen3", vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, max_position_embeddings=512)
+    write_tiny_model(
+        directory, "qwen3", vocab_size=request_mix.VOCAB, eos_token_id=request_mix.EOS, max_position_embeddings=512
+    )
     return directory
 
 
 @pytest.fixture(scope="module")
 def some():
-    return crowds.crowd()[1:6]
+    return request_mix.make_cases()[1:6]
 
 
 @pytest.fixture(scope="module")
 def expected(target, some):
-    return crowds.truth(target, some)
+    return request_mix.truth(target, some)
 
 
 def _drain(llm) -> dict[str, RequestOutput]:
@@ -42,7 +44,7 @@ def _submit(llm, case) -> str:
 
 @pytest.mark.parametrize("depth", [0, 1])
 def test_a_step_is_planned_while_one_is_in_flight(target, some, depth):
-    llm = crowds.make(target, overlap_depth=depth)
+    llm = request_mix.make(target, overlap_depth=depth)
     events = []
     plan, settle = llm.engine.scheduler.plan, llm.engine.scheduler.settle
 
@@ -57,7 +59,7 @@ def test_a_step_is_planned_while_one_is_in_flight(target, some, depth):
         return settle(settled, result)
 
     llm.engine.scheduler.plan, llm.engine.scheduler.settle = spy_plan, spy_settle
-    crowds.run(llm, some)
+    request_mix.run(llm, some)
     order = {event: place for place, event in enumerate(events)}
     last = max(step for kind, step in events if kind == "settle")
     overlapped = [order["plan", step + 1] < order["settle", step] for step in range(1, last - 1)]
@@ -65,7 +67,7 @@ def test_a_step_is_planned_while_one_is_in_flight(target, some, depth):
 
 
 def test_aborts_leave_the_others_as_they_were(target, some, expected):
-    llm = crowds.make(target, speculative_config={"method": "ngram", "prompt_lookup_min": 1})
+    llm = request_mix.make(target, speculative_config={"method": "ngram", "prompt_lookup_min": 1})
     ids = [_submit(llm, case) for case in some]
     waiting = _submit(llm, some[0])
     for _ in range(6):
@@ -79,35 +81,35 @@ def test_aborts_leave_the_others_as_they_were(target, some, expected):
     done = _drain(llm)
     kept = [0, 1, 3, 4]
     outputs = [done[ids[i]] for i in kept]
-    assert crowds.mismatches([some[i] for i in kept], outputs, [expected[i] for i in kept]) == []
+    assert request_mix.mismatches([some[i] for i in kept], outputs, [expected[i] for i in kept]) == []
     pool = llm.engine.scheduler.pool
     assert pool.num_free == pool.num_usable
 
 
 def test_a_bad_prompt_is_refused_before_any_request_runs(target, some, expected):
-    llm = crowds.make(target)
+    llm = request_mix.make(target)
     good = {"prompt_token_ids": list(some[0].prompt)}
     with pytest.raises(RequestError, match="prompt_token_ids holds 61, which is no token id"):
         llm.generate([good, {"prompt_token_ids": [3, 61]}])
     assert not llm.engine.has_work
-    assert crowds.mismatches(some, crowds.run(llm, some), expected) == []
+    assert request_mix.mismatches(some, request_mix.run(llm, some), expected) == []
 
 
 def test_a_request_that_cannot_hold_its_blocks_is_refused_and_others_go_on(target, some, expected):
-    llm = crowds.make(target, num_gpu_blocks_override=8)
+    llm = request_mix.make(target, num_gpu_blocks_override=8)
     with pytest.raises(RequestError, match=r"need 20 KV blocks of 16, and there are 7\. Lower max_tokens"):
         llm.generate({"prompt_token_ids": [3] * 100}, SamplingParams(max_tokens=None))
-    assert crowds.mismatches(some, crowds.run(llm, some), expected) == []
+    assert request_mix.mismatches(some, request_mix.run(llm, some), expected) == []
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(target):
-    llm = crowds.make(target)
-    with pytest.raises(RequestError, match=f"has {crowds.MAX_MODEL_LEN} tokens and max_model_len"):
-        llm.generate({"prompt_token_ids": [3] * crowds.MAX_MODEL_LEN})
+    llm = request_mix.make(target)
+    with pytest.raises(RequestError, match=f"has {request_mix.MAX_MODEL_LEN} tokens and max_model_len"):
+        llm.generate({"prompt_token_ids": [3] * request_mix.MAX_MODEL_LEN})
 
 
 def test_outputs_stop_at_max_model_len(target):
-    output = crowds.make(target, max_model_len=40).generate(
+    output = request_mix.make(target, max_model_len=40).generate(
         {"prompt_token_ids": [3] * 30}, SamplingParams(max_tokens=None, ignore_eos=True)
     )[0]
     assert len(output.outputs[0].token_ids) == 10
@@ -116,14 +118,14 @@ def test_outputs_stop_at_max_model_len(target):
 
 def test_a_missing_seed_is_drawn_and_reported(target):
     prompt = {"prompt_token_ids": [5, 6, 7]}
-    first, second = crowds.make(target).generate([prompt, prompt], SamplingParams(ignore_eos=True))
+    first, second = request_mix.make(target).generate([prompt, prompt], SamplingParams(ignore_eos=True))
     assert first.seed != second.seed
-    again = crowds.make(target).generate(prompt, SamplingParams(ignore_eos=True, seed=second.seed))[0]
+    again = request_mix.make(target).generate(prompt, SamplingParams(ignore_eos=True, seed=second.seed))[0]
     assert again.outputs[0].token_ids == second.outputs[0].token_ids
 
 
 def test_prompt_and_output_resubmitted_with_the_seed_go_on_identically(target):
-    llm = crowds.make(target)
+    llm = request_mix.make(target)
     params = {"seed": 9, "ignore_eos": True, "temperature": 0.9}
     whole = llm.generate({"prompt_token_ids": [5, 6, 7]}, SamplingParams(max_tokens=30, **params))[0]
     head = [5, 6, 7, *whole.outputs[0].token_ids[:12]]
@@ -134,7 +136,9 @@ def test_prompt_and_output_resubmitted_with_the_seed_go_on_identically(target):
 def test_dummy_weights_need_a_config_only(target, tmp_path):
     (tmp_path / "config.json").write_text((target / "config.json").read_text())
     prompt, params = {"prompt_token_ids": [5, 6, 7]}, SamplingParams(temperature=0.0)
-    outputs = [crowds.make(tmp_path, load_format="dummy", seed=seed).generate(prompt, params)[0] for seed in (1, 1, 2)]
+    outputs = [
+        request_mix.make(tmp_path, load_format="dummy", seed=seed).generate(prompt, params)[0] for seed in (1, 1, 2)
+    ]
     ids = [output.outputs[0].token_ids for output in outputs]
     assert ids[0] == ids[1] != ids[2]
 
@@ -163,11 +167,11 @@ def test_dummy_weights_need_a_config_only(target, tmp_path):
 )
 def test_options_that_cannot_work_are_refused(target, options, error, message):
     with pytest.raises(error, match=message):
-        crowds.make(target, **options)
+        request_mix.make(target, **options)
 
 
 def test_describe_says_what_runs_and_that_it_is_exact(target):
-    lines = dict(crowds.make(target, speculative_config={"method": "ngram"}).engine.worker.describe())
+    lines = dict(request_mix.make(target, speculative_config={"method": "ngram"}).engine.worker.describe())
     assert lines["exact"].startswith("yes")
     assert lines["attention backend"].startswith("oracle: first of cpu's backends")
     assert lines["drafter"] == "ngram, 3 drafts a step, row-invariant"
@@ -177,8 +181,8 @@ def test_describe_says_what_runs_and_that_it_is_exact(target):
 def test_the_promise_holds_for_any_number_of_threads(target, some, threads):
     torch.set_num_threads(threads)
     try:
-        expected = crowds.truth(target, some[:2])
-        outputs = crowds.run(crowds.make(target, max_num_batched_tokens=23), some[:2])
-        assert crowds.mismatches(some[:2], outputs, expected) == []
+        expected = request_mix.truth(target, some[:2])
+        outputs = request_mix.run(request_mix.make(target, max_num_batched_tokens=23), some[:2])
+        assert request_mix.mismatches(some[:2], outputs, expected) == []
     finally:
         torch.set_num_threads(1)

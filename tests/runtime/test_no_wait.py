@@ -8,7 +8,6 @@ snapshots of states ride together; only reading the results back (which does wai
 from pathlib import Path
 from typing import Any
 
-import crowd as crowds
 import pytest
 import torch
 
@@ -22,9 +21,10 @@ from outrider.runtime.worker import Worker
 from outrider.scheduler.scheduler import Scheduler
 from outrider.speculation import head
 from outrider.speculation.drafters import mtp
-from tiny_heads import random_eagle_head, random_head, save_speculators
-from tiny_models import HYBRIDS, write_tiny_model
-from tiny_mtp import write_mimo
+from tests.support import request_mix
+from tests.support.tiny_heads import random_eagle_head, random_head, save_speculators
+from tests.support.tiny_models import HYBRIDS, write_tiny_model
+from tests.support.tiny_mtp import write_mimo
 
 META = '''"""A device without values."""
 
@@ -52,8 +52,8 @@ def meta(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "fill_randomly", lambda module, seed: None)
 
 
-EVERYTHING = (*crowds.crowd()[1:9], *crowds.crowd()[1:3], *crowds.crowd()[14:19])
-FEW = (*crowds.crowd()[1:4], *crowds.crowd()[1:3], crowds.crowd()[6])
+EVERYTHING = (*request_mix.make_cases()[1:9], *request_mix.make_cases()[1:3], *request_mix.make_cases()[14:19])
+FEW = (*request_mix.make_cases()[1:4], *request_mix.make_cases()[1:3], request_mix.make_cases()[6])
 """What differs between families is their layers and drafters: no need to see every sampling parameter with each."""
 
 RUNS = {
@@ -67,7 +67,7 @@ RUNS = {
 
 
 def write(family: str, directory: Path) -> None:
-    options: dict[str, Any] = {"vocab_size": crowds.VOCAB}
+    options: dict[str, Any] = {"vocab_size": request_mix.VOCAB}
     if family in HYBRIDS:
         options |= {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
     if family == "mimo":
@@ -80,10 +80,10 @@ def speculation(name: str, directory: Path) -> dict[str, Any]:
     """speculative_config of a drafter."""
     config = {"method": name}
     if name == "eagle3":
-        head = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=crowds.VOCAB, tap_layers=(0, 1, 2))
+        head = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=request_mix.VOCAB, tap_layers=(0, 1, 2))
         config["model"] = str(save_speculators(head, directory / "head"))
     if name == "eagle":
-        random_eagle_head(directory / "head", vocab_size=crowds.VOCAB)
+        random_eagle_head(directory / "head", vocab_size=request_mix.VOCAB)
         config["model"] = str(directory / "head")
     if name == "draft_model":
         config["model"] = str(directory / "target")

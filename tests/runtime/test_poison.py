@@ -1,27 +1,31 @@
 """A drafter that fails ends nobody's request and changes nobody's tokens."""
 
-import crowd as crowds
 import pytest
 
-from tiny_models import write_tiny_model
+from tests.support import request_mix
+from tests.support.tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("poison")
-    write_tiny_model(directory, "qwen3", vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, max_position_embeddings=512)
+    write_tiny_model(
+        directory, "qwen3", vocab_size=request_mix.VOCAB, eos_token_id=request_mix.EOS, max_position_embeddings=512
+    )
     return directory
 
 
 @pytest.fixture(scope="module")
 def some():
-    return crowds.crowd()[1:6]
+    return request_mix.make_cases()[1:6]
 
 
 @pytest.mark.parametrize("method", ["propose", "admit"])
 def test_a_drafter_that_fails_drafts_no_more(target, some, method, monkeypatch):
-    expected = crowds.truth(target, some)
-    llm = crowds.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3})
+    expected = request_mix.truth(target, some)
+    llm = request_mix.make(
+        target, speculative_config={"method": "tests.support.drafters.noise", "num_speculative_tokens": 3}
+    )
     drafter = llm.engine.worker.drafter
     working, calls = getattr(drafter, method), []
 
@@ -33,16 +37,18 @@ def test_a_drafter_that_fails_drafts_no_more(target, some, method, monkeypatch):
 
     monkeypatch.setattr(drafter, method, failing)
     with pytest.warns(RuntimeWarning, match="drafts no more: RuntimeError"):
-        found = crowds.run(llm, some) + crowds.run(llm, some)
-    assert not crowds.mismatches(some + some, found, expected + expected)
+        found = request_mix.run(llm, some) + request_mix.run(llm, some)
+    assert not request_mix.mismatches(some + some, found, expected + expected)
     assert len(calls) == 2
     assert found[-1].speculation.num_draft_tokens == 0
 
 
 def test_a_drafter_that_fails_while_the_engine_is_built_is_an_error(target, monkeypatch):
-    llm = crowds.make(target, speculative_config={"method": "support.drafters.noise", "num_speculative_tokens": 3})
+    llm = request_mix.make(
+        target, speculative_config={"method": "tests.support.drafters.noise", "num_speculative_tokens": 3}
+    )
     step = llm.engine.worker._step
     step.is_serving = False
     monkeypatch.setattr(step.drafter, "propose", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        crowds.run(llm, crowds.crowd()[1:2])
+        request_mix.run(llm, request_mix.make_cases()[1:2])

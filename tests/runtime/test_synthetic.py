@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import crowd as crowds
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -10,8 +9,9 @@ from outrider import LLM, SamplingParams
 from outrider.sampling.synthetic import SyntheticAcceptance
 from outrider.sampling.verifier import Comparison
 from outrider.show import total as total_of
-from tiny_heads import random_head, save_speculators
-from tiny_models import write_tiny_model
+from tests.support import request_mix
+from tests.support.tiny_heads import random_head, save_speculators
+from tests.support.tiny_models import write_tiny_model
 
 RATES = [0.75, 0.55, 0.40]
 
@@ -20,7 +20,7 @@ RATES = [0.75, 0.55, 0.40]
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("synthetic")
     write_tiny_model(
-        directory, "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=4, eos_token_id=crowds.EOS,
+        directory, "qwen3", vocab_size=request_mix.VOCAB, num_hidden_layers=4, eos_token_id=request_mix.EOS,
         max_position_embeddings=512,
     )  # fmt: skip
     return directory
@@ -28,7 +28,7 @@ def target(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def speculative(tmp_path_factory):
-    head = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    head = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40)
     path = str(save_speculators(head, tmp_path_factory.mktemp("head")))
     real = {"method": "eagle3", "model": path, "num_speculative_tokens": 3}
     synthetic = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": RATES}
@@ -63,7 +63,7 @@ class Operators(TorchDispatchMode):
 
 def operators_of_steps(target, config, monkeypatch) -> list[tuple[Counter[str], Counter[str]]]:
     """For every step of a fixed number: four greedy and random requests within their first block, decoding."""
-    llm: LLM = crowds.make(target, speculative_config=config, enable_prefix_caching=False, block_size=64)
+    llm: LLM = request_mix.make(target, speculative_config=config, enable_prefix_caching=False, block_size=64)
     for index in range(4):
         params = SamplingParams(temperature=index % 2, seed=index, max_tokens=60, ignore_eos=True)
         llm.engine.add(llm.engine.new_request({"prompt_token_ids": [3 + index] * 20}, params))
@@ -93,25 +93,25 @@ def test_a_step_runs_the_same_operators_but_for_the_comparison(target, speculati
 
 def test_it_is_reported_as_not_exact_everywhere(target, speculative):
     for name, config in speculative.items():
-        llm = crowds.make(target, speculative_config=config)
+        llm = request_mix.make(target, speculative_config=config)
         is_real = name == "real"
         assert llm.engine.worker.is_exact == is_real
         exact = dict(llm.engine.worker.describe())["exact"]
         assert exact.startswith("yes" if is_real else "NO: acceptance is synthetic")
-        (output,) = crowds.run(llm, crowds.crowd()[:1])
+        (output,) = request_mix.run(llm, request_mix.make_cases()[:1])
         assert output.speculation.is_synthetic == (not is_real)
 
 
 def test_acceptance_is_as_asked_and_reproducible_in_any_batch(target, speculative):
     cases = [
-        crowds.Case(str(seed), (3 + seed,) * 9, SamplingParams(seed=seed, max_tokens=200, ignore_eos=True))
+        request_mix.Case(str(seed), (3 + seed,) * 9, SamplingParams(seed=seed, max_tokens=200, ignore_eos=True))
         for seed in range(12)
     ]
     config = speculative["synthetic"]
-    outputs = crowds.run(crowds.make(target, speculative_config=config), cases)
+    outputs = request_mix.run(request_mix.make(target, speculative_config=config), cases)
     total = total_of(outputs)
     assert all(abs(rate - want) < 0.06 for rate, want in zip(total.acceptance_rate_per_pos, RATES, strict=True))
-    alone = crowds.run(crowds.make(target, speculative_config=config, max_num_seqs=3, overlap_depth=0), cases)
+    alone = request_mix.run(request_mix.make(target, speculative_config=config, max_num_seqs=3, overlap_depth=0), cases)
     for left, right in zip(outputs, alone, strict=True):
         assert left.outputs[0].token_ids == right.outputs[0].token_ids
         assert left.speculation == right.speculation

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asked import get, post, post_all
 from jsonschema import Draft202012Validator
-from served import Served, served
 
 from outrider.server import answers
 from outrider.server.fields import NOT_OFFERED
 from outrider.server.openapi import up_to
+from tests.support.http_calls import get, post, post_all
+from tests.support.server_under_test import ServerUnderTest, serve
 
 TEMPLATE = """{% for tool in tools or [] %}tool {{ tool.function.name }}
 {% endfor %}{% for message in messages %}{{ message.role }}: {{ message.content }}
@@ -21,7 +21,7 @@ TEMPLATE = """{% for tool in tools or [] %}tool {{ tool.function.name }}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
     template = tmp_path_factory.mktemp("api") / "template.jinja"
     template.write_text(TEMPLATE)
     options = {
@@ -34,15 +34,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "--chat-template": str(template),
         "--served-model-name": "small",
     }
-    with served(*(text for pair in options.items() for text in pair)) as started:
+    with serve(*(text for pair in options.items() for text in pair)) as started:
         yield started
 
 
-def ask(server: Served, body: Any, path: str = "v1/completions") -> tuple[int, Any, dict[str, str]]:
+def ask(server: ServerUnderTest, body: Any, path: str = "v1/completions") -> tuple[int, Any, dict[str, str]]:
     return post(server, path, body, Authorization="Bearer secret")
 
 
-def refusal(server: Served, body: Any, path: str = "v1/completions") -> dict[str, Any]:
+def refusal(server: ServerUnderTest, body: Any, path: str = "v1/completions") -> dict[str, Any]:
     status, answer, _ = ask(server, body, path)
     assert status == 400, answer
     answers.ErrorAnswer.model_validate(answer, strict=True)
@@ -50,7 +50,7 @@ def refusal(server: Served, body: Any, path: str = "v1/completions") -> dict[str
     return error
 
 
-def test_start_up_says_what_was_chosen_in_at_most_15_lines(server: Served) -> None:
+def test_start_up_says_what_was_chosen_in_at_most_15_lines(server: ServerUnderTest) -> None:
     assert len(server.start_up) <= 15
     said = "\n".join(server.start_up)
     for word in (
@@ -97,7 +97,7 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
 
 @pytest.mark.parametrize(("body", "param", "says"), WRONG, ids=lambda value: json.dumps(value)[:40])
 def test_what_is_wrong_is_named_with_a_remedy(
-    server: Served, body: dict[str, Any], param: str | None, says: str
+    server: ServerUnderTest, body: dict[str, Any], param: str | None, says: str
 ) -> None:
     if body.get("model") == "big":
         status, answer, _ = ask(server, body)
@@ -108,7 +108,7 @@ def test_what_is_wrong_is_named_with_a_remedy(
 
 
 @pytest.mark.parametrize("name", sorted(NOT_OFFERED))
-def test_fields_that_are_not_offered_are_refused_by_name(server: Served, name: str) -> None:
+def test_fields_that_are_not_offered_are_refused_by_name(server: ServerUnderTest, name: str) -> None:
     for path, rest in (
         ("v1/completions", {"prompt": "a"}),
         ("v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
@@ -130,11 +130,11 @@ def test_fields_that_are_not_offered_are_refused_by_name(server: Served, name: s
         (b'{"prompt": "a", "seed": 1e999}', "seed"),
     ],
 )
-def test_bodies_that_are_none(server: Served, data: bytes, says: str) -> None:
+def test_bodies_that_are_none(server: ServerUnderTest, data: bytes, says: str) -> None:
     assert says in refusal(server, data)["message"]
 
 
-def test_who_has_no_key_is_not_let_in(server: Served) -> None:
+def test_who_has_no_key_is_not_let_in(server: ServerUnderTest) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
         status, answer, found = post(server, "v1/completions", {"prompt": "a"}, **headers)
         assert status == 401 and answer["error"]["code"] == "invalid_api_key" and found["www-authenticate"] == "Bearer"
@@ -144,7 +144,7 @@ def test_who_has_no_key_is_not_let_in(server: Served) -> None:
     assert get(server, "v1/models", Authorization="Bearer secret")[0] == 200
 
 
-def test_only_allowed_pages_may_call(server: Served) -> None:
+def test_only_allowed_pages_may_call(server: ServerUnderTest) -> None:
     origin = "https://page.example"
     assert ask(server, {"prompt": "a", "max_tokens": 1})[2].get("access-control-allow-origin") is None
     allowed = post(
@@ -157,7 +157,7 @@ def test_only_allowed_pages_may_call(server: Served) -> None:
     assert other[2].get("access-control-allow-origin") is None
 
 
-def test_bodies_that_are_too_long_are_not_read(server: Served) -> None:
+def test_bodies_that_are_too_long_are_not_read(server: ServerUnderTest) -> None:
     status, answer, _ = ask(server, {"prompt": "a" * 20000})
     assert status == 413 and "20000" in answer["error"]["message"]
     with socket.create_connection(server.address) as raw:  # a body that does not say how long it is
@@ -172,7 +172,7 @@ def test_bodies_that_are_too_long_are_not_read(server: Served) -> None:
     )
 
 
-def test_more_than_may_wait_are_sent_away(server: Served) -> None:
+def test_more_than_may_wait_are_sent_away(server: ServerUnderTest) -> None:
     long = {"prompt": "a", "max_tokens": 60, "ignore_eos": True}
     many = [{"Authorization": "Bearer secret"}] * 12
     status, answer, headers = ask(server, long | {"n": 5})
@@ -188,11 +188,11 @@ def test_more_than_may_wait_are_sent_away(server: Served) -> None:
     assert ask(server, long)[0] == 200
 
 
-def post_all_with_key(server: Served, bodies: list[Any]) -> list[tuple[int, Any, dict[str, str]]]:
+def post_all_with_key(server: ServerUnderTest, bodies: list[Any]) -> list[tuple[int, Any, dict[str, str]]]:
     return post_all(server, "v1/completions", bodies, Authorization="Bearer secret")
 
 
-def test_fields_of_vllms_users_work(server: Served) -> None:
+def test_fields_of_vllms_users_work(server: ServerUnderTest) -> None:
     ids = ask(server, {"prompt": "def f(x):\n"}, "tokenize")[1]["tokens"]
     body = {"prompt": "def f(x):\n", "temperature": 0, "max_tokens": 8, "return_token_ids": True}
     (plain,) = ask(server, body)[1]["choices"]
@@ -219,7 +219,7 @@ def test_fields_of_vllms_users_work(server: Served) -> None:
     assert ask(server, greedy)[1]["choices"][0]["token_ids"] == plain["token_ids"]
 
 
-def test_a_conversation_goes_through_the_template(server: Served) -> None:
+def test_a_conversation_goes_through_the_template(server: ServerUnderTest) -> None:
     def prompt_of(**fields: Any) -> str:
         body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]} | fields
         tokens = ask(server, body, "tokenize")[1]["tokens"]
@@ -243,7 +243,7 @@ def test_a_conversation_goes_through_the_template(server: Served) -> None:
         assert error["param"].startswith("messages[0]")
 
 
-def test_the_published_document_says_what_is_taken_and_given(server: Served) -> None:
+def test_the_published_document_says_what_is_taken_and_given(server: ServerUnderTest) -> None:
     document = get(server, "openapi.json")[1]
     schemas = document["components"]["schemas"]
     Draft202012Validator.check_schema(schemas["CompletionRequest"])

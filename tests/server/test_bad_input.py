@@ -12,8 +12,10 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from hostile import Bad, bodies
-from served import Served, served
+
+from tests.support.server_under_test import ServerUnderTest, serve
+
+from .refused_bodies import Bad, bodies
 
 CODE = "def merge_sort(items):\n    " + '"""Sort a list with the merge sort algorithm."""\n'
 STREAMS: list[tuple[str, dict[str, Any]]] = [
@@ -42,15 +44,15 @@ MAX_ANSWER = 16_384
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served() as started:
+def server() -> Iterator[ServerUnderTest]:
+    with serve() as started:
         yield started
 
 
 class Caller:
     """A connection that is kept while the server keeps it."""
 
-    def __init__(self, server: Served) -> None:
+    def __init__(self, server: ServerUnderTest) -> None:
         self._server = server
         self._connection: http.client.HTTPConnection | None = None
 
@@ -112,7 +114,7 @@ def refuse(caller: Caller, bad: Bad) -> str | None:
     return None
 
 
-def check(server: Served, *, seed: int, count: int) -> None:
+def check(server: ServerUnderTest, *, seed: int, count: int) -> None:
     """Attack the server while streams run."""
     with closing(Caller(server)) as caller:
         alone = [streamed(caller, *stream) for stream in STREAMS]
@@ -160,13 +162,14 @@ def check(server: Served, *, seed: int, count: int) -> None:
     assert server.process.poll() is None
 
 
-def test_hostile_bodies_are_refused_by_name_and_disturb_nobody(server: Served) -> None:
+def test_hostile_bodies_are_refused_by_name_and_disturb_nobody(server: ServerUnderTest) -> None:
     check(server, seed=1, count=700)
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(2, 7))
-def test_many_hostile_bodies(server: Served, seed: int) -> None:
+def test_many_hostile_bodies(server: ServerUnderTest, seed: int) -> None:
     check(server, seed=seed, count=2000)
 
 

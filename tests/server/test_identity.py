@@ -6,11 +6,11 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from asked import events, post, post_all
-from served import Served, served
 
 from outrider import LLM, SamplingParams
 from outrider.cli import ZOO
+from tests.support.http_calls import events, post, post_all
+from tests.support.server_under_test import ServerUnderTest, serve
 
 NUM_REQUESTS = 64
 STARTS = ("def area(r):\n", "import os\n", "Question: Tom has 4 pens and buys 5.\nAnswer:", "class Stack:\n", "#")
@@ -35,13 +35,13 @@ def body(index: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served("--logits-digest", "--max-num-seqs", str(NUM_REQUESTS)) as started:
+def server() -> Iterator[ServerUnderTest]:
+    with serve("--logits-digest", "--max-num-seqs", str(NUM_REQUESTS)) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def alone(server: Served) -> list[Any]:
+def alone(server: ServerUnderTest) -> list[Any]:
     """The choices of five of the requests, each asked for while nothing else runs."""
     return [choices(post(server, "v1/completions", body(index))) for index in range(5)]
 
@@ -52,7 +52,7 @@ def choices(answer: tuple[int, Any, dict[str, str]]) -> Any:
     return found["choices"]
 
 
-def test_alone_and_among_63_others(server: Served, alone: list[Any]) -> None:
+def test_alone_and_among_63_others(server: ServerUnderTest, alone: list[Any]) -> None:
     crowd = [choices(found) for found in post_all(server, "v1/completions", [body(i) for i in range(NUM_REQUESTS)])]
     assert crowd[: len(alone)] == alone
     again = [body(i) | {"num_speculative_tokens": 0} for i in reversed(range(NUM_REQUESTS))]
@@ -61,7 +61,7 @@ def test_alone_and_among_63_others(server: Served, alone: list[Any]) -> None:
     assert all(choice["logits_digest"] for (choice,) in crowd)
 
 
-def test_streams_say_the_same(server: Served, alone: list[Any]) -> None:
+def test_streams_say_the_same(server: ServerUnderTest, alone: list[Any]) -> None:
     bodies = [body(i) | {"stream": True} for i in range(len(alone))] + [body(i) for i in range(20, 40)]
     for (whole,), (status, text, _) in zip(alone, post_all(server, "v1/completions", bodies), strict=False):
         assert status == 200

@@ -11,10 +11,10 @@ from openai import OpenAI
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
-from served import Served, served
 
 from outrider import LLM, SamplingParams
 from outrider.cli import ZOO
+from tests.support.server_under_test import ServerUnderTest, serve
 
 CHAT = [{"role": "user", "content": "Anna has 14 apples and buys 9 more. How many apples does she have?"}]
 CODE = "def fibonacci(n):"
@@ -41,13 +41,13 @@ TOOLS = [ADD, NEGATE]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served() as started:
+def server() -> Iterator[ServerUnderTest]:
+    with serve() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def client(server: Served) -> Iterator[OpenAI]:
+def client(server: ServerUnderTest) -> Iterator[OpenAI]:
     with OpenAI(base_url=server.url + "v1", api_key="none", max_retries=0, timeout=60) as made:
         yield made
 

@@ -19,7 +19,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from served import Served, served
+
+from tests.support.server_under_test import ServerUnderTest, serve
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -49,13 +50,13 @@ them."""
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served() as started:
+def server() -> Iterator[ServerUnderTest]:
+    with serve() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def schema(server: Served) -> Any:
+def schema(server: ServerUnderTest) -> Any:
     return schemathesis.openapi.from_url(server.url + "openapi.json")
 
 
@@ -161,6 +162,7 @@ def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str) ->
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", WITH_BODY)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_many_bodies(schema: Any, path: str, mode: GenerationMode) -> None:
@@ -181,6 +183,6 @@ def test_one_model_answers_as_the_document_says(schema: Any, model: str, status:
     assert answer.status_code == status
 
 
-def test_every_endpoint_is_in_one_of_these_tests(server: Served) -> None:
+def test_every_endpoint_is_in_one_of_these_tests(server: ServerUnderTest) -> None:
     with urlopen(server.url + "openapi.json") as answer:
         assert {*json.load(answer)["paths"]} == {*WITH_BODY, *WITHOUT_BODY, ONE_MODEL}

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from browser import chromium, need_chromium, run, until, watch
-from scripted_server import TEXT, Script, Token, chunks_of, serving, tokens_of
+
+from .browser import chromium, need_chromium, run, until, watch
+from .scripted_server import TEXT, Script, Token, chunks_of, serving, tokens_of
 
 need_chromium()
 

@@ -5,7 +5,8 @@ import re
 from itertools import pairwise
 
 import pytest
-from scripted_server import PAGE
+
+from .scripted_server import PAGE
 
 Colour = tuple[float, float, float]
 

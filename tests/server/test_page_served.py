@@ -6,20 +6,22 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from browser import chromium, need_chromium, run, until, watch
-from served import Served, served
+
+from tests.support.server_under_test import ServerUnderTest, serve
+
+from .browser import chromium, need_chromium, run, until, watch
 
 need_chromium()
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served() as started:
+def server() -> Iterator[ServerUnderTest]:
+    with serve() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def page(server: Served) -> Iterator[Any]:
+def page(server: ServerUnderTest) -> Iterator[Any]:
     """One window for all tests; no other host may be called and the console stays clean."""
     with chromium() as browser:
         opened = browser.new_page(viewport={"width": 360, "height": 740})
@@ -31,7 +33,7 @@ def page(server: Served) -> Iterator[Any]:
         assert seen.hosts == {"127.0.0.1", "data"} or seen.hosts == {"127.0.0.1"}
 
 
-def ask(server: Served, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def ask(server: ServerUnderTest, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The same request, not streamed."""
     body = {name: value for name, value in body.items() if not name.startswith("stream")}
     request = Request(server.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -42,7 +44,9 @@ def ask(server: Served, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("example", ["Config file", "Gym problem"])
 @pytest.mark.parametrize("temperature", ["0", "0.9"])
-def test_what_the_page_shows_is_what_the_api_says(server: Served, page: Any, example: str, temperature: str) -> None:
+def test_what_the_page_shows_is_what_the_api_says(
+    server: ServerUnderTest, page: Any, example: str, temperature: str
+) -> None:
     bodies: list[tuple[str, dict[str, Any]]] = []
 
     def note(request: Any) -> None:
@@ -90,7 +94,7 @@ def test_what_the_page_shows_is_what_the_api_says(server: Served, page: Any, exa
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_a_stop_frees_the_engine(server: Served, page: Any) -> None:
+def test_a_stop_frees_the_engine(server: ServerUnderTest, page: Any) -> None:
     page.click("text=Stack class")
     page.fill("#temperature", "1")
     page.fill("#max-tokens", "1500")
@@ -112,7 +116,7 @@ def test_a_stop_frees_the_engine(server: Served, page: Any) -> None:
     raise AssertionError("requests still run that nobody listens to")
 
 
-def test_files_of_the_page_come_with_a_policy(server: Served) -> None:
+def test_files_of_the_page_come_with_a_policy(server: ServerUnderTest) -> None:
     for name, kind in (("", "text/html"), ("page/page.css", "text/css"), ("page/page.js", "text/javascript")):
         with urlopen(server.url + name) as answer:
             assert answer.headers["Content-Type"].startswith(kind)

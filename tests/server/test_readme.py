@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asked import events, get, post
-from served import Served, served
+
+from tests.support.http_calls import events, get, post
+from tests.support.server_under_test import ServerUnderTest, serve
 
 ADDRESS = "http://127.0.0.1:8000"
 
@@ -23,13 +24,13 @@ def blocks() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def server(blocks: list[str]) -> Iterator[Served]:
+def server(blocks: list[str]) -> Iterator[ServerUnderTest]:
     (command,) = re.findall(r"^\.venv/bin/outrider serve *(.*?) *#", blocks[0], flags=re.MULTILINE)
-    with served(*shlex.split(command)) as started:
+    with serve(*shlex.split(command)) as started:
         yield started
 
 
-def test_the_commands_answer(blocks: list[str], server: Served) -> None:
+def test_the_commands_answer(blocks: list[str], server: ServerUnderTest) -> None:
     commands = [shlex.split(line) for line in blocks[1].replace("\\\n", "").splitlines()]
     assert [command[0] for command in commands] == ["curl"] * 3
     for _, address, *options in commands:
@@ -43,7 +44,7 @@ def test_the_commands_answer(blocks: list[str], server: Served) -> None:
         assert events(answer) if json.loads(options[3]).get("stream") else answer["choices"][0]["text"]
 
 
-def test_the_code_prints_a_text_and_what_speculation_did(blocks: list[str], server: Served) -> None:
+def test_the_code_prints_a_text_and_what_speculation_did(blocks: list[str], server: ServerUnderTest) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(blocks[2].replace(ADDRESS + "/", server.url), {})

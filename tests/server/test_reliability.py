@@ -22,9 +22,9 @@ from outrider.cli import app
 from outrider.gate.endpoint import Server as Endpoint
 from outrider.gate.endpoint import measure_endpoint
 from outrider.gate.prompts import Prompt, read_prompts
+from tests.support.running_server import ROOT, RunningServer
 
-from .crowd_of_streams import Told, all_at_once, body_of, call
-from .running_server import ROOT, RunningServer
+from .streaming_callers import StreamRecord, all_at_once, body_of, call
 
 MEGABYTE = 1 << 20
 
@@ -46,12 +46,12 @@ def server(holder: list[RunningServer]) -> RunningServer:
     return holder[-1]
 
 
-def alone(server: RunningServer, body: dict[str, Any]) -> Told:
+def alone(server: RunningServer, body: dict[str, Any]) -> StreamRecord:
     (told,) = all_at_once(server.url, [body])
     return told
 
 
-def check_whole(told: Told, body: dict[str, Any]) -> None:
+def check_whole(told: StreamRecord, body: dict[str, Any]) -> None:
     """A stream that had everything: each completion all its tokens, one end, the usage, [DONE]."""
     assert told.status == 200 and told.error is None and told.broke_off is None and told.is_done, told
     count = body.get("n", 1)
@@ -60,7 +60,7 @@ def check_whole(told: Told, body: dict[str, Any]) -> None:
     assert told.usage is not None and told.usage["completion_tokens"] == count * body["max_tokens"]
 
 
-def check_refused(told: Told) -> None:
+def check_refused(told: StreamRecord) -> None:
     """At admission, with a time to come back."""
     assert told.status == 429 and told.retry_after is not None and 1 <= int(told.retry_after) <= 60, told
     error = json.loads(told.body)["error"]
@@ -109,7 +109,7 @@ def test_callers_who_leave_give_back_what_they_held(server: RunningServer) -> No
     expected = [told.outcome() for told in all_at_once(server.url, stay)]
     before = check_nothing_is_held(server)
 
-    async def run() -> list[Told]:
+    async def run() -> list[StreamRecord]:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             whole = [asyncio.create_task(call(session, server.url, body)) for body in stay]
             waiting = asyncio.create_task(call(session, server.url, impatient))
@@ -149,7 +149,7 @@ def test_a_caller_who_does_not_read_costs_the_others_nothing(server: RunningServ
         check_nothing_is_held(server)
         quick = body_of(prompt="y = [", max_tokens=5)
         check_whole(alone(server, quick), quick)
-        late = Told(status=200)
+        late = StreamRecord(status=200)
         for line in _read_all(slow).split(b"\n"):
             if line.startswith(b"data: "):
                 late.hear(line[6:].decode())
@@ -165,9 +165,11 @@ def _read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-async def begin(session: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]]) -> list[asyncio.Task[Told]]:
+async def begin(
+    session: aiohttp.ClientSession, url: str, bodies: list[dict[str, Any]]
+) -> list[asyncio.Task[StreamRecord]]:
     """Callers of streams, each of whom has heard something."""
-    heard = [Told() for _ in bodies]
+    heard = [StreamRecord() for _ in bodies]
     tasks = [asyncio.create_task(call(session, url, body, told=told)) for body, told in zip(bodies, heard, strict=True)]
     while not all(told.num_chunks for told in heard):
         assert not any(task.done() for task in tasks), "a stream was over before all had begun"
@@ -239,7 +241,7 @@ def test_a_killed_engine_is_told_at_once_and_started_again(server: RunningServer
     assert check_nothing_is_held(server)["generation_tokens_total"] == 9, "a new process counts from zero"
 
 
-async def _killed_under_load(server: RunningServer) -> tuple[list[Told], Told]:
+async def _killed_under_load(server: RunningServer) -> tuple[list[StreamRecord], StreamRecord]:
     async with aiohttp.ClientSession() as session:
         whole = asyncio.create_task(call(session, server.url, body_of(prompt="wait", max_tokens=800, stream=False)))
         bodies = [body_of(prompt=f"long {index}", max_tokens=800) for index in range(5)]
@@ -261,7 +263,7 @@ def test_sigterm_lets_what_runs_end_and_takes_nothing_new(server: RunningServer)
     expected = [told.outcome() for told in all_at_once(server.url, bodies)]
     engine = server.engine
 
-    async def run() -> list[Told]:
+    async def run() -> list[StreamRecord]:
         async with aiohttp.ClientSession() as session:
             tasks = await begin(session, server.url, bodies)
             server.terminate()

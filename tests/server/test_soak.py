@@ -15,11 +15,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from .crowd_of_streams import TIMEOUT, Told, body_of, call
-from .running_server import RunningServer
+from tests.support.running_server import RunningServer
+
+from .streaming_callers import TIMEOUT, StreamRecord, body_of, call
 from .test_reliability import MEGABYTE, begin, check_nothing_is_held, check_refused, check_whole, wait_until_healthy
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 NUM_WAVES, NUM_CALLERS, NUM_WARM = 8, 500, 3
 """Memory is compared from the third wave on: by then every buffer has had its size."""
@@ -44,11 +45,11 @@ def mixed_body(index: int) -> dict[str, Any]:
     return body | extras[index % len(extras)]
 
 
-async def wave(url: str, leavers: set[int]) -> dict[int, Told]:
+async def wave(url: str, leavers: set[int]) -> dict[int, StreamRecord]:
     """Every caller once. Those who are refused come again when they were told to; leavers go after a few events."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=TIMEOUT) as session:
 
-        async def one(index: int) -> Told:
+        async def one(index: int) -> StreamRecord:
             while True:
                 told = await call(
                     session, url, mixed_body(index), leaves_after=1 + index % 3 if index in leavers else 0
@@ -116,7 +117,7 @@ def test_readers_who_never_read_are_bounded_by_their_outputs() -> None:
         assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
 
 
-async def _once(url: str, body: dict[str, Any]) -> Told:
+async def _once(url: str, body: dict[str, Any]) -> StreamRecord:
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         return await call(session, url, body)
 
@@ -165,7 +166,7 @@ def test_a_drain_that_takes_too_long_ends_what_is_left() -> None:
     with RunningServer("--drain-seconds", 1) as server:
         engine = server.engine
 
-        async def run() -> list[Told]:
+        async def run() -> list[StreamRecord]:
             async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
                 bodies = [body_of(prompt=f"while {index}", max_tokens=1900) for index in range(8)]
                 tasks = await begin(session, server.url, bodies)

@@ -7,17 +7,17 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from served import served
 
 from outrider import ConfigError
 from outrider.server.options import ServerOptions
+from tests.support.server_under_test import serve
 
 FILES = Path(__file__).parent / "tls"
 
 
 def test_it_is_spoken_to_those_who_know_the_certificate() -> None:
     certificate = str(FILES / "certificate.pem")
-    with served("--ssl-certfile", certificate, "--ssl-keyfile", str(FILES / "key.pem")) as server:
+    with serve("--ssl-certfile", certificate, "--ssl-keyfile", str(FILES / "key.pem")) as server:
         assert server.url.startswith("https://")
         knows = ssl.create_default_context(cafile=certificate)
         with urlopen(server.url + "health", context=knows) as answer:

@@ -2,17 +2,17 @@
 
 import re
 
-import crowd as crowds
 import pytest
 
 from outrider import ConfigError
 from outrider.core import plugins
 from outrider.core.errors import CheckpointError
 from outrider.speculation import drafters
-from support import drafters as test_drafters
-from tiny_heads import random_eagle_head, random_head, save_original, save_speculators
-from tiny_models import write_tiny_model
-from tiny_mtp import write_mimo
+from tests.support import drafters as test_drafters
+from tests.support import request_mix
+from tests.support.tiny_heads import random_eagle_head, random_head, save_original, save_speculators
+from tests.support.tiny_models import write_tiny_model
+from tests.support.tiny_mtp import write_mimo
 
 CONSTANT = '''"""A drafter in one file: always says 7."""
 
@@ -31,7 +31,7 @@ class Drafter(BaseDrafter):
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("conformance")
     write_tiny_model(
-        directory, "qwen3", vocab_size=crowds.VOCAB, num_hidden_layers=4, eos_token_id=crowds.EOS, seed=3,
+        directory, "qwen3", vocab_size=request_mix.VOCAB, num_hidden_layers=4, eos_token_id=request_mix.EOS, seed=3,
         max_position_embeddings=512,
     )  # fmt: skip
     return directory
@@ -39,29 +39,31 @@ def target(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def some():
-    return crowds.crowd()[1:9]
+    return request_mix.make_cases()[1:9]
 
 
 @pytest.fixture(scope="module")
 def expected(target, some):
-    return crowds.truth(target, some)
+    return request_mix.truth(target, some)
 
 
 @pytest.fixture(scope="module")
 def with_module(tmp_path_factory, some):
     """A target with a prediction module of its own, and the truth about it."""
     directory = tmp_path_factory.mktemp("mimo")
-    write_mimo(directory, vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, seed=3, max_position_embeddings=512)
-    return directory, crowds.truth(directory, some)
+    write_mimo(
+        directory, vocab_size=request_mix.VOCAB, eos_token_id=request_mix.EOS, seed=3, max_position_embeddings=512
+    )
+    return directory, request_mix.truth(directory, some)
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40)
     return str(save_speculators(model, tmp_path_factory.mktemp("head")))
 
 
-METHODS = [*plugins.names(drafters), *(f"support.drafters.{name}" for name in plugins.names(test_drafters))]
+METHODS = [*plugins.names(drafters), *(f"tests.support.drafters.{name}" for name in plugins.names(test_drafters))]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -73,26 +75,26 @@ def test_a_drafter_changes_speed_only(name, target, some, expected, head, tmp_pa
         config["model"] = head
     if name == "eagle":
         config["model"] = str(tmp_path)
-        random_eagle_head(tmp_path, vocab_size=crowds.VOCAB)
+        random_eagle_head(tmp_path, vocab_size=request_mix.VOCAB)
     if name == "draft_model":
         config["model"] = str(target)
-    if name == "support.drafters.replay":
+    if name == "tests.support.drafters.replay":
         answers = [[*case.prompt, *want.token_ids] for case, want in zip(some, expected, strict=True)]
         config["options"] = {"answers": answers}
-    llm = crowds.make(target, speculative_config=config, max_num_batched_tokens=19)
-    outputs = crowds.run(llm, some)
-    assert crowds.mismatches(some, outputs, expected) == []
+    llm = request_mix.make(target, speculative_config=config, max_num_batched_tokens=19)
+    outputs = request_mix.run(llm, some)
+    assert request_mix.mismatches(some, outputs, expected) == []
     if llm.engine.worker.drafter.is_row_invariant:
-        again = crowds.run(crowds.make(target, speculative_config=config, max_num_seqs=2), some)
+        again = request_mix.run(request_mix.make(target, speculative_config=config, max_num_seqs=2), some)
         assert [output.speculation for output in outputs] == [output.speculation for output in again]
 
 
 def test_one_file_adds_a_drafter(target, some, expected, tmp_path, monkeypatch):
     (tmp_path / "always_seven.py").write_text(CONSTANT)
     monkeypatch.setattr(drafters, "__path__", [*drafters.__path__, str(tmp_path)])
-    llm = crowds.make(target, speculative_config={"method": "always_seven"})
-    outputs = crowds.run(llm, some)
-    assert crowds.mismatches(some, outputs, expected) == []
+    llm = request_mix.make(target, speculative_config={"method": "always_seven"})
+    outputs = request_mix.run(llm, some)
+    assert request_mix.mismatches(some, outputs, expected) == []
     assert sum(output.speculation.num_draft_tokens for output in outputs) > 0
 
 
@@ -102,9 +104,9 @@ def test_a_drafter_of_another_package_is_found_by_its_module_path(target, some, 
     (package / "__init__.py").write_text("")
     (package / "always_seven.py").write_text(CONSTANT)
     monkeypatch.syspath_prepend(tmp_path)
-    llm = crowds.make(target, speculative_config={"method": "package_of_a_user.always_seven"})
-    outputs = crowds.run(llm, some)
-    assert crowds.mismatches(some, outputs, expected) == []
+    llm = request_mix.make(target, speculative_config={"method": "package_of_a_user.always_seven"})
+    outputs = request_mix.run(llm, some)
+    assert request_mix.mismatches(some, outputs, expected) == []
     assert sum(output.speculation.num_draft_tokens for output in outputs) > 0
 
 
@@ -112,7 +114,7 @@ def test_a_drafter_of_another_package_is_found_by_its_module_path(target, some, 
 def test_an_unknown_drafter_is_refused_by_name(target, method):
     known = f"'{method}' is not known. Known: draft_model, eagle, eagle3, mtp, ngram. Name a module of your own by"
     with pytest.raises(ConfigError, match=re.escape(known)):
-        crowds.make(target, speculative_config={"method": method})
+        request_mix.make(target, speculative_config={"method": method})
 
 
 @pytest.mark.parametrize(
@@ -129,12 +131,12 @@ def test_a_module_that_is_not_a_drafter_is_refused(target, tmp_path, monkeypatch
     (tmp_path / name / "module.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(message)):
-        crowds.make(target, speculative_config={"method": f"{name}.module"})
+        request_mix.make(target, speculative_config={"method": f"{name}.module"})
 
 
 def test_an_option_of_another_drafter_is_refused(target):
     with pytest.raises(ConfigError, match="no option 'answers'"):
-        crowds.make(target, speculative_config={"method": "ngram", "options": {"answers": []}})
+        request_mix.make(target, speculative_config={"method": "ngram", "options": {"answers": []}})
 
 
 @pytest.mark.parametrize(
@@ -146,36 +148,38 @@ def test_an_option_of_another_drafter_is_refused(target):
     ],
 )
 def test_a_head_of_another_target_is_refused(target, tmp_path, changes, message):
-    model = random_head(**({"vocab_size": crowds.VOCAB, "draft_vocab_size": 40} | changes))
+    model = random_head(**({"vocab_size": request_mix.VOCAB, "draft_vocab_size": 40} | changes))
     config = {"method": "eagle3", "model": str(save_speculators(model, tmp_path))}
     with pytest.raises(ConfigError, match=message):
-        crowds.make(target, speculative_config=config)
+        request_mix.make(target, speculative_config=config)
 
 
 @pytest.mark.parametrize("method", ["eagle", "eagle3"])
 def test_a_head_without_a_model_is_refused(target, method):
     with pytest.raises(ConfigError, match=f"method '{method}' needs 'model'"):
-        crowds.make(target, speculative_config={"method": method})
+        request_mix.make(target, speculative_config={"method": method})
 
 
 def test_contradicting_vocabulary_maps_are_refused(target, tmp_path):
-    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40)
     model.d2t[5] += 1
     with pytest.raises(CheckpointError, match="d2t and t2d contradict"):
-        crowds.make(target, speculative_config={"method": "eagle3", "model": str(save_speculators(model, tmp_path))})
+        request_mix.make(
+            target, speculative_config={"method": "eagle3", "model": str(save_speculators(model, tmp_path))}
+        )
 
 
 def test_absolute_ids_in_d2t_are_understood(target, some, expected, tmp_path, head):
-    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40)
     model.d2t += __import__("torch").arange(40)
     config = {"method": "eagle3", "model": str(save_original(model, tmp_path))}
-    absolute = crowds.run(crowds.make(target, speculative_config=config), some)
-    offsets = crowds.run(crowds.make(target, speculative_config={"method": "eagle3", "model": head}), some)
+    absolute = request_mix.run(request_mix.make(target, speculative_config=config), some)
+    offsets = request_mix.run(request_mix.make(target, speculative_config={"method": "eagle3", "model": head}), some)
     assert [output.speculation for output in absolute] == [output.speculation for output in offsets]
 
 
 def test_a_missing_weight_of_the_head_is_named(target, tmp_path):
-    model = random_head(vocab_size=crowds.VOCAB, draft_vocab_size=40)
+    model = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40)
     model.fc = None
     with pytest.raises(CheckpointError, match=r"fc\.weight"):
-        crowds.make(target, speculative_config={"method": "eagle3", "model": str(save_original(model, tmp_path))})
+        request_mix.make(target, speculative_config={"method": "eagle3", "model": str(save_original(model, tmp_path))})

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from outrider import LLM, ConfigError, SamplingParams
 from outrider.kernels.reference.noise import gumbel
-from tiny_models import write_draft_model, write_tiny_model
+from tests.support.tiny_models import write_draft_model, write_tiny_model
 
 VOCAB, K = 61, 3
 

@@ -8,14 +8,14 @@ import functools
 import pytest
 import torch
 
-from changing_drafts import change_drafts
-from half_right import make_half_right
 from outrider import LLM, SamplingParams
 from outrider.core.request import Request
 from outrider.speculation.chain import ChainDrafter
-from tiny_heads import random_eagle_head, random_head, save_speculators
-from tiny_models import write_draft_model, write_tiny_model
-from tiny_mtp import write_mimo
+from tests.support.changing_drafts import change_drafts
+from tests.support.half_right_drafts import make_half_right
+from tests.support.tiny_heads import random_eagle_head, random_head, save_speculators
+from tests.support.tiny_models import write_draft_model, write_tiny_model
+from tests.support.tiny_mtp import write_mimo
 
 VOCAB, K = 61, 3
 GREEDY = SamplingParams(temperature=0.0, max_tokens=120, ignore_eos=True)

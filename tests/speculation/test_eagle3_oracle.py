@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from outrider import LLM, SamplingParams
-from recorder import Recorder
-from tiny_heads import oracle_logits, random_head, save_original, save_speculators
-from tiny_models import write_tiny_model
+from tests.support.draft_recorder import Recorder
+from tests.support.tiny_heads import oracle_logits, random_head, save_original, save_speculators
+from tests.support.tiny_models import write_tiny_model
 
 VOCAB, DRAFT_VOCAB, K = 61, 40, 4
 VARIANTS = [

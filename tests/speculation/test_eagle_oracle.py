@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from outrider import LLM, ConfigError, SamplingParams
 from outrider.core.errors import CheckpointError, UnsupportedError
-from recorder import Recorder
-from tiny_heads import eagle_oracle_logits, random_eagle_head, random_head, save_original
-from tiny_models import write_tiny_model
+from tests.support.draft_recorder import Recorder
+from tests.support.tiny_heads import eagle_oracle_logits, random_eagle_head, random_head, save_original
+from tests.support.tiny_models import write_tiny_model
 
 VOCAB, K = 61, 4
 TOLERANCE = 1e-4

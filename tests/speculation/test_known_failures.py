@@ -6,16 +6,16 @@ a drafter cannot change one; what would show is acceptance, cache hits, or an id
 
 from dataclasses import replace
 
-import crowd as crowds
 import pytest
 import torch
 
-from half_right import make_half_right
 from outrider.kernels.reference import index
 from outrider.layers.embedding import Embedding
 from outrider.scheduler.prefix import PrefixCache
 from outrider.speculation.chain import ChainDrafter
-from tiny_mtp import write_hybrid, write_mimo
+from tests.support import request_mix
+from tests.support.half_right_drafts import make_half_right
+from tests.support.tiny_mtp import write_hybrid, write_mimo
 
 K = 3
 
@@ -23,7 +23,9 @@ K = 3
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     directory = tmp_path_factory.mktemp("target")
-    write_mimo(directory, vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, seed=3, max_position_embeddings=512)
+    write_mimo(
+        directory, vocab_size=request_mix.VOCAB, eos_token_id=request_mix.EOS, seed=3, max_position_embeddings=512
+    )
     return directory
 
 
@@ -34,12 +36,12 @@ def speculative():
 
 @pytest.fixture(scope="module")
 def cases():
-    return [crowds.crowd()[i] for i in (1, 2, 4, 7)]
+    return [request_mix.make_cases()[i] for i in (1, 2, 4, 7)]
 
 
 @pytest.fixture(scope="module")
 def truth(target, cases):
-    return crowds.truth(target, cases)
+    return request_mix.truth(target, cases)
 
 
 @pytest.fixture
@@ -52,8 +54,8 @@ def stats(outputs) -> list[object]:
 
 
 def alone(target, speculative, cases) -> list[object]:
-    llm = crowds.make(target, speculative_config=speculative, max_num_seqs=1, overlap_depth=0)
-    return [crowds.run(llm, [case])[0].speculation for case in cases]
+    llm = request_mix.make(target, speculative_config=speculative, max_num_seqs=1, overlap_depth=0)
+    return [request_mix.run(llm, [case])[0].speculation for case in cases]
 
 
 @pytest.mark.parametrize("is_leaky", [False, True])
@@ -66,7 +68,7 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
     def pick(drafter, logits, batch, position):
         picked = original(drafter, logits, batch, position)
         picked = torch.where(position % 5 == 1, -1, picked)
-        return torch.where(position % 7 == 2, crowds.VOCAB + 19, picked)
+        return torch.where(position % 7 == 2, request_mix.VOCAB + 19, picked)
 
     monkeypatch.setattr(ChainDrafter, "_pick", pick)
     embed = Embedding.forward
@@ -76,7 +78,7 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
         return embed(self, token_ids)
 
     monkeypatch.setattr(Embedding, "forward", forward)
-    llm = crowds.make(target, speculative_config=speculative)
+    llm = request_mix.make(target, speculative_config=speculative)
     if is_leaky:
         kernels = llm.engine.worker._step.kernels
         chain = kernels.chain_drafted
@@ -86,11 +88,11 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
 
         monkeypatch.setattr(kernels, "chain_drafted", chain_drafted)
         with pytest.warns(RuntimeWarning, match="the drafter has failed.*an id that is none"):
-            outputs = crowds.run(llm, cases)
-        assert crowds.mismatches(cases, outputs, truth) == []
+            outputs = request_mix.run(llm, cases)
+        assert request_mix.mismatches(cases, outputs, truth) == []
         return
-    outputs = crowds.run(llm, cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
+    outputs = request_mix.run(llm, cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
     assert sum(output.speculation.num_accepted_tokens for output in outputs) > 20
 
 
@@ -107,8 +109,8 @@ def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, tr
             )
 
         monkeypatch.setattr(ChainDrafter, "propose", propose)
-    outputs = crowds.run(crowds.make(target, speculative_config=speculative), cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
+    outputs = request_mix.run(request_mix.make(target, speculative_config=speculative), cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
     assert (stats(outputs) == expected) != is_leaky
 
 
@@ -126,7 +128,7 @@ def test_drafts_belong_to_a_request_not_to_its_place(
             original(drafts, num_drafts, rows=torch.arange(len(rows)), **arguments)
 
         monkeypatch.setattr(index, "put_drafts", put_drafts)
-    llm = crowds.make(target, speculative_config=speculative, max_num_batched_tokens=3 * (1 + K) + 2)
+    llm = request_mix.make(target, speculative_config=speculative, max_num_batched_tokens=3 * (1 + K) + 2)
     scheduler, left_out = llm.engine.scheduler, set()
     plan = scheduler.plan
 
@@ -137,8 +139,8 @@ def test_drafts_belong_to_a_request_not_to_its_place(
         return found
 
     scheduler.plan = spy
-    outputs = crowds.run(llm, cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
+    outputs = request_mix.run(llm, cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
     assert len(left_out) > 1
     assert (stats(outputs) == expected) != is_leaky
 
@@ -147,7 +149,8 @@ def test_drafts_belong_to_a_request_not_to_its_place(
 def hybrid(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hybrid")
     write_hybrid(
-        directory, "qwen3_5", vocab_size=crowds.VOCAB, eos_token_id=crowds.EOS, seed=3, max_position_embeddings=512,
+        directory, "qwen3_5", vocab_size=request_mix.VOCAB, eos_token_id=request_mix.EOS, seed=3,
+        max_position_embeddings=512,
         num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
     )  # fmt: skip
     return directory
@@ -158,7 +161,7 @@ def hybrid(tmp_path_factory):
 def test_the_second_request_is_accepted_as_the_first(request, family, speculative, cases, monkeypatch, is_leaky):
     """Acceptance fell from 2.23 to 1.02 on the second request, behind a prefix hit: vLLM #36872, #43559, #41838."""
     target, case = request.getfixturevalue(family), cases[1]
-    (want,) = crowds.truth(target, [case])
+    (want,) = request_mix.truth(target, [case])
     if is_leaky:
         monkeypatch.setattr(ChainDrafter, "_keep_boundary", lambda drafter, target, features: None)
     seen: list[torch.Tensor] = []
@@ -169,12 +172,12 @@ def test_the_second_request_is_accepted_as_the_first(request, family, speculativ
         return original(drafter, logits, batch, position)
 
     monkeypatch.setattr(ChainDrafter, "_pick", pick)
-    llm = crowds.make(target, speculative_config=speculative, overlap_depth=0, max_num_seqs=1)
+    llm = request_mix.make(target, speculative_config=speculative, overlap_depth=0, max_num_seqs=1)
     runs = []
     for _ in range(2):
         seen.clear()
-        (output,) = crowds.run(llm, [case])
-        assert crowds.mismatches([case], [output], [want]) == []
+        (output,) = request_mix.run(llm, [case])
+        assert request_mix.mismatches([case], [output], [want]) == []
         runs.append(torch.cat(seen))
     assert output.num_cached_tokens == 32
     assert torch.equal(*runs) != is_leaky
@@ -185,12 +188,12 @@ def test_prefix_hits_do_not_fall_with_a_drafter(target, speculative, cases, monk
     """The last cached block was dropped, so that its hidden states could be made again: vLLM #33270, #45238, #54360."""
 
     def hits(config) -> list[int]:
-        llm = crowds.make(target, speculative_config=config)
+        llm = request_mix.make(target, speculative_config=config)
         if is_leaky and config is not None:
             match = PrefixCache.match
             monkeypatch.setattr(PrefixCache, "match", lambda self, request: match(self, request)[:-1])
-        crowds.run(llm, cases)
-        return [output.num_cached_tokens for output in crowds.run(llm, cases)]
+        request_mix.run(llm, cases)
+        return [output.num_cached_tokens for output in request_mix.run(llm, cases)]
 
     plain = hits(None)
     assert plain == [(len(case.prompt) - 1) // 16 * 16 for case in cases]
@@ -208,12 +211,12 @@ def test_what_lies_in_unwritten_memory_is_never_read(
         monkeypatch.setattr(
             ChainDrafter, "_batch", lambda drafter, *parts: replace(original(drafter, *parts), kv_start=0)
         )
-    llm = crowds.make(target, speculative_config=speculative)
+    llm = request_mix.make(target, speculative_config=speculative)
     drafter = llm.engine.worker.drafter
     for cache in drafter.caches:
         cache.k.fill_(float("nan"))
         cache.v.fill_(float("nan"))
     drafter.boundary.fill_(float("nan"))
-    outputs = crowds.run(llm, cases)
-    assert crowds.mismatches(cases, outputs, truth) == []
+    outputs = request_mix.run(llm, cases)
+    assert request_mix.mismatches(cases, outputs, truth) == []
     assert (stats(outputs) == expected) != is_leaky

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from outrider import LLM, ConfigError, SamplingParams
 from outrider.core.errors import CheckpointError, UnsupportedError
-from recorder import Recorder
-from tiny_models import write_tiny_model
-from tiny_mtp import oracle_logits, write_hybrid, write_mimo
+from tests.support.draft_recorder import Recorder
+from tests.support.tiny_models import write_tiny_model
+from tests.support.tiny_mtp import oracle_logits, write_hybrid, write_mimo
 
 VOCAB, K = 61, 4
 PARAMS = SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True)

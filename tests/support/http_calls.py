@@ -1,4 +1,4 @@
-"""Bodies posted to a served server with nothing but the standard library, one or many at once."""
+"""HTTP calls to a server under test with the standard library only, one or many at once."""
 
 import json
 from collections.abc import Sequence
@@ -7,29 +7,31 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from served import Served
+from tests.support.server_under_test import ServerUnderTest
 
 
-def post(server: Served, path: str, body: Any, **headers: str) -> tuple[int, Any, dict[str, str]]:
+def post(server: ServerUnderTest, path: str, body: Any, **headers: str) -> tuple[int, Any, dict[str, str]]:
     """Status, body (JSON as objects, else text) and headers; `body` may be bytes as they are."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = Request(server.url + path, data, {"Content-Type": "application/json"} | headers)
     return _answer(request)
 
 
-def get(server: Served, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
-    """The same without a body."""
+def get(server: ServerUnderTest, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
+    """Status, body and headers of a GET."""
     return _answer(Request(server.url + path, headers=headers))
 
 
-def post_all(server: Served, path: str, bodies: Sequence[Any], **headers: str) -> list[tuple[int, Any, dict[str, str]]]:
+def post_all(
+    server: ServerUnderTest, path: str, bodies: Sequence[Any], **headers: str
+) -> list[tuple[int, Any, dict[str, str]]]:
     """All at the same time; answers in the order of the bodies."""
     with ThreadPoolExecutor(len(bodies)) as threads:
         return list(threads.map(lambda body: post(server, path, body, **headers), bodies))
 
 
 def events(text: str) -> list[Any]:
-    """What a stream of events said; the last must be [DONE], which is left out."""
+    """The events of a stream as objects; the last must be [DONE], which is left out."""
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
     assert lines[-1] == "[DONE]", lines[-1]
     return [json.loads(line) for line in lines[:-1]]

@@ -12,7 +12,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=600)
 
 
 @dataclass(slots=True)
-class Told:
+class StreamRecord:
     """What one caller was told."""
 
     status: int = 0
@@ -71,11 +71,11 @@ async def call(
     body: dict[str, Any],
     *,
     leaves_after: int = 0,
-    told: Told | None = None,
-) -> Told:
+    told: StreamRecord | None = None,
+) -> StreamRecord:
     """One caller; `leaves_after`: closes the connection after so many events (0: stays to the end). `told`: where to
     note what it hears."""
-    told = told or Told()
+    told = told or StreamRecord()
     try:
         async with session.post(url + "/v1/completions", json=body) as response:
             told.status, told.retry_after = response.status, response.headers.get("Retry-After")
@@ -96,13 +96,15 @@ async def call(
     return told
 
 
-async def _all(url: str, bodies: Sequence[dict[str, Any]], leaves_after: Sequence[int]) -> list[Told]:
+async def _all(url: str, bodies: Sequence[dict[str, Any]], leaves_after: Sequence[int]) -> list[StreamRecord]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session:
         calls = [call(session, url, body, leaves_after=count) for body, count in zip(bodies, leaves_after, strict=True)]
         return list(await asyncio.gather(*calls))
 
 
-def all_at_once(url: str, bodies: Sequence[dict[str, Any]], *, leaves_after: Sequence[int] | None = None) -> list[Told]:
+def all_at_once(
+    url: str, bodies: Sequence[dict[str, Any]], *, leaves_after: Sequence[int] | None = None
+) -> list[StreamRecord]:
     """Every body from a caller of its own, at the same time."""
     return asyncio.run(_all(url, bodies, leaves_after or [0] * len(bodies)))

@@ -1,6 +1,7 @@
-"""Requests that use every sampling parameter, and what running them gives: the unit of comparison of this folder.
+"""A mix of requests that uses every sampling parameter, their outcomes, and the comparison of two outcomes.
 
-The truth is each request alone, without speculation, depth 0, no prefix cache, its prompt in one piece.
+The expected outcome ("truth") is that of each request alone: no speculation, depth 0, no prefix cache, the prompt in
+one piece.
 """
 
 import itertools
@@ -31,7 +32,7 @@ def _tokens(count: int, seed: int) -> tuple[int, ...]:
     return tuple(rng.randrange(3, VOCAB) for _ in range(count))
 
 
-def crowd(eos: int = EOS) -> list[Case]:
+def make_cases(eos: int = EOS) -> list[Case]:
     """Prompts of mixed lengths, some with a shared beginning; parameters ride together. `eos`: the target's."""
     shared = _tokens(37, 1)
     few = (5, 9, 17, 21, 33, 40, 52, 58)
@@ -123,7 +124,7 @@ def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
 def replay(cases: Sequence[Case], expected: Sequence[Outcome]) -> dict[str, Any]:
     """A drafter that knows the answers, and is right with probability 0.7."""
     answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, expected, strict=True)]
-    return {"method": "support.drafters.replay", "options": {"answers": answers}}
+    return {"method": "tests.support.drafters.replay", "options": {"answers": answers}}
 
 
 def second_turns(cases: Sequence[Case], expected: Sequence[Outcome], *, max_tokens: int = 20) -> list[Case]:
