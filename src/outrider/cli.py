@@ -31,9 +31,11 @@ app.add_typer(gate, name="gate", no_args_is_help=True)
 console = Console(highlight=False)
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
-"""The small models shipped beside the source."""
+"""The small models beside the source. A checkout of the repository has them, the installed package does not."""
 
-Model = Annotated[str, typer.Option(help="Model directory in Hugging Face form.")]
+Model = Annotated[
+    str | None, typer.Option(help="Model directory in Hugging Face form; unset: zoo/tiny of the repository's checkout.")
+]
 SpeculativeConfig = Annotated[
     str | None,
     typer.Option(
@@ -43,6 +45,17 @@ SpeculativeConfig = Annotated[
 Device = Annotated[str, typer.Option(help="auto or cpu.")]
 AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
 MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+
+
+def _shipped(name: str) -> str:
+    """Directory of the zoo's model `name`. Raises ConfigError where there is no zoo, as in an installed package."""
+    directory = ZOO / name
+    if not (directory / "config.json").is_file():
+        raise ConfigError(
+            f"the model zoo/{name} was not found at {directory}: the installed package does not contain the zoo. Pass a"
+            " model directory (generate, info, serve), or run from a checkout of the repository."
+        )
+    return str(directory)
 
 
 def _speculative(model: str, given: str | None) -> dict[str, Any] | None:
@@ -60,7 +73,7 @@ def _speculative(model: str, given: str | None) -> dict[str, Any] | None:
 @app.command()
 def generate(
     prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; read from standard input if none.")] = None,
-    model: Model = str(ZOO / "tiny"),
+    model: Model = None,
     speculative_config: SpeculativeConfig = None,
     compare: Annotated[
         bool, typer.Option(help="With and without speculation, side by side, and check equality.")
@@ -78,6 +91,7 @@ def generate(
     max_model_len: MaxModelLen = None,
 ) -> None:
     """Complete prompts; tokens are coloured by where they came from."""
+    model = model or _shipped("tiny")
     texts = prompts or [sys.stdin.read()]
     params = SamplingParams(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed, stop=stop
@@ -131,13 +145,14 @@ def _print_verdict(outputs: list[RequestOutput], plain: list[RequestOutput]) -> 
 
 @app.command()
 def info(
-    model: Model = str(ZOO / "tiny"),
+    model: Model = None,
     speculative_config: SpeculativeConfig = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
 ) -> None:
     """What would run here, and why: platform, kernels, attention backend, drafter, and whether all is exact."""
+    model = model or _shipped("tiny")
     llm = LLM(
         model,
         speculative_config=_speculative(model, speculative_config),
@@ -208,7 +223,7 @@ def serve(
     from outrider.server.serve import serve
 
     names = tuple(served_model_name or ((model or "zoo/tiny"),))
-    model = model or str(ZOO / "tiny")
+    model = model or _shipped("tiny")
     config = engine_config(
         model,
         speculative_config=_speculative(model, speculative_config),
@@ -284,11 +299,12 @@ def save_config(path, config):
 def demo() -> None:
     """Complete a few prompts with the shipped models and show what speculation did."""
     started = time.monotonic()
-    speculative = _speculative(str(ZOO / "tiny"), None)
+    model = _shipped("tiny")
+    speculative = _speculative(model, None)
     params = [SamplingParams(temperature=0.0, max_tokens=96)] * len(DEMO_PROMPTS)
     prompts = [*DEMO_PROMPTS, DEMO_PROMPTS[1]]
     params.append(SamplingParams(temperature=0.8, seed=7, max_tokens=96))
-    llm = LLM(str(ZOO / "tiny"), speculative_config=speculative, logits_digest=True)
+    llm = LLM(model, speculative_config=speculative, logits_digest=True)
     outputs = llm.generate(prompts, params, use_tqdm=True)
     tokenizer = llm.engine.tokenizer
     assert tokenizer is not None
@@ -297,7 +313,7 @@ def demo() -> None:
         console.print(show.panel(output, tokenizer, title=title))
     console.print(show.legend())
     console.print(show.speculation_table(outputs, title="What speculation did (EAGLE-3, 3 drafts a step)"))
-    plain = LLM(str(ZOO / "tiny"), logits_digest=True).generate(prompts, params, use_tqdm=True)
+    plain = LLM(model, logits_digest=True).generate(prompts, params, use_tqdm=True)
     _print_verdict(outputs, plain)
     console.print(f"{time.monotonic() - started:.1f} s in all, both runs and loading included.", style="dim")
 
