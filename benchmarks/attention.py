@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
+from outrider.kernels.hopper.attention import AttentionPlan, paged_attention, plan_attention
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
 

@@ -38,12 +38,12 @@ OTHER_SEED = 0x5EED
 Noise = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def no_noise(seeds: Tensor, choices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
+def no_noise(seeds: Tensor, completion_indices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
     return torch.zeros(seeds.shape[0], token_ids.shape[0])
 
 
-def other_noise(seeds: Tensor, choices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
-    return gumbel_at(seeds ^ OTHER_SEED, choices, positions, token_ids)
+def other_noise(seeds: Tensor, completion_indices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
+    return gumbel_at(seeds ^ OTHER_SEED, completion_indices, positions, token_ids)
 
 
 PICKS: dict[str, Noise] = {"coupled": gumbel_at, "most likely": no_noise, "independent": other_noise}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Table, microseconds, save
-from outrider.kernels.linear import empty_weight, linear
+from outrider.kernels.hopper.linear import empty_weight, linear
 
 # name: (layers, {layer: (N, K)}, (N, K) of the head)
 MODELS = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-from outrider.kernels import sampling
+from outrider.kernels.hopper.sampling import choose as sampling
 
 VOCAB_SIZE = 128256
 DRAFT_VOCAB_SIZE = 32000
@@ -22,10 +22,13 @@ tokens. Logits rotate through more than the L2 holds."""
 
 
 def _columns(num_rows: int, **values: float) -> dict[str, Tensor]:
-    defaults = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "choices": 0} | values
+    defaults = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "completion_indices": 0} | values
     columns = {
         name: torch.full(
-            (num_rows,), value, device="cuda", dtype=torch.int64 if name in ("top_k", "choices") else torch.float32
+            (num_rows,),
+            value,
+            device="cuda",
+            dtype=torch.int64 if name in ("top_k", "completion_indices") else torch.float32,
         )
         for name, value in defaults.items()
     }
@@ -104,7 +107,7 @@ def the_rest() -> Table:
         ids = torch.randperm(VOCAB_SIZE, device="cuda")[:DRAFT_VOCAB_SIZE]
         for what, temperature in (("draft, greedy", 0.0), ("draft, temperature", 0.8)):
             columns = _columns(num_rows, temperature=temperature)
-            own = {name: columns[name] for name in ("temperature", "seeds", "choices")}
+            own = {name: columns[name] for name in ("temperature", "seeds", "completion_indices")}
             reading = num_rows * DRAFT_VOCAB_SIZE * 4 / READ_BANDWIDTH * 1e6
             time = _each(
                 lambda logits, own=own, ids=ids, rows=rows: sampling.draft_choose(
@@ -118,7 +121,9 @@ def the_rest() -> Table:
         count = torch.full((num_rows,), 4, device="cuda")
         time = microseconds(
             lambda sampled=sampled, rows=rows, count=count, guesses=guesses: [
-                sampling.verify(sampled, sample_starts=rows * 4, num_samples=count, drafts=guesses, room=count)
+                sampling.verify(
+                    sampled, sample_starts=rows * 4, num_samples=count, drafts=guesses, num_tokens_left=count
+                )
                 for _ in range(20)
             ],
             calls=20,

@@ -14,8 +14,8 @@ from benchmarks import decode
 from benchmarks.step_times import CONTEXT, times_of
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.attention.kv import KVCache
-from outrider.kernels.attention import AttentionPlan, paged_attention, plan_attention
-from outrider.kernels.linear import linear
+from outrider.kernels.hopper.attention import AttentionPlan, paged_attention, plan_attention
+from outrider.kernels.hopper.linear import linear
 
 ROWS = (1, 4, 32, 256)
 

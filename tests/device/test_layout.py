@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from outrider.core.plan import Admission, RowPlan, StepPlan
+from outrider.core.plan import RowAdmission, RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.staging import Staging
@@ -47,7 +47,7 @@ class Layouts:
     def admit(self, chosen: dict[int, SamplingParams]) -> None:
         self.table.admit(
             tuple(
-                Admission(
+                RowAdmission(
                     row=row, request_id=str(row), token_ids=(1, 2), num_prompt_tokens=2, num_computed_tokens=0,
                     last_cached_block=-1, max_total_tokens=9, params=params, seed=0, stop_token_ids=(),
                 )

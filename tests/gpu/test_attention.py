@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels import attention_plan
-from outrider.kernels.attention import paged_attention, plan_attention
+from outrider.kernels.hopper import attention_plan
+from outrider.kernels.hopper.attention import paged_attention, plan_attention
 
 from .comparison import assert_close, replayed
 

@@ -30,7 +30,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module", params=SHAPES)
 def layer(request):
-    return Layer(1, load_kernels("triton"), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param])
+    return Layer(1, load_kernels("hopper"), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,10 @@ def test_a_graph_replayed_with_other_rows_and_places(layer, whole):
     width = layer.projected.shape[2]
     projected = torch.zeros(8, width, dtype=layer.projected.dtype, device="cuda")
     rows = torch.tensor([0, 1], device="cuda")
-    numbers = {name: torch.zeros(2, dtype=torch.int64, device="cuda") for name in ("num_known", "num_drafts", "room")}
+    numbers = {
+        name: torch.zeros(2, dtype=torch.int64, device="cuda")
+        for name in ("num_known", "num_drafts", "num_tokens_left")
+    }
     row_starts, token_row = torch.tensor([0, 4], device="cuda"), torch.arange(2, device="cuda").repeat_interleave(4)
     sizes = {name: heads[name] for name in ("num_key_heads", "key_size", "value_size")}
 
@@ -181,7 +184,7 @@ def test_a_graph_replayed_with_other_rows_and_places(layer, whole):
         chosen = rng.sample(range(NUM_ROWS), 2)
         rows.copy_(torch.tensor(chosen))
         starts = [int(table.computed[row]) for row in chosen]
-        numbers["room"].copy_(torch.tensor([LENGTH - start for start in starts]))
+        numbers["num_tokens_left"].copy_(torch.tensor([LENGTH - start for start in starts]))
         accepted = [min(rng.randint(0, 3), max(LENGTH - start - 1, 0)) for start in starts]
         projected.normal_(generator=generator)
         for place, (row, start, count) in enumerate(zip(chosen, starts, accepted, strict=True)):

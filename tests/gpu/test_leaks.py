@@ -68,7 +68,7 @@ def test_noise_keyed_by_batch_row(cases, truth, monkeypatch):
     original = Sampler.__call__
 
     def call(self, logits, batch, table):
-        table.choice.copy_(torch.arange(len(table.choice), device=table.choice.device))
+        table.completion_index.copy_(torch.arange(len(table.completion_index), device=table.completion_index.device))
         return original(self, logits, batch, table)
 
     monkeypatch.setattr(Sampler, "__call__", call)

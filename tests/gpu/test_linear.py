@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels import linear as module
-from outrider.kernels.device import empty_rows
-from outrider.kernels.linear import choose_work, empty_weight, linear, num_segments
+from outrider.kernels.hopper import linear as module
+from outrider.kernels.hopper.launch import empty_rows
+from outrider.kernels.hopper.linear import choose_work, empty_weight, linear, num_segments
 
 from .comparison import assert_close, relative_rms, replayed
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels import kv, norm, rope
+from outrider.kernels.hopper import kv, norm, rope
 from outrider.kernels.reference import kv as reference_kv
 from outrider.kernels.reference import rope as reference
 

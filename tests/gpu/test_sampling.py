@@ -9,7 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels import mass, native, noise, sampling, truncation
+from outrider.kernels.hopper import intrinsics
+from outrider.kernels.hopper.sampling import choose as sampling
+from outrider.kernels.hopper.sampling import noise, probability_mass, topk_topp
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 
@@ -52,7 +54,7 @@ def make_columns() -> dict[str, Tensor]:
         "top_p": pick(1.0, 0.95, 0.9, 0.5, 0.999, 0.0),
         "min_p": pick(0.0, 0.0, 0.02, 0.3),
         "seeds": torch.randint(-(2**62), 2**62, (NUM_TABLE_ROWS,)).cuda(),
-        "choices": torch.randint(0, 4, (NUM_TABLE_ROWS,)).cuda(),
+        "completion_indices": torch.randint(0, 4, (NUM_TABLE_ROWS,)).cuda(),
     }
 
 
@@ -72,8 +74,8 @@ def _weights_kernel(p_logits, p_largest, p_temperature, p_out, num_columns, BLOC
     i_row = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     b = tl.load(p_logits + i_row * num_columns + o, mask=o < num_columns, other=0.0)
-    slope = mass.slope_of(tl.load(p_temperature + i_row))
-    b = mass.weight_of(b, tl.load(p_largest + i_row), slope)
+    slope = probability_mass.slope_of(tl.load(p_temperature + i_row))
+    b = probability_mass.weight_of(b, tl.load(p_largest + i_row), slope)
     tl.store(p_out + i_row * num_columns + o, b, mask=o < num_columns)
 
 
@@ -181,7 +183,7 @@ def test_the_cut_lies_in_the_bracket(
 ) -> None:
     """Few tokens that are allowed, low temperatures, outliers: tokens are right, and no row has to be read whole."""
     seen: dict[str, Tensor] = {}
-    launch = truncation.cut_kernel
+    launch = topk_topp.cut_kernel
 
     class Watched:
         def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
@@ -191,7 +193,7 @@ def test_the_cut_lies_in_the_bracket(
 
             return run
 
-    monkeypatch.setattr(truncation, "cut_kernel", Watched())
+    monkeypatch.setattr(topk_topp, "cut_kernel", Watched())
     logits, rows = make_masked(kind, num_allowed, num_rows), make_rows(num_rows)
     columns = make_columns() | {
         "temperature": pick(0.02, 0.3, 0.8, 1.5),
@@ -203,7 +205,7 @@ def test_the_cut_lies_in_the_bracket(
 
     low, high = seen["p_records"][:, 0].unsqueeze(1), seen["p_records"][:, 1].unsqueeze(1)
     counts = seen["p_counts"]
-    assert ((counts & 0xFFFFFFFF) + (counts >> 32)).max() <= truncation._SEGMENT
+    assert ((counts & 0xFFFFFFFF) + (counts >> 32)).max() <= topk_topp._SEGMENT
     temperature, top_k, top_p = (columns[name][rows["rows"]] for name in ("temperature", "top_k", "top_p"))
     finite = logits > -torch.inf
     num_listed, num_finite = (logits >= low).sum(1), finite.sum(1)
@@ -237,7 +239,9 @@ def test_a_row_does_not_depend_on_its_company() -> None:
 def test_drafts_are_chosen_under_the_noise_of_the_target(num_rows: int) -> None:
     logits, rows, columns = make_logits(num_rows, 32000), make_rows(num_rows), make_columns()
     target_ids = torch.randperm(128256, device="cuda")[:32000]
-    arguments = {name: columns[name] for name in ("temperature", "seeds", "choices")} | {"has_random_rows": True}
+    arguments = {name: columns[name] for name in ("temperature", "seeds", "completion_indices")} | {
+        "has_random_rows": True
+    }
     ours = sampling.draft_choose(logits, target_ids, **rows, **arguments)
     assert torch.equal(ours, reference.draft_choose(logits, target_ids, **rows, **arguments))
     is_greedy = columns["temperature"][rows["rows"]] <= 0
@@ -339,8 +343,13 @@ def test_verify_equals_the_verifier(num_drafts: int, num_rows: int) -> None:
         starts = torch.arange(num_rows, device="cuda") * (num_drafts + 1)
         sampled = torch.randint(0, 2, (num_rows * (num_drafts + 1) - 1,), device="cuda")
         drafts = torch.randint(0, 2, (num_rows, num_drafts), device="cuda")
-        room = torch.randint(-1, num_drafts + 3, (num_rows,), device="cuda")
-        arguments = {"sample_starts": starts, "num_samples": num_samples, "drafts": drafts, "room": room}
+        num_tokens_left = torch.randint(-1, num_drafts + 3, (num_rows,), device="cuda")
+        arguments = {
+            "sample_starts": starts,
+            "num_samples": num_samples,
+            "drafts": drafts,
+            "num_tokens_left": num_tokens_left,
+        }
         with any_order():
             expected = reference.verify(sampled, **arguments)
         for ours, theirs in zip(sampling.verify(sampled, **arguments), expected, strict=True):
@@ -361,4 +370,4 @@ def test_no_rows_strides_and_replay() -> None:
 
 
 def test_the_kernels_are_not_interpreted() -> None:
-    assert not native.IS_INTERPRETED.value
+    assert not intrinsics.IS_INTERPRETED.value

@@ -12,7 +12,7 @@ import torch
 from outrider import SamplingParams
 from outrider.attention.state import StateCache
 from outrider.device.assemble import Assembler
-from outrider.kernels.reference import gated_delta, index
+from outrider.kernels.reference import gated_delta, step_inputs
 from outrider.runtime import worker
 from outrider.runtime.step import Step
 from outrider.scheduler.prefix import PrefixCache
@@ -200,15 +200,15 @@ def test_gates_in_another_order_than_keys(target, replay, cases, truth, monkeypa
 
 def test_lengths_that_the_host_guessed(target, replay, cases, truth, monkeypatch):
     """The most that a step may have accepted, taken for what it did: vLLM #38556."""
-    original = index.commit
+    original = step_inputs.commit
 
-    def commit(token_ids, num_tokens, num_computed, *, rows, room, **arguments):
-        original(token_ids, num_tokens, num_computed, rows=rows, room=room, **arguments)
-        is_ahead = (room > 0) & (arguments["num_known"] == 1)
+    def commit(token_ids, num_tokens, num_computed, *, rows, num_tokens_left, **arguments):
+        original(token_ids, num_tokens, num_computed, rows=rows, num_tokens_left=num_tokens_left, **arguments)
+        is_ahead = (num_tokens_left > 0) & (arguments["num_known"] == 1)
         most = torch.where(is_ahead, num_tokens[rows] - 1 + (3 - arguments["num_accepted"]), num_computed[rows])
         num_computed[rows] = torch.minimum(most, num_tokens[rows])
 
-    monkeypatch.setattr(index, "commit", commit)
+    monkeypatch.setattr(step_inputs, "commit", commit)
     with pytest.raises((AssertionError, IndexError, RuntimeError)):
         assert found(target, replay, cases, truth) == []
 
@@ -224,7 +224,7 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
         drafts[rows.unsqueeze(1), torch.arange(proposed.shape[1])] = proposed
         num_drafts[rows] = torch.where(has_sampled, proposed.shape[1], 0)
 
-    monkeypatch.setattr(index, "put_drafts", put_drafts)
+    monkeypatch.setattr(step_inputs, "put_drafts", put_drafts)
     with pytest.raises((IndexError, RuntimeError)):
         request_mix.run(
             hybrid_requests.make(
@@ -354,12 +354,16 @@ def test_a_snapshot_of_a_row_that_has_a_new_owner(target, cases, truth, monkeypa
 
 def check_places(monkeypatch) -> None:
     """Whatever a step reads or writes lies where it may: a CPU would take a negative place from the other end."""
-    rows_of, save, slot_of = gated_delta.state_rows, gated_delta.save_states, index.slot_of
+    rows_of, save, slot_of = gated_delta.state_rows, gated_delta.save_states, step_inputs.slot_of
 
-    def state_rows(*columns, num_known, room, **arguments):
-        starts, counts, sources, targets, known = rows_of(*columns, num_known=num_known, room=room, **arguments)
+    def state_rows(*columns, num_known, num_tokens_left, **arguments):
+        starts, counts, sources, targets, known = rows_of(
+            *columns, num_known=num_known, num_tokens_left=num_tokens_left, **arguments
+        )
         assert (sources >= 0).all() and (sources <= targets).all(), "a state before the beginning"
-        assert (sources <= starts).all() and (targets <= torch.where(room > 0, starts + num_known, sources)).all()
+        assert (sources <= starts).all() and (
+            targets <= torch.where(num_tokens_left > 0, starts + num_known, sources)
+        ).all()
         return starts, counts, sources, targets, known
 
     def save_states(*tensors, sources, lengths, slots, **arguments):
@@ -373,7 +377,7 @@ def check_places(monkeypatch) -> None:
 
     monkeypatch.setattr(gated_delta, "state_rows", state_rows)
     monkeypatch.setattr(gated_delta, "save_states", save_states)
-    monkeypatch.setattr(index, "slot_of", slots_of)
+    monkeypatch.setattr(step_inputs, "slot_of", slots_of)
 
 
 @pytest.mark.parametrize("is_leaky", [False, True])

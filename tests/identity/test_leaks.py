@@ -47,8 +47,8 @@ def test_a_stock_gemm(target, speculative, cases, monkeypatch):
 def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
     original = sampling_kernels.gumbel
 
-    def gumbel(seeds, choices, positions, vocab_size):
-        return original(torch.arange(len(seeds)), choices, positions, vocab_size)
+    def gumbel(seeds, completion_indices, positions, vocab_size):
+        return original(torch.arange(len(seeds)), completion_indices, positions, vocab_size)
 
     monkeypatch.setattr(sampling_kernels, "gumbel", gumbel)
     wrong = found(target, speculative, cases, truth)
@@ -104,7 +104,7 @@ def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatc
 
 def test_completions_that_share_their_noise(target, speculative, cases, truth, monkeypatch):
     original = SamplingTable.write
-    monkeypatch.setattr(SamplingTable, "write", lambda self, entry: original(self, replace(entry, choice=0)))
+    monkeypatch.setattr(SamplingTable, "write", lambda self, entry: original(self, replace(entry, completion_index=0)))
     wrong = found(target, speculative, cases, truth)
     assert wrong and all(line.startswith("two of one prompt") for line in wrong)
 
@@ -149,8 +149,8 @@ def test_drafts_keyed_by_batch_row(target, speculative, cases, truth, monkeypatc
     """Lengths read by place in the batch instead of by request: right only until the batch changes."""
     original = RequestTable.commit
 
-    def commit(self, batch, choice):
-        original(self, batch, choice)
+    def commit(self, batch, verified):
+        original(self, batch, verified)
         rows = torch.arange(batch.num_rows)
         self.num_tokens[rows] = torch.where(batch.num_samples > 0, self.num_tokens[batch.rows], self.num_tokens[rows])
 

@@ -76,7 +76,8 @@ class Table:
         num_drafts = self._numbers([drafts for _, _, drafts in parts])
         layer, cache, kernels = self.layer, self.cache, self.layer.kernels
         found = kernels.state_rows(
-            self.computed, self.lengths, self.known, rows=rows, num_drafts=num_drafts, room=torch.ones_like(rows),
+            self.computed, self.lengths, self.known, rows=rows, num_drafts=num_drafts,
+            num_tokens_left=torch.ones_like(rows),
             num_known=self._numbers([len(tokens) for _, tokens, _ in parts]) - num_drafts,
         )  # fmt: skip
         row_counts = self._numbers(counts)

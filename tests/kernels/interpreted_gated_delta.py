@@ -30,7 +30,7 @@ def wholes(kernels: str) -> tuple[Layer, list[Table], list[torch.Tensor]]:
 
 def main() -> None:
     _, wanted_tables, wanted = wholes("reference")
-    layer, tables, outs = wholes("triton")
+    layer, tables, outs = wholes("hopper")
     for row in range(NUM_ROWS):
         torch.testing.assert_close(outs[row], wanted[row], rtol=2e-4, atol=2e-4)
         found, table = tables[row], wanted_tables[row]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from outrider.kernels import index as kernels
-from outrider.kernels.reference import index as reference
+from outrider.kernels.hopper import step_inputs as kernels
+from outrider.kernels.reference import step_inputs as reference
 
 NUM_STEPS = 12
 BLOCK_SIZE = 4
@@ -73,7 +73,7 @@ def check_commit(step: Step) -> None:
     arguments = {
         "rows": step.rows,
         "num_known": step.num_known,
-        "room": step.integers(num_rows, high=3),
+        "num_tokens_left": step.integers(num_rows, high=3),
         "emitted": emitted,
         "num_emitted": num_emitted,
         "num_accepted": (num_emitted - 1).clamp(min=0),

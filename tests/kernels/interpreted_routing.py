@@ -12,7 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels import routing
+from outrider.kernels.hopper import routing
 from outrider.kernels.reference.routing import route as reference
 
 CASES = [

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from outrider.kernels import noise, sampling
+from outrider.kernels.hopper.sampling import choose as sampling
+from outrider.kernels.hopper.sampling import noise
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 from outrider.sampling.synthetic import SyntheticAcceptance
@@ -63,7 +64,7 @@ def check_verify() -> None:
             "sample_starts": torch.arange(NUM_ROWS) * (num_drafts + 1),
             "num_samples": torch.randint(0, num_drafts + 2, (NUM_ROWS,)),
             "drafts": torch.randint(0, 2, (NUM_ROWS, num_drafts)),
-            "room": torch.randint(-1, num_drafts + 3, (NUM_ROWS,)),
+            "num_tokens_left": torch.randint(-1, num_drafts + 3, (NUM_ROWS,)),
         }
         sampled = torch.randint(0, 2, (NUM_ROWS * (num_drafts + 1) - 1,))
         for ours, expected in zip(
@@ -80,7 +81,7 @@ def check_drawn() -> None:
         "sample_starts": torch.arange(NUM_ROWS) * 4,
         "num_samples": torch.randint(0, 5, (NUM_ROWS,)),
         "drafts": torch.randint(0, 50, (NUM_ROWS, 3)),
-        "room": torch.randint(0, 6, (NUM_ROWS,)),
+        "num_tokens_left": torch.randint(0, 6, (NUM_ROWS,)),
         "rows": rows,
         "comparison": SyntheticAcceptance((0.8, 0.6, 0.5), seeds=seeds, lengths=lengths),
     }

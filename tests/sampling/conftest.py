@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import SamplingParams
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch
@@ -37,9 +37,9 @@ class Case:
     def length(self) -> int:
         return len(self.prompt) + len(self.output)
 
-    def admission(self, row: int, *, num_accepted: int = 0) -> Admission:
+    def admission(self, row: int, *, num_accepted: int = 0) -> RowAdmission:
         """With the first drafts taken for output."""
-        return Admission(
+        return RowAdmission(
             row=row,
             request_id=f"r{row}",
             token_ids=self.prompt + self.output + self.drafts[:num_accepted],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import SamplingParams
 from outrider.kernels.reference.noise import gumbel, gumbel_at
 from outrider.sampling.params import SamplingTable
@@ -21,7 +21,7 @@ def draw(params: SamplingParams, *, num_seeds: int, num_positions: int, logits: 
     """Tokens of one distribution at every (seed, position): [num_seeds * num_positions] int64."""
     table = SamplingTable(num_seeds, VOCAB_SIZE, "cpu")
     for row in range(num_seeds):
-        admission = Admission(
+        admission = RowAdmission(
             row=row,
             request_id="r",
             token_ids=(0,),

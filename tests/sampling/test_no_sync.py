@@ -57,10 +57,10 @@ def test_a_step_needs_no_value_on_the_host(num_drafts: int, lists_all: bool) -> 
     rows, drafts = ints(num_rows), ints(num_rows, num_drafts)
     with DeviceOnly():
         sampled = Sampler()(logits, batch, table)
-        choice = verify(sampled.token_ids, sample_starts=rows, num_samples=rows, drafts=drafts, room=rows)
-        table.count(rows, choice.token_ids, choice.num_tokens)
+        verified = verify(sampled.token_ids, sample_starts=rows, num_samples=rows, drafts=drafts, num_tokens_left=rows)
+        table.count(rows, verified.token_ids, verified.num_tokens)
         noise = gumbel_at(rows, rows, rows, rows)
-    assert choice.token_ids.is_meta and choice.token_ids.shape == (num_rows, num_drafts + 1)
+    assert verified.token_ids.is_meta and verified.token_ids.shape == (num_rows, num_drafts + 1)
     assert noise.is_meta
 
 

@@ -28,9 +28,9 @@ def test_philox_gives_the_published_answers(counter: str, key: str, expected: st
     assert " ".join(f"{int(word):08x}" for word in result) == expected
 
 
-def slow_bits(seed: int, choice: int, position: int, token_id: int) -> int:
+def slow_bits(seed: int, completion_index: int, position: int, token_id: int) -> int:
     """Philox-4x32-10 in Python integers."""
-    word = [token_id >> 2, position & WORD, choice & WORD, 0]
+    word = [token_id >> 2, position & WORD, completion_index & WORD, 0]
     key = [seed & WORD, (seed >> 32) & WORD]
     for _ in range(10):
         high_0, low_0 = divmod(0xD2511F53 * word[0], 1 << 32)
@@ -42,13 +42,13 @@ def slow_bits(seed: int, choice: int, position: int, token_id: int) -> int:
 
 def test_gumbel_is_philox_keyed_by_seed_choice_position_and_token() -> None:
     seeds = torch.tensor([0, 1, -1, -(2**63), 2**63 - 1, 0x123456789ABCDEF])
-    choices = torch.tensor([0, 1, 0, 7, 2**31, 3])
+    completion_indices = torch.tensor([0, 1, 0, 7, 2**31, 3])
     positions = torch.tensor([0, 5, 2**32 - 1, 131071, 9, 2**32 + 9])
-    noise = gumbel(seeds, choices, positions, 21)
+    noise = gumbel(seeds, completion_indices, positions, 21)
     assert noise.shape == (6, 21) and noise.dtype == torch.float32
     for row in range(6):
         for token_id in range(21):
-            bits = slow_bits(int(seeds[row]), int(choices[row]), int(positions[row]), token_id)
+            bits = slow_bits(int(seeds[row]), int(completion_indices[row]), int(positions[row]), token_id)
             value = -math.log(-math.log1p(-(bits + 0.5) * 2.0**-32))
             assert float(noise[row, token_id]) == pytest.approx(value, rel=2e-6, abs=2e-6)
 
@@ -77,32 +77,32 @@ def test_no_rows_give_no_noise() -> None:
 def test_noise_at_chosen_ids_is_the_noise_of_those_ids() -> None:
     generator = torch.Generator().manual_seed(3)
     seeds = torch.randint(-(2**62), 2**62, (17,), generator=generator)
-    choices = torch.randint(0, 3, (17,), generator=generator)
+    completion_indices = torch.randint(0, 3, (17,), generator=generator)
     positions = torch.randint(0, 2**33, (17,), generator=generator)
-    full = gumbel(seeds, choices, positions, 4099)
+    full = gumbel(seeds, completion_indices, positions, 4099)
     for size in (1, 2, 15, 700, 4099):
         token_ids = torch.randperm(4099, generator=generator)[:size]
         token_ids[size // 2] = token_ids[0]  # in any order, repeats allowed
-        assert torch.equal(gumbel_at(seeds, choices, positions, token_ids), full[:, token_ids])
+        assert torch.equal(gumbel_at(seeds, completion_indices, positions, token_ids), full[:, token_ids])
 
 
 def test_a_row_of_noise_does_not_know_its_batch() -> None:
     seeds, positions = torch.arange(70) * 0x9E3779B97F4A7, torch.arange(70) % 5
-    choices = torch.zeros_like(seeds)
-    full = gumbel(seeds, choices, positions, 1003)
+    completion_indices = torch.zeros_like(seeds)
+    full = gumbel(seeds, completion_indices, positions, 1003)
     order = torch.randperm(70, generator=torch.Generator().manual_seed(4))
-    assert torch.equal(gumbel(seeds[order], choices, positions[order], 1003), full[order])
+    assert torch.equal(gumbel(seeds[order], completion_indices, positions[order], 1003), full[order])
     for row in range(70):
         one = slice(row, row + 1)
-        assert torch.equal(gumbel(seeds[one], choices[one], positions[one], 1003), full[one])
+        assert torch.equal(gumbel(seeds[one], completion_indices[one], positions[one], 1003), full[one])
 
 
 SIDE = 320
 """The noise under test is a [SIDE, SIDE] grid; its neighbours differ in one part of the key."""
 
 
-def grid(*, seed: Tensor | int = 7, choice: Tensor | int = 0, position: Tensor | int = 11) -> Tensor:
-    parts = (torch.as_tensor(part).expand(SIDE) for part in (seed, choice, position))
+def grid(*, seed: Tensor | int = 7, completion_index: Tensor | int = 0, position: Tensor | int = 11) -> Tensor:
+    parts = (torch.as_tensor(part).expand(SIDE) for part in (seed, completion_index, position))
     return gumbel(*parts, SIDE)
 
 
@@ -113,9 +113,9 @@ NEIGHBOURS: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "seeds": lambda: (grid(seed=COUNT), grid(seed=COUNT + 1)),
     "high words of seeds": lambda: (grid(seed=COUNT), grid(seed=COUNT + 2**32)),
     "signs of seeds": lambda: (grid(seed=COUNT + 1), grid(seed=-COUNT - 1)),
-    "choices": lambda: (grid(position=COUNT), grid(position=COUNT, choice=1)),
+    "completion indices": lambda: (grid(position=COUNT), grid(position=COUNT, completion_index=1)),
     "seed and position": lambda: (grid(seed=COUNT), grid(position=COUNT)),
-    "choice and position": lambda: (grid(choice=COUNT), grid(position=COUNT)),
+    "completion index and position": lambda: (grid(completion_index=COUNT), grid(position=COUNT)),
     "token ids": lambda: (grid(position=COUNT)[:, :-1], grid(position=COUNT)[:, 1:]),
     "groups of four ids": lambda: (grid(position=COUNT)[:, :-4], grid(position=COUNT)[:, 4:]),
     "ids and positions": lambda: (grid(position=COUNT)[:-1, 1:], grid(position=COUNT)[1:, :-1]),

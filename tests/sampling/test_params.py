@@ -4,14 +4,14 @@ import random
 
 import torch
 
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS, SamplingParams
 from outrider.sampling.params import SamplingTable
 
 VOCAB_SIZE = 400
 
 
-def admission(row: int, params: SamplingParams, **changes) -> Admission:
+def admission(row: int, params: SamplingParams, **changes) -> RowAdmission:
     fields = {
         "row": row,
         "request_id": "r",
@@ -24,7 +24,7 @@ def admission(row: int, params: SamplingParams, **changes) -> Admission:
         "seed": -(2**63),
         "stop_token_ids": (),
     }
-    return Admission(**(fields | changes))
+    return RowAdmission(**(fields | changes))
 
 
 def tensors(table: SamplingTable) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ def test_write_fills_the_row_and_no_other() -> None:
     for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty"):
         assert getattr(table, name)[1].item() == getattr(FULL, name), name
     assert table.presence_penalty[1].item() == -1.0
-    assert table.seed[1].item() == -(2**63) and table.choice[1].item() == 0
+    assert table.seed[1].item() == -(2**63) and table.completion_index[1].item() == 0
     assert table.min_length[1].item() == 3 + 4, "absolute: prompt and min_tokens"
     assert tuple(table.stop_token_ids[1].tolist()) == stop_token_ids
     assert table.num_stop_token_ids[1].item() == MAX_STOP_TOKEN_IDS

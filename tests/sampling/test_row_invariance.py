@@ -148,13 +148,13 @@ def test_noise_keyed_by_batch_row_would_be_seen(make_crowd, make_batch, make_tab
     monkeypatch.setattr(
         sampler_module,
         "gumbel",
-        lambda seeds, choices, positions, size: right(seeds * 0, choices, positions, size),
+        lambda seeds, completion_indices, positions, size: right(seeds * 0, completion_indices, positions, size),
     )
     together = Sampler()(*make_batch(cases, samples), table).token_ids
     monkeypatch.setattr(
         sampler_module,
         "gumbel",
-        lambda seeds, choices, positions, size: right(seeds * 0, torch.arange(len(seeds)), positions, size),
+        lambda seeds, completion_indices, positions, size: right(seeds * 0, torch.arange(len(seeds)), positions, size),
     )
     by_row = Sampler()(*make_batch(cases, samples), table).token_ids
     backwards = Sampler()(*make_batch(cases, samples[::-1]), table).token_ids

@@ -20,7 +20,7 @@ def step(seeds: torch.Tensor, lengths: torch.Tensor, rates: tuple[float, ...] = 
         sample_starts=torch.arange(len(rows)) * 4,
         num_samples=given.get("num_samples", torch.full((len(rows),), 4)),
         drafts=(100 + rows).unsqueeze(1).expand(-1, 3),
-        room=given.get("room", torch.full((len(rows),), 99)),
+        num_tokens_left=given.get("num_tokens_left", torch.full((len(rows),), 99)),
         rows=rows,
         comparison=comparison,
     )
@@ -32,9 +32,9 @@ def test_drafts_are_accepted_at_the_rates() -> None:
     counts = torch.zeros(4)
     num_steps = 0
     for _ in range(400):
-        choice = step(seeds, lengths)
-        lengths = lengths + choice.num_tokens
-        counts += torch.bincount(choice.num_accepted, minlength=4)
+        verified = step(seeds, lengths)
+        lengths = lengths + verified.num_tokens
+        counts += torch.bincount(verified.num_accepted, minlength=4)
         num_steps += NUM_ROWS
     found = counts.flip(0).cumsum(0).flip(0)[1:] / num_steps
     assert torch.allclose(found, torch.tensor(RATES), atol=0.02), found
@@ -42,11 +42,11 @@ def test_drafts_are_accepted_at_the_rates() -> None:
 
 @pytest.mark.parametrize(("rates", "accepted"), [((0.0, 0.0, 0.0), 0), ((1.0, 0.0, 0.0), 1), ((1.0, 1.0, 1.0), 3)])
 def test_emitted_tokens_are_the_drafts_and_then_the_sample(rates: tuple[float, ...], accepted: int) -> None:
-    choice = step(torch.arange(5), torch.arange(5), rates)
-    for row, tokens in enumerate(choice.token_ids.tolist()):
+    verified = step(torch.arange(5), torch.arange(5), rates)
+    for row, tokens in enumerate(verified.token_ids.tolist()):
         assert tokens == ([100 + row] * accepted + [200 + accepted] + [0] * 3)[:4]
-    assert choice.num_accepted.tolist() == [accepted] * 5
-    assert choice.num_tokens.tolist() == [accepted + 1] * 5
+    assert verified.num_accepted.tolist() == [accepted] * 5
+    assert verified.num_tokens.tolist() == [accepted + 1] * 5
 
 
 def test_the_draw_depends_on_seed_and_position_only() -> None:
@@ -61,9 +61,9 @@ def test_the_draw_depends_on_seed_and_position_only() -> None:
 def test_only_real_drafts_are_accepted_and_room_cuts() -> None:
     seeds = lengths = torch.arange(4)
     ones = (1.0, 1.0, 1.0)
-    choice = step(seeds, lengths, ones, num_samples=torch.tensor([1, 2, 4, 0]))
-    assert choice.num_tokens.tolist() == [1, 2, 4, 0]
-    assert choice.token_ids[:, :2].tolist() == [[200, 0], [101, 201], [102, 102], [0, 0]]
-    choice = step(seeds, lengths, ones, room=torch.tensor([2, 0, 1, 9]))
-    assert choice.num_tokens.tolist() == [2, 0, 1, 4]
-    assert choice.num_accepted.tolist() == [2, 0, 1, 3]
+    verified = step(seeds, lengths, ones, num_samples=torch.tensor([1, 2, 4, 0]))
+    assert verified.num_tokens.tolist() == [1, 2, 4, 0]
+    assert verified.token_ids[:, :2].tolist() == [[200, 0], [101, 201], [102, 102], [0, 0]]
+    verified = step(seeds, lengths, ones, num_tokens_left=torch.tensor([2, 0, 1, 9]))
+    assert verified.num_tokens.tolist() == [2, 0, 1, 4]
+    assert verified.num_accepted.tolist() == [2, 0, 1, 3]

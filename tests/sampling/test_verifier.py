@@ -1,19 +1,19 @@
-"""Accept while equal: against a loop over requests, with gaps in the layout, no drafts and little room."""
+"""Accept while equal: against a loop over requests, with gaps in the layout, no drafts and little num_tokens_left."""
 
 import random
 
 import pytest
 import torch
 
-from outrider.sampling.verifier import Choice, verify
+from outrider.sampling.verifier import Verified, verify
 
 
 def slow_verify(
-    sampled: list[int], starts: list[int], counts: list[int], drafts: list[list[int]], room: list[int]
+    sampled: list[int], starts: list[int], counts: list[int], drafts: list[list[int]], num_tokens_left: list[int]
 ) -> list[tuple[list[int], int, int]]:
     """Per request: emitted tokens, accepted drafts among them, real drafts."""
     results = []
-    for start, count, row, space in zip(starts, counts, drafts, room, strict=True):
+    for start, count, row, space in zip(starts, counts, drafts, num_tokens_left, strict=True):
         emitted: list[int] = []
         num_accepted = 0
         for index in range(count):
@@ -28,17 +28,17 @@ def slow_verify(
     return results
 
 
-def rows_of(choice: Choice) -> list[tuple[list[int], int, int]]:
-    counts = choice.num_tokens.tolist()
-    for row, count in zip(choice.token_ids.tolist(), counts, strict=True):
+def rows_of(verified: Verified) -> list[tuple[list[int], int, int]]:
+    counts = verified.num_tokens.tolist()
+    for row, count in zip(verified.token_ids.tolist(), counts, strict=True):
         assert not any(row[count:]), "places that were not emitted hold 0"
     return [
         (row[:count], accepted, drafts)
         for row, count, accepted, drafts in zip(
-            choice.token_ids.tolist(),
+            verified.token_ids.tolist(),
             counts,
-            choice.num_accepted.tolist(),
-            choice.num_drafts.tolist(),
+            verified.num_accepted.tolist(),
+            verified.num_drafts.tolist(),
             strict=True,
         )
     ]
@@ -50,7 +50,7 @@ def test_verify_equals_a_loop_over_requests(num_drafts: int) -> None:
     seen: set[int] = set()
     for _ in range(200):
         sampled: list[int] = []
-        starts, counts, drafts, room = [], [], [], []
+        starts, counts, drafts, num_tokens_left = [], [], [], []
         for _ in range(rng.randrange(1, 9)):
             laid_out = rng.choice((0, 1, num_drafts + 1, rng.randrange(num_drafts + 2)))
             starts.append(len(sampled))
@@ -59,51 +59,53 @@ def test_verify_equals_a_loop_over_requests(num_drafts: int) -> None:
             sampled += tokens
             row = [*tokens, *[rng.randrange(5) for _ in range(num_drafts)]][:num_drafts]
             drafts.append([token if rng.random() < 0.8 else rng.randrange(5) for token in row])
-            room.append(rng.choice((0, 1, 2, rng.randrange(num_drafts + 2), 1000)))
-        choice = verify(
+            num_tokens_left.append(rng.choice((0, 1, 2, rng.randrange(num_drafts + 2), 1000)))
+        verified = verify(
             torch.tensor(sampled, dtype=torch.int64),
             sample_starts=torch.tensor(starts),
             num_samples=torch.tensor(counts),
             drafts=torch.tensor(drafts, dtype=torch.int64).view(len(drafts), num_drafts),
-            room=torch.tensor(room),
+            num_tokens_left=torch.tensor(num_tokens_left),
         )
-        assert choice.token_ids.shape == (len(starts), num_drafts + 1)
-        assert rows_of(choice) == slow_verify(sampled, starts, counts, drafts, room)
-        seen.update(choice.num_accepted.tolist())
+        assert verified.token_ids.shape == (len(starts), num_drafts + 1)
+        assert rows_of(verified) == slow_verify(sampled, starts, counts, drafts, num_tokens_left)
+        seen.update(verified.num_accepted.tolist())
     assert seen == set(range(num_drafts + 1)), "every accepted count occurred"
 
 
-def verify_one(sampled: list[int], drafts: list[int], *, num_samples: int, room: int) -> tuple[list[int], int, int]:
-    choice = verify(
+def verify_one(
+    sampled: list[int], drafts: list[int], *, num_samples: int, num_tokens_left: int
+) -> tuple[list[int], int, int]:
+    verified = verify(
         torch.tensor(sampled),
         sample_starts=torch.tensor([0]),
         num_samples=torch.tensor([num_samples]),
         drafts=torch.tensor([drafts]),
-        room=torch.tensor([room]),
+        num_tokens_left=torch.tensor([num_tokens_left]),
     )
-    return rows_of(choice)[0]
+    return rows_of(verified)[0]
 
 
 def test_a_stale_draft_beyond_the_real_ones_is_not_accepted() -> None:
-    assert verify_one([4, 5, 6], [4, 5], num_samples=2, room=9) == ([4, 5], 1, 1)
+    assert verify_one([4, 5, 6], [4, 5], num_samples=2, num_tokens_left=9) == ([4, 5], 1, 1)
 
 
 def test_an_equal_draft_after_a_miss_is_not_accepted() -> None:
-    assert verify_one([4, 5, 6, 7], [4, 0, 6], num_samples=4, room=9) == ([4, 5], 1, 3)
+    assert verify_one([4, 5, 6, 7], [4, 0, 6], num_samples=4, num_tokens_left=9) == ([4, 5], 1, 3)
 
 
 def test_only_emitted_drafts_count_where_the_room_cuts() -> None:
-    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, room=2) == ([4, 5], 2, 3)
-    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, room=0) == ([], 0, 3)
-    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, room=-3) == ([], 0, 3)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=2) == ([4, 5], 2, 3)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=0) == ([], 0, 3)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=-3) == ([], 0, 3)
 
 
 def test_a_step_of_prompt_chunks_emits_nothing() -> None:
-    choice = verify(
+    verified = verify(
         torch.zeros(0, dtype=torch.int64),
         sample_starts=torch.zeros(3, dtype=torch.int64),
         num_samples=torch.zeros(3, dtype=torch.int64),
         drafts=torch.zeros(3, 2, dtype=torch.int64),
-        room=torch.full((3,), 10),
+        num_tokens_left=torch.full((3,), 10),
     )
-    assert rows_of(choice) == [([], 0, 0)] * 3
+    assert rows_of(verified) == [([], 0, 0)] * 3

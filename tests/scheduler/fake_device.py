@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from outrider.core.plan import Admission, NewBlocks, RowPlan, RowResult, StepPlan, StepResult
+from outrider.core.plan import NewBlocks, RowAdmission, RowPlan, RowResult, StepPlan, StepResult
 
 from .hash_model import SIZE, VOCAB_SIZE, Entry, Setting, entries_of, next_token, prefix_hash
 
@@ -44,7 +44,7 @@ class Work:
     num_known: int
     entries: list[Entry]
     num_drafts: int
-    has_room: bool
+    has_tokens_left: bool
     emitted: list[int] = field(default_factory=list)
 
 
@@ -95,7 +95,7 @@ class Device:
             self._propose(work, plan.num_proposals)
         return StepResult(step_id=plan.step_id, rows=tuple(results))
 
-    def _admit(self, admission: Admission) -> None:
+    def _admit(self, admission: RowAdmission) -> None:
         self.rows[admission.row] = Row(
             entries=entries_of(admission.token_ids),
             num_computed=admission.num_computed_tokens,
@@ -109,7 +109,7 @@ class Device:
         assert 0 not in new_blocks.block_ids, "the null block was given to a request"
         table.extend(new_blocks.block_ids)
 
-    def _write_behind_hit(self, admission: Admission) -> None:
+    def _write_behind_hit(self, admission: RowAdmission) -> None:
         """The drafter's entry whose feature lies in the last cached block."""
         row, count = self.rows[admission.row], admission.num_computed_tokens
         assert count % SIZE == 0
@@ -121,9 +121,9 @@ class Device:
 
     def _lay_out(self, plan: RowPlan) -> Work:
         row = self.rows[plan.row]
-        room = row.max_total - len(row.entries)
+        num_tokens_left = row.max_total - len(row.entries)
         assert plan.num_drafts <= row.num_proposals, "more drafts are planned than the row's last step was asked for"
-        num_drafts = max(0, min(len(row.drafts), plan.num_drafts, room - 1))
+        num_drafts = max(0, min(len(row.drafts), plan.num_drafts, num_tokens_left - 1))
         num_known = plan.num_tokens - plan.num_drafts
         start = row.num_computed
         work = Work(
@@ -133,9 +133,9 @@ class Device:
             num_known=num_known,
             entries=[],
             num_drafts=num_drafts,
-            has_room=room > 0,
+            has_tokens_left=num_tokens_left > 0,
         )
-        if room <= 0:
+        if num_tokens_left <= 0:
             return work
         end = start + num_known
         if plan.does_sample:
@@ -175,7 +175,7 @@ class Device:
     def _commit(self, work: Work) -> RowResult:
         row, plan = work.row, work.plan
         num_accepted = 0
-        if plan.does_sample and work.has_room:
+        if plan.does_sample and work.has_tokens_left:
             for index in range(work.num_drafts + 1):
                 token_id = next_token(work.entries[work.num_known - 1 + index][1], row.salt)
                 work.emitted.append(token_id)
@@ -185,7 +185,7 @@ class Device:
             self.num_accepted_seen[num_accepted] += 1
         row.entries += entries_of(work.emitted, row.entries[-1][1])
         assert len(row.entries) <= row.max_total, "more tokens than max_total"
-        row.num_computed += work.num_known + num_accepted if work.has_room else 0
+        row.num_computed += work.num_known + num_accepted if work.has_tokens_left else 0
         return RowResult(
             request_id=plan.request_id,
             epoch=plan.epoch,

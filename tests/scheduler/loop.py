@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from outrider.core.outputs import FinishReason, SpeculationStats
-from outrider.core.plan import Admission, RowPlan, RowResult, StepPlan
+from outrider.core.plan import RowAdmission, RowPlan, RowResult, StepPlan
 from outrider.core.request import Request, RequestStatus
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.scheduler import Scheduler
@@ -269,7 +269,7 @@ class Loop:
             if row.request_id == request_id and flight.generations[request_id] == self._generation[request_id]
         )
 
-    def _check_admission(self, admission: Admission, job: Job) -> None:
+    def _check_admission(self, admission: RowAdmission, job: Job) -> None:
         assert admission.num_prompt_tokens == len(job.prompt)
         assert admission.token_ids[: len(job.prompt)] == job.prompt
         output = list(admission.token_ids[len(job.prompt) :])

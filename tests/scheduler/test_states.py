@@ -190,7 +190,7 @@ class Device:
         num_known = torch.tensor([row.num_tokens for row in plan.rows]) - drafts
         _, _, _, targets, known = state_rows(
             self.computed, self.lengths, self.known, rows=rows, num_known=num_known, num_drafts=drafts,
-            room=torch.ones_like(rows),
+            num_tokens_left=torch.ones_like(rows),
         )  # fmt: skip
         accepted = [rng.choice((0, row.num_drafts, rng.randint(0, row.num_drafts))) for row in plan.rows]
         self.computed[rows] += num_known + torch.tensor(accepted)

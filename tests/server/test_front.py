@@ -31,7 +31,7 @@ class NoEngine:
 
 @pytest.fixture
 def front(monkeypatch: pytest.MonkeyPatch) -> Front:
-    """Room for three completions."""
+    """KVBudget for three completions."""
     front = Front(engine_config("none"), ServerOptions(max_queued_requests=1, max_engine_restarts=1))
     monkeypatch.setattr(front, "client", NoEngine())
     front.info = EngineInfo(

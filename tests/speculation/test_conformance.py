@@ -22,7 +22,7 @@ from outrider.speculation.drafter import BaseDrafter
 
 
 class Drafter(BaseDrafter):
-    def propose(self, batch, *, hidden, choice):
+    def propose(self, batch, *, hidden, verified):
         return torch.full((batch.num_rows, self.num_drafts), 7)
 '''
 

@@ -121,11 +121,11 @@ def test_kv_of_drafted_states_is_found(directories, half_right, monkeypatch):
         pytest.skip("its KV depends on tokens alone")
     original = ChainDrafter.propose
 
-    def propose(drafter, batch, *, hidden, choice):
+    def propose(drafter, batch, *, hidden, verified):
         parts = [part for cache in drafter.caches for part in (cache.k, cache.v)]
         before = [part.clone() for part in parts]
-        drafts = original(drafter, batch, hidden=hidden, choice=choice)
-        for row, start, count in zip(batch.rows, batch.row_starts, choice.num_accepted.tolist(), strict=True):
+        drafts = original(drafter, batch, hidden=hidden, verified=verified)
+        for row, start, count in zip(batch.rows, batch.row_starts, verified.num_accepted.tolist(), strict=True):
             for index in range(1, min(count, K - 1) + 1):
                 place = int(batch.forward.positions[start]) + index
                 block = drafter.table.block_tables[row, place // 16]

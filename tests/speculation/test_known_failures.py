@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from outrider.kernels.reference import index
+from outrider.kernels.reference import step_inputs
 from outrider.layers.embedding import Embedding
 from outrider.scheduler.prefix import PrefixCache
 from outrider.speculation.chain import ChainDrafter
@@ -103,9 +103,12 @@ def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, tr
     if is_leaky:
         original = ChainDrafter.propose
 
-        def propose(drafter, batch, *, hidden, choice):
+        def propose(drafter, batch, *, hidden, verified):
             return original(
-                drafter, batch, hidden=hidden, choice=replace(choice, num_accepted=choice.num_accepted.roll(1))
+                drafter,
+                batch,
+                hidden=hidden,
+                verified=replace(verified, num_accepted=verified.num_accepted.roll(1)),
             )
 
         monkeypatch.setattr(ChainDrafter, "propose", propose)
@@ -122,12 +125,12 @@ def test_drafts_belong_to_a_request_not_to_its_place(
     #46899, #40768."""
     expected = alone(target, speculative, cases)
     if is_leaky:
-        original = index.put_drafts
+        original = step_inputs.put_drafts
 
         def put_drafts(drafts, num_drafts, *, rows, **arguments):
             original(drafts, num_drafts, rows=torch.arange(len(rows)), **arguments)
 
-        monkeypatch.setattr(index, "put_drafts", put_drafts)
+        monkeypatch.setattr(step_inputs, "put_drafts", put_drafts)
     llm = request_mix.make(target, speculative_config=speculative, max_num_batched_tokens=3 * (1 + K) + 2)
     scheduler, left_out = llm.engine.scheduler, set()
     plan = scheduler.plan

@@ -42,7 +42,7 @@ ALLOWED = {
     ("device/staging.py", "PinnedRing.take", "synchronize"): "for a copy that ended many steps ago",
     ("kernels/reference/experts.py", "experts", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
     ("runtime/memory.py", "GpuMeasurement.__init__", "synchronize"): "once, before there are requests",
-    ("runtime/memory.py", "GpuMeasurement.room", "synchronize"): "once, before there are requests",
+    ("runtime/memory.py", "GpuMeasurement.kv_budget", "synchronize"): "once, before there are requests",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }

@@ -19,9 +19,9 @@ class Recorder:
         recorder = self
         original = ChainDrafter.propose
 
-        def propose(drafter, batch, *, hidden, choice):
+        def propose(drafter, batch, *, hidden, verified):
             recorder.seen.append([])
-            return original(drafter, batch, hidden=hidden, choice=choice)
+            return original(drafter, batch, hidden=hidden, verified=verified)
 
         def pick(drafter, logits, batch, position):
             assert len(position) == 1

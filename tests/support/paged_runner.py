@@ -122,7 +122,7 @@ class PagedRunner:
             rows=table_rows,
             num_known=torch.tensor([len(tokens) - num_drafts for _, tokens in rows]),
             num_drafts=torch.full((len(rows),), num_drafts),
-            room=torch.ones(len(rows), dtype=torch.int64),
+            num_tokens_left=torch.ones(len(rows), dtype=torch.int64),
         )
         at = StateRows(
             table_rows,

@@ -16,7 +16,7 @@ STATE_CHUNK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class RowAdmission:
     """A request gets a row of the device table: at its start, or again after preemption."""
 
     row: int
@@ -35,7 +35,7 @@ class Admission:
     """eos and stop ids: forbidden before min_tokens."""
     state_slot: int = -1
     """Of a hybrid: the snapshot of its state at num_computed_tokens, or -1."""
-    choice: int = 0
+    completion_index: int = 0
     """Index of the completion among the n of its prompt: a part of the noise's key."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Token sequences that the output may not contain."""
@@ -93,7 +93,7 @@ class StepPlan:
     """One step: states are saved, then admissions and new blocks are written to the table, then the rows run."""
 
     step_id: int
-    admissions: tuple[Admission, ...]
+    admissions: tuple[RowAdmission, ...]
     new_blocks: tuple[NewBlocks, ...]
     rows: tuple[RowPlan, ...]
     num_proposals: int

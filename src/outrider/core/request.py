@@ -36,7 +36,7 @@ class Request:
     max_total_tokens: int
     """Prompt and output never exceed this: min(prompt + max_tokens, max_model_len)."""
     prompt: str | None = None
-    choice: int = 0
+    completion_index: int = 0
     """Index among the n completions of its prompt."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """params.bad_words as token ids."""

@@ -20,7 +20,7 @@ from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
 from outrider.kernels.reference.gated_delta import StateRows
-from outrider.kernels.reference.index import Assembled
+from outrider.kernels.reference.step_inputs import Assembled
 from outrider.sampling.params import Need
 from outrider.sampling.sampler import SampleBatch
 
@@ -191,11 +191,11 @@ class Assembler:
             row_starts=put["row_starts"],
             num_known=put["num_known"],
             num_drafts=tokens.num_drafts,
-            room=tokens.room,
+            num_tokens_left=tokens.num_tokens_left,
             drafts=drafts,
             sample_index=put["sample_index"],
             sample_starts=put["sample_starts"],
-            num_samples=(1 + tokens.num_drafts) * put["does_sample"] * (tokens.room > 0),
+            num_samples=(1 + tokens.num_drafts) * put["does_sample"] * (tokens.num_tokens_left > 0),
             sample=SampleBatch(
                 rows=sample_rows,
                 offsets=put["sample_offset"],
@@ -226,7 +226,7 @@ class Assembler:
             rows=put["rows"],
             num_known=put["num_known"],
             num_drafts=tokens.num_drafts,
-            room=tokens.room,
+            num_tokens_left=tokens.num_tokens_left,
         )
         return StateRows(
             rows=put["rows"],

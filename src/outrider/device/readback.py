@@ -15,7 +15,7 @@ from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels.reference.sampling import Logprobs
 from outrider.sampling.sampler import Sampled
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 
 _ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
 """Parts of every step, in this order: tokens [R, K + 1], the others [R]."""
@@ -132,9 +132,9 @@ def _token_logprobs(
     )
 
 
-def pack(batch: StepBatch, *, sampled: Sampled, choice: Choice, scores: Logprobs | None = None) -> Packed:
+def pack(batch: StepBatch, *, sampled: Sampled, verified: Verified, scores: Logprobs | None = None) -> Packed:
     """Lay the results of one step end to end; does not wait. `scores`: of the prompt's own tokens."""
-    always = (choice.token_ids, choice.num_tokens, choice.num_accepted, batch.num_drafts)
+    always = (verified.token_ids, verified.num_tokens, verified.num_accepted, batch.num_drafts)
     parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
     if sampled.logits_hashes is not None:
         parts["hashes"] = sampled.logits_hashes

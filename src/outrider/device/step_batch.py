@@ -27,7 +27,7 @@ class StepBatch:
     row_starts: Tensor  # [R] int64, first token of each row in the flat batch
     num_known: Tensor  # [R] int64, tokens that are not drafts
     num_drafts: Tensor  # [R] int64, real drafts
-    room: Tensor  # [R] int64, tokens the request may still emit
+    num_tokens_left: Tensor  # [R] int64, tokens the request may still emit
     drafts: Tensor  # [R, K] int64; K is the layout's number of drafts
     sample_index: Tensor  # [S] int64, place of each sample in the flat batch
     sample_starts: Tensor  # [R] int64, first sample of each row

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from outrider.core.plan import Admission, NewBlocks
+from outrider.core.plan import NewBlocks, RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.kernels import Kernels
 from outrider.sampling.params import SamplingTable
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 
 
 class RequestTable:
@@ -57,7 +57,7 @@ class RequestTable:
         self._kernels = kernels
         self._staging = staging
 
-    def admit(self, admissions: tuple[Admission, ...]) -> None:
+    def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
         """Fill the rows of requests that start or resume; everything of the row's former owner is overwritten."""
         if not admissions:
             return
@@ -99,7 +99,7 @@ class RequestTable:
         )
         self.block_tables[put["rows"], put["columns"]] = put["blocks"].to(torch.int32)
 
-    def commit(self, batch: StepBatch, choice: Choice) -> None:
+    def commit(self, batch: StepBatch, verified: Verified) -> None:
         """Advance every row of the step by what was accepted."""
         self._kernels.commit(
             self.token_ids,
@@ -107,12 +107,12 @@ class RequestTable:
             self.num_computed,
             rows=batch.rows,
             num_known=batch.num_known,
-            room=batch.room,
-            emitted=choice.token_ids,
-            num_emitted=choice.num_tokens,
-            num_accepted=choice.num_accepted,
+            num_tokens_left=batch.num_tokens_left,
+            emitted=verified.token_ids,
+            num_emitted=verified.num_tokens,
+            num_accepted=verified.num_accepted,
         )
-        self.sampling.count(batch.rows, choice.token_ids, choice.num_tokens)
+        self.sampling.count(batch.rows, verified.token_ids, verified.num_tokens)
         if batch.forward.states is not None:
             self.state_lengths[batch.rows] = batch.forward.states.targets
             self.state_known[batch.rows] = batch.forward.states.known

@@ -75,9 +75,9 @@ class Admission:
         bad_words = self._bad_words(params)
         stop_token_ids = (*eos_token_ids, *(params.stop_token_ids or ()))
         self._check_some_token_is_left(params, bad_words, stop_token_ids if params.min_tokens else ())
-        room = self._max_model_len - num_tokens
+        num_tokens_left = self._max_model_len - num_tokens
         if params.max_tokens is not None:
-            room = min(room, params.max_tokens)
+            num_tokens_left = min(num_tokens_left, params.max_tokens)
         seed = params.seed if params.seed is not None else self._seeds.getrandbits(63)
         return Request(
             request_id=request_id,
@@ -86,7 +86,7 @@ class Admission:
             params=params,
             seed=seed,
             eos_token_ids=eos_token_ids,
-            max_total_tokens=num_tokens + room,
+            max_total_tokens=num_tokens + num_tokens_left,
             bad_words=bad_words,
             speculation=SpeculationStats(
                 max_drafts=self._num_drafts,

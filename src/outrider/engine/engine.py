@@ -20,7 +20,7 @@ from outrider.device.graphs import ROW_BUCKETS
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.grammar import Grammars
-from outrider.engine.group import Clock, Group, choices_of, stop_reason_of
+from outrider.engine.group import Group, RequestTimes, completions_of, stop_reason_of
 from outrider.engine.stats import EngineStats, Recorder
 from outrider.engine.step_clock import StepClock
 from outrider.engine.text import StopChecker
@@ -89,23 +89,23 @@ class Engine:
         """Queue a checked request, with all its n completions; `on_delta` is called with what each step adds."""
         if request.request_id in self._groups:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
-        group = Group(choices=choices_of(request), on_delta=on_delta, clock=Clock(queued=time.monotonic()))
+        group = Group(requests=completions_of(request), on_delta=on_delta, times=RequestTimes(queued=time.monotonic()))
         added: list[Request] = []
         try:
-            for choice in group.choices:
-                self.scheduler.add(choice)
-                added.append(choice)
-                self._stop_checker.begin(choice)
-                self._grammars.begin(choice)
+            for one in group.requests:
+                self.scheduler.add(one)
+                added.append(one)
+                self._stop_checker.begin(one)
+                self._grammars.begin(one)
         except Exception:
-            for choice in added:
-                self.scheduler.abort(choice.request_id)
-                self._stop_checker.forget(choice.request_id)
-                self._grammars.end(choice.request_id)
+            for one in added:
+                self.scheduler.abort(one.request_id)
+                self._stop_checker.forget(one.request_id)
+                self._grammars.end(one.request_id)
             raise
         self._groups[request.request_id] = group
-        for choice in group.choices:
-            self._group_of[choice.request_id] = group
+        for one in group.requests:
+            self._group_of[one.request_id] = group
 
     def abort(self, request_id: str) -> RequestOutput | None:
         """Take a request back; what it has so far, or None if it is not there."""
@@ -113,9 +113,9 @@ class Engine:
         if group is None:
             return None
         output = None
-        for choice in group.choices:
-            if self.scheduler.abort(choice.request_id) is not None:
-                output = self._emit(choice, time.monotonic())
+        for one in group.requests:
+            if self.scheduler.abort(one.request_id) is not None:
+                output = self._emit(one, time.monotonic())
         return output
 
     def stats(self) -> EngineStats:
@@ -154,15 +154,15 @@ class Engine:
 
     def _note_admissions(self, plan: StepPlan) -> None:
         for admission in plan.admissions:
-            clock = self._group_of[admission.request_id].clock
-            if clock.planned is None:
-                clock.planned = time.monotonic()
+            times = self._group_of[admission.request_id].times
+            if times.planned is None:
+                times.planned = time.monotonic()
 
     def _emit(self, request: Request, now: float) -> RequestOutput | None:
         """Tell the caller what is new of a completion; the whole output where it was the last of its request."""
         group = self._group_of[request.request_id]
-        if group.clock.first_token is None and request.num_output_tokens > 0:
-            group.clock.first_token = now
+        if group.times.first_token is None and request.num_output_tokens > 0:
+            group.times.first_token = now
         is_finished = request.finish_reason is not None
         if not is_finished and group.on_delta is None:
             return None
@@ -171,9 +171,9 @@ class Engine:
             piece, text = self._stop_checker.end(request.request_id)
             self._grammars.end(request.request_id)
             self._recorder.finish(request)
-            group.completions[request.choice] = self._completion(request, text)
+            group.completions[request.completion_index] = self._completion(request, text)
             del self._group_of[request.request_id]
-            if len(group.completions) == len(group.choices):
+            if len(group.completions) == len(group.requests):
                 del self._groups[group.request_id]
                 output = group.output(self._named, ended=now)
         else:
@@ -187,7 +187,7 @@ class Engine:
     def _completion(self, request: Request, text: str) -> CompletionOutput:
         assert request.finish_reason is not None
         return CompletionOutput(
-            index=request.choice,
+            index=request.completion_index,
             text=text,
             token_ids=request.output_token_ids,
             finish_reason=request.finish_reason.value,

@@ -1,6 +1,6 @@
 """The n completions of one prompt: each is a request of its own, and the caller sees them as one.
 
-Completion 0 is the request itself; the others differ from it in the noise's choice index only.
+Completion 0 is the request itself; the others differ from it in the noise's completion index only.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ Name = Callable[[list[dict[int, Logprob]]], list[dict[int, Logprob]]]
 """Adds each token's own text to log-probabilities."""
 
 
-def choices_of(request: Request) -> list[Request]:
+def completions_of(request: Request) -> list[Request]:
     """`request` and its copies for the other completions; nothing is queued yet."""
     others = [
         replace(
             request,
-            request_id=f"{request.request_id}#{choice}",
-            choice=choice,
+            request_id=f"{request.request_id}#{index}",
+            completion_index=index,
             params=replace(request.params, prompt_logprobs=None),
             token_ids=[],
             block_ids=[],
@@ -37,7 +37,7 @@ def choices_of(request: Request) -> list[Request]:
             prompt_logprobs=[],
             speculation=_empty(request.speculation),
         )
-        for choice in range(1, request.params.n)
+        for index in range(1, request.params.n)
     ]
     return [request, *others]
 
@@ -56,7 +56,7 @@ def stop_reason_of(request: Request) -> int | str | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class Clock:
+class RequestTimes:
     """When things happened to a prompt's completions, in seconds of one clock; None: not yet."""
 
     queued: float
@@ -77,29 +77,29 @@ class Clock:
 class Group:
     """One prompt's completions, running and finished."""
 
-    choices: list[Request]
+    requests: list[Request]
     on_delta: Callable[[OutputDelta], None] | None
-    clock: Clock
+    times: RequestTimes
     completions: dict[int, CompletionOutput] = field(default_factory=dict)
     num_told: dict[int, int] = field(default_factory=dict)
     """Tokens of each completion that were given in deltas."""
 
     @property
     def request_id(self) -> str:
-        return self.choices[0].request_id
+        return self.requests[0].request_id
 
     def delta(self, request: Request, text: str, output: RequestOutput | None, name: Name) -> OutputDelta | None:
         """What is new since the last delta of this completion; None where nothing is."""
-        told = self.num_told.get(request.choice, 0)
+        told = self.num_told.get(request.completion_index, 0)
         token_ids = request.output_token_ids[told:]
         if not token_ids and not text and request.finish_reason is None:
             return None
-        self.num_told[request.choice] = told + len(token_ids)
-        completion = self.completions.get(request.choice)
+        self.num_told[request.completion_index] = told + len(token_ids)
+        completion = self.completions.get(request.completion_index)
         has_logprobs = request.params.num_logprobs is not None
         return OutputDelta(
             request_id=self.request_id,
-            index=request.choice,
+            index=request.completion_index,
             text=text,
             token_ids=token_ids,
             is_draft=request.is_draft[told:],
@@ -114,10 +114,10 @@ class Group:
 
     def output(self, name: Name, *, ended: float) -> RequestOutput:
         """All completions, finished at `ended`, in seconds of the clock's."""
-        first = self.choices[0]
+        first = self.requests[0]
         speculation = _empty(first.speculation)
-        for choice in self.choices:
-            speculation.add(choice.speculation)
+        for request in self.requests:
+            speculation.add(request.speculation)
         scored = first.params.prompt_logprobs is not None
         return RequestOutput(
             request_id=self.request_id,
@@ -126,8 +126,8 @@ class Group:
             outputs=[self.completions[index] for index in sorted(self.completions)],
             seed=first.seed,
             num_cached_tokens=max(first.num_cached_tokens, 0),
-            num_preemptions=sum(choice.num_preemptions for choice in self.choices),
+            num_preemptions=sum(request.num_preemptions for request in self.requests),
             speculation=speculation,
             prompt_logprobs=[None, *name(first.prompt_logprobs)] if scored else None,
-            timing=self.clock.timing(ended),
+            timing=self.times.timing(ended),
         )

@@ -91,7 +91,7 @@ class Kernels(Protocol):
         rows: Tensor,
         num_known: Tensor,
         num_drafts: Tensor,
-        room: Tensor,
+        num_tokens_left: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Where the rows of a step stand, for layers with a state: `kernels/reference/gated_delta.py`."""
 
@@ -207,7 +207,7 @@ class Kernels(Protocol):
         token_offset: Tensor,
         block_size: int,
     ) -> Any:
-        """Ids, positions and slots of a step from the request table: `kernels/reference/index.py`."""
+        """Ids, positions and slots of a step from the request table: `kernels/reference/step_inputs.py`."""
 
     def commit(
         self,
@@ -217,7 +217,7 @@ class Kernels(Protocol):
         *,
         rows: Tensor,
         num_known: Tensor,
-        room: Tensor,
+        num_tokens_left: Tensor,
         emitted: Tensor,
         num_emitted: Tensor,
         num_accepted: Tensor,
@@ -251,7 +251,7 @@ class Kernels(Protocol):
         first_index: int,
         block_size: int,
     ) -> Any:
-        """Inputs of a drafter's pass over the tokens behind the target's: `kernels/reference/index.py`."""
+        """Inputs of a drafter's pass over the tokens behind the target's: `kernels/reference/step_inputs.py`."""
 
     def chain_drafted(
         self,
@@ -267,7 +267,7 @@ class Kernels(Protocol):
         first_index: int,
         block_size: int,
     ) -> Any:
-        """Inputs of a drafter's pass over its own last drafts: `kernels/reference/index.py`."""
+        """Inputs of a drafter's pass over its own last drafts: `kernels/reference/step_inputs.py`."""
 
     def process(
         self,
@@ -312,7 +312,7 @@ class Kernels(Protocol):
         top_p: Tensor,
         min_p: Tensor,
         seeds: Tensor,
-        choices: Tensor,
+        completion_indices: Tensor,
         random_index: Tensor | None,
         truncation_index: Tensor | None,
     ) -> Tensor:
@@ -327,7 +327,7 @@ class Kernels(Protocol):
         positions: Tensor,
         temperature: Tensor,
         seeds: Tensor,
-        choices: Tensor,
+        completion_indices: Tensor,
         has_random_rows: bool,
     ) -> Tensor:
         """Target ids [R] int64 of drafts, under the target's own noise; logits [R, draft vocabulary] fp32."""
@@ -345,7 +345,7 @@ class Kernels(Protocol):
         sample_starts: Tensor,
         num_samples: Tensor,
         drafts: Tensor,
-        room: Tensor,
+        num_tokens_left: Tensor,
         rows: Tensor | None = None,
         comparison: Comparison | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -375,11 +375,11 @@ FILES = {
     "finish_gated_delta": "gated_delta",
     "save_states": "gated_delta",
     "load_states": "gated_delta",
-    "assemble": "index",
-    "commit": "index",
-    "put_drafts": "index",
-    "chain_known": "index",
-    "chain_drafted": "index",
+    "assemble": "step_inputs",
+    "commit": "step_inputs",
+    "put_drafts": "step_inputs",
+    "chain_known": "step_inputs",
+    "chain_drafted": "step_inputs",
     "process": "sampling",
     "choose": "sampling",
     "draft_choose": "sampling",
@@ -390,7 +390,7 @@ FILES = {
 """The file that holds each kernel, in every implementation."""
 
 
-IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "triton": __name__}
+IMPLEMENTATIONS = {"reference": f"{__name__}.reference", "hopper": f"{__name__}.hopper"}
 """Each implementation and the package of its files."""
 
 
@@ -398,8 +398,9 @@ def load_kernels(name: str) -> Kernels:
     """The implementation called `name`."""
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"kernels {name!r} are not known. Known: {', '.join(IMPLEMENTATIONS)}.")
-    functions: dict[str, Callable[..., Any]] = {
-        function: getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
-        for function, file in FILES.items()
-    }
+    functions: dict[str, Callable[..., Any]] = {}
+    for function, file in FILES.items():
+        if file == "sampling" and name == "hopper":
+            file = "sampling.choose"
+        functions[function] = getattr(importlib.import_module(f"{IMPLEMENTATIONS[name]}.{file}"), function)
     return cast(Kernels, types.SimpleNamespace(**functions))

@@ -12,7 +12,7 @@ class Platform(GpuPlatform):
 
     name = "cuda"
     stack = "CUDA"
-    kernels = "triton"
+    kernels = "hopper"
     attention_backends = ("triton",)
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
     is_exact = True

@@ -18,21 +18,21 @@ _GIB = float(1 << 30)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class KVBudget:
     """Bytes for the KV cache, and how they came about."""
 
     num_bytes: int
     explanation: str
 
 
-def cpu_room(utilization: float) -> Room:
+def cpu_kv_budget(utilization: float) -> KVBudget:
     """A fixed share, because a CPU's memory is not the engine's own."""
     num_bytes = int(CPU_KV_BYTES * utilization)
-    return Room(num_bytes, f"{utilization:g} of {CPU_KV_BYTES / _GIB:g} GiB")
+    return KVBudget(num_bytes, f"{utilization:g} of {CPU_KV_BYTES / _GIB:g} GiB")
 
 
 class GpuMeasurement:
-    """Made when the weights stand; `room` after the largest steps have run."""
+    """Made when the weights stand; `kv_budget` after the largest steps have run."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -40,7 +40,7 @@ class GpuMeasurement:
         torch.cuda.reset_peak_memory_stats(device)
         self._weights = torch.cuda.memory_allocated(device)
 
-    def room(self, utilization: float) -> Room:
+    def kv_budget(self, utilization: float) -> KVBudget:
         """What `utilization` of the device leaves beside weights, the peak of a step, as much again for captured
         graphs, and what is held outside of PyTorch."""
         torch.cuda.synchronize(self._device)
@@ -54,40 +54,40 @@ class GpuMeasurement:
             f" - {self._weights / _GIB:.2f} weights and tables - 2 x {step / _GIB:.2f} largest step (eager, graphs)"
             f" - {other / _GIB:.2f} held outside of PyTorch"
         )
-        return Room(num_bytes, explanation)
+        return KVBudget(num_bytes, explanation)
 
 
 SNAPSHOT_SHARE = 4
-"""Snapshots of a hybrid's states take at most one part in this of the room: one is as large as many blocks."""
+"""Snapshots of a hybrid's states take at most one part in this of the budget: one is as large as many blocks."""
 
 SNAPSHOTS_PER_REQUEST = 4
 """Of states, for each request that runs at once: beginnings in common, ends of prompts and of earlier turns."""
 
 
-def size_snapshots(config: EngineConfig, room: Room, *, bytes_per_snapshot: int) -> int:
+def size_snapshots(config: EngineConfig, budget: KVBudget, *, bytes_per_snapshot: int) -> int:
     """Number of snapshots of states for prefix caching; 0 where it is off."""
     if not config.enable_prefix_caching:
         return 0
     most = SNAPSHOTS_PER_REQUEST * config.num_rows
-    return max(0, min(most, room.num_bytes // SNAPSHOT_SHARE // bytes_per_snapshot))
+    return max(0, min(most, budget.num_bytes // SNAPSHOT_SHARE // bytes_per_snapshot))
 
 
-def without(room: Room, num_bytes: int, what: str) -> Room:
-    """What is left of the room when `num_bytes` of it go to `what`."""
+def without(budget: KVBudget, num_bytes: int, what: str) -> KVBudget:
+    """What is left of the budget when `num_bytes` of it go to `what`."""
     if num_bytes == 0:
-        return room
-    return Room(room.num_bytes - num_bytes, f"{room.explanation} - {num_bytes / _GIB:.2f} {what}")
+        return budget
+    return KVBudget(budget.num_bytes - num_bytes, f"{budget.explanation} - {num_bytes / _GIB:.2f} {what}")
 
 
-def size_blocks(config: EngineConfig, room: Room, *, bytes_per_block: int, max_model_len: int) -> int:
+def size_blocks(config: EngineConfig, budget: KVBudget, *, bytes_per_block: int, max_model_len: int) -> int:
     """Number of blocks, null block included; never more than max_num_seqs full-length requests can use."""
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     most = 1 + config.num_rows * -(-max_model_len // config.block_size)
-    count = min(most, room.num_bytes // bytes_per_block)
+    count = min(most, budget.num_bytes // bytes_per_block)
     if count < 2:
         raise ConfigError(
             f"one KV block takes {bytes_per_block} bytes and there is room for {max(count, 0)}: two are the least"
-            f" ({room.explanation}). Raise gpu_memory_utilization or choose a smaller model."
+            f" ({budget.explanation}). Raise gpu_memory_utilization or choose a smaller model."
         )
     return count

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from outrider.attention.state import StateCache
-from outrider.core.plan import Admission, StateSave, StepPlan
+from outrider.core.plan import RowAdmission, StateSave, StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.step_batch import StepBatch
@@ -18,7 +18,7 @@ from outrider.device.table import RequestTable
 from outrider.layers.decoder import CausalLM, Hidden, LayerCache
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
-from outrider.sampling.verifier import Choice, Comparison, verify
+from outrider.sampling.verifier import Comparison, Verified, verify
 from outrider.speculation.drafter import BaseDrafter
 
 
@@ -62,12 +62,12 @@ class Step:
             except Exception as error:
                 self._give_up_drafting(error)
 
-    def _propose(self, batch: StepBatch, hidden: Hidden, choice: Choice) -> Tensor:
+    def _propose(self, batch: StepBatch, hidden: Hidden, verified: Verified) -> Tensor:
         """The drafter's drafts, or none for anybody: it can change speed only, so its failure ends no request."""
         assert self.drafter is not None
         if self.drafter_failure is None:
             try:
-                return self.drafter.propose(batch, hidden=hidden, choice=choice)
+                return self.drafter.propose(batch, hidden=hidden, verified=verified)
             except Exception as error:
                 self._give_up_drafting(error)
         return torch.empty((batch.num_rows, 0), dtype=torch.int64, device=batch.rows.device)
@@ -95,7 +95,7 @@ class Step:
         )
         self.states.save(self.kernels, sources=self.table.state_lengths[put["rows"]], **put)
 
-    def _load_states(self, admissions: tuple[Admission, ...]) -> None:
+    def _load_states(self, admissions: tuple[RowAdmission, ...]) -> None:
         started = [entry for entry in admissions if entry.state_slot >= 0]
         if self.states is None or not started:
             return
@@ -114,20 +114,20 @@ class Step:
         hidden = self.model(batch.forward, self.caches)
         logits = self.model.logits(hidden.last[batch.sample_index])
         sampled = self.sampler(logits, batch.sample, self.table.sampling)
-        choice = verify(
+        verified = verify(
             sampled.token_ids,
             sample_starts=batch.sample_starts,
             num_samples=batch.num_samples,
             drafts=batch.drafts,
-            room=batch.room,
+            num_tokens_left=batch.num_tokens_left,
             rows=batch.rows,
             comparison=self.comparison,
             kernels=self.kernels,
         )
         scores = score_prompt(self.model, hidden, batch.scored) if batch.scored is not None else None
-        packed = pack(batch, sampled=sampled, choice=choice, scores=scores)
-        self.table.commit(batch, choice)
+        packed = pack(batch, sampled=sampled, verified=verified, scores=scores)
+        self.table.commit(batch, verified)
         if self.drafter is not None:
-            drafts = self._propose(batch, hidden, choice)
+            drafts = self._propose(batch, hidden, verified)
             self.table.put_drafts(batch, drafts, position_limit=self.drafter.position_limit)
         return add_drafts(packed, batch, self.table) if layout.has_masks else packed

@@ -38,7 +38,7 @@ def _run(kernels: Kernels, vocab_size: int, device: torch.device) -> None:
                 top_p=column(0.9, torch.float32),
                 min_p=column(0.0, torch.float32),
                 seeds=column(0, torch.int64),
-                choices=column(0, torch.int64),
+                completion_indices=column(0, torch.int64),
                 random_index=zeros,
                 truncation_index=zeros,
             )

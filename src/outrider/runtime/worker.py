@@ -27,7 +27,7 @@ from outrider.layers.decoder import CausalLM, LayerCache, kv_spec, layer_caches,
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
-from outrider.runtime.memory import GpuMeasurement, Room, cpu_room, size_blocks, size_snapshots, without
+from outrider.runtime.memory import GpuMeasurement, KVBudget, cpu_kv_budget, size_blocks, size_snapshots, without
 from outrider.runtime.step import Step
 from outrider.runtime.warm_up import compile_sampler
 from outrider.sampling.params import Need
@@ -69,7 +69,7 @@ class Worker:
             )
 
         self._compiling: Thread | None = None
-        if self.platform.kernels == "triton":
+        if self.platform.kernels == "hopper":
             self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
         model = load(config.model, self.model_config)
         self.drafter: BaseDrafter | None = None
@@ -122,16 +122,19 @@ class Worker:
             comparison=self._comparison(),
             states=self._states,
         )
-        self.room = self._measure_room()
+        self.kv_budget = self._measure_kv_budget()
         self.num_snapshots: int | None = None
         if self._states is not None:
             size = self._states.spec.bytes_per_snapshot
-            self.num_snapshots = size_snapshots(config, self.room, bytes_per_snapshot=size)
+            self.num_snapshots = size_snapshots(config, self.kv_budget, bytes_per_snapshot=size)
             self._states.allocate_snapshots(self.num_snapshots)
-            self.room = without(self.room, self.num_snapshots * size, "snapshots of states")
+            self.kv_budget = without(self.kv_budget, self.num_snapshots * size, "snapshots of states")
         drafter_bytes = self.drafter.bytes_per_block if self.drafter else 0
         self.num_blocks = size_blocks(
-            config, self.room, bytes_per_block=spec.bytes_per_block + drafter_bytes, max_model_len=self.max_model_len
+            config,
+            self.kv_budget,
+            bytes_per_block=spec.bytes_per_block + drafter_bytes,
+            max_model_len=self.max_model_len,
         )
         self._step.caches = self._allocate(spec, self.num_blocks)
         self._graphs = self._make_graphs()
@@ -150,9 +153,9 @@ class Worker:
         return layer_caches(self.model_config, kv, self._states or ())
 
     @torch.inference_mode()
-    def _measure_room(self) -> Room:
+    def _measure_kv_budget(self) -> KVBudget:
         if self.platform.device.type != "cuda":
-            return cpu_room(self.config.gpu_memory_utilization)
+            return cpu_kv_budget(self.config.gpu_memory_utilization)
         measurement = GpuMeasurement(self.platform.device)
         largest = _largest_plan(self.config, self._table.padding_row)
         self._step(self._assembler.lay_out(largest, self._table))
@@ -161,7 +164,7 @@ class Worker:
         self._table.sampling.needs[self._table.padding_row] = Need.RANDOM | Need.TRUNCATION
         self._step(self._assembler.lay_out(largest, self._table))
         self._table.sampling.needs[self._table.padding_row] = Need.NOTHING
-        return measurement.room(self.config.gpu_memory_utilization)
+        return measurement.kv_budget(self.config.gpu_memory_utilization)
 
     @torch.inference_mode()
     def _make_graphs(self) -> StepGraphs | None:
@@ -217,7 +220,7 @@ class Worker:
             ("attention backend", f"{self.selection.backend.name}: {self.selection.reason}"),
             *(("  not " + name, reason) for name, reason in self.selection.refused),
             ("KV blocks", f"{self.num_blocks - 1} of {self.config.block_size} tokens"),
-            ("KV memory", self.room.explanation),
+            ("KV memory", self.kv_budget.explanation),
             *self._describe_states(),
             ("graphs", f"{self.num_graphs} captured" if self.num_graphs else "none"),
         ]

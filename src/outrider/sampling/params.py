@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import (
     MAX_BAD_WORD_TOKENS,
     MAX_BAD_WORDS,
@@ -76,7 +76,7 @@ class SamplingTable:
         self.frequency_penalty = column(0.0, torch.float32)  # [max_rows]
         self.top_k = column(0, torch.int64)  # [max_rows]; 0 keeps all
         self.seed = column(0, torch.int64)  # [max_rows]
-        self.choice = column(0, torch.int64)  # [max_rows], index of the completion
+        self.completion_index = column(0, torch.int64)  # [max_rows], index of the completion
         self.min_length = column(0, torch.int64)  # [max_rows], no stop id at a position below it
         self.num_prompt_tokens = column(0, torch.int64)  # [max_rows]
 
@@ -100,7 +100,7 @@ class SamplingTable:
         self.num_logprobs = np.full(max_rows, -1)  # on the host: top log-probabilities asked for, -1 for none
         self.num_given = np.zeros(max_rows, dtype=np.int64)  # on the host: ids whose log-probabilities are asked for
 
-    def write(self, admission: Admission) -> None:
+    def write(self, admission: RowAdmission) -> None:
         """Fill the row of a request that starts, or starts again: nothing of the row's last owner stays.
 
         The counts are rebuilt from the tokens, so that replay after preemption goes on as before: the first
@@ -119,7 +119,7 @@ class SamplingTable:
             (self.frequency_penalty, params.frequency_penalty),
             (self.top_k, params.top_k),
             (self.seed, admission.seed),
-            (self.choice, admission.choice),
+            (self.completion_index, admission.completion_index),
             (self.min_length, admission.num_prompt_tokens + params.min_tokens),
             (self.num_prompt_tokens, admission.num_prompt_tokens),
         ):

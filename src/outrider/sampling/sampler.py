@@ -89,7 +89,7 @@ class Sampler:
             top_p=table.top_p,
             min_p=table.min_p,
             seeds=table.seed,
-            choices=table.choice,
+            completion_indices=table.completion_index,
             random_index=batch.random_index,
             truncation_index=batch.truncation_index,
         )

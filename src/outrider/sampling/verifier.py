@@ -15,11 +15,11 @@ from outrider.kernels import Kernels, load_kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Verified:
     """What a step emits for each request."""
 
     token_ids: Tensor  # [num_rows, k + 1] int64, the first num_tokens hold, the others are 0
-    num_tokens: Tensor  # [num_rows] int64, emitted: accepted drafts + 1, at most the room; 0 without samples
+    num_tokens: Tensor  # [num_rows] int64, emitted: accepted drafts + 1, at most the num_tokens_left; 0 without samples
     num_accepted: Tensor  # [num_rows] int64, drafts among the emitted tokens
     num_drafts: Tensor  # [num_rows] int64, real drafts that were verified
 
@@ -49,11 +49,11 @@ def verify(
     sample_starts: Tensor,
     num_samples: Tensor,
     drafts: Tensor,
-    room: Tensor,
+    num_tokens_left: Tensor,
     rows: Tensor | None = None,
     comparison: Comparison = EQUALITY,
     kernels: Kernels | None = None,
-) -> Choice:
+) -> Verified:
     """Accept drafts of `num_rows` requests, all on the device.
 
     sampled_ids    [total samples] int64, tokens of the flat samples
@@ -61,7 +61,7 @@ def verify(
     num_samples    [num_rows] int64, 1 + real drafts; 0 for a chunk that is not the last. May be fewer than the
                    samples laid out for the request
     drafts         [num_rows, k] int64, the first num_samples - 1 are real; k = 0 is plain decoding
-    room           [num_rows] int64, tokens that may still be emitted
+    num_tokens_left           [num_rows] int64, tokens that may still be emitted
     rows           [num_rows] int64, rows of the request table, for a comparison that reads it
     kernels        None: plain PyTorch
 
@@ -72,8 +72,8 @@ def verify(
         sample_starts=sample_starts,
         num_samples=num_samples,
         drafts=drafts,
-        room=room,
+        num_tokens_left=num_tokens_left,
         rows=rows,
         comparison=comparison,
     )
-    return Choice(token_ids=token_ids, num_tokens=num_tokens, num_accepted=num_accepted, num_drafts=num_drafts)
+    return Verified(token_ids=token_ids, num_tokens=num_tokens, num_accepted=num_accepted, num_drafts=num_drafts)

@@ -19,8 +19,8 @@ from outrider.core.errors import RequestError
 from outrider.core.outputs import FinishReason, Logprob
 from outrider.core.plan import (
     STATE_CHUNK,
-    Admission,
     NewBlocks,
+    RowAdmission,
     RowPlan,
     RowResult,
     StateSave,
@@ -288,8 +288,8 @@ class Scheduler:
             )
         )
 
-    def _admit(self, step: _Step) -> list[Admission]:
-        admissions: list[Admission] = []
+    def _admit(self, step: _Step) -> list[RowAdmission]:
+        admissions: list[RowAdmission] = []
         while self.waiting and self._free_rows and step.left > 0:
             request = self.waiting[0]
             cached = self.prefix.match(request) if request.num_unscored_tokens <= 0 else []
@@ -315,8 +315,8 @@ class Scheduler:
             self._put_chunk(request, step)
         return admissions
 
-    def _admission(self, request: Request, cached: list[int]) -> Admission:
-        return Admission(
+    def _admission(self, request: Request, cached: list[int]) -> RowAdmission:
+        return RowAdmission(
             row=request.row,
             request_id=request.request_id,
             token_ids=tuple(request.token_ids),
@@ -328,7 +328,7 @@ class Scheduler:
             params=request.params,
             seed=request.seed,
             stop_token_ids=(*request.eos_token_ids, *(request.params.stop_token_ids or ())),
-            choice=request.choice,
+            completion_index=request.completion_index,
             bad_words=request.bad_words,
         )
 
@@ -429,9 +429,9 @@ class Scheduler:
         if plan.does_sample:
             request.num_steps_in_flight -= 1
             request.num_tokens_in_flight -= 1 + plan.num_drafts
-            room = request.max_total_tokens - num_tokens
+            num_tokens_left = request.max_total_tokens - num_tokens
             self._draft_policy.see_row(
-                request, num_drafts=min(plan.num_drafts, room - 1), num_accepted=result.num_accepted
+                request, num_drafts=min(plan.num_drafts, num_tokens_left - 1), num_accepted=result.num_accepted
             )
             assert result.token_ids, f"the step emitted nothing for request {request.request_id}"
             kept, reason = self._stop_checker.check(request, result.token_ids)

@@ -26,10 +26,10 @@ from torch import Tensor
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import KVCache, KVSpec
 from outrider.core.errors import ConfigError
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.device.step_batch import StepBatch
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 
@@ -95,11 +95,11 @@ class ChainDrafter(BaseDrafter):
         self.boundary = torch.zeros(num_blocks, self.feature_size, dtype=self._spec.dtype, device=self._device)
         self._block_size = block_size
 
-    def needs_first_row(self, entry: Admission) -> bool:
+    def needs_first_row(self, entry: RowAdmission) -> bool:
         """True where the first index to compute is no row of the step: its feature lies in a cached block."""
         return entry.last_cached_block >= 0
 
-    def admit(self, admissions: tuple[Admission, ...]) -> None:
+    def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
         """Write the one index in front of a request's rows, where there is one to write."""
         first = [entry for entry in admissions if self.needs_first_row(entry)]
         if not first:
@@ -127,14 +127,14 @@ class ChainDrafter(BaseDrafter):
         block_tables = self.table.block_tables[put["rows"]]
         self.write_kv(self.boundary[put["block"]], self._batch(tokens, (1,) * count, block_tables, bound))
 
-    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+    def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         features = self.features(hidden)
         true_rows = self._true_rows(batch, features)
         length = self.table.num_tokens[batch.rows]
         if batch.num_proposals == 0:
             self.write_kv(features, true_rows)
             return length.new_empty(batch.num_rows, 0)
-        last = batch.row_starts + batch.num_known + choice.num_accepted - 1
+        last = batch.row_starts + batch.num_known + verified.num_accepted - 1
         state = self.forward(features, true_rows)[last]
         drafts = [self._pick(self.draft_logits(state), batch, length)]
         counts, block_tables = (1,) * batch.num_rows, batch.forward.block_tables
@@ -145,7 +145,7 @@ class ChainDrafter(BaseDrafter):
                 self.table.block_tables,
                 rows=batch.rows,
                 drafts=drafts[-1],
-                num_emitted=choice.num_tokens,
+                num_emitted=verified.num_tokens,
                 step=step,
                 vocab_size=self.table.vocab_size,
                 first_index=self.first_index,
@@ -201,6 +201,6 @@ class ChainDrafter(BaseDrafter):
             positions=position,
             temperature=sampling.temperature,
             seeds=sampling.seed,
-            choices=sampling.choice,
+            completion_indices=sampling.completion_index,
             has_random_rows=batch.sample.random_index is not None,
         )

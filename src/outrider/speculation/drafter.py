@@ -16,14 +16,14 @@ from outrider.core import plugins
 from outrider.core.config import EngineConfig, SpeculativeConfig
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM, Hidden
 from outrider.platforms.base import BasePlatform
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 from outrider.speculation import drafters
 
 
@@ -88,11 +88,11 @@ class BaseDrafter(ABC):
         self.table = table
         self.staging = staging
 
-    def admit(self, admissions: tuple[Admission, ...]) -> None:
+    def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
         """Rows that start or resume in this step; the table already holds them."""
 
     @abstractmethod
-    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+    def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         """Drafts [R, batch.num_proposals] int64 for every row of a committed step; ids out of range end a row's
         drafts. More columns are cut off, fewer are no error. With 0 there is still state to keep."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from outrider.device.step_batch import StepBatch
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 
@@ -24,7 +24,7 @@ class Drafter(BaseDrafter):
         self._vocab_size = context.target_config.vocab_size
         self._generator = torch.Generator(device=context.device).manual_seed(context.engine.seed)
 
-    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+    def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         shape = (batch.num_rows, batch.num_proposals)
         low, high = -3, self._vocab_size + self._vocab_size // 4 + 3
         device = batch.rows.device

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from outrider.core.errors import ConfigError
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 _MULTIPLIER = 2654435761  # Knuth's multiplicative hash
@@ -37,7 +37,7 @@ class Drafter(BaseDrafter):
         super().attach(table, staging)
         self._tokens = torch.full_like(table.token_ids, -1)
 
-    def admit(self, admissions: tuple[Admission, ...]) -> None:
+    def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
         for entry in admissions:
             prompt = entry.token_ids[: entry.num_prompt_tokens]
             answer = next((a for a in self._answers if a[: len(prompt)] == prompt), ())
@@ -46,7 +46,7 @@ class Drafter(BaseDrafter):
             if answer:
                 self._tokens[entry.row, : len(answer)] = self.staging.put({"answer": answer})["answer"].to(torch.int32)
 
-    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+    def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         length = self.table.num_tokens[batch.rows].unsqueeze(1)
         index = length + torch.arange(batch.num_proposals, device=length.device)
         width = self._tokens.shape[1]

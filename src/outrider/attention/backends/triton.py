@@ -17,8 +17,8 @@ class Backend(AttentionBackend):
 
     @classmethod
     def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
-        if platform.kernels != "triton":
-            return f"the platform's kernels are {platform.kernels!r}, not 'triton'"
+        if platform.kernels != "hopper":
+            return f"the platform's kernels are {platform.kernels!r}, not 'hopper'"
         if spec.head_dim not in _HEAD_DIMS:
             return f"head_dim={spec.head_dim} is not one of {_HEAD_DIMS}"
         if spec.dtype not in (torch.bfloat16, torch.float16):

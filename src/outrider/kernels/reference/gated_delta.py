@@ -57,7 +57,7 @@ def state_rows(
     rows: Tensor,  # [R] int64
     num_known: Tensor,  # [R] int64, tokens that are not drafts
     num_drafts: Tensor,  # [R] int64, real drafts
-    room: Tensor,  # [R] int64, 0 for padding
+    num_tokens_left: Tensor,  # [R] int64, 0 for padding
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """starts, counts, sources, targets, known of `StateRows`.
 
@@ -65,7 +65,7 @@ def state_rows(
     step began: a stop may cut what was emitted since, and then the state must not stand behind it.
     """
     starts, sources = num_computed[rows], state_lengths[rows]
-    is_real = room > 0
+    is_real = num_tokens_left > 0
     known = torch.where(is_real, starts + num_known, state_known[rows])
     sure = torch.where(num_known > 1, known, state_known[rows])
     targets = torch.where(is_real, torch.maximum(sources, sure // CHUNK * CHUNK), sources)

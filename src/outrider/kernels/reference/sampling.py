@@ -338,16 +338,16 @@ def choose(
     top_p: Tensor,
     min_p: Tensor,
     seeds: Tensor,
-    choices: Tensor,
+    completion_indices: Tensor,
     random_index: Tensor | None,
     truncation_index: Tensor | None,
 ) -> Tensor:
     """A token for each row: [num_rows] int64 of processed logits [num_rows, vocab_size] fp32.
 
     rows [num_rows] int64 say which entry of the columns [N] belongs to a row: temperature, top_p, min_p fp32, top_k,
-    seeds, choices int64. positions [num_rows] int64, of the token produced. Rows of temperature 0 take the first token
-    in order; of the others, `truncate` says which tokens are kept, and the noise of (seed, choice, position) which of
-    them is chosen. The index lists only save work, as in `process`.
+    seeds, completion_indices int64. positions [num_rows] int64, of the token produced. Rows of temperature 0 take the
+    first token in order; of the others, `truncate` says which tokens are kept, and the noise of (seed, completion
+    index, position) which of them is chosen. The index lists only save work, as in `process`.
     """
     logits = finite(logits)
     token_ids = argmax(logits)
@@ -365,7 +365,7 @@ def choose(
     scaled = _replace(scaled, truncation_index, truncate_rows)
     index = random_index
     own = rows[index]
-    noise = gumbel(seeds[own], choices[own], positions[index], logits.shape[1])
+    noise = gumbel(seeds[own], completion_indices[own], positions[index], logits.shape[1])
     noise = torch.where((own_temperature[index] > 0).unsqueeze(1), noise, 0.0)
     return token_ids.index_copy(0, index, argmax(scaled[index] + noise))
 
@@ -378,7 +378,7 @@ def draft_choose(
     positions: Tensor,
     temperature: Tensor,
     seeds: Tensor,
-    choices: Tensor,
+    completion_indices: Tensor,
     has_random_rows: bool,
 ) -> Tensor:
     """Target ids of drafts, [num_rows] int64: argmax of logits / temperature + the target's own noise.
@@ -391,7 +391,7 @@ def draft_choose(
         return target_ids[argmax(logits)]
     own_temperature = temperature[rows].unsqueeze(1)
     is_greedy = own_temperature <= 0
-    noise = gumbel_at(seeds[rows], choices[rows], positions, target_ids)
+    noise = gumbel_at(seeds[rows], completion_indices[rows], positions, target_ids)
     noisy = finite(logits / torch.where(is_greedy, 1.0, own_temperature) + noise)
     return target_ids[argmax(torch.where(is_greedy, logits, noisy))]
 
@@ -460,7 +460,7 @@ def verify(
     sample_starts: Tensor,
     num_samples: Tensor,
     drafts: Tensor,
-    room: Tensor,
+    num_tokens_left: Tensor,
     rows: Tensor | None = None,
     comparison: Comparison | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -480,7 +480,7 @@ def verify(
     is_kept = is_kept & (places[:-1] < num_drafts.unsqueeze(1))
     num_equal = is_kept.to(torch.int64).cumprod(dim=1).sum(dim=1)
 
-    num_tokens = torch.minimum(num_equal + 1, room.clamp(min=0)) * (num_samples > 0)
+    num_tokens = torch.minimum(num_equal + 1, num_tokens_left.clamp(min=0)) * (num_samples > 0)
     emitted = sampled if comparison is None else comparison.emitted(sampled, drafts, is_kept)
     token_ids = torch.where(places < num_tokens.unsqueeze(1), emitted, 0)
     return token_ids, num_tokens, torch.minimum(num_equal, num_tokens), num_drafts

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
 from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.core.plan import Admission
+from outrider.core.plan import RowAdmission
 from outrider.layers.decoder import Hidden, kv_spec
 from outrider.loading.hf import read_json, read_model_config
 from outrider.speculation.chain import ChainDrafter
@@ -61,7 +61,7 @@ class Drafter(ChainDrafter):
     def draft_token_ids(self) -> Tensor:
         return self._token_ids
 
-    def needs_first_row(self, entry: Admission) -> bool:
+    def needs_first_row(self, entry: RowAdmission) -> bool:
         return True
 
     def features(self, hidden: Hidden) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from outrider.device.step_batch import StepBatch
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Choice
+from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 
@@ -20,7 +20,7 @@ class Drafter(BaseDrafter):
         self.refuse_options(context.config)
         self._sizes = range(context.config.prompt_lookup_max, context.config.prompt_lookup_min - 1, -1)
 
-    def propose(self, batch: StepBatch, *, hidden: Hidden, choice: Choice) -> Tensor:
+    def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         if batch.num_proposals == 0:
             return batch.rows.new_empty(batch.num_rows, 0)
         width = min(batch.length_bound + self.num_drafts, self.table.token_ids.shape[1])

@@ -20,7 +20,7 @@ COLUMNS = 16
 
 INDICES = [
     *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
-    *("p_num_known", "p_num_drafts", "p_room"),
+    *("p_num_known", "p_num_drafts", "p_num_tokens_left"),
 ]
 """Arguments that are parts of one buffer: where they begin compiles no other kernel."""
 

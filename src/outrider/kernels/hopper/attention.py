@@ -13,10 +13,10 @@ from torch import Tensor
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from outrider.kernels.attention_plan import LANES, ROWS, Work, make_tiles, make_work
-from outrider.kernels.attention_state import combine_kernel
-from outrider.kernels.attention_tiles import attention_kernel
-from outrider.kernels.device import empty_rows, num_sms
+from outrider.kernels.hopper.attention_plan import LANES, ROWS, Work, make_tiles, make_work
+from outrider.kernels.hopper.attention_state import combine_kernel
+from outrider.kernels.hopper.attention_tiles import attention_kernel
+from outrider.kernels.hopper.launch import empty_rows, num_sms
 
 _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
 """KV tiles in flight by head dim and row blocks: what 227 KB hold beside the queries."""

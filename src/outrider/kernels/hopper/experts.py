@@ -22,11 +22,20 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.device import counters, num_sms
-from outrider.kernels.expert_tiles import BOX, columns, descriptor, fence_proxies, gated, is_aligned, load_tile, product
-from outrider.kernels.expert_token import experts_of_token
-from outrider.kernels.routing import BLOCK as TOKENS
-from outrider.kernels.routing import RECORD_WIDTH, Routing, combine, gather
+from outrider.kernels.hopper.expert_tiles import (
+    BOX,
+    columns,
+    descriptor,
+    fence_proxies,
+    gated,
+    is_aligned,
+    load_tile,
+    product,
+)
+from outrider.kernels.hopper.experts_single_token import experts_of_token
+from outrider.kernels.hopper.launch import counters, num_sms
+from outrider.kernels.hopper.routing import BLOCK as TOKENS
+from outrider.kernels.hopper.routing import RECORD_WIDTH, Routing, combine, gather
 
 BLOCK = gl.constexpr(TOKENS)
 """Tokens that need no gathering."""

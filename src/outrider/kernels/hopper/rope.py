@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.native import launch_dependents, product, wait
+from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
 
 
 def rotary(x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.native import launch_dependents, wait
-from outrider.kernels.norm import rms_norm
-from outrider.kernels.rope import rotary, rotate
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.norm import rms_norm
+from outrider.kernels.hopper.rope import rotary, rotate
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Gumbel noise in Triton: Philox-4x32-10 by (seed, choice, position, token id), the words of `reference/noise.py`.
+"""Gumbel noise in Triton: Philox-4x32-10 by (seed, completion, position, token id), the words of `reference/noise.py`.
 
 The logarithms are those of CUDA's library, which plain PyTorch on a GPU uses too; a CPU's differ in the last bits.
 """
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.native import launch_dependents, log, log1p, rough_log2, wait
+from outrider.kernels.hopper.intrinsics import launch_dependents, log, log1p, rough_log2, wait
 
 _BLOCK = 1024
 
@@ -29,11 +29,11 @@ def bound_of_bits(bits):
 
 
 @triton.jit
-def _philox(seed, o_group, position, choice):
+def _philox(seed, o_group, position, completion):
     """Philox-4x32-10: four random words for each group of four token ids; a round takes two 64-bit products."""
     word_0 = o_group.to(tl.uint32)
     word_1 = tl.zeros(o_group.shape, tl.uint32) + position.to(tl.uint32)
-    word_2 = tl.zeros(o_group.shape, tl.uint32) + choice.to(tl.uint32)
+    word_2 = tl.zeros(o_group.shape, tl.uint32) + completion.to(tl.uint32)
     word_3 = tl.zeros(o_group.shape, tl.uint32)
     key_0, key_1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
@@ -49,78 +49,88 @@ def _philox(seed, o_group, position, choice):
 
 
 @triton.jit
-def bits_block(seed, choice, position, i_group, BLOCK: tl.constexpr):
-    """Random words of BLOCK token ids from 4 × i_group on; seed int64, choice and position of which 32 bits count."""
-    return bits_of_groups(seed, choice, position, i_group + tl.arange(0, BLOCK // 4))
+def bits_block(seed, completion, position, i_group, BLOCK: tl.constexpr):
+    """Random words of BLOCK token ids from 4 × i_group on; seed int64, 32 bits of completion and position."""
+    return bits_of_groups(seed, completion, position, i_group + tl.arange(0, BLOCK // 4))
 
 
 @triton.jit
-def bits_by_group(seed, choice, position, o_group):
+def bits_by_group(seed, completion, position, o_group):
     """Random words of groups of four token ids [N]: [N, 4] uint32."""
-    w_0, w_1, w_2, w_3 = _philox(seed, o_group, position, choice)
+    w_0, w_1, w_2, w_3 = _philox(seed, o_group, position, completion)
     return tl.reshape(tl.join(tl.join(w_0, w_2), tl.join(w_1, w_3)), [o_group.shape[0], 4])
 
 
 @triton.jit
-def bits_of_groups(seed, choice, position, o_group):
+def bits_of_groups(seed, completion, position, o_group):
     """Random words of the token ids of groups of four: [4 × num_groups] uint32."""
-    return tl.reshape(bits_by_group(seed, choice, position, o_group), [4 * o_group.shape[0]])
+    return tl.reshape(bits_by_group(seed, completion, position, o_group), [4 * o_group.shape[0]])
 
 
 @triton.jit
-def bits_of_ids(seed, choice, position, b_id):
+def bits_of_ids(seed, completion, position, b_id):
     """Random words of any token ids, a block of integers; four are made for each and one is used."""
-    w_0, w_1, w_2, w_3 = _philox(seed, b_id >> 2, position, choice)
+    w_0, w_1, w_2, w_3 = _philox(seed, b_id >> 2, position, completion)
     lane = b_id & 3
     return tl.where(lane == 0, w_0, tl.where(lane == 1, w_1, tl.where(lane == 2, w_2, w_3)))
 
 
 @triton.jit
-def gumbel_of_ids(seed, choice, position, b_id):
+def gumbel_of_ids(seed, completion, position, b_id):
     """Noise of any token ids, a block of integers."""
-    return gumbel_of_bits(bits_of_ids(seed, choice, position, b_id))
+    return gumbel_of_bits(bits_of_ids(seed, completion, position, b_id))
 
 
-def gumbel(seeds: Tensor, choices: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
-    """[num_rows, vocab_size] fp32 for int64 [num_rows] seeds, choices and positions."""
+def gumbel(seeds: Tensor, completion_indices: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
+    """[num_rows, vocab_size] fp32 for int64 [num_rows] seeds, completion_indices and positions."""
     num_rows = seeds.shape[0]
     out = torch.empty(num_rows, vocab_size, dtype=torch.float32, device=seeds.device)
     if num_rows > 0:
         grid = (num_rows, triton.cdiv(vocab_size, _BLOCK))
-        _gumbel_kernel[grid](seeds, choices, positions, out, vocab_size, BLOCK=_BLOCK, num_warps=4, launch_pdl=True)
+        _gumbel_kernel[grid](
+            seeds, completion_indices, positions, out, vocab_size, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
+        )
     return out
 
 
 @triton.jit
-def _gumbel_kernel(p_seeds, p_choices, p_positions, p_out, vocab_size, BLOCK: tl.constexpr):
+def _gumbel_kernel(p_seeds, p_completions, p_positions, p_out, vocab_size, BLOCK: tl.constexpr):
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     o_id = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     wait()
-    seed, choice, position = tl.load(p_seeds + i_row), tl.load(p_choices + i_row), tl.load(p_positions + i_row)
-    b_noise = gumbel_of_bits(bits_block(seed, choice, position, tl.program_id(1) * (BLOCK // 4), BLOCK))
+    seed, completion, position = (
+        tl.load(p_seeds + i_row),
+        tl.load(p_completions + i_row),
+        tl.load(p_positions + i_row),
+    )
+    b_noise = gumbel_of_bits(bits_block(seed, completion, position, tl.program_id(1) * (BLOCK // 4), BLOCK))
     tl.store(p_out + i_row * vocab_size + o_id, b_noise, mask=o_id < vocab_size)
 
 
-def gumbel_at(seeds: Tensor, choices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
+def gumbel_at(seeds: Tensor, completion_indices: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
     """[num_rows, num_ids] fp32: the numbers `gumbel` gives at `token_ids` (int64 [num_ids])."""
     num_rows, num_ids = seeds.shape[0], token_ids.shape[0]
     out = torch.empty(num_rows, num_ids, dtype=torch.float32, device=seeds.device)
     if num_rows > 0 and num_ids > 0:
         grid = (num_rows, triton.cdiv(num_ids, _BLOCK))
         _gumbel_at_kernel[grid](
-            seeds, choices, positions, token_ids, out, num_ids, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
+            seeds, completion_indices, positions, token_ids, out, num_ids, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
         )
     return out
 
 
 @triton.jit
-def _gumbel_at_kernel(p_seeds, p_choices, p_positions, p_ids, p_out, num_ids, BLOCK: tl.constexpr):
+def _gumbel_at_kernel(p_seeds, p_completions, p_positions, p_ids, p_out, num_ids, BLOCK: tl.constexpr):
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     m = o < num_ids
     wait()
     b_id = tl.load(p_ids + o, mask=m, other=0)
-    seed, choice, position = tl.load(p_seeds + i_row), tl.load(p_choices + i_row), tl.load(p_positions + i_row)
-    tl.store(p_out + i_row * num_ids + o, gumbel_of_ids(seed, choice, position, b_id), mask=m)
+    seed, completion, position = (
+        tl.load(p_seeds + i_row),
+        tl.load(p_completions + i_row),
+        tl.load(p_positions + i_row),
+    )
+    tl.store(p_out + i_row * num_ids + o, gumbel_of_ids(seed, completion, position, b_id), mask=m)

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.device import counters
+from outrider.kernels.hopper.launch import counters
 
 BLOCK = 8
 """Tokens of one CTA of the router; so few that they need no gathering: every expert multiplies them all."""

@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.device import empty_rows
-from outrider.kernels.gated_delta_chunks import COLUMNS, INDICES, rule_kernel
-from outrider.kernels.native import launch_dependents, log1p, product, wait
+from outrider.kernels.hopper.gated_delta_chunks import COLUMNS, INDICES, rule_kernel
+from outrider.kernels.hopper.intrinsics import launch_dependents, log1p, product, wait
+from outrider.kernels.hopper.launch import empty_rows
 from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows, places_before
 from outrider.kernels.reference.gated_delta import load_states as load_states  # plain PyTorch will do
 
@@ -36,7 +36,7 @@ def state_rows(
     rows: Tensor,
     num_known: Tensor,
     num_drafts: Tensor,
-    room: Tensor,
+    num_tokens_left: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """starts, counts, sources, targets, known of `StateRows`, all [R] int64."""
     block = 128
@@ -48,7 +48,7 @@ def state_rows(
         rows,
         num_known,
         num_drafts,
-        room,
+        num_tokens_left,
         found,
         found.stride(0),
         rows.shape[0],
@@ -67,7 +67,7 @@ def _rows_kernel(
     p_rows,
     p_num_known,
     p_num_drafts,
-    p_room,
+    p_num_tokens_left,
     p_found,
     stride,
     num_rows,
@@ -77,7 +77,7 @@ def _rows_kernel(
     m = o < num_rows
     i_row = tl.load(p_rows + o, mask=m, other=0)
     b_num_known = tl.load(p_num_known + o, mask=m, other=0)
-    m_real = tl.load(p_room + o, mask=m, other=0) > 0
+    m_real = tl.load(p_num_tokens_left + o, mask=m, other=0) > 0
     b_start = tl.load(p_computed + i_row, mask=m, other=0)
     b_source = tl.load(p_lengths + i_row, mask=m, other=0)
     b_before = tl.load(p_known + i_row, mask=m, other=0)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.reference.index import Assembled, ChainTokens
+from outrider.kernels.reference.step_inputs import Assembled, ChainTokens
 
 _BLOCK = 128
 
@@ -76,15 +76,15 @@ def assemble(
 
 @triton.jit
 def _drafts_used(p_num_tokens, p_max_total, p_num_drafts, p_rows, p_num_known, p_draft_bound, o_row, m):
-    """Table row, room, drafts in use and valid tokens of rows `o_row` of the step."""
+    """Table row, num_tokens_left, drafts in use and valid tokens of rows `o_row` of the step."""
     i_table = tl.load(p_rows + o_row, mask=m, other=0)
-    b_room = tl.load(p_max_total + i_table, mask=m, other=0) - tl.load(p_num_tokens + i_table, mask=m, other=0)
-    b_room = tl.maximum(b_room, 0)
+    b_tokens_left = tl.load(p_max_total + i_table, mask=m, other=0) - tl.load(p_num_tokens + i_table, mask=m, other=0)
+    b_tokens_left = tl.maximum(b_tokens_left, 0)
     b_used = tl.load(p_num_drafts + i_table, mask=m, other=0)
     b_used = tl.minimum(b_used, tl.load(p_draft_bound + o_row, mask=m, other=0))
-    b_used = tl.maximum(tl.minimum(b_used, b_room - 1), 0)
-    b_valid = tl.where(b_room > 0, tl.load(p_num_known + o_row, mask=m, other=0) + b_used, 0)
-    return i_table, b_room, b_used, b_valid
+    b_used = tl.maximum(tl.minimum(b_used, b_tokens_left - 1), 0)
+    b_valid = tl.where(b_tokens_left > 0, tl.load(p_num_known + o_row, mask=m, other=0) + b_used, 0)
+    return i_table, b_tokens_left, b_used, b_valid
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_step_tokens", "num_places", "max_blocks"])
@@ -102,7 +102,7 @@ def _assemble_kernel(
     p_token_row,
     p_token_offset,
     p_of_tokens,  # [4, T]: ids, positions, slots, kv lengths
-    p_of_rows,  # [2, R]: drafts in use, room
+    p_of_rows,  # [2, R]: drafts in use, num_tokens_left
     num_rows,
     num_step_tokens,
     num_places,
@@ -115,11 +115,11 @@ def _assemble_kernel(
 ):
     o = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     m_row = o < num_rows
-    _, b_room, b_used, _ = _drafts_used(
+    _, b_tokens_left, b_used, _ = _drafts_used(
         p_num_tokens, p_max_total, p_num_drafts, p_rows, p_num_known, p_draft_bound, o, m_row
     )
     tl.store(p_of_rows + o, b_used, mask=m_row)
-    tl.store(p_of_rows + num_rows + o, b_room, mask=m_row)
+    tl.store(p_of_rows + num_rows + o, b_tokens_left, mask=m_row)
 
     m = o < num_step_tokens
     i_row = tl.load(p_token_row + o, mask=m, other=0)
@@ -149,7 +149,7 @@ def commit(
     *,
     rows: Tensor,  # [R] int64
     num_known: Tensor,  # [R] int64
-    room: Tensor,  # [R] int64, before this step
+    num_tokens_left: Tensor,  # [R] int64, before this step
     emitted: Tensor,  # [R, K + 1] int64
     num_emitted: Tensor,  # [R] int64
     num_accepted: Tensor,  # [R] int64
@@ -163,7 +163,7 @@ def commit(
             num_computed,
             rows,
             num_known,
-            room,
+            num_tokens_left,
             emitted,
             num_emitted,
             num_accepted,
@@ -182,7 +182,7 @@ def _commit_kernel(
     p_num_computed,
     p_rows,
     p_num_known,
-    p_room,
+    p_num_tokens_left,
     p_emitted,
     p_num_emitted,
     p_num_accepted,
@@ -203,7 +203,7 @@ def _commit_kernel(
         tl.store(p_token_ids + i_table * ids_stride + b_start + i, b_id.to(tl.int32), mask=m_place)
     tl.store(p_num_tokens + i_table, b_start + b_emitted, mask=m)
     b_done = tl.load(p_num_known + o_row, mask=m, other=0) + tl.load(p_num_accepted + o_row, mask=m, other=0)
-    b_done = tl.where(tl.load(p_room + o_row, mask=m, other=0) > 0, b_done, 0)
+    b_done = tl.where(tl.load(p_num_tokens_left + o_row, mask=m, other=0) > 0, b_done, 0)
     tl.store(p_num_computed + i_table, tl.load(p_num_computed + i_table, mask=m, other=0) + b_done, mask=m)
 
 

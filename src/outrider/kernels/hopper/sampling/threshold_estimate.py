@@ -6,7 +6,7 @@ Two kernels, each of which leaves greedy rows alone:
               with its noise. It needs nothing but logits, so it runs beside the first reading of the whole row.
     bracket   that reading; and from it and the histogram, two logits between which the last kept token should stand.
 
-Neither knows what is done between them: that is in `sift.py` and `cut.py`.
+Neither knows what is done between them: that is in `threshold_scan.py` and `threshold_select.py`.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -14,11 +14,11 @@ Neither knows what is done between them: that is in `sift.py` and `cut.py`.
 import triton
 import triton.language as tl
 
-from outrider.kernels.mass import scaled, slope_of
-from outrider.kernels.maxima import load_first, read_chunk
-from outrider.kernels.native import launch_dependents, log, wait
-from outrider.kernels.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
-from outrider.kernels.order import (
+from outrider.kernels.hopper.intrinsics import launch_dependents, log, wait
+from outrider.kernels.hopper.sampling.noise import bits_of_groups, bound_of_bits, gumbel_of_ids
+from outrider.kernels.hopper.sampling.probability_mass import scaled, slope_of
+from outrider.kernels.hopper.sampling.row_max import load_first, read_chunk
+from outrider.kernels.hopper.sampling.sort_keys import (
     LOWEST,
     NOTHING,
     id_of,
@@ -39,7 +39,7 @@ NUM_BINS = 128
 RECORD = 16
 """fp32 numbers of a row: lo, hi, largest logit, least logit that min_p keeps, slope, bound of noise, whether masses are
 needed, whether the whole row takes noise, whether all its logits are plain numbers that min_p keeps, and the bins of
-open tokens, as `bin_of` of `sift.py` has them."""
+open tokens, as `bin_of` of `threshold_scan.py` has them."""
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def sample_kernel(
     p_top_p,
     p_min_p,
     p_seeds,
-    p_choices,
+    p_completions,
     p_positions,
     stride,
     vocab_size,
@@ -72,7 +72,11 @@ def sample_kernel(
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
     top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
-    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+    seed, completion, position = (
+        tl.load(p_seeds + i_table),
+        tl.load(p_completions + i_table),
+        tl.load(p_positions + i_row),
+    )
     if temperature > 0:
         b = load_finite(p_logits + i_row * stride + o_id, o_id < vocab_size)
         largest = tl.max(b, axis=0)
@@ -100,7 +104,7 @@ def sample_kernel(
         b_part = tl.maximum((b_part - tl.where(largest == float("-inf"), 0.0, largest)) * (1.0 / temperature), -1e6)
         m_part = m_part & (tl.minimum(b_part * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32) <= num_sure)
         o_group = _ids_of_sample(step, SAMPLE // 16, SEGMENT // 4)
-        b_rough = b_part + bound_of_bits(bits_of_groups(seed, choice, position, o_group))
+        b_rough = b_part + bound_of_bits(bits_of_groups(seed, completion, position, o_group))
         b_rough = tl.where(m_part, b_rough, float("-inf"))
         best = tl.max(b_rough, axis=0)
         tl.store(p_firm + i_row, tl.min(tl.where(b_rough == best, o_part, 0x7FFFFFFF), axis=0).to(tl.int64))
@@ -162,7 +166,7 @@ def _set_bracket(
     """
     p_maxima, p_sums, p_histograms, p_scales = found
     p_firm, p_records, p_open_bins, p_fews = results
-    p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions = limits
+    p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_completions, p_positions = limits
     o = tl.arange(0, NUM_BINS).to(tl.float32)
     o_chunk = tl.arange(0, CHUNKS)
     m_chunk = o_chunk < num_chunks
@@ -177,7 +181,11 @@ def _set_bracket(
     guess = tl.load(p_firm + i_row).to(tl.int32)
     temperature = tl.load(p_temperature + i_table)
     top_k, top_p, min_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table), tl.load(p_min_p + i_table)
-    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+    seed, completion, position = (
+        tl.load(p_seeds + i_table),
+        tl.load(p_completions + i_table),
+        tl.load(p_positions + i_row),
+    )
     tl.store(p_open_bins + i_row * OPEN_BINS + tl.arange(0, OPEN_BINS), tl.zeros([OPEN_BINS], tl.int64))
     tl.store(p_fews + i_row * (FEW + 1) + FEW, 0)
     tl.store(p_record + 4, 0.0)
@@ -238,7 +246,7 @@ def _set_bracket(
             above = each * tl.sum(tl.where(b_upper - 0.5 * width >= low, b_count, 0.0), axis=0)
             noisy = (above > QUIET).to(tl.float32)
             lo = tl.where((low == float("-inf")) & (largest > low), LOWEST, low * temperature + largest)
-        b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, choice, position, o_two)
+        b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, completion, position, o_two)
         # the most likely token is always kept; the other, where many are
         m_firm = (o_two == first) | (noisy > 0)
         firm = tl.max(tl.where(m_firm, key_of(b_noisy + 0.0, o_two), NOTHING), axis=0)
@@ -283,7 +291,7 @@ def bracket_kernel(
     p_top_p,
     p_min_p,
     p_seeds,
-    p_choices,
+    p_completions,
     p_positions,
     stride,
     vocab_size,
@@ -320,7 +328,7 @@ def bracket_kernel(
             p_logits,
             (p_maxima, p_sums, p_histograms, p_scales),
             (p_firm, p_records, p_open_bins, p_fews),
-            (p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_choices, p_positions),
+            (p_rows, p_temperature, p_top_k, p_top_p, p_min_p, p_seeds, p_completions, p_positions),
             stride,
             vocab_size,
             num_chunks,

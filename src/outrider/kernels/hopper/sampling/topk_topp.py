@@ -2,11 +2,11 @@
 
 Four kernels, each of which leaves greedy rows alone:
 
-    sample    a histogram of a sample of the vocabulary, and a token that may be the best            (`bracket.py`)
-    bracket   largest logit and about the whole mass of each chunk (`maxima.py`); from these and the sample, two logits
-              between which the last kept token should stand                                         (`bracket.py`)
-    sift      masses are added; tokens inside the bracket and tokens that may be chosen are listed   (`sift.py`)
-    cut       the row is cut where the kept tokens end, exactly, and noise decides among them        (`cut.py`)
+    sample    a histogram of a sample of the vocabulary, and a token that may be the best (`threshold_estimate.py`)
+    bracket   largest logit and about the whole mass of each chunk (`row_max.py`); from these and the sample, two logits
+              between which the last kept token should stand (`threshold_estimate.py`)
+    sift      masses are added; tokens inside the bracket and tokens that may be chosen are listed (`threshold_scan.py`)
+    cut       the row is cut where the kept tokens end, exactly; noise decides among them (`threshold_select.py`)
 
 The first runs beside the second. A guess costs time and never changes the result.
 """
@@ -15,10 +15,17 @@ import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels.bracket import NUM_BINS, RECORD, SAMPLE, SEGMENT, bracket_kernel, sample_kernel
-from outrider.kernels.cut import cut_kernel
-from outrider.kernels.device import counters
-from outrider.kernels.sift import HOPEFUL, LOOK, TILE, TILES, sift_kernel
+from outrider.kernels.hopper.launch import counters
+from outrider.kernels.hopper.sampling.threshold_estimate import (
+    NUM_BINS,
+    RECORD,
+    SAMPLE,
+    SEGMENT,
+    bracket_kernel,
+    sample_kernel,
+)
+from outrider.kernels.hopper.sampling.threshold_scan import HOPEFUL, LOOK, TILE, TILES, sift_kernel
+from outrider.kernels.hopper.sampling.threshold_select import cut_kernel
 
 _MAX_CHUNKS = 512
 _SEGMENT = 1024
@@ -51,7 +58,7 @@ Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: Columns) -> Tensor:
     """Tokens [num_rows] int64 of logits [num_rows, vocab_size] fp32, at least one row.
 
-    columns: temperature, top_k, top_p, min_p, seeds, choices.
+    columns: temperature, top_k, top_p, min_p, seeds, completion_indices.
     """
     num_rows, vocab_size = logits.shape
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
@@ -75,8 +82,8 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
     hopeful = scratch(num_rows, num_chunks, HOPEFUL, dtype=torch.int16)
     found = scratch(num_rows, num_chunks, 2)
     out = scratch(num_rows)
-    temperature, top_k, top_p, min_p, seeds, choices = columns
-    limits = (rows, temperature, top_k, top_p, min_p, seeds, choices, positions)
+    temperature, top_k, top_p, min_p, seeds, completion_indices = columns
+    limits = (rows, temperature, top_k, top_p, min_p, seeds, completion_indices, positions)
     sample_kernel[(num_rows,)](
         logits,
         histograms,
@@ -131,7 +138,7 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
         found,
         rows,
         seeds,
-        choices,
+        completion_indices,
         positions,
         logits.stride(0),
         vocab_size,

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.native import launch_dependents, product, wait
-from outrider.kernels.order import load_finite
+from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
+from outrider.kernels.hopper.sampling.sort_keys import load_finite
 from outrider.kernels.reference.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, Comparison
 
 _BLOCK = 2048
@@ -205,7 +205,7 @@ def verify(
     sample_starts: Tensor,
     num_samples: Tensor,
     drafts: Tensor,
-    room: Tensor,
+    num_tokens_left: Tensor,
     rows: Tensor | None = None,
     comparison: Comparison | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -217,7 +217,7 @@ def verify(
     """
     tables = comparison.tables if comparison is not None else None
     assert tables is None or rows is not None, "synthetic acceptance is keyed by the request"
-    numbers, rates, seeds, lengths = tables or (room, room, room, room)
+    numbers, rates, seeds, lengths = tables or (num_tokens_left, num_tokens_left, num_tokens_left, num_tokens_left)
     num_rows, num_places = drafts.shape[0], drafts.shape[1] + 1
     token_ids = torch.empty(num_rows, num_places, dtype=torch.int64, device=drafts.device)
     counts = torch.empty(3, num_rows, dtype=torch.int64, device=drafts.device)
@@ -227,8 +227,8 @@ def verify(
             sample_starts,
             num_samples,
             drafts,
-            room,
-            room if rows is None else rows,
+            num_tokens_left,
+            num_tokens_left if rows is None else rows,
             numbers,
             rates,
             seeds,
@@ -258,7 +258,7 @@ def _verify_kernel(
     p_starts,
     p_num_samples,
     p_drafts,
-    p_room,
+    p_num_tokens_left,
     p_rows,
     p_numbers,  # [SIZE] fp32, and the next three: read where acceptance is drawn
     p_rates,  # [k] fp32
@@ -295,8 +295,8 @@ def _verify_kernel(
         if IS_DRAWN:
             m_kept = b_number < tl.load(p_rates + i)
         b_equal += ((b_equal == i) & (i < b_drafts) & m_kept).to(tl.int64)
-    b_room = tl.maximum(tl.load(p_room + o_row, mask=m, other=0), 0)
-    b_tokens = tl.where(b_samples > 0, tl.minimum(b_equal + 1, b_room), 0)
+    b_tokens_left = tl.maximum(tl.load(p_num_tokens_left + o_row, mask=m, other=0), 0)
+    b_tokens = tl.where(b_samples > 0, tl.minimum(b_equal + 1, b_tokens_left), 0)
     for i in tl.static_range(PLACES):
         m_here = m & (b_start + i < num_all_samples) & (i < b_tokens)
         b_sampled = tl.load(p_sampled + b_start + i, mask=m_here, other=0)

@@ -16,10 +16,18 @@ others take noise as they come, a lane to four neighbours.
 import triton
 import triton.language as tl
 
-from outrider.kernels.mass import OFFSET, joined_mass, mass_of, split_mass
-from outrider.kernels.native import is_from, launch_dependents, lowest_bit, num_bits, product, rough_exp2, wait
-from outrider.kernels.noise import bits_by_group, bits_of_ids
-from outrider.kernels.order import key_of, load_finite
+from outrider.kernels.hopper.intrinsics import (
+    is_from,
+    launch_dependents,
+    lowest_bit,
+    num_bits,
+    product,
+    rough_exp2,
+    wait,
+)
+from outrider.kernels.hopper.sampling.noise import bits_by_group, bits_of_ids
+from outrider.kernels.hopper.sampling.probability_mass import OFFSET, joined_mass, mass_of, split_mass
+from outrider.kernels.hopper.sampling.sort_keys import key_of, load_finite
 
 TILE = 128
 TILES = 4
@@ -84,7 +92,7 @@ def _look(
     """Of each lane: bits of its tokens of `lo` or more, of `sure` or more and of its rivals; its mass, and the mass of
     `sure` or more. Only noise and mass together give all; noise alone gives no more than rivals."""
     LANES: tl.constexpr = TILE // 4
-    seed, choice, position, i_group = noise
+    seed, completion, position, i_group = noise
     # bits are sums of floats, which take fewer of the slow integer instructions and have room for four tiles
     b_from, b_nought = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.int32)
     b_sure, b_rival = b_from, b_from
@@ -99,7 +107,7 @@ def _look(
         if WITH_NOISE:
             if WITH_MASS:
                 b_sure += tl.sum(is_from(tiles[i], sure) * b_worth, axis=1)
-            b_words = bits_by_group(seed, choice, position, i_group + i * LANES + tl.arange(0, LANES))
+            b_words = bits_by_group(seed, completion, position, i_group + i * LANES + tl.arange(0, LANES))
             b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
             b_rival += tl.sum(is_from(b_weight * bound + (8388609.0 - b_number), 0.0) * b_worth, axis=1)
         if WITH_MASS:
@@ -141,7 +149,7 @@ def sift_kernel(
     p_found,  # [R, num_chunks, 2] int64: mass that min_p keeps, and of certain tokens
     p_rows,
     p_seeds,
-    p_choices,
+    p_completions,
     p_positions,
     stride,
     vocab_size,
@@ -168,7 +176,11 @@ def sift_kernel(
     begin = i_chunk * PART
     coming = _load(p_row, begin, begin + PART, vocab_size, TILES, TILE)
     i_table = tl.load(p_rows + i_row)
-    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+    seed, completion, position = (
+        tl.load(p_seeds + i_table),
+        tl.load(p_completions + i_table),
+        tl.load(p_positions + i_row),
+    )
     wait()
     slope = tl.load(p_record + 4)
     lo, hi, largest, least = tl.load(p_record), tl.load(p_record + 1), tl.load(p_record + 2), tl.load(p_record + 3)
@@ -193,7 +205,7 @@ def sift_kernel(
                     b = tl.where(tiles[i] >= least, tiles[i], float("-inf"))
                     cleaned += (tl.minimum(b, 3.4028234663852886e38),)  # type: ignore[assignment]
                 tiles = cleaned
-            noise = (seed, choice, position, (begin + first) // 4)
+            noise = (seed, completion, position, (begin + first) // 4)
             if is_noisy:
                 if needs_mass | (hi > lo):
                     b_from, b_sure, b_left, b_mass, b_above = _look(
@@ -254,7 +266,7 @@ def sift_kernel(
                     m_rival = m & ~m
                     if not is_noisy:
                         b_known += tl.where(m & m_sure, b_each, 0)
-                        b_words = bits_of_ids(seed, choice, position, o_id)
+                        b_words = bits_of_ids(seed, completion, position, o_id)
                         b_number = ((b_words >> 9).to(tl.int32) + OFFSET).to(tl.float32, bitcast=True)
                         b_weight = tl.minimum(rough_exp2((b - anchor) * slope), 1.0)
                         m_rival = m & (b_weight * bound + (8388609.0 - b_number) >= 0.0)

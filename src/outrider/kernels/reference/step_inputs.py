@@ -20,7 +20,7 @@ class Assembled(NamedTuple):
     slots: Tensor  # [T] int64
     kv_lengths: Tensor  # [T] int64, 0 for padding
     num_drafts: Tensor  # [R] int64, real drafts of this step
-    room: Tensor  # [R] int64, tokens the request may still emit
+    num_tokens_left: Tensor  # [R] int64, tokens the request may still emit
 
 
 def slot_of(block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
@@ -47,9 +47,9 @@ def assemble(
     block_size: int,
 ) -> Assembled:
     """Tokens of the step: known ones from the table, then drafts, as many as are real and still have room."""
-    room = (max_total - num_tokens)[rows].clamp(min=0)
-    used = torch.minimum(torch.minimum(num_drafts[rows], draft_bound), room - 1).clamp(min=0)
-    num_valid = torch.where(room > 0, num_known + used, 0)
+    num_tokens_left = (max_total - num_tokens)[rows].clamp(min=0)
+    used = torch.minimum(torch.minimum(num_drafts[rows], draft_bound), num_tokens_left - 1).clamp(min=0)
+    num_valid = torch.where(num_tokens_left > 0, num_known + used, 0)
     table_row = rows[token_row]
     is_valid = token_offset < num_valid[token_row]
     position = torch.where(is_valid, num_computed[table_row] + token_offset, 0)
@@ -58,7 +58,7 @@ def assemble(
     guessed = drafts[table_row, ahead.clamp(0, drafts.shape[1] - 1)]
     ids = torch.where(is_valid, torch.where(ahead < 0, known, guessed), 0)
     slots = slot_of(block_tables[table_row], position, is_valid, block_size=block_size)
-    return Assembled(ids, position, slots, torch.where(is_valid, position + 1, 0), used, room)
+    return Assembled(ids, position, slots, torch.where(is_valid, position + 1, 0), used, num_tokens_left)
 
 
 def commit(
@@ -68,7 +68,7 @@ def commit(
     *,
     rows: Tensor,  # [R] int64
     num_known: Tensor,  # [R] int64
-    room: Tensor,  # [R] int64, before this step
+    num_tokens_left: Tensor,  # [R] int64, before this step
     emitted: Tensor,  # [R, K + 1] int64
     num_emitted: Tensor,  # [R] int64
     num_accepted: Tensor,  # [R] int64
@@ -78,7 +78,7 @@ def commit(
     column = start.unsqueeze(1) + torch.arange(emitted.shape[1], device=emitted.device)
     token_ids[rows.unsqueeze(1), column] = emitted.to(token_ids.dtype)
     num_tokens[rows] = start + num_emitted
-    num_computed[rows] += torch.where(room > 0, num_known + num_accepted, 0)
+    num_computed[rows] += torch.where(num_tokens_left > 0, num_known + num_accepted, 0)
 
 
 def put_drafts(

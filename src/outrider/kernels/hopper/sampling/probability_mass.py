@@ -8,7 +8,7 @@ A mass is made by the GPU's own rough exponential: it differs from a CPU's in th
 import triton
 import triton.language as tl
 
-from outrider.kernels.native import IS_INTERPRETED, fma_down, rough_exp2
+from outrider.kernels.hopper.intrinsics import IS_INTERPRETED, fma_down, rough_exp2
 
 OFFSET = tl.constexpr(0x4B000000)
 """Bits of 2^23, which halves of masses have in addition."""

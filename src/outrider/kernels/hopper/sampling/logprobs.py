@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.native import exp, launch_dependents, log, wait
-from outrider.kernels.order import NOTHING, id_of, key_of, load_finite, logit_of
+from outrider.kernels.hopper.intrinsics import exp, launch_dependents, log, wait
+from outrider.kernels.hopper.sampling.sort_keys import NOTHING, id_of, key_of, load_finite, logit_of
 from outrider.kernels.reference.sampling import Logprobs
 
 _SEGMENT = 2048

@@ -17,8 +17,8 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.language.core import extern, inline_asm_elementwise, int32
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.device import counters, num_sms
-from outrider.kernels.expert_tiles import BOX, descriptor, fence_proxies, gated, load_tile, product
+from outrider.kernels.hopper.expert_tiles import BOX, descriptor, fence_proxies, gated, load_tile, product
+from outrider.kernels.hopper.launch import counters, num_sms
 
 _COLUMNS = 16
 """The N of wgmma; the token is the first column for gate and up, one column for each slot for down."""

@@ -7,8 +7,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.device import empty_rows
-from outrider.kernels.native import product
+from outrider.kernels.hopper.intrinsics import product
+from outrider.kernels.hopper.launch import empty_rows
 
 _BLOCK = 1024
 

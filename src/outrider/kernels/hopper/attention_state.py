@@ -10,7 +10,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels import attention_plan
+from outrider.kernels.hopper import attention_plan
 
 PIECE = gl.constexpr(attention_plan.PIECE)
 LOG2E = gl.constexpr(1.4426950408889634)

@@ -8,8 +8,8 @@ A row is cut into chunks for many CTAs; what they find is joined by maxima. Know
 import triton
 import triton.language as tl
 
-from outrider.kernels.native import rough_exp2
-from outrider.kernels.order import finite, key_of
+from outrider.kernels.hopper.intrinsics import rough_exp2
+from outrider.kernels.hopper.sampling.sort_keys import finite, key_of
 
 
 @triton.jit

@@ -1,8 +1,8 @@
 """Where a row is cut, exactly, and which of the kept tokens is chosen: the last step of a random row.
 
 Bins of exact amounts say among which few open tokens the cut lies, and noise decides among the rivals that are kept
-(`sift.py` says what these are). Counts and masses are integers, and where they show that the cut lies elsewhere, that
-the firm token is not kept or that a list had no room, the whole row is taken.
+(`threshold_scan.py` says what these are). Counts and masses are integers, and where they show that the cut lies
+elsewhere, that the firm token is not kept or that a list had no room, the whole row is taken.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -10,11 +10,11 @@ the firm token is not kept or that a list had no room, the whole row is taken.
 import triton
 import triton.language as tl
 
-from outrider.kernels.mass import mass_of, needed_mass, scaled, slope_of
-from outrider.kernels.native import launch_dependents, wait
-from outrider.kernels.noise import gumbel_of_ids
-from outrider.kernels.order import LOWEST, NOTHING, id_of, key_of, largest_of, load_finite, logit_of
-from outrider.kernels.sift import bin_of, load_bins
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
+from outrider.kernels.hopper.sampling.probability_mass import mass_of, needed_mass, scaled, slope_of
+from outrider.kernels.hopper.sampling.sort_keys import LOWEST, NOTHING, id_of, key_of, largest_of, load_finite, logit_of
+from outrider.kernels.hopper.sampling.threshold_scan import bin_of, load_bins
 
 
 @triton.jit
@@ -204,7 +204,7 @@ def cut_kernel(
     p_top_p,
     p_min_p,
     p_seeds,
-    p_choices,
+    p_completions,
     p_positions,
     p_out,  # [R] int64
     stride,
@@ -229,7 +229,11 @@ def cut_kernel(
     i_table = tl.load(p_rows + i_row)
     temperature = tl.load(p_temperature + i_table)
     top_k, top_p = tl.load(p_top_k + i_table), tl.load(p_top_p + i_table)
-    seed, choice, position = tl.load(p_seeds + i_table), tl.load(p_choices + i_table), tl.load(p_positions + i_row)
+    seed, completion, position = (
+        tl.load(p_seeds + i_table),
+        tl.load(p_completions + i_table),
+        tl.load(p_positions + i_row),
+    )
     wait()
     b_counts = tl.load(p_counts + i_row * num_chunks + o_chunk, mask=m_chunk, other=0)
     p_place = p_found + (i_row * num_chunks + o_chunk) * 2
@@ -325,7 +329,7 @@ def cut_kernel(
             b_key, b_logit, m = _listed(listed, is_whole, o, least, SEGMENT, WIDTH, RIVALS=True)
             m = m & (b_key >= floor)
             b_id = id_of(b_key).to(tl.int32)
-            b_noisy = scaled(b_logit, largest, temperature) + gumbel_of_ids(seed, choice, position, b_id)
+            b_noisy = scaled(b_logit, largest, temperature) + gumbel_of_ids(seed, completion, position, b_id)
             chosen = tl.maximum(chosen, tl.max(tl.where(m, key_of(b_noisy, b_id), NOTHING), axis=0))
         # nothing is left where min_p is above 1
         best = tl.where(chosen == NOTHING, best, chosen)

@@ -2,7 +2,7 @@
 
 A row is cut into chunks for many CTAs; what they find is joined by maxima and by sums of integers, so nothing depends
 on an order, on the other rows or on how a row was cut. Greedy rows cost one reading of the logits and get no noise.
-What is done to rows that truncate stands in `truncation.py`; logits may hold NaN and infinities (`order.finite`).
+What is done to rows that truncate stands in `topk_topp.py`; logits may hold NaN and infinities (`order.finite`).
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -12,13 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.logprobs import hash_rows, logprobs
-from outrider.kernels.maxima import load_first, read_chunk
-from outrider.kernels.native import launch_dependents, wait
-from outrider.kernels.noise import gumbel_of_ids
-from outrider.kernels.order import NOTHING, finite, id_of, key_of, largest_of, load_finite
-from outrider.kernels.processors import process, verify
-from outrider.kernels.truncation import choose_random
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.sampling.logits_processors import process, verify
+from outrider.kernels.hopper.sampling.logprobs import hash_rows, logprobs
+from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
+from outrider.kernels.hopper.sampling.row_max import load_first, read_chunk
+from outrider.kernels.hopper.sampling.sort_keys import NOTHING, finite, id_of, key_of, largest_of, load_finite
+from outrider.kernels.hopper.sampling.topk_topp import choose_random
 
 __all__ = ["argmax", "choose", "draft_choose", "hash_rows", "logprobs", "process", "verify"]
 
@@ -59,20 +59,21 @@ def choose(
     top_p: Tensor,
     min_p: Tensor,
     seeds: Tensor,
-    choices: Tensor,
+    completion_indices: Tensor,
     random_index: Tensor | None,
     truncation_index: Tensor | None,
 ) -> Tensor:
     """A token for each row: [num_rows] int64 of processed logits [num_rows, vocab_size] fp32.
 
     rows [num_rows] int64 say which entry of the columns [num_table_rows] belongs to a row: temperature, top_p, min_p
-    fp32, top_k, seeds, choices int64. positions [num_rows] int64. Rows of temperature 0 take the first token in order;
-    of the others, `truncate` of the reference says which tokens are kept, and the noise of (seed, choice, position)
-    which of them is chosen. The index lists only say whether any row is random: which, is read on the device.
+    fp32, top_k, seeds, completion_indices int64. positions [num_rows] int64. Rows of temperature 0 take the first token
+    in order; of the others, `truncate` of the reference says which tokens are kept, and the noise of (seed, completion
+    index, position) which of them is chosen. The index lists only say whether any row is random: which, is read on the
+    device.
     """
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
-    columns = (temperature, top_k, top_p, min_p, seeds, choices)
+    columns = (temperature, top_k, top_p, min_p, seeds, completion_indices)
     return choose_random(logits, rows=rows, positions=positions, columns=columns)
 
 
@@ -110,7 +111,7 @@ def draft_choose(
     positions: Tensor,
     temperature: Tensor,
     seeds: Tensor,
-    choices: Tensor,
+    completion_indices: Tensor,
     has_random_rows: bool,
 ) -> Tensor:
     """Target ids of drafts, [num_rows] int64: argmax of logits / temperature + the target's own noise.
@@ -134,7 +135,7 @@ def draft_choose(
         positions,
         temperature,
         seeds,
-        choices,
+        completion_indices,
         vocab_size,
         logits.stride(0),
         BLOCK=_DRAFT_BLOCK,
@@ -159,7 +160,7 @@ def _draft_kernel(
     p_positions,
     p_temperature,
     p_seeds,
-    p_choices,
+    p_completions,
     vocab_size,
     stride,
     BLOCK: tl.constexpr,
@@ -173,8 +174,10 @@ def _draft_kernel(
     temperature = tl.load(p_temperature + i_table)
     b = load_finite(p_logits + i_row * stride + o, m)
     if temperature > 0:
-        seed, choice = tl.load(p_seeds + i_table), tl.load(p_choices + i_table)
-        b_noise = gumbel_of_ids(seed, choice, tl.load(p_positions + i_row), tl.load(p_target_ids + o, mask=m, other=0))
+        seed, completion = tl.load(p_seeds + i_table), tl.load(p_completions + i_table)
+        b_noise = gumbel_of_ids(
+            seed, completion, tl.load(p_positions + i_row), tl.load(p_target_ids + o, mask=m, other=0)
+        )
         b = finite(tl.math.div_rn(b, temperature) + b_noise)
     tl.store(p_keys + i_row * tl.num_programs(1) + i_chunk, tl.max(tl.where(m, key_of(b, o), NOTHING), axis=0))
 

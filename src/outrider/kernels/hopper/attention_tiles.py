@@ -20,8 +20,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels import attention_plan
-from outrider.kernels.attention_state import merge, normalise
+from outrider.kernels.hopper import attention_plan
+from outrider.kernels.hopper.attention_state import merge, normalise
 
 load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
 
