@@ -19,6 +19,7 @@ from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.mlp import GatedMLP
+from outrider.layers.moe import MoE
 from outrider.layers.mtp import MtpForm, MtpModule
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
@@ -81,6 +82,10 @@ class CausalLM(nn.Module):
     """Leading parts of checkpoint names that are knowingly left: another part of the model, or a drafter's."""
     mtp: MtpForm | None = None
     """The family's prediction module, where it has one."""
+    qk_norm: bool = False
+    """Attention normalises the heads of q and k before it rotates them."""
+    output_bias: bool = True
+    """o has a bias where q, k and v have one."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
         """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
@@ -96,10 +101,24 @@ class CausalLM(nn.Module):
         self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
 
     def build_layer(self, index: int) -> nn.Module:
-        """The layer at `index`; the seam for models that differ."""
-        attention = Attention(self.config, self.context, rope=self.rope)
-        mlp = GatedMLP(self.config, self.context)
-        return DecoderLayer(self.config, self.context, attention=attention, mlp=mlp)
+        """The layer at `index`. A family whose layers have other parts overrides this."""
+        return DecoderLayer(self.config, self.context, attention=self.build_attention(index), mlp=self.build_mlp(index))
+
+    def build_attention(self, index: int) -> nn.Module:
+        """The attention of the layer at `index`."""
+        return Attention(self.config, self.context, rope=self.rope, qk_norm=self.qk_norm, output_bias=self.output_bias)
+
+    def build_mlp(self, index: int) -> nn.Module:
+        """The MLP of the layer at `index`: a mixture of experts where the config has one there."""
+        moe = self.config.moe
+        kind = GatedMLP if moe is None or index in moe.dense_layers else MoE
+        return kind(self.config, self.context)
+
+    def embed(self, batch: ForwardBatch) -> Tensor:
+        """Input of the first layer, [num_tokens, hidden_size]: rows of the embedding table. A model whose tokens stand
+        for other content, or whose embeddings are scaled, overrides this. Drafters that share the table call it too."""
+        embedded: Tensor = self.embed_tokens(batch.token_ids)
+        return embedded
 
     def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         """What a tensor of the checkpoint holds, by the names of the modules here; the seam for other layouts."""
@@ -124,7 +143,7 @@ class CausalLM(nn.Module):
     def forward(self, batch: ForwardBatch, caches: Sequence[LayerCache]) -> Hidden:
         """Runs all layers, writing K and V of every token, or the layer's state, into `caches` (one per layer)."""
         metadata = self.context.backend.begin(batch)
-        x, h = self.embed_tokens(batch.token_ids), None
+        x, h = self.embed(batch), None
         entered = []
         for layer, cache in zip(self.layers, caches, strict=True):
             x, h, before = layer(x, h, batch, cache, metadata)

@@ -1,10 +1,6 @@
 """MiMo-7B: Llama with biases on q, k and v, and a prediction module that takes the hidden state first."""
 
-from torch import nn
-
-from outrider.layers.attention import Attention
-from outrider.layers.decoder import CausalLM, DecoderLayer
-from outrider.layers.mlp import GatedMLP
+from outrider.layers.decoder import CausalLM
 from outrider.layers.mtp import MtpForm
 
 ARCHITECTURES = ("MiMoForCausalLM",)
@@ -13,6 +9,7 @@ ARCHITECTURES = ("MiMoForCausalLM",)
 class Model(CausalLM):
     """`MiMoForCausalLM`."""
 
+    output_bias = False
     mtp = MtpForm(
         prefix="mtp_layers.",
         renames={
@@ -24,8 +21,3 @@ class Model(CausalLM):
         },
         is_hidden_first=True,
     )
-
-    def build_layer(self, index: int) -> nn.Module:
-        attention = Attention(self.config, self.context, rope=self.rope, output_bias=False)
-        mlp = GatedMLP(self.config, self.context)
-        return DecoderLayer(self.config, self.context, attention=attention, mlp=mlp)

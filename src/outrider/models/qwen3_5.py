@@ -8,11 +8,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from outrider.layers.attention import Attention
 from outrider.layers.decoder import CausalLM, DecoderLayer
 from outrider.layers.gated_delta_net import GatedDeltaNet
-from outrider.layers.mlp import GatedMLP
-from outrider.layers.moe import MoE
 from outrider.layers.mtp import MtpForm, MtpModule
 
 ARCHITECTURES = (
@@ -28,6 +25,7 @@ class Model(CausalLM):
 
     renames: Mapping[str, str] = {"language_model.": ""}
     skips: tuple[str, ...] = ("visual.",)
+    qk_norm = True
     mtp = MtpForm(
         prefix="mtp.",
         renames={
@@ -40,20 +38,11 @@ class Model(CausalLM):
 
     def build_layer(self, index: int) -> nn.Module:
         if not self.config.has_state(index):
-            return self._attention_layer(index)
-        linear, mlp = GatedDeltaNet(self.config, self.context), self._mlp(index)
+            return super().build_layer(index)
+        linear, mlp = GatedDeltaNet(self.config, self.context), self.build_mlp(index)
         return DecoderLayer(self.config, self.context, attention=linear, mlp=mlp, attention_name="linear_attn")
 
     def build_mtp(self) -> MtpModule:
         """The prediction module: its layer always attends."""
-        layer = self._attention_layer(self.config.num_layers - 1)
+        layer = super().build_layer(self.config.num_layers - 1)
         return MtpModule(self.config, self.context, layer=layer, is_hidden_first=self.mtp.is_hidden_first)
-
-    def _attention_layer(self, index: int) -> DecoderLayer:
-        attention = Attention(self.config, self.context, rope=self.rope, qk_norm=True)
-        return DecoderLayer(self.config, self.context, attention=attention, mlp=self._mlp(index))
-
-    def _mlp(self, index: int) -> nn.Module:
-        moe = self.config.moe
-        kind = GatedMLP if moe is None or index in moe.dense_layers else MoE
-        return kind(self.config, self.context)

@@ -3,10 +3,7 @@
 from torch import nn
 
 from outrider.core.errors import ConfigError
-from outrider.layers.attention import Attention
-from outrider.layers.decoder import CausalLM, DecoderLayer
-from outrider.layers.mlp import GatedMLP
-from outrider.layers.moe import MoE
+from outrider.layers.decoder import CausalLM
 
 ARCHITECTURES = ("Qwen3MoeForCausalLM",)
 
@@ -14,9 +11,9 @@ ARCHITECTURES = ("Qwen3MoeForCausalLM",)
 class Model(CausalLM):
     """`Qwen3MoeForCausalLM`."""
 
-    def build_layer(self, index: int) -> nn.Module:
+    qk_norm = True
+
+    def build_mlp(self, index: int) -> nn.Module:
         if self.config.moe is None:
             raise ConfigError("config.json has no num_experts or no moe_intermediate_size. Copy the original one.")
-        attention = Attention(self.config, self.context, rope=self.rope, qk_norm=True)
-        kind = GatedMLP if index in self.config.moe.dense_layers else MoE
-        return DecoderLayer(self.config, self.context, attention=attention, mlp=kind(self.config, self.context))
+        return super().build_mlp(index)

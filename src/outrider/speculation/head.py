@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from outrider.attention.batch import ForwardBatch
 from outrider.core.errors import CheckpointError, ConfigError
 from outrider.core.model_config import ModelConfig
 from outrider.layers.context import LayerContext
@@ -19,20 +20,24 @@ from outrider.speculation.drafter import DrafterContext
 
 H = TypeVar("H", bound="Head")
 
+Embed = Callable[[ForwardBatch], Tensor]
+"""Embeds the tokens of a batch: [num_tokens, hidden_size]."""
+
 
 class Head(nn.Module):
     """The weights of a head, named as in the checkpoint."""
 
-    def __init__(self, layer: ModelConfig, context: LayerContext, *, shared: Embedding | None) -> None:
-        """`layer`: shape of the head's layer. `shared`: the target's embedding, where the head has none."""
+    def __init__(self, layer: ModelConfig, context: LayerContext, *, embed: Embed | None) -> None:
+        """`layer`: shape of the head's layer. `embed`: the target's embedding, where the head has none of its own."""
         super().__init__()
-        if shared is None:
+        if embed is None:
             self.embed_tokens = Embedding(layer.vocab_size, layer.hidden_size, context)
-        self._shared = (shared,)  # in a tuple, so that the target's table is not this module's weight
+        self._target_embed = embed
 
-    def embed(self, token_ids: Tensor) -> Tensor:
-        shared = self._shared[0]
-        return self.embed_tokens(token_ids) if shared is None else shared(token_ids)
+    def embed(self, batch: ForwardBatch) -> Tensor:
+        """Embeddings of the batch's tokens, [num_tokens, width of the table]."""
+        embedded: Tensor = self._target_embed(batch) if self._target_embed else self.embed_tokens(batch.token_ids)
+        return embedded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,7 @@ class HeadFiles:
 
     names: frozenset[str]
     """Its tensors, without wrappers; none where weights are random."""
-    shared: Embedding | None
+    embed: Embed | None
     """The target's embedding, where the head has none of its own."""
 
 
@@ -67,7 +72,7 @@ def load_head(
             f"{directory}: the head's width {layer.hidden_size} is not the target's "
             f"{context.target_config.hidden_size}, and it has no embed_tokens.weight of its own."
         )
-    head = make(HeadFiles(names=names, shared=None if has_embedding else context.target.embed_tokens))
+    head = make(HeadFiles(names=names, embed=None if has_embedding else context.target.embed))
     if checkpoint is None:
         fill_randomly(head, context.engine.seed)
     else:

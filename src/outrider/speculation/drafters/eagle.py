@@ -23,14 +23,13 @@ from outrider.core.model_config import ModelConfig
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import Hidden, kv_spec
-from outrider.layers.embedding import Embedding
 from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
-from outrider.speculation.head import Head, HeadFiles, head_values, load_head
+from outrider.speculation.head import Embed, Head, HeadFiles, head_values, load_head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +70,10 @@ class EagleHead(Head):
         context: LayerContext,
         *,
         max_positions: int,
-        shared: Embedding | None,
+        embed: Embed | None,
         has_fc_bias: bool,
     ) -> None:
-        super().__init__(config.layer, context, shared=shared)
+        super().__init__(config.layer, context, embed=embed)
         size = config.layer.hidden_size
         self.fc = Linear(2 * size, size, context, bias=has_fc_bias)
         rope = Rope(config.layer.rope, config.layer.head_dim, max_positions, context)
@@ -113,7 +112,7 @@ class Drafter(ChainDrafter):
 
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
         (layer,) = self._head.layers
-        x = self._head.fc(torch.cat([self._head.embed(batch.token_ids), features], dim=1))
+        x = self._head.fc(torch.cat([self._head.embed(batch), features], dim=1))
         return layer(x, batch, self.caches[0], self.backend.begin(batch))
 
     def draft_logits(self, state: Tensor) -> Tensor:
@@ -162,6 +161,6 @@ def _make_head(config: EagleConfig, context: DrafterContext, files: HeadFiles) -
         config,
         context.layers,
         max_positions=context.max_model_len,
-        shared=files.shared,
+        embed=files.embed,
         has_fc_bias="fc.bias" in files.names if files.names else config.has_fc_bias,
     )

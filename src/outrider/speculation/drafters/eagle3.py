@@ -21,7 +21,7 @@ from outrider.core.errors import CheckpointError
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import Hidden, kv_spec
-from outrider.layers.embedding import Embedding, LMHead
+from outrider.layers.embedding import LMHead
 from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
@@ -29,7 +29,7 @@ from outrider.layers.rope import Rope
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
 from outrider.speculation.eagle3_config import Eagle3Config, parse_eagle3_config
-from outrider.speculation.head import Head, HeadFiles, head_values, load_head
+from outrider.speculation.head import Embed, Head, HeadFiles, head_values, load_head
 
 _RENAMES = {"midlayer.": "layers.0."}
 """The original format's name of the one layer."""
@@ -82,10 +82,10 @@ class Eagle3Head(Head):
         context: LayerContext,
         *,
         max_positions: int,
-        shared: Embedding | None,
+        embed: Embed | None,
         has_map: bool,
     ) -> None:
-        super().__init__(config.layer, context, shared=shared)
+        super().__init__(config.layer, context, embed=embed)
         layer, num_taps = config.layer, len(config.tap_layers)
         size, eps = layer.hidden_size, layer.norm_eps
         width = num_taps * config.target_hidden_size
@@ -153,12 +153,12 @@ class Drafter(ChainDrafter):
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
         metadata = self.backend.begin(batch)
         (layer,) = self._head.layers
-        return layer(self._head.embed(batch.token_ids), features, batch, self.caches[0], metadata)
+        return layer(self._head.embed(batch), features, batch, self.caches[0], metadata)
 
     def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
         (layer,) = self._head.layers
         assert isinstance(layer, HeadLayer)
-        layer.write_kv(self._head.embed(batch.token_ids), features, batch, self.caches[0])
+        layer.write_kv(self._head.embed(batch), features, batch, self.caches[0])
 
     def fed_back(self, state: Tensor) -> Tensor:
         return self._head.norm(state) if self.config.feeds_back_normed else state
@@ -172,7 +172,7 @@ def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) 
         config,
         context.layers,
         max_positions=context.max_model_len,
-        shared=files.shared,
+        embed=files.embed,
         has_map="d2t" in files.names or config.draft_vocab_size < config.layer.vocab_size,
     )
 

@@ -61,7 +61,7 @@ class Drafter(ChainDrafter):
         return hidden.last
 
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
-        embedded = self._target.embed_tokens(batch.token_ids)
+        embedded = self._target.embed(batch)
         return self._module(embedded, features, batch, self.caches[0], self.backend.begin(batch))
 
     def draft_logits(self, state: Tensor) -> Tensor:
