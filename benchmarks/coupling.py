@@ -27,7 +27,7 @@ from torch import Tensor
 from outrider import LLM, RequestOutput, SamplingParams, SpeculationStats
 from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.kernels.reference.noise import gumbel, gumbel_at
-from outrider.train.checkpoints import load_target
+from outrider_recipe.checkpoints import load_target
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 DRAFTERS = {

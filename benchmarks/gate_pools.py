@@ -17,8 +17,8 @@ from benchmarks.damaged_heads import damaged_heads
 from outrider.gate.measure import measure, open_engine, platform_key
 from outrider.gate.prompts import Prompt, read_prompts
 from outrider.gate.sample import Sample
-from outrider.train.arithmetic.problems import HELD_OUT_FAMILIES
-from outrider.train.measure import held_out_problems
+from outrider_recipe.arithmetic.problems import HELD_OUT_FAMILIES
+from outrider_recipe.measure import held_out_problems
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 HEALTHY = "healthy"

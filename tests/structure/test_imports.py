@@ -8,6 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "outrider"
 TESTS = Path(__file__).parents[1]
+RECIPE = Path(__file__).parents[2] / "zoo" / "recipe"
 
 LEVELS = (
     ("core",),
@@ -74,18 +75,16 @@ def may_import(importer: str, imported: str) -> bool:
     if importer == imported:
         return True
     if importer == "":
-        return imported != "train"
+        return True
     if importer in APART:
         return imported in APART[importer]
     if imported in APART:
         return importer in USES_SCHEDULER
-    if importer == "train":
-        return imported in LEVEL_OF and LEVEL_OF[imported] < LEVEL_OF["engine"]
     return imported in LEVEL_OF and LEVEL_OF[imported] < LEVEL_OF[importer]
 
 
 def test_every_package_has_its_place() -> None:
-    known = {*LEVEL_OF, *APART, "train", ""}
+    known = {*LEVEL_OF, *APART, ""}
     assert {package_of(path) for path in FILES} <= known, "give the new package a level"
 
 
@@ -113,6 +112,17 @@ def test_only_the_server_needs_what_the_server_needs() -> None:
             assert not found, f"{path} imports {found}, which is in the extra `server`"
 
 
+def test_engine_and_recipe_of_the_zoo_do_not_import_each_other() -> None:
+    for folder, other in ((SOURCE, "outrider_recipe"), (RECIPE / "outrider_recipe", "outrider")):
+        paths = sorted(folder.rglob("*.py"))
+        assert paths, f"{folder} has moved: follow it here"
+        for path in paths:
+            for node in ast.walk(ast.parse(path.read_text())):
+                named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert other not in {name.split(".")[0] for name in named}, f"{path}:{node.lineno} imports {other}"
+
+
 def test_imports_stand_at_the_top_of_the_file() -> None:
     found = {}
     for path in FILES:
@@ -124,7 +134,7 @@ def test_imports_stand_at_the_top_of_the_file() -> None:
 
 
 def test_no_file_is_named_for_nothing() -> None:
-    paths = [*FILES, *TESTS.rglob("*.py")]
+    paths = [*FILES, *TESTS.rglob("*.py"), *RECIPE.rglob("*.py")]
     assert not [path for path in paths if NO_NAMES & {*path.parts[len(SOURCE.parents[1].parts) :], path.stem}]
 
 
@@ -138,9 +148,5 @@ def test_a_wrong_arrow_is_seen() -> None:
         ("runtime", "engine"),
         ("scheduler", "device"),
         ("runtime", "scheduler"),
-        ("engine", "train"),
-        ("train", "engine"),
-        ("cli", "train"),
-        ("", "train"),
     )
     assert not [pair for pair in wrong if may_import(*pair)]

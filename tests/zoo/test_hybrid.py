@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from outrider import LLM, SamplingParams
-from outrider.train.arithmetic.problems import final_answer
+from outrider_recipe.arithmetic.problems import final_answer
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
 QUESTIONS = [json.loads(line) for line in (ZOO / "questions.jsonl").read_text().splitlines()][:12]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from outrider import LLM, SamplingParams, SpeculationStats, StructuredOutputsParams, cli, show
 from outrider.cli import app
-from outrider.train.arithmetic.problems import HELD_OUT_FAMILIES, final_answer
-from outrider.train.measure import held_out_problems
+from outrider_recipe.arithmetic.problems import HELD_OUT_FAMILIES, final_answer
+from outrider_recipe.measure import held_out_problems
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
 EAGLE3 = {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
