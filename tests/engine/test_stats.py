@@ -115,8 +115,8 @@ def test_tokens_behind_a_stop_are_not_counted(directory: Path) -> None:
     token_ids = whole.outputs[0].token_ids
     places = [index for index in range(1, 55) if token_ids.index(token_ids[index]) == index]
     assert {place % 4 for place in places} == {0, 1, 2, 3}, "choose another prompt: stops must fall on every place"
-    drafter = {"answers": [[*whole.prompt_token_ids, *token_ids]], "probability": 1.0}
-    replay = {"method": "tests.support.drafters.replay", "options": drafter, "num_speculative_tokens": 3}
+    answers = {"answers": [[*whole.prompt_token_ids, *token_ids]], "probability": 1.0}
+    replay = {"method": "tests.support.drafters.replay", "num_speculative_tokens": 3, **answers}
     stopped = Watched(directory, speculative_config=replay)
     for place in places:
         stopped.add(PROMPTS[1], temperature=0.0, max_tokens=60, ignore_eos=True, stop_token_ids=[token_ids[place]])

@@ -128,7 +128,7 @@ def drafters(directory: Path, tmp_path_factory: pytest.TempPathFactory, truth: l
         "eagle3 of 90 tokens": {"method": "eagle3", "model": str(head)},
         "draft model": {"method": "draft_model", "model": str(draft)},
         "noise": {"method": "tests.support.drafters.noise"},
-        "replay": {"method": "tests.support.drafters.replay", "options": {"answers": [answer], "probability": 0.8}},
+        "replay": {"method": "tests.support.drafters.replay", "answers": [answer], "probability": 0.8},
     }
 
 
@@ -166,14 +166,15 @@ def test_drafts_of_a_grammar_are_accepted_and_illegal_ones_never_verified(
     config = {
         "method": "tests.support.drafters.replay",
         "num_speculative_tokens": 3,
-        "options": {"answers": [answer], "probability": 1.0},
+        "answers": [answer],
+        "probability": 1.0,
     }
     output = run(make(directory, speculative_config=config), [CASES[index]])[0]
     assert outcome(output) == outcome(truth[index])
     stats = output.speculation
     assert stats.num_accepted_tokens == stats.num_draft_tokens > 0.6 * len(output.outputs[0].token_ids)
     wrong = [token_id if place < 2 else 1 for place, token_id in enumerate(answer)]  # 1 is a special token
-    config["options"] = {"answers": [wrong], "probability": 1.0}
+    config["answers"] = [wrong]
     output = run(make(directory, speculative_config=config), [CASES[index]])[0]
     assert outcome(output) == outcome(truth[index]) and output.speculation.num_draft_tokens == 0
 

@@ -17,7 +17,7 @@ SAMPLES = [sample("1"), sample("1", turn=2, steps=(0, 1)), sample('ü \\ "', ste
 def settings(**changes):
     values = {
         "model": "zoo/tiny",
-        "speculative_config": {"method": "eagle3", "options": {"a": [1]}},
+        "speculative_config": {"method": "eagle3", "aux_hidden_state_layer_ids": [1]},
         "num_speculative_tokens": 3,
         "prompts": "p.jsonl",
         "prompts_digest": "00",

@@ -81,7 +81,7 @@ def test_a_crowd_equals_each_alone(cases, truth, drafters, drafter, k, options):
     if config is not None:
         config = config | {"num_speculative_tokens": k, "adaptive": options.pop("adaptive", False)}
     if k > 5:
-        config = config | {"options": config["options"] | {"probability": 0.92}}
+        config = config | {"probability": 0.92}
     llm = make(speculative_config=config, **options)
     seen = request_mix.accepted_counts(llm)
     for _ in range(2):

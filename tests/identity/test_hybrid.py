@@ -78,7 +78,7 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
     if drafter != "none":
         config = (replay if drafter in ("replay", "changing") else {"method": drafter}) | {"num_speculative_tokens": k}
     if k > 3:
-        config = config | {"options": config["options"] | {"probability": 0.92}}
+        config = config | {"probability": 0.92}
     llm = hybrid_requests.make(target, speculative_config=config, **options)
     if drafter == "changing":
         change_drafts(llm, k)
@@ -412,7 +412,7 @@ def test_a_snapshot_of_a_state_that_ran_ahead(target, replay, cases, truth, monk
         return original(num_computed, state_lengths, num_computed + 1, **arguments)
 
     prompt, answer = cases[-1].prompt, truth[-1].token_ids
-    config = replay | {"num_speculative_tokens": 8, "options": replay["options"] | {"probability": 1.0}}
+    config = replay | {"num_speculative_tokens": 8, "probability": 1.0}
     # a request that goes on from the middle of a known answer, up to a token that is new to it, in a step's middle
     starts = [start for start in range(60, 400) if answer[start + 20] not in answer[start : start + 20]]
     turns = [((*prompt, *answer[:start]), answer[start : start + 21]) for start in starts]

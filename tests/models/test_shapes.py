@@ -2,7 +2,6 @@
 without their data, and leaves no tensor unread that it does not know.
 """
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -14,7 +13,7 @@ from outrider.core.errors import CheckpointError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.platforms.base import select_platform
 from outrider.speculation import head
-from outrider.speculation.drafter import DrafterContext
+from outrider.speculation.drafter import DrafterContext, find_drafter
 from outrider.speculation.drafters import eagle, eagle3, mtp
 from tests.support.paged_runner import cpu_context
 
@@ -61,9 +60,11 @@ def load(config: ModelConfig):
 
 
 def drafter_context(target, directory: str, **speculative) -> DrafterContext:
+    config = SpeculativeConfig.from_dict(speculative)
     return DrafterContext(
-        config=SpeculativeConfig(**speculative), engine=engine_config(directory), target_config=target.config,
-        target=target, layers=target.context, platform=select_platform("cpu"), max_model_len=4096, block_size=16,
+        config=config, options=find_drafter(config).options, engine=engine_config(directory),
+        target_config=target.config, target=target, layers=target.context, platform=select_platform("cpu"),
+        max_model_len=4096, block_size=16,
         load_model=lambda *_: pytest.fail("a head is no whole model"),
     )  # fmt: skip
 
@@ -100,23 +101,23 @@ def test_a_release_fills_its_prediction_module(name, files):
 @pytest.mark.parametrize("name", HEADS)
 def test_a_released_head_is_filled(name, files, tmp_path):
     release = HEADS[name]
-    (tmp_path / "config.json").write_text(json.dumps(release.config))
     config = ModelConfig.from_dict(RELEASES[release.target].config)
     target = models.find_model(config)(config, on_meta(config), max_positions=4096)
     context = drafter_context(target, "a release", method=release.method, model=str(tmp_path))
     files(release.shapes)
-    values = head.head_values(context)
     if release.method == "eagle":
-        parsed = eagle.parse_eagle_config(values, target=config)
+        parsed = eagle.parse_eagle_config(release.config, target=config)
         filled = head.load_head(
-            lambda found: eagle._make_head(parsed, context, found), parsed.layer, context, renames={}
-        )
+            str(tmp_path), lambda found: eagle._make_head(parsed, context, found),
+            layer=parsed.layer, context=context, renames={},
+        )  # fmt: skip
     else:
-        parsed = eagle3.parse_eagle3_config(values, target=config, tap_layers=None)
+        parsed = eagle3.parse_eagle3_config(release.config, target=config, tap_layers=None)
         assert parsed.tap_layers == (2, 16, 29)
         filled = head.load_head(
-            lambda found: eagle3._make_head(parsed, context, found), parsed.layer, context, renames=eagle3._RENAMES
-        )
+            str(tmp_path), lambda found: eagle3._make_head(parsed, context, found),
+            layer=parsed.layer, context=context, renames=eagle3._RENAMES,
+        )  # fmt: skip
     weights = {key: shape for key, shape in release.shapes.items() if key not in DTYPES}
     assert size_of(filled) == num_elements(weights)
 

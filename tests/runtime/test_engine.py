@@ -161,7 +161,7 @@ def test_dummy_weights_need_a_config_only(target, tmp_path):
         (
             {"max_num_batched_tokens": 3, "speculative_config": {"method": "ngram"}},
             ConfigError,
-            "takes 4 tokens a step",
+            "takes 4 tokens per step",
         ),
     ],
 )

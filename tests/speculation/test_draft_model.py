@@ -79,8 +79,3 @@ def test_a_model_with_other_tokens_is_refused(target, tmp_path):
     with pytest.raises(ConfigError, match="token 1 is 'c' in the draft model and 'b' in the target"):
         make(*folders)
     make(folders[0], folders[0])
-
-
-def test_a_draft_model_without_a_directory_is_refused(target):
-    with pytest.raises(ConfigError, match="needs 'model', the directory of a model"):
-        LLM(str(target), skip_tokenizer_init=True, speculative_config={"method": "draft_model"})

@@ -118,8 +118,3 @@ def test_more_than_one_prediction_layer_is_refused(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_nextn_predict_layers": 3}))
     with pytest.raises(UnsupportedError, match="3 prediction layers; only modules of one are built"):
         make(tmp_path)
-
-
-def test_an_option_of_another_drafter_is_refused(target):
-    with pytest.raises(ConfigError, match="no option 'answers'"):
-        make(target[0], config={"options": {"answers": []}})

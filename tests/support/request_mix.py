@@ -124,7 +124,7 @@ def truth(target: Path, cases: Sequence[Case]) -> list[Outcome]:
 def replay(cases: Sequence[Case], expected: Sequence[Outcome]) -> dict[str, Any]:
     """A drafter that knows the answers, and is right with probability 0.7."""
     answers = [list(case.prompt) + list(want.token_ids) for case, want in zip(cases, expected, strict=True)]
-    return {"method": "tests.support.drafters.replay", "options": {"answers": answers}}
+    return {"method": "tests.support.drafters.replay", "answers": answers}
 
 
 def second_turns(cases: Sequence[Case], expected: Sequence[Outcome], *, max_tokens: int = 20) -> list[Case]:

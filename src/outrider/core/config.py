@@ -1,91 +1,58 @@
-"""The options of an engine, checked where they are made. Resolving "auto" returns a new config.
+"""The options of an engine and of its drafter, checked when they are made.
 
-The model's own config.json is `core/model_config.py`; nothing here reads a file.
+A drafter's own options pass through unchecked: `speculation/options.py` gives them to the drafter. The model's
+config.json is `core/model_config.py`; nothing here reads a file.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.core.option_checks import check_flag, check_integer, is_number
 
 MAX_DRAFTS = 16
 """Most drafts in one step."""
 
-_SPECULATIVE_KEYS = (
-    "method",
-    "model",
-    "num_speculative_tokens",
-    "adaptive",
-    "prompt_lookup_min",
-    "prompt_lookup_max",
-    "max_model_len",
-    "aux_hidden_state_layer_ids",
-    "options",
-    "rejection_sample_method",
-    "synthetic_acceptance_rates",
-    "synthetic_acceptance_length",
-)
-
-
-def _check_range(name: str, value: Any, low: int, high: int, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name}={value!r} is out of range: it takes an integer from {low} to {high}. {remedy}")
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeculativeConfig:
-    """Which drafter runs and how far it looks ahead. It can change speed only."""
+    """Which drafter runs and how far it looks ahead: the options that every drafter has. They can change speed only."""
 
     method: str
     """File name of a drafter in `outrider/speculation/drafters`, or the module path of one in another package."""
-    model: str | None = None
-    """Directory of the drafter's weights, where it has any."""
     num_speculative_tokens: int = 3
-    """k: drafts per step."""
+    """Number of drafts per step, k."""
     adaptive: bool = False
-    """Each step has 0 … k drafts, as many as its load and the acceptance so far make worth their time."""
-    prompt_lookup_min: int = 2
-    """n-gram: shortest suffix that is looked up."""
-    prompt_lookup_max: int = 4
-    """n-gram: longest suffix that is looked up."""
+    """Choose 0 … k drafts for each step, as many as its load and the acceptance so far make worth their time."""
     max_model_len: int | None = None
-    """Positions from here on are not drafted; the request goes on without drafts."""
-    aux_hidden_state_layer_ids: tuple[int, ...] | None = None
-    """EAGLE-3: override of the head's own list; id k is the residual stream after k layers."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options that only this drafter knows; it refuses those it does not."""
+    """Positions from here on get no drafts; the request goes on without them."""
     rejection_sample_method: str = "standard"
-    """"standard": a draft is accepted where it equals the sample. "synthetic", for benchmarks: at the rates below,
-    whatever it is; the engine is then not exact, and says so."""
+    """"standard" accepts a draft if it equals the sample. "synthetic", for benchmarks, accepts at the rates below
+    whatever the draft is; the engine is then not exact, and says so."""
     synthetic_acceptance_rates: tuple[float, ...] | None = None
     """Synthetic: share of steps that accept draft i and all before it; one for each draft, non-increasing."""
     synthetic_acceptance_length: float | None = None
     """Synthetic, in place of rates: mean tokens of a step with drafts, 1 to k + 1."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The drafter's own options by name, not yet checked: the `Options` of its module does that."""
 
     def __post_init__(self) -> None:
-        _check_range("num_speculative_tokens", self.num_speculative_tokens, 1, MAX_DRAFTS, "3 is a good start.")
-        _check_range("prompt_lookup_min", self.prompt_lookup_min, 1, 64, "2 is the default.")
-        _check_range("prompt_lookup_max", self.prompt_lookup_max, 1, 64, "4 is the default.")
-        if not isinstance(self.adaptive, bool):
-            raise ConfigError(f"speculative_config['adaptive']={self.adaptive!r} is no choice; it takes True or False.")
-        if self.prompt_lookup_min > self.prompt_lookup_max:
-            raise ConfigError(
-                f"prompt_lookup_min={self.prompt_lookup_min} is above prompt_lookup_max={self.prompt_lookup_max}."
-                " Lower prompt_lookup_min."
-            )
-        if self.max_model_len is not None:
-            _check_range("speculative max_model_len", self.max_model_len, 1, 2**31 - 1, "Leave it unset.")
-        self._check_synthetic()
         if not isinstance(self.method, str):
             raise ConfigError(
                 f"speculative_config['method']={self.method!r} must be a string. Use 'eagle3' or 'ngram'."
             )
-        if not isinstance(self.options, dict):
-            raise ConfigError(f"speculative_config['options']={self.options!r} is not a dict. Leave it unset.")
+        check_integer(
+            _key("num_speculative_tokens"),
+            self.num_speculative_tokens,
+            low=1,
+            high=MAX_DRAFTS,
+            remedy="3 is a good start.",
+        )
+        check_flag(_key("adaptive"), self.adaptive)
+        if self.max_model_len is not None:
+            check_integer(_key("max_model_len"), self.max_model_len, low=1, high=2**31 - 1, remedy="Leave it unset.")
+        self._check_synthetic()
 
     def _check_synthetic(self) -> None:
         method, rates, length = (
@@ -103,14 +70,14 @@ class SpeculativeConfig:
             )
         k = self.num_speculative_tokens
         if rates is not None:
-            is_falling = all(_is_number(rate, 0.0, 1.0) for rate in rates) and list(rates) == sorted(rates)[::-1]
-            if len(rates) != k or not is_falling:
+            are_rates = all(is_number(rate, low=0.0, high=1.0) for rate in rates)
+            if len(rates) != k or not are_rates or list(rates) != sorted(rates, reverse=True):
                 raise ConfigError(
-                    f"synthetic_acceptance_rates={list(rates)!r} are not {k} numbers from 1 down to 0, none above the"
+                    f"synthetic_acceptance_rates={list(rates)!r} must be {k} numbers from 1 down to 0, none above the"
                     " one before it: rate i is the share of steps that accept draft i and all before it."
                 )
-        if length is not None and not _is_number(length, 1.0, k + 1.0):
-            raise ConfigError(f"synthetic_acceptance_length={length!r} is not a number from 1 to {k + 1}.")
+        if length is not None and not is_number(length, low=1.0, high=k + 1.0):
+            raise ConfigError(f"synthetic_acceptance_length={length!r} must be a number from 1 to {k + 1}.")
 
     @property
     def draft_widths(self) -> tuple[int, ...]:
@@ -120,7 +87,7 @@ class SpeculativeConfig:
 
     @property
     def acceptance_rates(self) -> tuple[float, ...] | None:
-        """Rate of each draft where acceptance is synthetic. A length is spread with the least variance: 1, …, 1, the
+        """Rate of each draft if acceptance is synthetic. A length is spread with the least variance: 1, …, 1, the
         rest, 0, …"""
         if self.synthetic_acceptance_length is None:
             return self.synthetic_acceptance_rates
@@ -128,101 +95,114 @@ class SpeculativeConfig:
         return tuple(min(max(accepted - place, 0.0), 1.0) for place in range(self.num_speculative_tokens))
 
     @staticmethod
+    def shared_options() -> tuple[str, ...]:
+        """Names of the options that every drafter has."""
+        return tuple(entry.name for entry in fields(SpeculativeConfig) if entry.name != "options")
+
+    @staticmethod
     def from_dict(values: dict[str, Any]) -> "SpeculativeConfig":
-        """From the `speculative_config` argument; an unknown key is an error that names it."""
+        """From the `speculative_config` argument. Keys that not every drafter has go to `options`, unchecked.
+
+        Raises ConfigError where a shared option has a wrong value.
+        """
         if not isinstance(values, dict):
-            raise ConfigError(f"speculative_config={values!r} is not a dict. Example: {{'method': 'ngram'}}.")
-        for key in values:
-            if key not in _SPECULATIVE_KEYS:
-                raise ConfigError(f"speculative_config[{key!r}] is not known. Known: {', '.join(_SPECULATIVE_KEYS)}.")
+            raise ConfigError(f"speculative_config={values!r} must be a dict. Example: {{'method': 'ngram'}}.")
         if "method" not in values:
             raise ConfigError("speculative_config has no 'method'. Use 'eagle3' or 'ngram'.")
-        values = dict(values)
-        layers = values.get("aux_hidden_state_layer_ids")
-        if layers is not None:
-            is_list = isinstance(layers, (list, tuple))
-            if not is_list or not all(type(layer) is int and layer >= 0 for layer in layers):
-                raise ConfigError(
-                    f"speculative_config['aux_hidden_state_layer_ids']={layers!r} is not a list of layer numbers. "
-                    "Leave it unset for the head's own."
-                )
-            values["aux_hidden_state_layer_ids"] = tuple(layers)
-        rates = values.get("synthetic_acceptance_rates")
+        if "options" in values:
+            raise ConfigError(
+                "speculative_config['options'] is not an option: a drafter's own options stand beside 'method'. Write"
+                " {'method': 'ngram', 'prompt_lookup_max': 4}, not {'options': {'prompt_lookup_max': 4}}."
+            )
+        shared = {name: values[name] for name in SpeculativeConfig.shared_options() if name in values}
+        rates = shared.get("synthetic_acceptance_rates")
         if rates is not None:
             if not isinstance(rates, (list, tuple)):
-                raise ConfigError(f"speculative_config['synthetic_acceptance_rates']={rates!r} is not a list.")
-            values["synthetic_acceptance_rates"] = tuple(rates)
-        return SpeculativeConfig(**values)
+                raise ConfigError(
+                    f"speculative_config['synthetic_acceptance_rates']={rates!r} must be a list: one rate per draft."
+                )
+            shared["synthetic_acceptance_rates"] = tuple(rates)
+        return SpeculativeConfig(**shared, options={name: values[name] for name in values if name not in shared})
+
+
+def _key(name: str) -> str:
+    """How errors name an option of speculation."""
+    return f"speculative_config[{name!r}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Everything that shapes an engine, model directory included."""
+    """All options of an engine, its model directory included."""
 
     model: str
+    """Model directory in Hugging Face form."""
     device: str = "auto"
-    """"auto", "cpu"; the platform's file name."""
+    """File name of a platform in `outrider/platforms`, such as "cpu"; "auto": a GPU if it is exact, else the CPU."""
     dtype: str = "auto"
     """"auto", "float32", "bfloat16": compute and KV dtype. A CPU computes in float32."""
     seed: int = 0
-    """Seed of dummy weights, and of the seeds drawn for requests that have none."""
+    """Seed for dummy weights, and for drawing seeds of requests that have none."""
     max_model_len: int | None = None
-    """Most tokens of one request; None takes the model's own limit."""
+    """Maximum number of tokens per request, prompt and output; None: the model's own limit."""
     max_num_seqs: int | None = None
-    """Most requests that run at once: rows of the device table. None: the platform's own number."""
+    """Maximum number of requests that run at once: rows of the device table. None: the platform's default."""
     max_num_batched_tokens: int | None = None
-    """Most tokens in one step; longer prompts are cut into chunks. None: what max_num_seqs requests take with their
-    drafts, and the platform's own number of prompt tokens."""
+    """Maximum number of tokens per step; longer prompts are cut into chunks. None: enough for max_num_seqs requests
+    with their drafts, plus the platform's default number of prompt tokens."""
     block_size: int = 16
-    """Tokens in one KV block."""
+    """Number of tokens per KV block: 16, 32 or 64."""
     num_gpu_blocks_override: int | None = None
-    """KV blocks, in place of what memory sizing gives (on every platform; the name is vLLM's)."""
+    """Number of KV blocks, instead of the number that fits the memory (on every platform; the name is vLLM's)."""
     gpu_memory_utilization: float = 0.9
-    """Share of the device's memory to use; on a CPU a share of a fixed 1 GiB of KV cache."""
+    """Fraction of the device's memory to use; on a CPU the fraction of a fixed 1 GiB of KV cache."""
     enforce_eager: bool = False
-    """Never capture graphs. A CPU has none."""
+    """Launch every step kernel by kernel, without CUDA graphs."""
     enable_prefix_caching: bool = True
     """Reuse confirmed KV blocks of equal prefixes."""
     attention_backend: str = "auto"
-    """File name of a backend in `outrider/attention/backends`; "auto" picks the first that fits."""
+    """File name of a backend in `outrider/attention/backends`; "auto" picks the first that supports the model."""
     load_format: str = "auto"
-    """"auto" reads safetensors; "dummy" makes random weights of the config."""
+    """"auto" reads the model's files; "dummy" draws random weights from `seed`."""
     speculative: SpeculativeConfig | None = None
+    """The `speculative_config` argument, read; None: no drafter."""
     overlap_depth: int = 1
-    """Steps in flight while the next one is planned: 0 or 1."""
+    """Number of steps in flight while the next one is planned: 0 or 1."""
     logits_digest: bool = False
-    """Hash the fp32 logits of every emitted token; equality of runs is then checked on more than tokens."""
+    """Hash the fp32 logits of every emitted token, so that two runs can be compared by more than their tokens."""
 
     def __post_init__(self) -> None:
         top = 2**31 - 1
         if self.max_model_len is not None:
-            _check_range("max_model_len", self.max_model_len, 2, top, "Leave it unset for the model's limit.")
+            check_integer(
+                "max_model_len", self.max_model_len, low=2, high=top, remedy="Leave it unset for the model's limit."
+            )
         if self.max_num_seqs is not None:
-            _check_range("max_num_seqs", self.max_num_seqs, 1, 4096, "Leave it unset for the platform's own.")
+            check_integer(
+                "max_num_seqs", self.max_num_seqs, low=1, high=4096, remedy="Leave it unset for the platform's default."
+            )
         if self.max_num_batched_tokens is not None:
             low = 1 + self.num_speculative_tokens
-            _check_range(
+            check_integer(
                 "max_num_batched_tokens",
                 self.max_num_batched_tokens,
-                low,
-                2**20,
-                f"One request takes {low} tokens a step: itself and its drafts.",
+                low=low,
+                high=2**20,
+                remedy=f"One request takes {low} tokens per step: its last token and its drafts.",
             )
-        _check_range("overlap_depth", self.overlap_depth, 0, 1, "1 is the default.")
-        _check_range("seed", self.seed, -(2**63), 2**63 - 1, "0 is the default.")
+        check_integer("overlap_depth", self.overlap_depth, low=0, high=1, remedy="1 is the default.")
+        check_integer("seed", self.seed, low=-(2**63), high=2**63 - 1, remedy="0 is the default.")
         for name in ("enforce_eager", "enable_prefix_caching", "logits_digest"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not a choice; it takes True or False.")
-        _check_range("block_size", self.block_size, 16, 64, "16 is the default.")
+            check_flag(name, getattr(self, name))
+        check_integer("block_size", self.block_size, low=16, high=64, remedy="16 is the default.")
         if self.block_size not in (16, 32, 64):
             raise ConfigError(f"block_size={self.block_size!r} is not supported; it takes 16, 32 or 64.")
         if self.num_gpu_blocks_override is not None:
-            _check_range(
+            check_integer(
                 "num_gpu_blocks_override",
                 self.num_gpu_blocks_override,
-                2,
-                top,
-                "Leave it unset to let memory decide.",
+                low=2,
+                high=top,
+                remedy="Leave it unset to use the memory that is free.",
             )
         share: Any = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
@@ -234,7 +214,7 @@ class EngineConfig:
 
     @property
     def num_speculative_tokens(self) -> int:
-        """k, or 0 without a drafter."""
+        """Number of drafts per step, k; 0 without a drafter."""
         return self.speculative.num_speculative_tokens if self.speculative else 0
 
     @property
@@ -243,21 +223,21 @@ class EngineConfig:
         return self.speculative.draft_widths if self.speculative else (0,)
 
     def resolve(self, *, max_num_seqs: int, num_prompt_tokens: int) -> "EngineConfig":
-        """The same with a platform's own sizes of a step where none were given."""
+        """A new config in which the platform's defaults stand for sizes of a step that were not given."""
         num_rows = self.max_num_seqs or max_num_seqs
         num_tokens = self.max_num_batched_tokens or num_prompt_tokens + num_rows * (1 + self.num_speculative_tokens)
         return replace(self, max_num_seqs=num_rows, max_num_batched_tokens=num_tokens)
 
     @property
     def num_rows(self) -> int:
-        """`max_num_seqs`, resolved."""
-        assert self.max_num_seqs is not None, "the platform was not asked for its number of rows"
+        """`max_num_seqs` of a resolved config."""
+        assert self.max_num_seqs is not None, "resolve() gives the platform's number of rows"
         return self.max_num_seqs
 
     @property
     def step_token_budget(self) -> int:
-        """`max_num_batched_tokens`, resolved."""
-        assert self.max_num_batched_tokens is not None, "the platform was not asked for its size of a step"
+        """`max_num_batched_tokens` of a resolved config."""
+        assert self.max_num_batched_tokens is not None, "resolve() gives the platform's number of tokens per step"
         return self.max_num_batched_tokens
 
 
@@ -270,7 +250,10 @@ _NOT_BUILT = {
 
 
 def engine_config(model: str, **options: Any) -> EngineConfig:
-    """`EngineConfig` from the arguments of `LLM`; unknown and unbuilt options are errors that name them."""
+    """Makes an `EngineConfig` from the arguments of `LLM`.
+
+    Raises ConfigError for an unknown option or a wrong value, UnsupportedError for an option that is not built yet.
+    """
     for name, neutral in _NOT_BUILT.items():
         value = options.pop(name, neutral)
         if value != neutral:

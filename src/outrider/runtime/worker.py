@@ -33,13 +33,14 @@ from outrider.runtime.warm_up import compile_sampler
 from outrider.sampling.params import Need
 from outrider.sampling.synthetic import SyntheticAcceptance
 from outrider.sampling.verifier import EQUALITY, Comparison
-from outrider.speculation.drafter import BaseDrafter, DrafterContext, load_drafter
+from outrider.speculation.drafter import BaseDrafter, DrafterContext, find_drafter
 
 
 class Worker:
     """One device's share of an engine."""
 
     def __init__(self, config: EngineConfig) -> None:
+        found = find_drafter(config.speculative) if config.speculative is not None else None
         self.platform = platform = select_platform(config.device)
         self.config = config = config.resolve(
             max_num_seqs=platform.max_num_seqs, num_prompt_tokens=platform.num_prompt_tokens
@@ -73,10 +74,11 @@ class Worker:
             self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
         model = load(config.model, self.model_config)
         self.drafter: BaseDrafter | None = None
-        if config.speculative is not None:
-            self.drafter = load_drafter(
+        if config.speculative is not None and found is not None:
+            self.drafter = found.make(
                 DrafterContext(
                     config=config.speculative,
+                    options=found.options,
                     engine=config,
                     target_config=self.model_config,
                     target=model,

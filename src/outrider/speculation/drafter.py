@@ -1,13 +1,15 @@
-"""The contract of a drafter, and finding one by name.
+"""The interface of a drafter, and finding one by name.
 
-A drafter sees the step that has just been committed and proposes tokens for each row's next one, as many as the step
-asks for (0 … k). It may be wrong, random, slow or broken: the verifier accepts by equality only. To add one, write one
-file with a class `Drafter`: in `drafters/`, whose files the conformance tests list, or in any package of your own.
+After a step is committed a drafter proposes tokens for each row's next step, as many as the plan asks for (0 … k). It
+may be wrong, random, slow or broken: the verifier accepts by equality only. To add one, write one file with a class
+`Drafter` and, if it has options of its own, a dataclass `Options`: in `drafters/`, whose files the conformance tests
+list, or in any package of your own.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +27,16 @@ from outrider.layers.decoder import CausalLM, Hidden
 from outrider.platforms.base import BasePlatform
 from outrider.sampling.verifier import Verified
 from outrider.speculation import drafters
+from outrider.speculation.options import read_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrafterContext:
-    """What a drafter is built from."""
+    """Everything a drafter is built from."""
 
     config: SpeculativeConfig
+    options: Any
+    """The drafter's own options: an instance of its module's `Options`."""
     engine: EngineConfig
     target_config: ModelConfig
     target: CausalLM
@@ -40,7 +45,7 @@ class DrafterContext:
     max_model_len: int
     block_size: int
     load_model: Callable[[str, ModelConfig], CausalLM]
-    """A whole model from its directory, for the engine's longest request."""
+    """Loads a whole model from its directory, for requests as long as the engine's longest."""
 
     @property
     def device(self) -> torch.device:
@@ -51,17 +56,17 @@ class BaseDrafter(ABC):
     """Proposes tokens. Everything on the path of `propose` stays on the device."""
 
     is_row_invariant = True
-    """False: acceptance counts may vary from run to run. The tokens cannot."""
+    """False if acceptance counts may vary from run to run. The tokens never do."""
     is_capturable = True
-    """False: `propose` does more than launch kernels, so no step with it is replayed as a graph."""
+    """False if `propose` does more than launch kernels: its steps are then not replayed as graphs."""
     num_lookahead = 0
-    """KV indices it writes behind the last known token."""
+    """Number of KV indices it writes after the last known token."""
     tap_layers: tuple[int, ...] = ()
-    """Target layers whose residual stream it reads: id k is the stream after k layers."""
+    """Target layers whose residual stream the drafter reads: id k is the stream after k layers."""
 
     @property
     def bytes_per_block(self) -> int:
-        """Memory it needs for each KV block."""
+        """Bytes of device memory the drafter needs per KV block."""
         return 0
 
     @property
@@ -74,35 +79,39 @@ class BaseDrafter(ABC):
         limit = context.config.max_model_len
         self.position_limit = min(limit or context.max_model_len, context.max_model_len)
 
-    def refuse_options(self, config: SpeculativeConfig, known: tuple[str, ...] = ()) -> None:
-        """An option of another drafter is an error, not ignored."""
-        for name in config.options:
-            if name not in known:
-                raise ConfigError(f"drafter {config.method!r} has no option {name!r}. Known: {list(known)}.")
-
     def allocate(self, num_blocks: int, block_size: int) -> None:
-        """Allocate KV memory for the engine's blocks; called once."""
+        """Allocate KV memory for the engine's blocks; called again when their number is known."""
 
     def attach(self, table: RequestTable, staging: Staging) -> None:
-        """The request table and staging buffer of the engine; called once, before any step."""
+        """Take the engine's request table and staging buffer; called once, before any step."""
         self.table = table
         self.staging = staging
 
     def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
-        """Rows that start or resume in this step; the table already holds them."""
+        """Prepare the rows that start or resume in this step; the table already holds them."""
 
     @abstractmethod
     def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
-        """Drafts [R, batch.num_proposals] int64 for every row of a committed step; ids out of range end a row's
-        drafts. More columns are cut off, fewer are no error. With 0 there is still state to keep."""
+        """Drafts [R, batch.num_proposals] int64 for every row of a committed step; an id out of range ends a row's
+        drafts. More columns are cut off, fewer are allowed. With num_proposals 0 a drafter still updates its state."""
 
 
-def load_drafter(context: DrafterContext) -> BaseDrafter:
-    """Build the drafter that `speculative_config` names: a file of `drafters/`, or a module outside this package.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDrafter:
+    """A drafter that was found and whose options are checked; nothing is loaded yet."""
 
-    Raises ConfigError where there is no such module, or where its `Drafter` is not a `BaseDrafter`.
+    make: type[BaseDrafter]
+    options: Any
+    """An instance of the module's `Options`."""
+
+
+def find_drafter(config: SpeculativeConfig) -> FoundDrafter:
+    """Find the drafter that `speculative_config` names: a file of `drafters/`, or a module outside this package.
+
+    Raises ConfigError if there is no such module, if its `Drafter` is not a `BaseDrafter`, or if an option is not one
+    of its own.
     """
-    method = context.config.method
+    method = config.method
     module = plugins.find_or_import(drafters, method, what="drafter (speculative_config['method'])")
     make = getattr(module, "Drafter", None)
     if not (isinstance(make, type) and issubclass(make, BaseDrafter)):
@@ -110,5 +119,4 @@ def load_drafter(context: DrafterContext) -> BaseDrafter:
             f"drafter (speculative_config['method']) {method!r}: the module has no class Drafter that inherits from"
             " outrider.speculation.drafter.BaseDrafter. Add one."
         )
-    drafter: BaseDrafter = make(context)
-    return drafter
+    return FoundDrafter(make=make, options=read_options(module, config))

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from outrider.attention.batch import ForwardBatch
-from outrider.core.errors import CheckpointError, ConfigError
+from outrider.core.errors import CheckpointError
 from outrider.core.model_config import ModelConfig
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding
 from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
-from outrider.loading.hf import read_json
 from outrider.loading.load import load_into
 from outrider.loading.names import bare_name
 from outrider.speculation.drafter import DrafterContext
@@ -50,20 +49,19 @@ class HeadFiles:
     """The target's embedding, where the head has none of its own."""
 
 
-def head_values(context: DrafterContext) -> dict[str, Any]:
-    """The head's config.json."""
-    if context.config.model is None:
-        method = context.config.method
-        raise ConfigError(f"speculative_config: method {method!r} needs 'model', the directory of the head.")
-    return read_json(context.config.model, "config.json")
-
-
 def load_head(
-    make: Callable[[HeadFiles], H], layer: ModelConfig, context: DrafterContext, *, renames: Mapping[str, str]
+    directory: str,
+    make: Callable[[HeadFiles], H],
+    *,
+    layer: ModelConfig,
+    context: DrafterContext,
+    renames: Mapping[str, str],
 ) -> H:
-    """The head that `make` gives, filled from its directory; without an embedding it shares the target's."""
-    directory = context.config.model
-    assert directory is not None, "the head has a config.json"
+    """Make a head and fill it from its directory; one without an embedding shares the target's.
+
+    layer: shape of the head's layer. renames: prefixes in the files to prefixes of the head. Raises CheckpointError
+    where a weight is missing, unused, or of another shape.
+    """
     checkpoint = None if context.engine.load_format == "dummy" else Checkpoint(directory)
     names = frozenset(bare_name(name) for name in checkpoint.names) if checkpoint else frozenset()
     has_embedding = "embed_tokens.weight" in names

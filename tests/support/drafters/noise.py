@@ -20,7 +20,6 @@ class Drafter(BaseDrafter):
 
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)
-        self.refuse_options(context.config)
         self._vocab_size = context.target_config.vocab_size
         self._generator = torch.Generator(device=context.device).manual_seed(context.engine.seed)
 

@@ -1,14 +1,14 @@
 """A test drafter that is given the answers and proposes the right token with a given probability.
 
-Options: `answers`, a list of token-id lists (prompt and output together); `probability`, default 0.7. A hash of a
-draft's position and of the position where drafting began decides whether it is right, so acceptance is reproducible to
-the integer. It gives real verification at a chosen acceptance rate.
+A hash of a draft's position and of the position where drafting began decides whether it is right, so acceptance is
+reproducible to the integer. It gives real verification at a chosen acceptance rate.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from outrider.core.errors import ConfigError
 from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
@@ -20,17 +20,24 @@ from outrider.speculation.drafter import BaseDrafter, DrafterContext
 _MULTIPLIER = 2654435761  # Knuth's multiplicative hash
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of the replay drafter."""
+
+    answers: tuple[tuple[int, ...], ...]
+    """Token ids of each known answer, prompt and output together."""
+    probability: float = 0.7
+    """Share of drafts that are right."""
+
+
 class Drafter(BaseDrafter):
     """Drafts from known answers; a request whose prompt begins none of them gets no drafts."""
 
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)
-        self.refuse_options(context.config, ("answers", "probability"))
-        options = context.config.options
-        if not isinstance(options.get("answers"), list):
-            raise ConfigError("drafter 'replay' needs options={'answers': [[token ids of prompt and output], …]}.")
-        self._answers = [tuple(answer) for answer in options["answers"]]
-        self._threshold = int(options.get("probability", 0.7) * 1024)
+        options: Options = context.options
+        self._answers = options.answers
+        self._threshold = int(options.probability * 1024)
         self._vocab_size = context.target_config.vocab_size
 
     def attach(self, table: RequestTable, staging: Staging) -> None:

@@ -9,6 +9,7 @@ same pass as the accepted drafts, and k drafts take k passes. The one index that
 request computes, is written when the request is admitted. All else is `speculation/chain.py`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,28 @@ from outrider.layers.decoder import Hidden, kv_spec
 from outrider.loading.hf import read_json, read_model_config
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
+from outrider.speculation.options import check_directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of method "draft_model"."""
+
+    model: str
+    """Directory of a causal language model with the target's vocabulary."""
+
+    def __post_init__(self) -> None:
+        check_directory("model", self.model)
 
 
 class Drafter(ChainDrafter):
-    """`method: "draft_model"`; `model` is the directory of a causal language model."""
+    """`method: "draft_model"`: drafts with an independent model."""
 
     first_index = 0
 
     def __init__(self, context: DrafterContext) -> None:
-        self.refuse_options(context.config)
-        directory = context.config.model
-        if directory is None:
-            raise ConfigError("speculative_config: method 'draft_model' needs 'model', the directory of a model.")
+        options: Options = context.options
+        directory = options.model
         config = read_model_config(directory)
         if config.gated_delta is not None:
             raise UnsupportedError(

@@ -27,9 +27,22 @@ from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
+from outrider.loading.hf import read_json
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
-from outrider.speculation.head import Embed, Head, HeadFiles, head_values, load_head
+from outrider.speculation.head import Embed, Head, HeadFiles, load_head
+from outrider.speculation.options import check_directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of method "eagle"."""
+
+    model: str
+    """Directory of the head."""
+
+    def __post_init__(self) -> None:
+        check_directory("model", self.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +94,17 @@ class EagleHead(Head):
 
 
 class Drafter(ChainDrafter):
-    """`method: "eagle"`; `model` is the head's directory."""
+    """`method: "eagle"`: drafts with an EAGLE-1 or EAGLE-2 head."""
 
     def __init__(self, context: DrafterContext) -> None:
-        self.refuse_options(context.config)
-        self.config = parse_eagle_config(head_values(context), target=context.target_config)
+        options: Options = context.options
+        self.config = parse_eagle_config(read_json(options.model, "config.json"), target=context.target_config)
         layer = self.config.layer
         super().__init__(context, kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size))
         self._target = context.target
-        self._head = load_head(partial(_make_head, self.config, context), layer, context, renames={})
+        self._head = load_head(
+            options.model, partial(_make_head, self.config, context), layer=layer, context=context, renames={}
+        )
         self._token_ids = torch.arange(context.target_config.vocab_size, device=context.device)
 
     @property

@@ -9,6 +9,7 @@ Source: Li, Wei, Zhang, Zhang, "EAGLE-3", arXiv 2503.01840; checkpoint formats o
 speculators library. Everything about indices, KV and blocks is `speculation/chain.py`.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.kv import LayerKV
-from outrider.core.errors import CheckpointError
+from outrider.core.errors import CheckpointError, ConfigError
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import Hidden, kv_spec
@@ -26,10 +27,12 @@ from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
+from outrider.loading.hf import read_json
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
 from outrider.speculation.eagle3_config import Eagle3Config, parse_eagle3_config
-from outrider.speculation.head import Embed, Head, HeadFiles, head_values, load_head
+from outrider.speculation.head import Embed, Head, HeadFiles, load_head
+from outrider.speculation.options import check_directory
 
 _RENAMES = {"midlayer.": "layers.0."}
 """The original format's name of the one layer."""
@@ -37,6 +40,29 @@ _RENAMES = {"midlayer.": "layers.0."}
 
 _FIRST_PASS = ("fc", "input_norm")
 """Weights between the target's features and the head's own width."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of method "eagle3"."""
+
+    model: str
+    """Directory of the head."""
+    aux_hidden_state_layer_ids: tuple[int, ...] | None = None
+    """Target layers to read, in place of the head's own list: id k is the residual stream after k layers."""
+
+    def __post_init__(self) -> None:
+        check_directory("model", self.model)
+        layers = self.aux_hidden_state_layer_ids
+        if layers is None:
+            return
+        is_list = isinstance(layers, tuple) and len(layers) > 0
+        if not is_list or not all(type(layer) is int and layer >= 0 for layer in layers):
+            shown = list(layers) if isinstance(layers, tuple) else layers
+            raise ConfigError(
+                f"speculative_config['aux_hidden_state_layer_ids']={shown!r} must be a list of layer numbers, from 0."
+                " Leave it unset for the head's own."
+            )
 
 
 class HeadLayer(nn.Module):
@@ -116,19 +142,22 @@ class Eagle3Head(Head):
 
 
 class Drafter(ChainDrafter):
-    """`method: "eagle3"`; `model` is the head's directory."""
+    """`method: "eagle3"`: drafts with an EAGLE-3 head."""
 
     def __init__(self, context: DrafterContext) -> None:
-        self.refuse_options(context.config)
+        options: Options = context.options
         self.config = parse_eagle3_config(
-            head_values(context),
+            read_json(options.model, "config.json"),
             target=context.target_config,
-            tap_layers=context.config.aux_hidden_state_layer_ids,
+            tap_layers=options.aux_hidden_state_layer_ids,
         )
         super().__init__(context, kv_spec(self.config.layer, dtype=context.layers.dtype, block_size=context.block_size))
         self.tap_layers = self.config.tap_layers
-        self._head = load_head(partial(_make_head, self.config, context), self.config.layer, context, renames=_RENAMES)
-        self._draft_token_ids = _draft_token_ids(self._head, where=context.config.model)
+        self._head = load_head(
+            options.model, partial(_make_head, self.config, context), layer=self.config.layer, context=context,
+            renames=_RENAMES,
+        )  # fmt: skip
+        self._draft_token_ids = _draft_token_ids(self._head, where=options.model)
 
     @property
     def feature_size(self) -> int:
@@ -177,7 +206,7 @@ def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) 
     )
 
 
-def _draft_token_ids(head: Eagle3Head, *, where: str | None) -> Tensor:
+def _draft_token_ids(head: Eagle3Head, *, where: str) -> Tensor:
     """Target id of each draft id. `d2t` holds offsets; some tools write the ids themselves, which `t2d` tells."""
     if head.d2t is None or head.t2d is None:
         return torch.arange(head.lm_head.weight.shape[0], device=head.norm.weight.device)

@@ -6,6 +6,7 @@ the target's file in `models/`, its arithmetic in `layers/mtp.py`, everything ab
 `speculation/chain.py`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,13 +24,25 @@ from outrider.loading.load import load_into
 from outrider.loading.names import bare_name
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
+from outrider.speculation.options import check_directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of method "mtp"."""
+
+    model: str | None = None
+    """Directory with the module's weights; None: the target's."""
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            check_directory("model", self.model)
 
 
 class Drafter(ChainDrafter):
     """`method: "mtp"`; one prediction layer, used for every draft."""
 
     def __init__(self, context: DrafterContext) -> None:
-        self.refuse_options(context.config)
         config = context.target.config
         spec = KVSpec(
             num_layers=1,
@@ -84,7 +97,8 @@ def _load_module(context: DrafterContext) -> MtpModule:
     if context.engine.load_format == "dummy":
         fill_randomly(module, context.engine.seed)
         return module
-    directory = context.config.model or context.engine.model
+    options: Options = context.options
+    directory = options.model or context.engine.model
     _refuse_other_forms(directory)
     checkpoint = Checkpoint(directory)
     names = {name for name in checkpoint.names if bare_name(name).startswith(form.prefix)}

@@ -1,15 +1,38 @@
-"""Prompt lookup: the longest recent suffix that occurred before is assumed to go on as it did then.
+"""Prompt lookup: finds where the longest recent suffix occurred before, and drafts the tokens that followed it there.
 
-Reads the token table on the device; has no weights and no state. Source: prompt lookup decoding (Saxena, 2023).
+It reads the token table on the device and has no weights and no state. Source: prompt lookup decoding (Saxena, 2023).
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from outrider.core.errors import ConfigError
+from outrider.core.option_checks import check_integer
 from outrider.device.step_batch import StepBatch
 from outrider.layers.decoder import Hidden
 from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of method "ngram"."""
+
+    prompt_lookup_min: int = 2
+    """Number of tokens in the shortest suffix that is looked up: 1 to 64."""
+    prompt_lookup_max: int = 4
+    """Number of tokens in the longest suffix that is looked up: 1 to 64."""
+
+    def __post_init__(self) -> None:
+        for name, remedy in (("prompt_lookup_min", "2 is the default."), ("prompt_lookup_max", "4 is the default.")):
+            check_integer(f"speculative_config[{name!r}]", getattr(self, name), low=1, high=64, remedy=remedy)
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ConfigError(
+                f"prompt_lookup_min={self.prompt_lookup_min} is above prompt_lookup_max={self.prompt_lookup_max}."
+                " Lower prompt_lookup_min."
+            )
 
 
 class Drafter(BaseDrafter):
@@ -17,8 +40,8 @@ class Drafter(BaseDrafter):
 
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)
-        self.refuse_options(context.config)
-        self._sizes = range(context.config.prompt_lookup_max, context.config.prompt_lookup_min - 1, -1)
+        options: Options = context.options
+        self._sizes = range(options.prompt_lookup_max, options.prompt_lookup_min - 1, -1)
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         if batch.num_proposals == 0:
@@ -31,7 +54,7 @@ class Drafter(BaseDrafter):
 def lookup(tokens: Tensor, lengths: Tensor, *, sizes: range, num_drafts: int) -> Tensor:
     """Continuations [R, num_drafts] of the suffix of tokens [R, L]; -1 from the first place without one.
 
-    Longest size first; among equal matches the latest that has num_drafts tokens behind it, else the latest.
+    Longest size first; among equal matches the latest that num_drafts tokens follow, else the latest.
     """
     width = tokens.shape[1]
     place = torch.arange(width, device=tokens.device)
@@ -41,7 +64,7 @@ def lookup(tokens: Tensor, lengths: Tensor, *, sizes: range, num_drafts: int) ->
         matches = (place < ends) & (ends > 0)
         for offset in range(size):
             wanted = tokens.gather(1, (ends + offset).clamp(0, width - 1))
-            shifted = torch.roll(tokens, -offset, dims=1)  # what rolls round lies behind `ends`: not matched
+            shifted = torch.roll(tokens, -offset, dims=1)  # tokens that roll around lie after `ends`: not matched
             matches = matches & (shifted == wanted)
         is_full = matches & (place + size + num_drafts <= lengths.unsqueeze(1))
         score = torch.where(matches, place + size + torch.where(is_full, width, 0), -1).amax(dim=1)
