@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
+from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.outputs import OutputDelta
 from outrider.core.sampling_params import SamplingParams
@@ -54,6 +55,7 @@ class AsyncLLM:
     """
 
     def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
+        log.configure_from_environment()
         self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
         self._loop = EngineLoop(self.engine)
         self._orders = _Orders()

@@ -1,4 +1,4 @@
-"""The command line: `outrider generate | serve | info | demo | bench | gate`. Parses, calls, prints."""
+"""The command line: `outrider generate | serve | info | demo | bench | gate`. Parses options, calls, prints."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from outrider import show
 from outrider.bench.cli import app as bench
+from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import ConfigError, OutriderError
 from outrider.core.outputs import RequestOutput
@@ -34,17 +35,18 @@ ZOO = Path(__file__).resolve().parents[2] / "zoo"
 """The small models beside the source. A checkout of the repository has them, the installed package does not."""
 
 Model = Annotated[
-    str | None, typer.Option(help="Model directory in Hugging Face form; unset: zoo/tiny of the repository's checkout.")
+    str | None,
+    typer.Option(help="Model directory in Hugging Face form. Default: zoo/tiny of the repository's checkout."),
 ]
 SpeculativeConfig = Annotated[
     str | None,
     typer.Option(
-        help="JSON, e.g. '{\"method\": \"ngram\"}'. Unset: the zoo's EAGLE-3 for the zoo's target, else none."
+        help='Drafter as JSON, e.g. \'{"method": "ngram"}\'. Default: the EAGLE-3 head for zoo/tiny, else none.'
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto or cpu.")]
-AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
-MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or rocm.")]
+AttentionBackend = Annotated[str, typer.Option(help="auto, or the name of a backend.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Maximum number of tokens of a request, prompt included.")]
 
 
 def _shipped(name: str) -> str:
@@ -64,7 +66,7 @@ def _speculative(model: str, given: str | None) -> dict[str, Any] | None:
             return json.loads(given)
         except json.JSONDecodeError as error:
             remedy = """Example: '{"method": "ngram"}'"""
-            raise typer.BadParameter(f"--speculative-config is not JSON: {error}. {remedy}") from error
+            raise typer.BadParameter(f"--speculative-config is not valid JSON: {error}. {remedy}") from error
     if Path(model).resolve() == (ZOO / "tiny").resolve():
         return {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
     return None
@@ -72,25 +74,29 @@ def _speculative(model: str, given: str | None) -> dict[str, Any] | None:
 
 @app.command()
 def generate(
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; read from standard input if none.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts. Default: standard input, as one prompt.")
+    ] = None,
     model: Model = None,
     speculative_config: SpeculativeConfig = None,
     compare: Annotated[
-        bool, typer.Option(help="With and without speculation, side by side, and check equality.")
+        bool, typer.Option(help="Run with and without speculation, show both side by side, check that they are equal.")
     ] = False,
-    chat: Annotated[bool, typer.Option(help="Each prompt is a user message under the chat template.")] = False,
-    max_tokens: Annotated[int, typer.Option(help="Most output tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Mass to keep.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Tokens to keep; 0 keeps all.")] = 0,
-    min_p: Annotated[float, typer.Option(help="Share of the best token's probability to keep.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Seed of the noise.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the output; may be repeated.")] = None,
+    chat: Annotated[
+        bool, typer.Option(help="Treat each prompt as a user message and apply the chat template.")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of output tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Keep the most likely tokens up to this total probability.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Keep this many most likely tokens; 0 keeps all.")] = 0,
+    min_p: Annotated[float, typer.Option(help="Keep tokens with at least this share of the best probability.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling noise. Default: drawn.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the output. May be repeated.")] = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
 ) -> None:
-    """Complete prompts; tokens are coloured by where they came from."""
+    """Complete prompts and colour each token by its origin: draft or target."""
     model = model or _shipped("tiny")
     texts = prompts or [sys.stdin.read()]
     params = SamplingParams(
@@ -151,7 +157,7 @@ def info(
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
 ) -> None:
-    """What would run here, and why: platform, kernels, attention backend, drafter, and whether all is exact."""
+    """Show what would run here and why: platform, kernels, attention backend, drafter, and whether it is exact."""
     model = model or _shipped("tiny")
     llm = LLM(
         model,
@@ -169,54 +175,67 @@ def info(
 
 @app.command()
 def serve(
-    model: Annotated[str | None, typer.Argument(help="Model directory in Hugging Face form; none: the zoo's.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    model: Annotated[
+        str | None, typer.Argument(help="Model directory in Hugging Face form. Default: zoo/tiny.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all interfaces.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 chooses a free one.")] = 8000,
     served_model_name: Annotated[
-        list[str] | None, typer.Option(help="Name that requests ask for; may be repeated.")
+        list[str] | None, typer.Option(help="Name that requests use for the model. May be repeated.")
     ] = None,
     speculative_config: SpeculativeConfig = None,
-    api_key: Annotated[list[str] | None, typer.Option(help="Callers must show it; may be repeated.")] = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Key that callers must send. May be repeated.")] = None,
     allowed_origins: Annotated[
-        list[str] | None, typer.Option(help="Origin whose web pages may call (CORS), or *; may be repeated.")
+        list[str] | None, typer.Option(help="Origin whose web pages may call (CORS), or *. May be repeated.")
     ] = None,
-    max_body_bytes: Annotated[int, typer.Option(help="Longest body of a request.")] = 4 << 20,
+    max_body_bytes: Annotated[int, typer.Option(help="Maximum size of a request body.")] = 4 << 20,
     max_queued_requests: Annotated[
-        int, typer.Option(help="Completions that may wait beyond --max-num-seqs; more get 429.")
+        int, typer.Option(help="Maximum number of waiting completions; more get 429.")
     ] = 256,
-    drain_seconds: Annotated[float, typer.Option(help="What running requests get after SIGTERM.")] = 30.0,
-    max_engine_restarts: Annotated[int, typer.Option(help="How often an engine that died is started again.")] = 0,
+    drain_seconds: Annotated[
+        float, typer.Option(help="Time that running requests have to finish after SIGTERM.")
+    ] = 30.0,
+    max_engine_restarts: Annotated[int, typer.Option(help="How many times an engine that died is restarted.")] = 0,
     chat_template: Annotated[
-        Path | None, typer.Option(help="File of a Jinja template in place of the model's own.")
+        Path | None, typer.Option(help="Jinja file that replaces the model's chat template.")
     ] = None,
     trust_request_chat_template: Annotated[
-        bool, typer.Option("--trust-request-chat-template", help="Requests may bring templates.")
+        bool, typer.Option("--trust-request-chat-template", help="Accept chat templates from requests.")
     ] = False,
     tool_call_parser: Annotated[
-        str | None, typer.Option(help="How the model writes tool calls; unset: it cannot choose tools itself.")
+        str | None,
+        typer.Option(help="Format of the model's tool calls. Default: none, which refuses tool_choice auto."),
     ] = None,
-    ssl_keyfile: Annotated[str | None, typer.Option(help="TLS: the key.")] = None,
-    ssl_certfile: Annotated[str | None, typer.Option(help="TLS: the certificate.")] = None,
-    ssl_keyfile_password: Annotated[str | None, typer.Option(help="TLS: what opens the key.")] = None,
-    ssl_ca_certs: Annotated[str | None, typer.Option(help="TLS: who signs the callers' certificates.")] = None,
+    ssl_keyfile: Annotated[str | None, typer.Option(help="TLS key file.")] = None,
+    ssl_certfile: Annotated[str | None, typer.Option(help="TLS certificate file.")] = None,
+    ssl_keyfile_password: Annotated[str | None, typer.Option(help="Password of the TLS key.")] = None,
+    ssl_ca_certs: Annotated[str | None, typer.Option(help="CA bundle for client certificates.")] = None,
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the seeds drawn for requests that have none.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Type of weights and activations: auto, float32 or bfloat16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seeds the generator for requests without a seed.")] = 0,
     attention_backend: AttentionBackend = "auto",
-    load_format: Annotated[str, typer.Option(help="auto reads weights, dummy makes random ones.")] = "auto",
+    load_format: Annotated[str, typer.Option(help="auto reads the weights, dummy makes random ones.")] = "auto",
     max_model_len: MaxModelLen = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Most completions that run at once.")] = None,
-    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Most tokens in one step.")] = None,
-    block_size: Annotated[int, typer.Option(help="Tokens in a KV block: 16, 32 or 64.")] = 16,
-    num_gpu_blocks_override: Annotated[int | None, typer.Option(help="KV blocks; unset: what memory holds.")] = None,
-    gpu_memory_utilization: Annotated[float, typer.Option(help="Share of the device's memory to use.")] = 0.9,
-    enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Never capture graphs.")] = False,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Maximum number of completions that run at once.")] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Maximum number of tokens in a step.")] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens per KV block: 16, 32 or 64.")] = 16,
+    num_gpu_blocks_override: Annotated[
+        int | None, typer.Option(help="Number of KV blocks. Default: what memory holds.")
+    ] = None,
+    gpu_memory_utilization: Annotated[float, typer.Option(help="Fraction of the device's memory to use.")] = 0.9,
+    enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Do not capture CUDA graphs.")] = False,
     enable_prefix_caching: Annotated[bool, typer.Option(help="Reuse KV blocks of equal prefixes.")] = True,
     logits_digest: Annotated[
-        bool, typer.Option("--logits-digest", help="Choices carry a hash of all their logits.")
+        bool, typer.Option("--logits-digest", help="Add a hash of all logits to each choice.")
+    ] = False,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. Default: OUTRIDER_LOG_LEVEL, else info.")
+    ] = None,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Log each request in one line, without its text.")
     ] = False,
 ) -> None:
-    """Serve a model over HTTP, as OpenAI's clients and those of vLLM expect; without MODEL the zoo's."""
+    """Serve a model over HTTP with OpenAI's endpoints and the fields that vLLM adds."""
     if find_spec("uvicorn") is None:
         raise ConfigError("serving needs uvicorn, starlette and pydantic. Install them: pip install 'outrider[server]'")
     from outrider.server.options import ServerOptions
@@ -255,6 +274,8 @@ def serve(
         chat_template=chat_template.read_text() if chat_template is not None else None,
         trusts_request_chat_template=trust_request_chat_template,
         tool_call_parser=tool_call_parser,
+        log_level=log.resolve_level(log_level),
+        logs_requests=log_requests,
         ssl_keyfile=ssl_keyfile,
         ssl_certfile=ssl_certfile,
         ssl_keyfile_password=ssl_keyfile_password,
@@ -297,7 +318,7 @@ def save_config(path, config):
 
 @app.command()
 def demo() -> None:
-    """Complete a few prompts with the shipped models and show what speculation did."""
+    """Complete a few prompts with the models of the zoo, and show what speculation did."""
     started = time.monotonic()
     model = _shipped("tiny")
     speculative = _speculative(model, None)
@@ -315,11 +336,11 @@ def demo() -> None:
     console.print(show.speculation_table(outputs, title="What speculation did (EAGLE-3, 3 drafts a step)"))
     plain = LLM(model, logits_digest=True).generate(prompts, params, use_tqdm=True)
     _print_verdict(outputs, plain)
-    console.print(f"{time.monotonic() - started:.1f} s in all, both runs and loading included.", style="dim")
+    console.print(f"{time.monotonic() - started:.1f} s in total, both runs and loading included.", style="dim")
 
 
 def main() -> None:
-    """Entry point: an error of the user's is one line, not a traceback."""
+    """Entry point. Prints an OutriderError in one line instead of a traceback, and exits with code 2."""
     try:
         app()
     except OutriderError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import RequestError
 from outrider.core.outputs import OutputDelta, RequestOutput
@@ -30,6 +31,7 @@ class LLM:
     """
 
     def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
+        log.configure_from_environment()
         self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
 
     def generate(

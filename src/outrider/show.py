@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: tokens coloured by origin, what the drafter did, and the proof of equality.
+"""Terminal output: tokens coloured by origin, acceptance of drafts, and whether two runs are equal.
 
 Knows outputs and a tokenizer; runs nothing.
 """
@@ -18,14 +18,14 @@ TARGET_STYLE = "yellow"
 
 
 def legend() -> Text:
-    """What the colours mean."""
+    """One line that explains the colours."""
     return Text.assemble(
         ("accepted draft", DRAFT_STYLE), "   ", ("the target's own token", TARGET_STYLE), "   ", ("prompt", "dim")
     )
 
 
 def coloured(output: RequestOutput, tokenizer: Tokenizer) -> Text:
-    """Prompt and completion, each token in the colour of where it came from."""
+    """Prompt and completion, each token in the colour of its origin."""
     text = Text()
     text.append(output.prompt if output.prompt is not None else tokenizer.decode(output.prompt_token_ids), "dim")
     completion = output.outputs[0]
@@ -40,7 +40,7 @@ def coloured(output: RequestOutput, tokenizer: Tokenizer) -> Text:
 
 
 def panel(output: RequestOutput, tokenizer: Tokenizer, *, title: str) -> Panel:
-    """One completion in a frame, with its figures below."""
+    """One completion in a frame, with its figures at the bottom."""
     return Panel(
         coloured(output, tokenizer),
         title=title,
@@ -61,7 +61,7 @@ def _figures(output: RequestOutput) -> str:
 
 
 def total(outputs: Sequence[RequestOutput]) -> SpeculationStats:
-    """Counts of all outputs together."""
+    """Sums the counts of all outputs."""
     stats = SpeculationStats()
     for output in outputs:
         stats.add(output.speculation)
@@ -69,7 +69,7 @@ def total(outputs: Sequence[RequestOutput]) -> SpeculationStats:
 
 
 def speculation_table(outputs: Sequence[RequestOutput], *, title: str) -> Table:
-    """Acceptance length, rate per position and steps saved over all outputs."""
+    """Acceptance length, acceptance rate per position and steps saved, over all outputs."""
     stats = total(outputs)
     num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     table = Table(title=title, title_justify="left", show_header=False)
@@ -83,7 +83,7 @@ def speculation_table(outputs: Sequence[RequestOutput], *, title: str) -> Table:
 
 
 def differences(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> list[str]:
-    """Where two runs of the same prompts differ, in tokens, text, stop or logits digest."""
+    """Describes each difference between two runs of the same prompts: tokens, text, finish reason, logits digest."""
     found = []
     for index, (left, right) in enumerate(zip(ours, plain, strict=True)):
         a, b = left.outputs[0], right.outputs[0]
@@ -101,7 +101,7 @@ def differences(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -
 
 
 def verdict(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> Text:
-    """The line that says whether speculation changed anything."""
+    """One line that says whether speculation changed anything."""
     wrong = differences(ours, plain)
     if wrong:
         return Text("NOT EXACT: " + "; ".join(wrong), "bold red")
@@ -114,7 +114,7 @@ def verdict(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> Te
 
 
 def side_by_side(console: Console, pairs: Sequence[tuple[RequestOutput, RequestOutput]], tokenizer: Tokenizer) -> None:
-    """Each prompt twice: with speculation left, without right."""
+    """Prints each prompt twice: with speculation on the left, without on the right."""
     for index, (ours, plain) in enumerate(pairs):
         table = Table.grid(expand=True)
         table.add_column(ratio=1)

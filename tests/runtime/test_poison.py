@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support import request_mix
+from tests.support.log_lines import log_lines
 from tests.support.tiny_models import write_tiny_model
 
 
@@ -36,8 +37,10 @@ def test_a_drafter_that_fails_drafts_no_more(target, some, method, monkeypatch):
         return working(*args, **kwargs)
 
     monkeypatch.setattr(drafter, method, failing)
-    with pytest.warns(RuntimeWarning, match="drafts no more: RuntimeError"):
+    with log_lines() as lines:
         found = request_mix.run(llm, some) + request_mix.run(llm, some)
+    (line,) = lines
+    assert "the drafter failed and is switched off: RuntimeError" in line
     assert not request_mix.mismatches(some + some, found, expected + expected)
     assert len(calls) == 2
     assert found[-1].speculation.num_draft_tokens == 0

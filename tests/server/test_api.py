@@ -68,7 +68,7 @@ def test_start_up_says_what_was_chosen_in_at_most_15_lines(server: ServerUnderTe
 
 
 WRONG: list[tuple[dict[str, Any], str | None, str]] = [
-    ({}, "prompt", "prompt is missing"),
+    ({}, "prompt", "prompt is required and missing"),
     ({"prompt": ""}, "prompt", "at least 1 character"),
     ({"prompt": []}, "prompt", "at least 1 item"),
     ({"prompt": [5, 99999]}, None, "prompt_token_ids holds 99999"),
@@ -84,7 +84,7 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias.x", "pattern"),
     ({"prompt": "a", "logit_bias": {"9999": 1}}, None, "logit_bias holds 9999"),
     ({"prompt": "a", "stop_token_ids": [4000]}, None, "Use 0 to 3071"),
-    ({"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options", "Set stream"),
+    ({"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options", "stream_options needs stream: true"),
     ({"prompt": "a", "stream": True, "prompt_logprobs": 1}, "stream", "not streamed"),
     ({"prompt": "a", "structured_outputs": {"regex": "("}}, None, "Correct the grammar"),
     ({"prompt": "a", "structured_outputs": {"json": {"type": "no"}}}, None, "Correct the grammar or schema"),
@@ -120,12 +120,12 @@ def test_fields_that_are_not_offered_are_refused_by_name(server: ServerUnderTest
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
         (b"null", "object"),
         (b"[" * 10000, "recursion"),
-        (b'{"prompt": "\\ud800"}', "not JSON"),
+        (b'{"prompt": "\\ud800"}', "not valid JSON"),
         (b'{"prompt": "a", "temperature": NaN}', "finite"),
         (b'{"prompt": "a", "seed": 1e999}', "seed"),
     ],

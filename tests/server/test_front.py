@@ -13,6 +13,7 @@ from outrider.engine.messages import EngineInfo
 from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
+from tests.support.log_lines import log_lines
 
 ONE = SamplingParams(max_tokens=1)
 
@@ -56,7 +57,7 @@ def test_a_prompt_is_not_made_where_there_is_no_room_for_it(front: Front) -> Non
         first = asyncio.create_task(front.submit(slow, SamplingParams(max_tokens=1, n=2), count=1))
         await asyncio.sleep(0)
         for count, params in ((2, ONE), (1, SamplingParams(max_tokens=1, n=2))):
-            with pytest.raises(APIError, match="2 completions are under way, and 3 may be at most") as refusal:
+            with pytest.raises(APIError, match="2 completions run or wait, of at most 3") as refusal:
                 await front.submit(never, params, count=count)
             assert refusal.value.status == 429 and refusal.value.headers == {"Retry-After": "1"}
         may_go_on.set()
@@ -79,15 +80,19 @@ def test_a_front_that_drains_takes_nothing(front: Front) -> None:
     asyncio.run(run())
 
 
-def test_an_engine_that_cannot_be_started_again_is_told_of(front: Front, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_engine_that_cannot_be_restarted_is_logged(front: Front) -> None:
     async def run() -> None:
         front._on_death()
         assert front._restart is not None
         await front._restart
         assert not front.is_healthy
-        with pytest.raises(APIError, match="Start the server again") as refusal:
+        with pytest.raises(APIError, match="Restart the server") as refusal:
             await front.submit(list, ONE, count=1)
         assert refusal.value.status == 503
 
-    asyncio.run(run())
-    assert "could not be started again: no memory is left" in capsys.readouterr().err
+    with log_lines() as lines:
+        asyncio.run(run())
+    assert lines == [
+        "WARNING outrider.server.front: restarting the engine: 1 of 1",
+        "ERROR outrider.server.front: the engine could not be restarted: no memory is left",
+    ]

@@ -6,6 +6,7 @@ Each server here is a process, as a user starts it. The long versions are in tes
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -42,7 +43,7 @@ def holder() -> Iterator[list[RunningServer]]:
 def server(holder: list[RunningServer]) -> RunningServer:
     """The zoo with its drafter; one for all tests until one ends it."""
     if not holder or holder[-1].process.poll() is not None or holder[-1].get("/health")[0] != 200:
-        holder.append(RunningServer("--max-engine-restarts", 1))
+        holder.append(RunningServer("--max-engine-restarts", 1, "--log-requests"))
     return holder[-1]
 
 
@@ -222,6 +223,42 @@ def _bench(server: RunningServer, folder: Path, *options: str) -> dict[str, Any]
     return json.loads((folder / "run.json").read_text())
 
 
+def test_each_request_is_one_line_of_the_log_without_its_text(server: RunningServer) -> None:
+    begin_line = len(server.lines)
+
+    def logged(count: int) -> list[str]:
+        """The lines of the log since the beginning, once there are `count`."""
+        end = time.monotonic() + 30
+        while (
+            len(found := [line for line in server.lines[begin_line:] if "outrider.server.request_log" in line]) < count
+        ):
+            assert time.monotonic() < end, server.lines[begin_line:]
+            time.sleep(0.02)
+        return [line.partition("request_log: ")[2] for line in found]
+
+    secret = "the secret is 7719"
+    whole = alone(server, body_of(prompt=secret, n=2, max_tokens=4, request_id="mine"))
+    assert whole.usage is not None
+    num_prompt_tokens = whole.usage["prompt_tokens"]
+    counts = f"prompt_tokens={num_prompt_tokens} output_tokens=8 finish_reason=length"
+    assert re.fullmatch(
+        rf"id=cmpl-mine endpoint=/v1/completions status=200 {counts} seconds=\d+\.\d{{3}}", logged(1)[0]
+    )
+    assert alone(server, {"prompt": secret, "nonsense 7719": 1}).status == 400
+    assert re.fullmatch(r"endpoint=/v1/completions status=400 seconds=\d+\.\d{3}", logged(2)[1])
+
+    async def leave() -> None:
+        async with aiohttp.ClientSession() as session:
+            await call(session, server.url, body_of(prompt=secret, max_tokens=800), leaves_after=1)
+
+    asyncio.run(leave())
+    assert " finish_reason=abort " in logged(3)[2]
+    assert server.get("/v1/models/a%0Ab=1")[0] == 404
+    assert logged(4)[3].startswith(r'endpoint="/v1/models/a\nb=1" status=404 ')
+    assert server.get("/health")[0] == 200 and len(logged(4)) == 4, "health checks are not logged"
+    assert "7719" not in "\n".join(server.lines[begin_line:])
+
+
 def test_a_killed_engine_is_told_at_once_and_started_again(server: RunningServer) -> None:
     body = body_of(prompt="def g(", max_tokens=9)
     before = alone(server, body)
@@ -232,9 +269,12 @@ def test_a_killed_engine_is_told_at_once_and_started_again(server: RunningServer
         assert stream.error is not None and stream.error["code"] == "unavailable"
     assert waiting.status == 503 and json.loads(waiting.body)["error"]["code"] == "unavailable"
     late = alone(server, body)
-    assert late.status == 503 and "started again" in late.body and late.retry_after is not None
+    assert late.status == 503 and "being restarted" in late.body and late.retry_after is not None
     wait_until_healthy(server)
     assert server.engine.pid != first_engine
+    log = "\n".join(server.lines)
+    assert "ERROR outrider.engine.client: the engine process exited unexpectedly with code -9" in log
+    assert "WARNING outrider.server.front: restarting the engine: 1 of 1" in log
     after = alone(server, body)
     check_whole(after, body)
     assert after.outcome() == before.outcome()

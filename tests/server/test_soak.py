@@ -140,9 +140,9 @@ def test_engines_killed_one_after_the_other() -> None:
         print("front after each restart:", [f"{size / MEGABYTE:.1f} MiB" for size in fronts])
         assert fronts[-1] - fronts[0] < 16 * MEGABYTE
         status, text = server.get("/health")
-        assert status == 503 and json.loads(text) == {"status": "engine is gone"}
+        assert status == 503 and json.loads(text) == {"status": "engine_dead"}
         late = asyncio.run(_once(server.url, body))
-        assert late.status == 503 and "Start the server again" in late.body
+        assert late.status == 503 and "Restart the server" in late.body
         assert server.get("/metrics")[0] == 200
         server.wait_for(lambda _: not server.front.children())
         server.terminate()

@@ -92,7 +92,7 @@ def test_definitions_of_functions_are_shared_or_refused() -> None:
 
     schema = list_schema([tool("a", "string"), tool("b", "string")], is_parallel=False)
     assert schema["$defs"] == {"X": {"type": "string"}} and schema["maxItems"] == 1
-    with pytest.raises(RequestError, match=r"different \$defs of the name 'X'"):
+    with pytest.raises(RequestError, match=r"different \$defs named 'X'"):
         list_schema([tool("a", "string"), tool("b", "number")], is_parallel=True)
 
 

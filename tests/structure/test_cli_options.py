@@ -48,6 +48,8 @@ COMMANDS = {
         "--gpu-memory-utilization",
         "--host",
         "--load-format",
+        "--log-level",
+        "--log-requests",
         "--logits-digest",
         "--max-body-bytes",
         "--max-engine-restarts",

@@ -1,15 +1,17 @@
-"""The engine's process as asyncio sees it: start it, give it requests, hear what they add, notice when it dies.
+"""The asyncio client of an engine process: starts it, sends requests, receives deltas, notices when it dies.
 
-What a request adds while nobody takes it is merged, so that a slow reader costs the others nothing, and holds at most
-one request's output. Knows nothing of HTTP and of text.
+Deltas that the caller has not taken yet are merged, so a slow reader costs other callers nothing and holds at most one
+request's output. Knows neither HTTP nor text.
 """
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from outrider.core import log
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
@@ -20,21 +22,22 @@ from outrider.engine.stats import EngineStats
 
 _PROGRAM = "import sys; from outrider.engine.process import main; main(int(sys.argv[1]))"
 _STOP_SECONDS = 10.0
-"""How long the process may take to end by itself."""
+"""How long the process may take to exit by itself before it is killed."""
+_log = logging.getLogger(__name__)
 
 
 class EngineDeadError(OutriderError):
-    """The engine's process is gone, or was not started yet."""
+    """The engine process is not running."""
 
 
 class Job:
-    """Some requests of one caller, all taken or none, and what they add: merged while the caller takes nothing."""
+    """The requests of one call, admitted all or none, and their deltas, merged until the caller takes them."""
 
     def __init__(self, requests: Sequence[Request], leave: Callable[[str], None]) -> None:
         self.requests = list(requests)
         self.index_of = {request.request_id: index for index, request in enumerate(requests)}
         self.on_request_over: Callable[[Request], None] | None = None
-        """Called once for each request, when it has ended or was left."""
+        """Called once for each request, when it has ended or was abandoned."""
         self._leave = leave
         self._not_added = set(self.index_of)
         self._running = dict.fromkeys(self.index_of)
@@ -43,7 +46,7 @@ class Job:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, delta: OutputDelta) -> None:
-        """Another delta of the engine."""
+        """Adds a delta from the engine."""
         key = delta.request_id, delta.index
         earlier = self._pending.get(key)
         self._pending[key] = delta if earlier is None else _merged(earlier, delta)
@@ -58,17 +61,17 @@ class Job:
                 self.on_request_over(self.requests[self.index_of[request_id]])
 
     def set_added(self, request_id: str) -> None:
-        """The engine has taken a request."""
+        """Marks a request as admitted by the engine."""
         self._not_added.discard(request_id)
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """Nothing more will come; requests that still run are taken back."""
+        """Ends the job with an error; requests that still run are aborted."""
         self._error = error
         self.close()
 
     def close(self) -> None:
-        """Nobody listens any more: the engine takes back what still runs."""
+        """Ends the job because its caller is finished; requests that still run are aborted."""
         for request_id in list(self._running):
             self._end(request_id)
             self._leave(request_id)
@@ -86,14 +89,14 @@ class Job:
             self._waiter = None
 
     async def admitted(self) -> None:
-        """Until the engine has taken every request. Raises RequestError where it refuses one, or EngineDeadError."""
+        """Waits until the engine has admitted every request. Raises RequestError, or EngineDeadError."""
         while self._not_added and self._error is None and self._running:
             await self._wait()
         if self._error is not None:
             raise self._error
 
     async def take(self) -> list[OutputDelta]:
-        """What is new, one delta for each completion that has something; [] once all has been taken, or `close`.
+        """Waits for new deltas and returns at most one per completion; [] once all were taken, or after `close`.
 
         The last delta of a request holds its output. Raises EngineDeadError, after everything that came before.
         """
@@ -123,14 +126,16 @@ def _merged(first: OutputDelta, second: OutputDelta) -> OutputDelta:
 class EngineClient:
     """One engine process. All of its methods are called in one event loop."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, *, log_level: str = log.DEFAULT_LEVEL) -> None:
         self.config = config
         self.info: EngineInfo | None = None
-        """What the engine said of itself; None before it stands."""
+        """The engine's description of itself; None until it is ready."""
         self.on_stats: Callable[[EngineStats], None] | None = None
-        """Called with every snapshot of the engine's counts."""
+        """Called with every snapshot of the engine's counters."""
         self.on_death: Callable[[], None] | None = None
-        """Called when the process has gone without being asked to."""
+        """Called when the process has exited without being asked to."""
+        self._log_level = log_level
+        self._has_died = False
         self._jobs: dict[str, Job] = {}  # by the id of each request that has not ended
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,16 +144,18 @@ class EngineClient:
 
     @property
     def is_alive(self) -> bool:
-        """True from the moment when it can serve until it is gone."""
+        """Whether the engine is ready and its process runs."""
         return self._channel is not None and self.info is not None
 
     @property
     def num_requests(self) -> int:
-        """Requests that have not ended in the engine."""
+        """Number of requests that have not ended in the engine."""
         return len(self._jobs)
 
     async def start(self) -> EngineInfo:
-        """Start the process and wait until the engine stands. Raises ConfigError with what it says if it cannot."""
+        """Starts the process and waits until the engine is ready.
+
+        Raises ConfigError with the engine's message if startup fails."""
         assert self._channel is None, "the engine is running"
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
@@ -159,7 +166,7 @@ class EngineClient:
         self._channel = Channel(ours)
         self._ready = loop.create_future()
         loop.add_reader(self._channel.fileno(), self._on_readable)
-        self._send(Begin(self.config))
+        self._send(Begin(self.config, self._log_level))
         try:
             self.info = await self._ready
         except BaseException:
@@ -168,7 +175,7 @@ class EngineClient:
         return self.info
 
     async def stop(self, reason: str = "the engine was stopped while this request ran") -> None:
-        """End the process; what still runs ends with EngineDeadError and the reason."""
+        """Ends the process; requests that still run fail with EngineDeadError and `reason`."""
         self._is_stopping = True
         self._disconnect(reason)
         if self._process is not None:
@@ -178,10 +185,13 @@ class EngineClient:
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)
+            if self._has_died:
+                self._has_died = False
+                _log.error("the engine process exited unexpectedly with code %d", process.returncode)
         self._is_stopping = False
 
     def add(self, requests: Sequence[Request]) -> Job:
-        """Hand checked requests to the engine; ids are never used twice. Raises EngineDeadError."""
+        """Sends checked requests, each with a new id, to the engine. Raises EngineDeadError."""
         if not self.is_alive:
             raise EngineDeadError("the engine is not running")
         job = Job(requests, self._leave)
@@ -200,7 +210,7 @@ class EngineClient:
         try:
             self._channel.send(message)
         except OSError:
-            return  # it is gone; the reader will notice
+            return  # the process has exited; _on_readable will notice
         if self._channel.has_backlog:
             asyncio.get_running_loop().add_writer(self._channel.fileno(), self._on_writable)
 
@@ -259,7 +269,8 @@ class EngineClient:
 
     def _channel_lost(self) -> None:
         is_death = not self._is_stopping
-        self._disconnect("the engine has died while this request ran")
+        self._has_died = is_death and self.info is not None
+        self._disconnect("the engine process died while this request ran")
         if is_death and self.on_death is not None:
             self.on_death()
 
@@ -273,7 +284,7 @@ class EngineClient:
         self.info = None
         error = EngineDeadError(reason)
         if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(EngineDeadError("the engine has died before it stood"))
+            self._ready.set_exception(EngineDeadError("the engine process exited during startup"))
         jobs, self._jobs = self._jobs, {}
         for job in dict.fromkeys(jobs.values()):
             job.fail(error)

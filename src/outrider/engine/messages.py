@@ -10,9 +10,11 @@ from outrider.engine.stats import EngineStats
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """To the engine, first of all."""
+    """To the engine: the first message."""
 
     config: EngineConfig
+    log_level: str
+    """One of `outrider.core.log.LEVELS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ the reason. Signals are the parent's business. It never waits for its client: wh
 kept, and goes out later.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import traceback
 from collections import deque
 from functools import partial
 
+from outrider.core import log
 from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
 from outrider.engine.channel import Channel
@@ -22,6 +24,7 @@ from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Faile
 from outrider.engine.stats import EngineStats
 
 _STATS_SECONDS = 0.1
+_log = logging.getLogger(__name__)
 
 
 class _Session:
@@ -63,7 +66,7 @@ class _Session:
         except RequestError as error:
             self._answers.append(Refused(request_id, str(error)))
         except Exception as error:  # whatever it is: it is this request's alone
-            traceback.print_exception(error)
+            _log.exception("request %s could not be started", request_id)
             self._answers.append(Refused(request_id, f"the request cannot be begun: {error!r}"))
         else:
             self._answers.append(Added(request_id))
@@ -121,7 +124,9 @@ def main(descriptor: int) -> None:
         signal.signal(name, signal.SIG_IGN)  # a terminal and a supervisor tell the whole group; the parent drains
     channel = Channel(socket.socket(fileno=descriptor))
     try:
-        engine = Engine(_first_message(channel).config)
+        begin = _first_message(channel)
+        log.configure(begin.log_level)
+        engine = Engine(begin.config)
     except EOFError:
         return
     except Exception as error:
@@ -136,5 +141,5 @@ def main(descriptor: int) -> None:
     channel.send(Turn([], [], engine.stats()))  # counters are there, at zero, before the first request
     session.loop.run(session, after_turn=session.after_turn)
     if session.loop.failed is not None:
-        traceback.print_exception(session.loop.failed)
+        _log.critical("the engine stopped because of an error", exc_info=session.loop.failed)
         raise SystemExit(1)

@@ -3,7 +3,7 @@
 What differs was chosen when its parts were made. Nothing here waits for the device.
 """
 
-import warnings
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +20,8 @@ from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
 from outrider.sampling.verifier import Comparison, Verified, verify
 from outrider.speculation.drafter import BaseDrafter
+
+_log = logging.getLogger(__name__)
 
 
 class Step:
@@ -76,10 +78,10 @@ class Step:
         if not self.is_serving:
             raise error
         self.drafter_failure = error
-        warnings.warn(
-            f"the drafter has failed, and drafts no more: {error!r}. Tokens stay the same; start again to have drafts.",
-            RuntimeWarning,
-            stacklevel=2,
+        _log.warning(
+            "the drafter failed and is switched off: %r. Tokens stay the same; restart the engine to draft again.",
+            error,
+            exc_info=error,
         )
 
     def _save_states(self, saves: tuple[StateSave, ...]) -> None:

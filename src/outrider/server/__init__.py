@@ -1,1 +1,1 @@
-"""The OpenAI-compatible server: HTTP in front of an engine's process."""
+"""The OpenAI-compatible HTTP server in front of an engine process."""

@@ -1,4 +1,4 @@
-"""What the endpoints answer, as types: the published schema. Tests hold every answer against them."""
+"""Types of all responses: the published schema. Tests check every response against them."""
 
 from typing import Literal
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Answer(BaseModel):
-    """Nothing beside what is written down."""
+    """Base of all responses: no field beyond the declared ones."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ErrorDetail(Answer):
-    """What went wrong."""
+    """The error: its message, its kind, and the field it is about."""
 
     message: str
     type: str
@@ -21,26 +21,26 @@ class ErrorDetail(Answer):
 
 
 class ErrorAnswer(Answer):
-    """OpenAI's form of an error."""
+    """An error in OpenAI's form."""
 
     error: ErrorDetail
 
 
 class PromptDetails(Answer):
-    """Of prompt_tokens."""
+    """Token counts of the prompt."""
 
     cached_tokens: int
 
 
 class CompletionDetails(Answer):
-    """Of drafts: accepted ones, and those that were not."""
+    """Counts of accepted and rejected draft tokens."""
 
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
 
 
 class Speculation(Answer):
-    """What the drafter did; zeros where there is none."""
+    """Counts of speculative decoding; zeros without a drafter."""
 
     num_steps: int
     num_drafts: int
@@ -51,7 +51,7 @@ class Speculation(Answer):
 
 
 class UsageAnswer(Answer):
-    """Counts of tokens."""
+    """Token counts of the call."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -62,7 +62,7 @@ class UsageAnswer(Answer):
 
 
 class PromptLogprob(Answer):
-    """Of a token at its place in the prompt."""
+    """Log-probability and rank of a token at its position in the prompt."""
 
     logprob: float
     rank: int
@@ -74,7 +74,7 @@ Origin = Literal["draft", "target"]
 
 
 class Choice(Answer):
-    """What all choices may carry, where it was asked for."""
+    """Fields of every choice; the ones with defaults are present if the request asked for them."""
 
     index: int
     stop_reason: str | int | None
@@ -85,7 +85,7 @@ class Choice(Answer):
 
 
 class CompletionLogprobs(Answer):
-    """Four lists, one entry for each token."""
+    """Log-probabilities of a completion: four lists with one entry per token."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -94,7 +94,7 @@ class CompletionLogprobs(Answer):
 
 
 class CompletionChoice(Choice):
-    """One text."""
+    """One completion of a prompt."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -104,7 +104,7 @@ class CompletionChoice(Choice):
 
 
 class CompletionAnswer(Answer):
-    """Of /v1/completions."""
+    """Response of /v1/completions."""
 
     id: str
     object: Literal["text_completion"]
@@ -115,7 +115,7 @@ class CompletionAnswer(Answer):
 
 
 class TokenLogprob(Answer):
-    """Of one token."""
+    """Log-probability of a token."""
 
     token: str
     logprob: float
@@ -123,27 +123,27 @@ class TokenLogprob(Answer):
 
 
 class PlaceLogprobs(TokenLogprob):
-    """Of the token at a place, with the most likely ones."""
+    """Log-probability of the token at a position, and of the most likely tokens there."""
 
     top_logprobs: list[TokenLogprob]
 
 
 class ChatLogprobs(Answer):
-    """One entry for each token."""
+    """Log-probabilities of a chat answer: one entry per token."""
 
     content: list[PlaceLogprobs]
     refusal: None
 
 
 class FunctionCall(Answer):
-    """A function and its arguments, JSON as text."""
+    """Name of the function, and its arguments as a JSON string."""
 
     name: str
     arguments: str
 
 
 class CallAnswer(Answer):
-    """A tool call."""
+    """A tool call that the model made."""
 
     id: str
     type: Literal["function"]
@@ -151,7 +151,7 @@ class CallAnswer(Answer):
 
 
 class ChatMessage(Answer):
-    """The answer."""
+    """The message that the model wrote."""
 
     role: Literal["assistant"]
     content: str | None
@@ -160,7 +160,7 @@ class ChatMessage(Answer):
 
 
 class ChatChoice(Choice):
-    """One answer."""
+    """One answer to the conversation."""
 
     message: ChatMessage
     finish_reason: Literal["stop", "length", "tool_calls"]
@@ -168,7 +168,7 @@ class ChatChoice(Choice):
 
 
 class ChatAnswer(Answer):
-    """Of /v1/chat/completions."""
+    """Response of /v1/chat/completions."""
 
     id: str
     object: Literal["chat.completion"]
@@ -181,14 +181,14 @@ class ChatAnswer(Answer):
 
 
 class SpeculativeAnswer(Answer):
-    """How a model drafts."""
+    """The drafter of a served model."""
 
     method: str
     num_speculative_tokens: int
 
 
 class ModelAnswer(Answer):
-    """A served model."""
+    """Response of /v1/models/{model}: a served model."""
 
     id: str
     object: Literal["model"]
@@ -200,14 +200,14 @@ class ModelAnswer(Answer):
 
 
 class ModelsAnswer(Answer):
-    """Of /v1/models."""
+    """Response of /v1/models."""
 
     object: Literal["list"]
     data: list[ModelAnswer]
 
 
 class TokenizeAnswer(Answer):
-    """Of /tokenize."""
+    """Response of /tokenize."""
 
     count: int
     max_model_len: int
@@ -216,18 +216,18 @@ class TokenizeAnswer(Answer):
 
 
 class DetokenizeAnswer(Answer):
-    """Of /detokenize."""
+    """Response of /detokenize."""
 
     prompt: str
 
 
 class HealthAnswer(Answer):
-    """Of /health."""
+    """Response of /health."""
 
-    status: Literal["ok", "draining", "engine is gone"]
+    status: Literal["ok", "draining", "engine_dead"]
 
 
 class VersionAnswer(Answer):
-    """Of /version."""
+    """Response of /version."""
 
     version: str

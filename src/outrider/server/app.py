@@ -1,4 +1,4 @@
-"""The ASGI application: which path leads where, and what every error becomes."""
+"""The ASGI application: the endpoint of each path, and the response for each kind of error."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,8 +27,9 @@ from outrider.server.chat import ChatRequest, chat_completions
 from outrider.server.completions import CompletionRequest, completions
 from outrider.server.errors import APIError
 from outrider.server.front import Front
-from outrider.server.guards import ApiKeys, BodyLimit
+from outrider.server.guards import GUARDED, ApiKeys, BodyLimit
 from outrider.server.openapi import Limits, Operation, document
+from outrider.server.request_log import RequestLog
 from outrider.server.static import page
 from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 
@@ -36,13 +37,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def models(request: Request) -> Response:
-    """The served model, once for each of its names."""
+    """Lists the served model, once for each of its names."""
     front: Front = request.app.state.front
     return JSONResponse({"object": "list", "data": [_model(front, name) for name in front.model_names]})
 
 
 async def model(request: Request) -> Response:
-    """A served model by its name."""
+    """Describes a served model."""
     front: Front = request.app.state.front
     name = request.path_params["model"]
     front.check_model(name)
@@ -65,21 +66,21 @@ def _model(front: Front, name: str) -> dict[str, Any]:
 
 
 async def health(request: Request) -> Response:
-    """200 while requests are served, 503 while the engine is gone or the server drains."""
+    """Answers 200 while requests are served, 503 while the engine is dead or the server drains."""
     front: Front = request.app.state.front
-    status = "ok" if front.is_healthy else "draining" if front.is_draining else "engine is gone"
+    status = "ok" if front.is_healthy else "draining" if front.is_draining else "engine_dead"
     return JSONResponse({"status": status}, status_code=200 if front.is_healthy else 503)
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus' text."""
+    """Answers with the metrics page."""
     front: Front = request.app.state.front
     body, kind = front.metrics.render()
     return Response(body, headers={"Content-Type": kind})
 
 
 async def version(request: Request) -> Response:
-    """Of the package."""
+    """Answers with the version of the package."""
     return JSONResponse({"version": VERSION})
 
 
@@ -105,12 +106,16 @@ OPERATIONS: dict[Operation, Endpoint] = {
         errors=(400, 404, 413, 415, 429, 503),
     ): chat_completions,
     Operation(
-        path="/v1/models", method="GET", summary="The served model.", answer=ModelsAnswer, is_guarded=True
+        path="/v1/models",
+        method="GET",
+        summary="List the served model, under each of its names.",
+        answer=ModelsAnswer,
+        is_guarded=True,
     ): models,
     Operation(
         path="/v1/models/{model}",
         method="GET",
-        summary="A served model by its name.",
+        summary="Describe a served model.",
         answer=ModelAnswer,
         is_guarded=True,
         errors=(404,),
@@ -118,7 +123,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
     Operation(
         path="/tokenize",
         method="POST",
-        summary="Token ids of a text or of a conversation.",
+        summary="Convert a text or a conversation to token ids.",
         body=TokenizeRequest,
         answer=TokenizeAnswer,
         is_guarded=True,
@@ -127,23 +132,23 @@ OPERATIONS: dict[Operation, Endpoint] = {
     Operation(
         path="/detokenize",
         method="POST",
-        summary="Text of token ids.",
+        summary="Convert token ids to text.",
         body=DetokenizeRequest,
         answer=DetokenizeAnswer,
         is_guarded=True,
         errors=(400, 404, 413, 415),
     ): detokenize,
     Operation(
-        path="/health", method="GET", summary="Whether requests are served.", answer=HealthAnswer, errors=(503,)
+        path="/health", method="GET", summary="Say whether requests are served.", answer=HealthAnswer, errors=(503,)
     ): health,
-    Operation(path="/version", method="GET", summary="Of Outrider.", answer=VersionAnswer): version,
-    Operation(path="/metrics", method="GET", summary="Prometheus' text.", answer=None): metrics,
+    Operation(path="/version", method="GET", summary="The version of Outrider.", answer=VersionAnswer): version,
+    Operation(path="/metrics", method="GET", summary="Metrics in Prometheus' text format.", answer=None): metrics,
 }
-"""Every endpoint, as it is published and as it is served."""
+"""Every endpoint: what the OpenAPI document says about it, and the function that serves it."""
 
 
 def build_app(front: Front) -> Starlette:
-    """The application over a front that has started."""
+    """Builds the application over a front that has started."""
     options = front.options
     limits = Limits(
         model_names=front.model_names,
@@ -154,12 +159,14 @@ def build_app(front: Front) -> Starlette:
     published = document(list(OPERATIONS), version=VERSION, limits=limits)
 
     async def openapi(request: Request) -> Response:
-        """The OpenAPI document."""
+        """Answers with the OpenAPI document."""
         return JSONResponse(published)
 
     middleware = [Middleware(BodyLimit, max_bytes=options.max_body_bytes)]
     if options.api_keys:
         middleware.insert(0, Middleware(ApiKeys, keys=options.api_keys))
+    if options.logs_requests:
+        middleware.insert(0, Middleware(RequestLog, prefixes=GUARDED))
     if options.allowed_origins:
         middleware.insert(
             0,
@@ -202,16 +209,17 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 
 async def _server_error(request: Request, error: Exception) -> Response:
-    """What only this program can be blamed for; starlette prints it, too."""
-    return APIError(f"the server has failed: {error!r}", status=500, kind="server_error").response()
+    """Answers 500 for a bug in the server; uvicorn logs its traceback."""
+    message = f"internal error: {error!r}. Please report it, with the server's log."
+    return APIError(message, status=500, kind="server_error").response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Paths and methods that are not there."""
+    """Answers for unknown paths and methods."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     message = {
-        404: f"{path} is not here. /openapi.json lists what is.",
-        405: f"{request.method} is not for {path}. /openapi.json says which method is.",
+        404: f"No such path: {path}. See /openapi.json.",
+        405: f"{request.method} is not allowed for {path}. See /openapi.json for its methods.",
     }.get(error.status_code, error.detail)
     return APIError(message, status=error.status_code, headers=error.headers).response()

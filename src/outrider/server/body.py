@@ -1,4 +1,4 @@
-"""The body of a request as one of our models, or an error that names the field, the value and the remedy."""
+"""Parses a request body into a pydantic model, or raises an error that names the field, the value and the remedy."""
 
 import difflib
 import json
@@ -12,15 +12,15 @@ from outrider.server.fields import NOT_OFFERED
 
 Model = TypeVar("Model", bound=BaseModel)
 _MAX_SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+"""Maximum number of characters of a wrong value that an error repeats."""
 _MAX_LINES = 8
-"""Wrong fields that an error names."""
+"""Maximum number of wrong fields that an error names."""
 _MAX_READ = 64
-"""Wrong fields that are compared with each other."""
+"""Maximum number of wrong fields that are compared with each other."""
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
-    """Raises APIError 400, or 413 where it is too long (`limits.py`)."""
+    """Reads and checks the body. Raises APIError: 400, 413 if it is too long (`guards.py`), 415 if it is not JSON."""
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise APIError(f"content-type {kind!r} is not JSON. Send application/json.", status=415)
@@ -35,25 +35,25 @@ async def read_body(request: Request, model: type[Model]) -> Model:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
-    """One sentence for each of the first wrong fields; `param` is the first."""
+    """An error with one sentence for each of the first wrong fields; its `param` is the first field."""
     found = error.errors(include_url=False, include_context=True)
-    # of a field that may have several types, what is said of a part tells more than what is said of the whole
+    # for a field with several types, an error about a part of it says more than the error about the whole
     paths = [_path(entry["loc"]) for entry in found[:_MAX_READ]]
     wholes = {path for path in paths if any(other.startswith((f"{path}[", f"{path}.")) for other in paths)}
     found = [entry for entry, path in zip(found, paths, strict=False) if path not in wholes] + found[_MAX_READ:]
     lines = dict.fromkeys(_line(entry, model) for entry in found[:_MAX_LINES])
-    more = [f"And {len(found) - _MAX_LINES} more."] if len(found) > _MAX_LINES else []
+    more = [f"{len(found) - _MAX_LINES} more fields are wrong."] if len(found) > _MAX_LINES else []
     return refused(" ".join([*lines, *more]), param=_path(found[0]["loc"])[:_MAX_SHOWN] or None)
 
 
 def _line(entry: Any, model: type[BaseModel]) -> str:
     path, kind = _path(entry["loc"]), entry["type"]
     if kind == "json_invalid":
-        return f"the body is not JSON: {entry['ctx']['error']}. Send an object."
+        return f"the body is not valid JSON: {entry['ctx']['error']}. Send a JSON object."
     if kind == "extra_forbidden":
         return _unknown(_path(entry["loc"][:-1]), str(entry["loc"][-1]), model)
     if kind == "missing":
-        return f"{path} is missing. It is required."
+        return f"{path} is required and missing. Add it."
     shown = _shown(entry["input"])
     name = path or "the body"
     return f"{name}={shown} is refused: {entry['msg']}."
@@ -66,12 +66,12 @@ def _unknown(within: str, name: str, model: type[BaseModel]) -> str:
         return f"{path} is not offered. {NOT_OFFERED[path]}"
     known = [field.alias or key for key, field in model.model_fields.items()]
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]}?" if near and not within else "/openapi.json lists the known ones."
+    hint = f"Did you mean {near[0]}?" if near and not within else "/openapi.json lists the known fields."
     return f"{path} is not a known field. {hint}"
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """As a caller would write it: stop[0], stream_options.include_usage. Names of union branches are left out."""
+    """A field's path as a caller would write it: stop[0], stream_options.include_usage. Leaves out union branches."""
     text = ""
     for part in loc:
         if isinstance(part, int):
@@ -88,7 +88,7 @@ def _is_branch(part: str) -> bool:
 
 
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
-"""Names of the branches of a message."""
+"""Names of the branches of the Message union."""
 _BRANCHES = {"str", "int", "float", "bool", "list", "dict", "text", "json_object_format", "json_schema_format"}
 
 

@@ -1,4 +1,4 @@
-"""/v1/chat/completions: messages in, an answer out, whole or as a stream; tools in the template, tool calls parsed."""
+"""/v1/chat/completions: answers a conversation, whole or as a stream, with tools."""
 
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +19,7 @@ from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import WHOLE, SamplingFields, Strict
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
+from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
 from outrider.server.tools import AnswerText, Tool, ToolChoice, ToolUse
 from outrider.server.usage import Usage
@@ -27,7 +28,7 @@ _INT32 = 2**31 - 1
 
 
 class TextPart(Strict):
-    """A part of a message."""
+    """A text part of a message."""
 
     type: Literal["text"]
     text: str
@@ -37,10 +38,10 @@ Content = str | Annotated[list[TextPart], Field(min_length=1)]
 
 
 class CalledFunction(Strict):
-    """What an earlier answer called."""
+    """A function called by an earlier answer."""
 
     name: str
-    arguments: str = Field(description="JSON, as text.")
+    arguments: str = Field(description="The arguments, a JSON object as a string.")
 
 
 class ToolCall(Strict):
@@ -60,7 +61,7 @@ class SystemMessage(Strict):
 
 
 class UserMessage(Strict):
-    """What a person says."""
+    """A message from the user."""
 
     role: Literal["user"]
     content: Content
@@ -68,7 +69,7 @@ class UserMessage(Strict):
 
 
 class AssistantMessage(Strict):
-    """An earlier answer; with what OpenAI's client sends back of one, as far as it is empty."""
+    """An earlier answer of the model. Fields that OpenAI's client sends back may be present if they are empty."""
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -82,7 +83,7 @@ class AssistantMessage(Strict):
 
 
 class ToolMessage(Strict):
-    """What a tool gave."""
+    """The result of a tool call."""
 
     role: Literal["tool"]
     content: Content
@@ -98,27 +99,31 @@ class ChatRequest(SamplingFields):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
-        None, description="Unset: what fits behind the prompt, which is also the most."
+        None, description="Default and maximum: what fits into the context after the prompt."
     )
     max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
-        None, description="OpenAI's newer name of max_tokens."
+        None, description="OpenAI's newer name for max_tokens."
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = Field(
-        None, description="With logprobs only."
+        None, description="Number of most likely tokens per position. Needs logprobs: true."
     )
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
-    tool_choice: ToolChoice | None = Field(None, description='With tools; unset is "auto".')
-    parallel_tool_calls: bool | None = Field(None, description="False gives at most one call.")
-    documents: list[dict[str, Any]] | None = Field(None, description="For templates that know them.")
-    chat_template: str | None = Field(None, description="Where the server trusts callers with templates.")
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further names for the template.")
+    tool_choice: ToolChoice | None = Field(None, description='Needs tools. Default "auto".')
+    parallel_tool_calls: bool | None = Field(None, description="False allows at most one tool call.")
+    documents: list[dict[str, Any]] | None = Field(
+        None, description="Passed to the chat template, for templates that use documents."
+    )
+    chat_template: str | None = Field(
+        None, description="A Jinja template for this request. Needs a server with --trust-request-chat-template."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further variables for the chat template.")
 
 
 class _Call:
-    """One call: what was asked, and what has been given so far."""
+    """One call: its parameters, and what has been answered so far."""
 
     def __init__(self, front: Front, body: ChatRequest) -> None:
         self.front = front
@@ -127,7 +132,10 @@ class _Call:
         self.created = int(time.time())
         self.model = body.model or front.model_names[0]
         if body.top_logprobs is not None and not body.logprobs:
-            raise refused(f"top_logprobs={body.top_logprobs} needs logprobs: true.", param="top_logprobs")
+            raise refused(
+                f"top_logprobs={body.top_logprobs} needs logprobs: true. Add it, or leave top_logprobs out.",
+                param="top_logprobs",
+            )
         if body.max_tokens is not None and body.max_completion_tokens is not None:
             raise refused("max_tokens and max_completion_tokens are both given. Give one.", param="max_tokens")
         if body.stream and body.prompt_logprobs is not None:
@@ -147,12 +155,12 @@ class _Call:
         self.details = TokenDetails(body, front.tokenizer)
 
     def _with_grammar(self, params: SamplingParams) -> SamplingParams:
-        """The grammar that forces a tool call, and the marks of one kept."""
+        """Adds the grammar that forces a tool call, or keeps the special tokens that mark one."""
         if self.tools.grammar is not None:
             if params.structured_outputs is not None:
                 raise refused(
-                    "tool_choice asks for a call, and response_format or structured_outputs for something else. "
-                    "Give one.",
+                    "tool_choice forces a tool call, and response_format or structured_outputs asks for another "
+                    "format. Give one of them.",
                     param="tool_choice",
                 )
             return replace(params, structured_outputs=self.tools.grammar)
@@ -165,8 +173,8 @@ class _Call:
         body, server = self.body, self.front.options
         if body.chat_template is not None and not server.trusts_request_chat_template:
             raise refused(
-                "chat_template is not taken from callers here. Start the server with --trust-request-chat-template, or "
-                "with --chat-template FILE.",
+                "this server does not accept chat_template from callers. Start it with --trust-request-chat-template, "
+                "or with --chat-template FILE.",
                 param="chat_template",
             )
         kwargs = dict(body.chat_template_kwargs or {})
@@ -181,13 +189,14 @@ class _Call:
         )
 
     async def answer(self, request: Request) -> Response:
-        """The response, or an APIError."""
+        """Runs the call and returns its response. Raises APIError or RequestError."""
         messages = [plain_message(message) for message in self.body.messages]
         job = await self.front.submit(
             lambda: [{"prompt_token_ids": self.front.encode_chat(messages, self.options)}], self.params, count=1
         )
+        note_delivery(request, answer_id=self.id, delivery=job)
         usage = Usage(
-            num_prompt_tokens=len(job.requests[0].prompt_token_ids),
+            num_prompt_tokens=job.num_prompt_tokens,
             num_drafts=self.front.config.num_speculative_tokens,
         )
         if self.body.stream:
@@ -200,7 +209,7 @@ class _Call:
             for delta in deltas:
                 usage.add_delta(delta)
             output = deltas[-1].output
-        assert output is not None, "the last delta of a request has its output"
+        assert output is not None, "the last delta of a request has no output"
         choices = []
         for completion in output.outputs:
             check_finished(completion.finish_reason, completion.error)
@@ -265,7 +274,7 @@ class _Call:
             yield event(envelope | {"choices": [], "usage": usage.body()})
 
     def _delta_choice(self, delta: OutputDelta) -> dict[str, Any] | None:
-        """None where a tool call's text is held back, and nothing else is asked for."""
+        """The choice for a delta; None if all of its text is held back as part of a tool call."""
         check_finished(delta.finish_reason, delta.error)
         text = self.texts[delta.index]
         content, calls = text.push(delta.text, is_last=delta.finish_reason is not None)
@@ -296,7 +305,7 @@ class _Call:
 
 
 def plain_message(message: Strict) -> dict[str, Any]:
-    """For templates: without what is not set; an answer's content is text, empty where there is none."""
+    """The message as a dict for templates, without unset fields; an assistant's missing content becomes ""."""
     plain = message.model_dump(exclude_none=True)
     if plain["role"] == "assistant":
         plain.setdefault("content", "")
@@ -304,7 +313,7 @@ def plain_message(message: Strict) -> dict[str, Any]:
 
 
 async def chat_completions(request: Request) -> Response:
-    """Answer a conversation."""
+    """Handles POST /v1/chat/completions."""
     front: Front = request.app.state.front
     body = await read_body(request, ChatRequest)
     front.check_model(body.model)

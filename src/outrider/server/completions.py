@@ -1,4 +1,4 @@
-"""/v1/completions: prompts in, texts out, whole or as a stream."""
+"""/v1/completions: completes prompts, whole or as a stream."""
 
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +18,7 @@ from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import completion_logprobs, prompt_logprobs
+from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
 from outrider.server.usage import Usage
 
@@ -40,13 +41,13 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[PromptIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     ) = Field(description="Text, token ids, or a list of either.")
     max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
-        None, description="Default 16. What does not fit behind the prompt is cut."
+        None, description="Default 16. Lowered to what fits into the context after the prompt."
     )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
-    echo: bool | None = Field(None, description="The text begins with the prompt's.")
+    echo: bool | None = Field(None, description="The text begins with the prompt.")
 
     def prompts(self) -> list[Prompt]:
-        """As the engine takes them."""
+        """The prompts in the form that the engine takes."""
         given: Any = self.prompt
         if isinstance(given, str):
             return [given]
@@ -56,7 +57,7 @@ class CompletionRequest(SamplingFields):
 
 
 class _Call:
-    """One call: what was asked, and what has been given so far."""
+    """One call: its parameters, and what has been answered so far."""
 
     def __init__(self, front: Front, body: CompletionRequest) -> None:
         self.front = front
@@ -85,11 +86,12 @@ class _Call:
         self.params = replace(params, prompt_logprobs=body.logprobs) if self._scores_prompt else params
 
     async def answer(self, request: Request) -> Response:
-        """The response, or an APIError."""
+        """Runs the call and returns its response. Raises APIError or RequestError."""
         prompts = self.body.prompts()
         job = await self.front.submit(lambda: prompts, self.params, count=len(prompts))
+        note_delivery(request, answer_id=self.id, delivery=job)
         usage = Usage(
-            num_prompt_tokens=sum(len(entry.prompt_token_ids) for entry in job.requests),
+            num_prompt_tokens=job.num_prompt_tokens,
             num_drafts=self.front.config.num_speculative_tokens,
         )
         if self.body.stream:
@@ -166,10 +168,10 @@ class _Call:
         return choice
 
     def _whole_logprobs(self, place: int, output: RequestOutput, completion: CompletionOutput) -> dict[str, Any] | None:
-        """With the prompt's in front where the text begins with the prompt."""
+        """Log-probabilities of the whole output, preceded by the prompt's if the text begins with the prompt."""
         if not self._scores_prompt:
             return self._logprobs(place, completion.token_ids, completion.logprobs)
-        assert output.prompt_logprobs is not None, "the prompt was to be scored"
+        assert output.prompt_logprobs is not None, "the prompt was not scored"
         places = [*output.prompt_logprobs, *(completion.logprobs or [])]
         found = self._logprobs(place, output.prompt_token_ids + completion.token_ids, places)
         if found is not None and not self.body.return_tokens_as_token_ids:
@@ -188,13 +190,13 @@ class _Call:
 
 
 def check_finished(finish_reason: str | None, error: str | None) -> None:
-    """Raises APIError where an output could not go on."""
+    """Raises APIError if an output ended because of an error."""
     if finish_reason == "error":
-        raise APIError(f"the output could not go on: {error}", kind="generation_error", code="generation_failed")
+        raise APIError(f"the output could not be continued: {error}", kind="generation_error", code="generation_failed")
 
 
 async def completions(request: Request) -> Response:
-    """Complete text."""
+    """Handles POST /v1/completions."""
     front: Front = request.app.state.front
     body = await read_body(request, CompletionRequest)
     front.check_model(body.model)

@@ -1,6 +1,6 @@
-"""Errors as OpenAI's clients expect them: {"error": {"message", "type", "param", "code"}}, and who makes which.
+"""Errors in the form that OpenAI's clients expect: {"error": {"message", "type", "param", "code"}}.
 
-A message names the field, the value and the remedy. Knows HTTP's status codes; runs nothing.
+A message names the field, the value and the remedy. Knows HTTP status codes; runs nothing.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 
 class APIError(Exception):
-    """What a caller is told instead of an answer."""
+    """An error response in place of an answer."""
 
     def __init__(
         self,
@@ -30,27 +30,27 @@ class APIError(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, Any]:
-        """The JSON of it."""
+        """The JSON body."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The answer in its place."""
+        """The HTTP response."""
         return JSONResponse(self.body(), status_code=self.status, headers=dict(self.headers or {}))
 
 
 def refused(message: str, *, param: str | None = None, code: str | None = None) -> APIError:
-    """The caller's to correct."""
+    """A 400 that the caller can correct."""
     return APIError(message, param=param, code=code)
 
 
 def overloaded(message: str, *, retry_after: int) -> APIError:
-    """Too much at once: come back in some seconds."""
+    """A 429 with Retry-After in seconds."""
     return APIError(
         message, status=429, kind="rate_limit_error", code="overloaded", headers={"Retry-After": str(retry_after)}
     )
 
 
 def unavailable(message: str, *, retry_after: int | None = None) -> APIError:
-    """The engine is not there, or the server is going away."""
+    """A 503: the engine is not running, or the server is shutting down."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return APIError(message, status=503, kind="service_unavailable_error", code="unavailable", headers=headers)

@@ -1,6 +1,6 @@
-"""Answers that end when their caller goes: a stream of server-sent events, or one value that takes time.
+"""Responses that end when their client disconnects: a stream of server-sent events, or one value.
 
-A caller who has gone is noticed at once, and its job closed. Knows nothing of what is in the events.
+A disconnect is noticed at once and closes the job. Knows nothing about the content of events.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from outrider.server.errors import APIError, unavailable
 from outrider.server.front import Delivery
 
 Result = TypeVar("Result")
-_GONE = 499
-"""What servers log for a caller who did not wait."""
+_CLIENT_DISCONNECTED = 499
+"""Status for a client that did not wait, as in other servers' logs."""
 DONE = b"data: [DONE]\n\n"
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not collect the events
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not buffer the events
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
@@ -31,7 +31,7 @@ def event(data: Any) -> bytes:
 
 
 class EventStream(Response):
-    """Events of a job until it ends, or until the caller goes."""
+    """Sends a job's events until it ends or the client disconnects."""
 
     media_type = "text/event-stream"
 
@@ -42,16 +42,16 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The answer, as ASGI has it."""
-        watch = asyncio.create_task(_close_when_gone(receive, self._job))
+        """Sends the response, as ASGI requires."""
+        watch = asyncio.create_task(_close_on_disconnect(receive, self._job))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
                 async for data in self._events:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except (APIError, OutriderError) as error:
-                told = error if isinstance(error, APIError) else told_of(error)
-                await send({"type": "http.response.body", "body": event(told.body()), "more_body": True})
+                shown = error if isinstance(error, APIError) else api_error(error)
+                await send({"type": "http.response.body", "body": event(shown.body()), "more_body": True})
             await send({"type": "http.response.body", "body": DONE, "more_body": False})
         finally:
             watch.cancel()
@@ -59,29 +59,29 @@ class EventStream(Response):
 
 
 async def while_connected(request: Request, job: Delivery, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` gives; it is given up when the caller goes. Raises APIError where the engine fails."""
-    watch, answer = asyncio.create_task(_close_when_gone(request.receive, job)), asyncio.create_task(work)
+    """Awaits `work` and returns its result; cancels it if the client disconnects. Raises APIError for engine errors."""
+    watch, answer = asyncio.create_task(_close_on_disconnect(request.receive, job)), asyncio.create_task(work)
     try:
         await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise APIError("the caller has gone", status=_GONE)  # nobody hears it
+            raise APIError("the client has disconnected", status=_CLIENT_DISCONNECTED)  # for the log; nobody reads it
         return answer.result()
     except OutriderError as error:
-        raise told_of(error) from error
+        raise api_error(error) from error
     finally:
         watch.cancel()
         answer.cancel()
         job.close()
 
 
-async def _close_when_gone(receive: Callable[[], Awaitable[Any]], job: Delivery) -> None:
+async def _close_on_disconnect(receive: Callable[[], Awaitable[Any]], job: Delivery) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     job.close()
 
 
-def told_of(error: OutriderError) -> APIError:
-    """What a caller hears of an error of the engine's."""
+def api_error(error: OutriderError) -> APIError:
+    """The response for an error that the engine raised."""
     if isinstance(error, EngineDeadError):
-        return unavailable(f"{error}. The request is lost; send it again.")
+        return unavailable(f"{error}. Its output is lost; send the request again.")
     return APIError(str(error))

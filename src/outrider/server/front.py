@@ -1,14 +1,14 @@
-"""From a caller's prompt to a job of the engine: tokenizing, admission, the limit on what waits, restarts, draining.
+"""Turns a caller's prompt into a job of the engine: tokenizing, admission, the queue limit, restarts, draining.
 
-Everything that a request can be refused for is looked at here, off the event loop where it takes time, so the engine's
-process meets checked requests only. Knows no HTTP.
+Every reason to refuse a request is checked here, off the event loop where that takes time, so the engine process
+receives checked requests only. Knows no HTTP.
 """
 
 import asyncio
 import itertools
+import logging
 import math
 import secrets
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,20 +31,21 @@ from outrider.server.metrics import Metrics
 from outrider.server.options import ServerOptions
 
 _REMEMBERED = 32
-"""Ends of requests that tell how soon the next one comes."""
+"""Number of latest completions whose end times give the pace for Retry-After."""
 _MAX_RETRY_SECONDS = 60
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 
 class Front:
-    """One engine's process with its tokenizer, and who may use it now."""
+    """One engine process with its tokenizer, and the rules on who may use it now."""
 
     def __init__(self, config: EngineConfig, options: ServerOptions) -> None:
         self.config = config
         self.options = options
         self.model_names = options.served_model_names or (config.model,)
-        self.client = EngineClient(config)
+        self.client = EngineClient(config, log_level=options.log_level)
         self.metrics = Metrics(self.model_names[0])
         self.started = int(time.time())
         self.is_draining = False
@@ -54,12 +55,12 @@ class Front:
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(4)
         self._restart: asyncio.Task[None] | None = None
-        self._burial: asyncio.Task[None] | None = None
-        """Ends what is left of a process that died and is not started again."""
+        self._cleanup: asyncio.Task[None] | None = None
+        """Reaps an engine process that will not be restarted."""
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="admission")
 
     async def start(self) -> EngineInfo:
-        """Start the engine; raises what makes that impossible."""
+        """Starts the engine. Raises ConfigError, UnsupportedError, CheckpointError or EngineDeadError."""
         self.client.on_death = self._on_death
         self.client.on_stats = self.metrics.observe_snapshot
         starting = asyncio.create_task(self.client.start())
@@ -82,7 +83,7 @@ class Front:
         return self.info
 
     async def stop(self) -> None:
-        """End the engine, and what runs on it."""
+        """Stops the engine; requests that still run fail."""
         if self._restart is not None:
             self._restart.cancel()
         await self.client.stop()
@@ -90,16 +91,16 @@ class Front:
 
     @property
     def chat_template(self) -> str | None:
-        """What conversations are rendered with."""
+        """Jinja source of the template for conversations; None if neither server nor model has one."""
         return self.options.chat_template or self.tokenizer.chat_template
 
     @property
     def is_healthy(self) -> bool:
-        """True where a request would be served now."""
+        """Whether a request would be served now."""
         return self.client.is_alive and not self.is_draining
 
     def check_model(self, name: str | None) -> None:
-        """Raises APIError 404 for a model that is not served."""
+        """Raises APIError 404 if no model of this name is served. None stands for the served one."""
         if name is not None and name not in self.model_names:
             known = ", ".join(self.model_names)
             raise APIError(
@@ -110,25 +111,27 @@ class Front:
             )
 
     def new_id(self) -> str:
-        """An id that no request had before."""
+        """A new request id, unique across restarts of the server."""
         return f"{self._id_prefix}{next(self._ids):08x}"
 
     def encode_chat(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
-        """Token ids of a conversation; it takes time. Raises RequestError."""
+        """Token ids of a conversation. Takes time: call it through `aside`. Raises RequestError."""
         return encode_chat(self.tokenizer, messages, options)
 
     async def aside(self, work: Callable[[], Result]) -> Result:
-        """Do what takes time in the thread for it, one at a time: text to tokens, grammars, templates."""
+        """Runs slow work (tokenizing, grammars, templates) in the admission thread, one piece at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
     async def submit(
         self, prompts: Callable[[], Sequence[Prompt]], params: SamplingParams, *, count: int
     ) -> "Delivery":
-        """Give the engine a request for each of `count` prompts, all or none. `prompts` makes them: it is called once
-        there is room, in the thread for such work. Raises RequestError, and APIError where there is no room."""
+        """Submits one request for each of `count` prompts, all or none.
+
+        `prompts` makes them; it is called in the admission thread, once the queue has places for them. Raises
+        RequestError, or APIError if the queue is full or the engine is not running."""
         arrival = time.monotonic()
         count *= params.n
-        self._check_room(count)
+        self._check_capacity(count)
         self._num_unfinished += count
         try:
             requests = await self.aside(lambda: self._requests(prompts(), params))
@@ -156,7 +159,7 @@ class Front:
         self._num_unfinished -= request.params.n
         self._ends.extend([time.monotonic()] * request.params.n)
 
-    def _check_room(self, count: int) -> None:
+    def _check_capacity(self, count: int) -> None:
         if self.is_draining:
             raise unavailable("the server is shutting down. Send the request to another one.")
         if not self.client.is_alive:
@@ -164,13 +167,13 @@ class Front:
         limit = self.info.max_num_seqs + self.options.max_queued_requests
         if self._num_unfinished + count > limit:
             raise overloaded(
-                f"{self._num_unfinished} completions are under way, and {limit} may be at most (max_num_seqs running "
-                f"and max_queued_requests waiting): {count} more are refused. Try again as Retry-After says.",
+                f"the server is full: {self._num_unfinished} completions run or wait, of at most {limit} (max_num_seqs "
+                f"+ max_queued_requests), so {count} more are refused. Try again after the seconds in Retry-After.",
                 retry_after=self._retry_after(count),
             )
 
     def _retry_after(self, count: int) -> int:
-        """Seconds until `count` requests have ended, at the pace of the latest ends."""
+        """Seconds until `count` completions have ended, at the pace of the latest ones."""
         if len(self._ends) < 2 or self._ends[-1] <= self._ends[0]:
             return 1
         pace = len(self._ends) / (time.monotonic() - self._ends[0])
@@ -178,26 +181,30 @@ class Front:
 
     def _dead(self) -> Exception:
         if self._restart is not None and not self._restart.done():
-            return unavailable("the engine has stopped and is being started again. Try again.", retry_after=5)
-        return unavailable("the engine has stopped. Start the server again.")
+            return unavailable("the engine has died and is being restarted. Try again.", retry_after=5)
+        return unavailable("the engine has died. Restart the server.")
 
     def _on_death(self) -> None:
         if self.num_restarts < self.options.max_engine_restarts and not self.is_draining:
             self.num_restarts += 1
+            _log.warning("restarting the engine: %d of %d", self.num_restarts, self.options.max_engine_restarts)
             self._restart = asyncio.get_running_loop().create_task(self._start_again())
         else:
-            self._burial = asyncio.get_running_loop().create_task(self.client.stop())
+            self._cleanup = asyncio.get_running_loop().create_task(self.client.stop())
 
     async def _start_again(self) -> None:
         await self.client.stop()
         try:
             await self.client.start()
         except OutriderError as error:  # /health stays red
-            print(f"The engine could not be started again: {error}", file=sys.stderr)
+            _log.error("the engine could not be restarted: %s", error)
+        else:
+            _log.info("the engine is ready again")
 
     async def drain(self) -> bool:
-        """Take nothing new and wait for what runs, as long as the options allow; False where something is left."""
+        """Refuses new requests and waits up to `drain_seconds` for running ones; False if some are left."""
         self.is_draining = True
+        _log.info("draining: %d completions have %g s to finish", self._num_unfinished, self.options.drain_seconds)
         end = time.monotonic() + self.options.drain_seconds
         while self._num_unfinished > 0 and time.monotonic() < end:
             await asyncio.sleep(0.05)
@@ -205,27 +212,41 @@ class Front:
 
 
 class Delivery:
-    """A job of the engine on its way to the caller, timed."""
+    """A job of the engine with its times and counts, as its deltas go to the caller."""
 
     def __init__(self, job: Job, metrics: Metrics, *, arrival: float) -> None:
-        """`arrival`: when the caller's request came, of `time.monotonic`."""
+        """`arrival`: time.monotonic() when the HTTP request arrived."""
         self.job = job
         self.requests = job.requests
         self._metrics = metrics
         self._arrival = arrival
-        self._latest: dict[tuple[str, int], float] = {}  # by request and choice
+        self.num_output_tokens = 0
+        """Tokens taken so far, over all prompts and completions."""
+        self._finish_reasons: list[str] = []
+        self._latest: dict[tuple[str, int], float] = {}  # by request id and completion index
         self._begun: set[str] = set()
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Prompt tokens over all prompts."""
+        return sum(len(request.prompt_token_ids) for request in self.requests)
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """One per completion, in the order in which they ended; "abort" for those that have not."""
+        num_completions = sum(request.params.n for request in self.requests)
+        return self._finish_reasons + ["abort"] * (num_completions - len(self._finish_reasons))
+
     def prompt_index(self, delta: OutputDelta) -> int:
-        """Which of the prompts it belongs to."""
+        """Index of the prompt that a delta belongs to."""
         return self.job.index_of[delta.request_id]
 
     def close(self) -> None:
-        """The caller has gone, or has everything."""
+        """Ends the job; requests that still run are aborted."""
         self.job.close()
 
     async def take(self) -> list[OutputDelta]:
-        """As `Job.take`."""
+        """Waits like `Job.take`, and records times and counts."""
         deltas = await self.job.take()
         now, metrics = time.monotonic(), self._metrics
         for delta in deltas:
@@ -236,6 +257,9 @@ class Delivery:
                 self._begun.add(delta.request_id)
                 metrics.on_first_token(now - self._arrival)
             self._latest[key] = now
+            self.num_output_tokens += len(delta.token_ids)
+            if delta.finish_reason is not None:
+                self._finish_reasons.append(delta.finish_reason)
             if delta.output is not None:
                 metrics.on_request_finished(delta.output, seconds=now - self._arrival)
         return deltas

@@ -1,4 +1,4 @@
-"""What stands in front of every endpoint: API keys, the limit of a body's size, and errors as JSON."""
+"""Middleware in front of every endpoint: API keys and the limit on the size of a body."""
 
 import hmac
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outrider.server.errors import APIError
 
-_GUARDED = ("/v1/", "/tokenize", "/detokenize")
-"""Paths that need a key where there are keys; the others show no prompt and cost nothing."""
+GUARDED = ("/v1/", "/tokenize", "/detokenize")
+"""Path prefixes that need a key if the server has keys; the others show no prompt and use no model time."""
 
 
 class ApiKeys:
-    """Lets nobody in without a key."""
+    """Refuses requests without a known key."""
 
     def __init__(self, app: ASGIApp, *, keys: Sequence[str]) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http" or not scope["path"].startswith(_GUARDED) or self._is_known(scope):
+        """Handles one ASGI request."""
+        if scope["type"] != "http" or not scope["path"].startswith(GUARDED) or self._is_known(scope):
             await self._app(scope, receive, send)
             return
         error = APIError(
@@ -35,19 +35,19 @@ class ApiKeys:
     def _is_known(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         kind, _, key = given.partition(b" ")
-        found = [hmac.compare_digest(key.strip(), known) for known in self._keys]  # every one, so time tells nothing
+        found = [hmac.compare_digest(key.strip(), known) for known in self._keys]  # all of them: constant time
         return kind.lower() == b"bearer" and any(found)
 
 
 class BodyLimit:
-    """Refuses bodies that are too long, whether they say so or not."""
+    """Refuses bodies that are too long, with or without a Content-Length header."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handles one ASGI request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

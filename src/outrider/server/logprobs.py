@@ -1,4 +1,4 @@
-"""Log-probabilities as completions, chat completions and prompts show them."""
+"""Log-probabilities in the three response formats: completions, chat completions, prompts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from outrider.core.outputs import Logprob
 
 LOWEST = -9999.0
-"""In place of minus infinity, which JSON does not have (vLLM's value)."""
+"""Stands for minus infinity, which JSON cannot express (vLLM's value)."""
 
 Places = Sequence[Mapping[int, Logprob] | None]
-"""For each token what is known at its place; None at the first of a prompt."""
+"""One entry per token: log-probabilities by token id; None for the first token of a prompt."""
 
 
 def _value(entry: Logprob) -> float:
@@ -23,7 +23,7 @@ def _text(token_id: int, entry: Logprob, *, as_ids: bool) -> str:
 def completion_logprobs(
     token_ids: Sequence[int], places: Places, *, offset: int, as_ids: bool
 ) -> tuple[dict[str, Any], int]:
-    """OpenAI's four lists for some tokens, and the text offset behind them."""
+    """OpenAI's four lists for `token_ids`, and the text offset after the last token."""
     tokens: list[str] = []
     values: list[float | None] = []
     tops: list[dict[str, float] | None] = []
@@ -44,10 +44,10 @@ def completion_logprobs(
 
 
 def chat_logprobs(token_ids: Sequence[int], places: Places, *, num_top: int, as_ids: bool) -> dict[str, Any]:
-    """OpenAI's list of tokens, each with the most likely ones, and those asked for by id."""
+    """OpenAI's list of tokens, each with the most likely tokens and those requested by id."""
     content = []
     for token_id, place in zip(token_ids, places, strict=True):
-        assert place is not None, "an output token has log-probabilities"
+        assert place is not None, "an output token has no log-probabilities"
         others = sorted(place.items(), key=lambda item: item[1].rank)
         shown = [item for item in others if item[1].rank <= num_top or item[0] != token_id]
         content.append(
@@ -63,7 +63,7 @@ def _chat_entry(token_id: int, entry: Logprob, *, as_ids: bool) -> dict[str, Any
 
 
 def prompt_logprobs(places: Iterable[Mapping[int, Logprob] | None] | None) -> list[dict[str, Any] | None] | None:
-    """vLLM's form: for each token of the prompt a mapping of ids; None for the first."""
+    """Prompt log-probabilities in vLLM's form: for each token a mapping by id; None for the first."""
     if places is None:
         return None
     return [

@@ -1,7 +1,7 @@
-"""The /metrics page: vLLM's names under `outrider:`, in Prometheus' text format.
+"""The /metrics page: vLLM's names with the prefix `outrider:`, in Prometheus' text format.
 
-What the engine counts is shown as it counted it, from its latest snapshot; what only the front can time (from the
-arrival of a request to what left the server) is kept here. Knows no HTTP and no engine.
+Engine counters come from the engine's latest snapshot. Times that only the front can measure, from the arrival of a
+request to what left the server, are collected here. Knows no HTTP and no engine.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,32 +19,32 @@ PREFIX = "outrider:"
 LABELS = ("model_name", "engine")
 
 _SHORT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 40.0)
-"""Seconds, of tokens."""
+"""Bucket ends in seconds, for times of tokens."""
 _LONG = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 240.0, 960.0)
-"""Seconds, of requests."""
+"""Bucket ends in seconds, for times of requests."""
 _FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 20.0, 80.0, 640.0)
-"""Seconds, of first tokens."""
+"""Bucket ends in seconds, for times to the first token."""
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _CHOICES = (1, 2, 5, 10, 20)
 
 _HISTOGRAMS: Mapping[str, tuple[str, Sequence[float]]] = {
-    "time_to_first_token_seconds": ("From a request's arrival to its first token.", _FIRST),
-    "inter_token_latency_seconds": ("Between deliveries of one completion, each of one token or more.", _SHORT),
-    "request_time_per_output_token_seconds": ("Of a request: decode time over its tokens less one.", _SHORT),
-    "e2e_request_latency_seconds": ("From a request's arrival to its end.", _LONG),
-    "request_queue_time_seconds": ("Of a request: in the engine's queue.", _LONG),
-    "request_inference_time_seconds": ("Of a request: from its first step to its end.", _LONG),
-    "request_prefill_time_seconds": ("Of a request: from its first step to its first token.", _LONG),
-    "request_decode_time_seconds": ("Of a request: from its first token to its end.", _LONG),
-    "request_prompt_tokens": ("Prompt tokens of a request.", _TOKENS),
-    "request_generation_tokens": ("Emitted tokens of a completion.", _TOKENS),
-    "request_params_n": ("Completions that a request asks for.", _CHOICES),
+    "time_to_first_token_seconds": ("Time from a request's arrival to its first token.", _FIRST),
+    "inter_token_latency_seconds": ("Time between deliveries of one completion, each of one token or more.", _SHORT),
+    "request_time_per_output_token_seconds": ("Decode time of a request divided by its tokens minus one.", _SHORT),
+    "e2e_request_latency_seconds": ("Time from a request's arrival to its end.", _LONG),
+    "request_queue_time_seconds": ("Time of a request in the engine's queue.", _LONG),
+    "request_inference_time_seconds": ("Time from a request's first step to its end.", _LONG),
+    "request_prefill_time_seconds": ("Time from a request's first step to its first token.", _LONG),
+    "request_decode_time_seconds": ("Time from a request's first token to its end.", _LONG),
+    "request_prompt_tokens": ("Number of prompt tokens of a request.", _TOKENS),
+    "request_generation_tokens": ("Number of emitted tokens of a completion.", _TOKENS),
+    "request_params_n": ("Number of completions that a request asks for.", _CHOICES),
 }
-"""Name to its line of help and its buckets."""
+"""Name to help text and bucket ends."""
 
 
 class Metrics:
-    """All series of one served model. Not for several threads."""
+    """All series of one served model. Not thread-safe."""
 
     def __init__(self, model_name: str, *, engine: str = "0") -> None:
         self._labels = (model_name, engine)
@@ -57,19 +57,19 @@ class Metrics:
         }
 
     def observe_snapshot(self, stats: EngineStats) -> None:
-        """The engine's latest counts; a new engine process may begin at zero again."""
+        """Takes the engine's latest counters; a restarted engine begins at zero."""
         self._engine.stats = stats
 
     def on_first_token(self, seconds: float) -> None:
-        """A request's first token left, so long after the request arrived."""
+        """Records the time from a request's arrival to its first token."""
         self._observe("time_to_first_token_seconds", seconds)
 
     def on_inter_token(self, seconds: float) -> None:
-        """A completion's next delivery left, so long after the one before."""
+        """Records the time between two deliveries of a completion."""
         self._observe("inter_token_latency_seconds", seconds)
 
     def on_request_finished(self, output: RequestOutput, *, seconds: float) -> None:
-        """A request ended, for whatever reason, so long after it arrived."""
+        """Records a request that ended for any reason, `seconds` after it arrived."""
         self._observe("e2e_request_latency_seconds", seconds)
         self._observe("request_prompt_tokens", len(output.prompt_token_ids))
         self._observe("request_params_n", len(output.outputs))
@@ -93,12 +93,12 @@ class Metrics:
         self._histograms[name].observe(value)
 
     def render(self) -> tuple[bytes, str]:
-        """The page, and its content type."""
+        """The page and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class _EngineSeries(Collector):
-    """The engine's counts as series; none before the first snapshot."""
+    """The engine's counters as series; none before the first snapshot."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.stats: EngineStats | None = None
@@ -108,43 +108,51 @@ class _EngineSeries(Collector):
         stats = self.stats
         if stats is None:
             return
-        exact = "1 where tokens depend on weights, prompt, parameters and seed only; else 0."
+        exact = "1 if tokens depend on weights, prompt, parameters and seed only, else 0."
         yield self._gauge("exact", exact, float(stats.is_exact))
-        yield self._gauge("num_requests_running", "Completions that have a row of the engine.", stats.num_running)
-        yield self._gauge("num_requests_waiting", "Completions in the engine's queue.", stats.num_waiting)
+        yield self._gauge("num_requests_running", "Number of running completions.", stats.num_running)
+        yield self._gauge("num_requests_waiting", "Number of completions in the engine's queue.", stats.num_waiting)
         usage = stats.num_used_blocks / stats.num_blocks
-        yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks that are held; 1 is all.", usage)
-        yield self._counter("num_steps", "Steps planned.", stats.num_steps)
+        yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all.", usage)
+        yield self._counter("num_steps", "Number of steps planned.", stats.num_steps)
         yield self._counter(
-            "num_preemptions", "Running completions that went back to the queue.", stats.num_preemptions
+            "num_preemptions", "Number of running completions that were put back into the queue.", stats.num_preemptions
         )
-        yield self._counter("prompt_tokens", "Prompt tokens of completions that emitted any.", stats.num_prompt_tokens)
-        cached = "Of prompt_tokens, taken from the prefix cache."
+        yield self._counter(
+            "prompt_tokens", "Prompt tokens of completions that emitted at least one token.", stats.num_prompt_tokens
+        )
+        cached = "The part of prompt_tokens that came from the prefix cache."
         yield self._counter("prompt_tokens_cached", cached, stats.num_cached_prompt_tokens)
-        yield self._counter("generation_tokens", "Emitted tokens, none behind a stop.", stats.num_generation_tokens)
-        queries = "Known tokens of admitted completions, looked up in the prefix cache."
+        yield self._counter(
+            "generation_tokens", "Emitted tokens, without tokens after a stop.", stats.num_generation_tokens
+        )
+        queries = "Tokens of admitted completions that were looked up in the prefix cache."
         yield self._counter("prefix_cache_queries", queries, stats.num_prefix_queried_tokens)
-        yield self._counter("prefix_cache_hits", "Of those, found.", stats.num_prefix_hit_tokens)
-        yield self._by("request_success", "Completions that ended, by reason.", "finished_reason", stats.finished)
+        yield self._counter(
+            "prefix_cache_hits", "The part of prefix_cache_queries that was found.", stats.num_prefix_hit_tokens
+        )
+        yield self._by(
+            "request_success", "Completions that ended, by finish reason.", "finished_reason", stats.finished
+        )
         yield self._turns(stats)
         if stats.speculation.max_drafts > 0:
             yield from self._speculation(stats)
 
     def _speculation(self, stats: EngineStats) -> Iterator[Metric]:
         counts, name = stats.speculation, "spec_decode_num_"
-        drafts = "Times that a completion had drafts verified: its steps with at least one."
+        drafts = "Number of times that a completion had at least one draft verified."
         yield self._counter(name + "drafts", drafts, counts.num_drafts)
-        yield self._counter(name + "draft_tokens", "Drafts that were verified.", counts.num_draft_tokens)
-        yield self._counter(name + "accepted_tokens", "Drafts that were emitted.", counts.num_accepted_tokens)
+        yield self._counter(name + "draft_tokens", "Number of drafts that were verified.", counts.num_draft_tokens)
+        yield self._counter(name + "accepted_tokens", "Number of drafts that were emitted.", counts.num_accepted_tokens)
         places = {str(place): count for place, count in enumerate(counts.num_accepted_tokens_per_pos)}
-        text = "Drafts that were emitted, by their place in the step."
+        text = "Number of drafts that were emitted, by their position in the step."
         yield self._by(name + "accepted_tokens_per_pos", text, "position", places)
 
     def _turns(self, stats: EngineStats) -> Metric:
         ends = [*(str(float(end)) for end in TURN_TOKENS), "+Inf"]
         family = HistogramMetricFamily(
             PREFIX + "iteration_tokens_total",
-            "Tokens of a turn of the engine's loop: known ones computed and new ones emitted.",
+            "Tokens per turn of the engine's loop: prompt tokens computed and tokens emitted.",
             labels=LABELS,
         )
         buckets = list(zip(ends, accumulate(stats.turn_counts), strict=True))

@@ -1,6 +1,6 @@
-"""The OpenAPI document: made from the endpoints' own types, with the limits of the model that is served.
+"""The OpenAPI document, made from the types of the endpoints and the limits of the served model.
 
-What a schema cannot say (fields that do not go together, grammars that must be grammars) stands in its description.
+Rules that a schema cannot express (fields that exclude each other, valid grammars) are in the descriptions.
 """
 
 import re
@@ -19,24 +19,25 @@ RULES = (
     "min_tokens is at most max_tokens.",
     "Log-probabilities of a prompt (prompt_logprobs, echo with logprobs) are not streamed.",
     "stream_options needs stream; top_logprobs needs logprobs; tool_choice other than none needs tools.",
-    "Of max_tokens and max_completion_tokens one is given; likewise of response_format, structured_outputs and a "
-    "tool_choice that asks for a call.",
-    "These do not go with ignore_eos, min_tokens, bad_words and allowed_token_ids.",
-    "Schemas, expressions and grammars can be met; unknown keywords of JSON schema are refused.",
-    "A prompt leaves room for a token in the model's context, unless truncate_prompt_tokens cuts it.",
-    "allowed_token_ids, bad_words and min_tokens leave a token to choose; a bad word has at most 16 tokens.",
-    "echo with logprobs and prompt_logprobs: the same number.",
-    "tool_choice auto (also where it is unset) needs a server with --tool-call-parser and a template with tools.",
+    "At most one of max_tokens and max_completion_tokens is given; likewise at most one of response_format, "
+    "structured_outputs and a tool_choice that forces a call.",
+    "Each of these three excludes ignore_eos, min_tokens, bad_words and allowed_token_ids.",
+    "Schemas, expressions and grammars can be satisfied; unknown keywords of JSON schema are refused.",
+    "A prompt leaves space for one token in the model's context, unless truncate_prompt_tokens shortens it.",
+    "allowed_token_ids, bad_words and min_tokens leave at least one token to choose; a bad word has at most 16 tokens.",
+    "If echo with logprobs and prompt_logprobs are both given, their numbers are equal.",
+    "tool_choice auto (the default with tools) needs a server with --tool-call-parser and a chat template that uses "
+    "tools.",
     "chat_template needs a server with --trust-request-chat-template; add_generation_prompt and "
-    "continue_final_message are not both true; the template takes the messages.",
+    "continue_final_message are not both true; the template can render the messages.",
     "/tokenize takes a prompt or messages, not both.",
 )
-"""What a valid body keeps beyond its schema."""
+"""Rules that a valid body satisfies beyond its schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Of the served model."""
+    """Limits of the served model that the schema contains."""
 
     model_names: tuple[str, ...]
     vocab_size: int
@@ -46,13 +47,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One endpoint as it is published."""
+    """One endpoint as the document describes it."""
 
     path: str
     method: str
     summary: str
     answer: type[BaseModel] | None
-    """None for plain text."""
+    """Type of the response; None for plain text."""
     body: type[BaseModel] | None = None
     can_stream: bool = False
     is_guarded: bool = False
@@ -60,18 +61,18 @@ class Operation:
 
 
 _ERRORS = {
-    400: "The body, or a field, is refused; the message names it and the remedy.",
+    400: "The body or a field is refused; the message names the field, the value and the remedy.",
     401: "The API key is missing or wrong.",
-    404: "The model is not served.",
+    404: "No model of this name is served.",
     413: "The body is too long.",
     415: "The body is not JSON.",
-    429: "Too much is under way; Retry-After says when to come back.",
-    503: "The engine is gone, or the server is shutting down.",
+    429: "The server is full; Retry-After says when to try again.",
+    503: "The engine is not running, or the server is shutting down.",
 }
 
 
 def document(operations: Sequence[Operation], *, version: str, limits: Limits) -> Schema:
-    """The whole document, of OpenAPI 3.1."""
+    """The whole document, in OpenAPI 3.1."""
     bodies = [operation.body for operation in operations if operation.body]
     answers: list[type[BaseModel]] = [operation.answer for operation in operations if operation.answer]
     models = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
@@ -91,13 +92,17 @@ def document(operations: Sequence[Operation], *, version: str, limits: Limits) -
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Outrider", "version": version, "description": "OpenAI's endpoints over an exact engine."},
+        "info": {
+            "title": "Outrider",
+            "version": version,
+            "description": "OpenAI-compatible endpoints over an engine whose speculative decoding is exact.",
+        },
         "paths": paths,
         "components": components,
     }
 
 
-_EVENTS = "Server-sent events: the data of each is a chunk in JSON, that of the last [DONE]."
+_EVENTS = "Server-sent events. The data of each is a JSON chunk; the last is [DONE]."
 
 
 def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
@@ -115,7 +120,7 @@ def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
         if operation.path == "/health":
             error["content"] = content
         if status == 429:
-            error["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+            error["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
         responses[str(status)] = error
     found: Schema = {"summary": operation.summary, "responses": responses}
     if "{model}" in operation.path:
@@ -130,7 +135,7 @@ def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
 
 
 def _set_limits(node: Any, limits: Limits) -> None:
-    """The served model's numbers in place of the marks that fields left."""
+    """Replaces the marks in `node` (x-limit) by the limits of the served model, in place."""
     if isinstance(node, list):
         for entry in node:
             _set_limits(entry, limits)
@@ -152,7 +157,7 @@ def _set_limits(node: Any, limits: Limits) -> None:
 
 
 def up_to(most: int) -> str:
-    """An expression for the decimal numbers from 0 to `most`."""
+    """A regular expression for the decimal numbers from 0 to `most`."""
     digits = str(most)
     parts = [re.escape(digits)]
     for place, digit in enumerate(digits):

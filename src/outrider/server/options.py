@@ -1,59 +1,73 @@
-"""The server's own options, checked where they are made; the engine's are in `core/config.py`."""
+"""Options of the server, checked on construction. Those of the engine are in `core/config.py`."""
 
 from dataclasses import dataclass
 
+from outrider.core import log
 from outrider.core.errors import ConfigError
 from outrider.server.tools import find_parser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How the server listens, whom it lets in, and how much it takes."""
+    """Where the server listens, whom it serves, and its limits."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is every one of this machine."""
+    """Address to listen on; 0.0.0.0 listens on all interfaces."""
     port: int = 8000
-    """0 takes a free one."""
+    """Port to listen on; 0 chooses a free one."""
     served_model_names: tuple[str, ...] = ()
-    """Names that requests may ask for; none: the model's directory as it was given."""
+    """Names that requests may use for the model; empty uses the model directory as it was given."""
     api_keys: tuple[str, ...] = ()
-    """Callers must show one of these; none: everybody is let in."""
+    """Keys, one of which every caller must send; empty serves everybody."""
     allowed_origins: tuple[str, ...] = ()
-    """Web pages of these origins may call (CORS); "*" is all."""
+    """Origins whose web pages may call the server (CORS); "*" allows all."""
     max_body_bytes: int = 4 << 20
-    """Longest body of a request."""
+    """Maximum size of a request body in bytes."""
     max_queued_requests: int = 256
-    """Completions that may wait beyond those that run (max_num_seqs); more are refused with 429."""
+    """Maximum number of waiting completions, beyond the max_num_seqs that run; more are refused with 429."""
     drain_seconds: float = 30.0
-    """After SIGTERM, how long running requests may take to end."""
+    """Seconds that running requests have to finish after SIGTERM."""
     max_engine_restarts: int = 0
-    """How often an engine that died is started again."""
+    """How many times an engine process that died is restarted."""
     chat_template: str | None = None
-    """A Jinja template in place of the model's own."""
+    """Jinja source of a template that replaces the model's own."""
     trusts_request_chat_template: bool = False
-    """Requests may bring templates. They run in a sandbox, but can take as long as they like."""
+    """Whether requests may bring templates. They run in a sandbox, but without a time limit."""
     tool_call_parser: str | None = None
-    """File name of a parser in `outrider/server/tool_parsers`; without one, models do not choose tools themselves."""
+    """File name of a parser in `outrider/server/tool_parsers`; None refuses tool_choice "auto"."""
+    log_level: str = "info"
+    """One of `outrider.core.log.LEVELS`, for the server and its engine process."""
+    logs_requests: bool = False
+    """Whether each request is logged in one line, without its text."""
     ssl_keyfile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile_password: str | None = None
     ssl_ca_certs: str | None = None
-    """TLS: files as uvicorn takes them."""
+    """TLS files and password, passed to uvicorn."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port={self.port} is no port. Use 0 to 65535.")
+            raise ConfigError(f"port={self.port} is not a port number. Use 0 to 65535.")
         if self.max_body_bytes < 1024:
-            raise ConfigError(f"max_body_bytes={self.max_body_bytes} is too little for any request. Use 1024 or more.")
+            raise ConfigError(f"max_body_bytes={self.max_body_bytes} is too small for any request. Use 1024 or more.")
         if self.max_queued_requests < 0:
-            raise ConfigError(f"max_queued_requests={self.max_queued_requests} is negative. 0 lets none wait.")
+            raise ConfigError(
+                f"max_queued_requests={self.max_queued_requests} is negative. Use 0 or more; 0 lets no completion wait."
+            )
         if not 0.0 <= self.drain_seconds <= 86400.0:
-            raise ConfigError(f"drain_seconds={self.drain_seconds} is out of range: 0 to 86400.")
+            raise ConfigError(f"drain_seconds={self.drain_seconds} is out of range. Use 0 to 86400.")
         if self.max_engine_restarts < 0:
-            raise ConfigError(f"max_engine_restarts={self.max_engine_restarts} is negative. 0 never starts it again.")
+            raise ConfigError(
+                f"max_engine_restarts={self.max_engine_restarts} is negative. Use 0 or more; 0 never restarts it."
+            )
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ConfigError("ssl_keyfile is given without ssl_certfile. TLS needs both.")
         if self.tool_call_parser is not None:
             find_parser(self.tool_call_parser)
+        if log.resolve_level(self.log_level) not in ("debug", "info") and self.logs_requests:
+            raise ConfigError(
+                f"log_requests has no effect with log_level={self.log_level!r}, because requests are logged at 'info'. "
+                "Use log_level 'info' or 'debug', or leave log_requests out."
+            )
         if any(not key for key in self.api_keys):
-            raise ConfigError("an api_key is empty. Give a key, or none at all.")
+            raise ConfigError("api_key='' is empty. Give a key, or leave the option out.")

@@ -1,4 +1,7 @@
-"""Serving until told to stop: the engine first, then HTTP, then draining. Prints what was chosen, and why."""
+"""Runs the server until it is told to stop: starts the engine, then HTTP, and drains at the end.
+
+Prints for a person what was chosen and why; everything later goes to the log.
+"""
 
 import asyncio
 import socket
@@ -9,6 +12,7 @@ from types import FrameType
 import uvicorn
 from rich.console import Console
 
+from outrider.core import log
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
 from outrider.server.app import build_app
@@ -16,15 +20,16 @@ from outrider.server.front import Front
 from outrider.server.options import ServerOptions
 
 _KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that they close
-it, and no request meets a connection that the server is closing."""
+"""How long an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that the client
+closes it, and no request arrives on a connection that the server is closing."""
 _GRACE_SECONDS = 2
-"""What connections get to end once their requests have."""
+"""How long connections have to close once their requests have ended."""
 _STALLED_SECONDS = 120
+"""How long a client may leave sent bytes unread before it is disconnected."""
 
 
 class _Server(uvicorn.Server):
-    """Drains on the first signal, and goes at once on the second."""
+    """Drains on the first signal and exits at once on the second."""
 
     def __init__(self, config: uvicorn.Config, front: Front, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -34,12 +39,12 @@ class _Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Starts to listen, then calls `on_ready`."""
         await super().startup(sockets)
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came; uvicorn calls this instead of leaving at once."""
+        """Handles a signal: drains, or exits if it is draining already. Called by uvicorn."""
         if self._draining is None and not self.should_exit:
             self._loop.call_soon_threadsafe(self._begin_to_drain)
         else:
@@ -51,19 +56,20 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         await self._front.drain()
-        await self._front.client.stop("the server is shutting down, and --drain-seconds have passed")
+        await self._front.client.stop("the server is shutting down and --drain-seconds have passed")
         self.should_exit = True
 
 
 def serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
-    """Run the server; returns when it has stopped. Raises what makes it impossible to begin."""
+    """Runs the server and returns when it has stopped. Raises OutriderError if it cannot start."""
+    log.configure(log.resolve_level(options.log_level), others=("uvicorn",))
     asyncio.run(_serve(config, options, console))
 
 
 async def _serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
     begin = time.monotonic()
     front = Front(config, options)
-    listener = _bound(options)  # before the engine is loaded for nothing
+    listener = _bound(options)  # first, because the engine takes long to load
     try:
         await front.start()
 
@@ -76,6 +82,7 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         server = _Server(
             uvicorn.Config(
                 build_app(front),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -98,37 +105,37 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
 
 
 def _bound(options: ServerOptions) -> socket.socket:
-    """A socket with its address; nobody is heard before uvicorn listens."""
+    """A socket bound to its address; uvicorn makes it listen."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # with the protocol named: asyncio sets TCP_NODELAY on such sockets only, and without it every answer waits 40 ms
+    # the protocol is named because asyncio sets TCP_NODELAY on such sockets only; without it each response waits 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # a reader that takes nothing for so long is gone
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_SECONDS * 1000)
     try:
         listener.bind((options.host, options.port))
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"host={options.host} port={options.port} cannot be listened on: {error.strerror}. Take another --port."
+            f"host={options.host} port={options.port} cannot be bound: {error.strerror}. Choose another --port."
         ) from error
     return listener
 
 
 def start_up_lines(front: Front, seconds: float) -> list[str]:
-    """What was chosen and why, for a person: never more than 14 lines."""
+    """Lines for a person that say what was chosen and why: at most 14."""
     options, info = front.options, front.info
     chosen: list[tuple[str, str]] = []
     for name, value in info.description:
-        if name.startswith(" "):  # belongs to the one before
+        if name.startswith(" "):  # continues the entry before it
             chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}; {name.strip()}, {value}")
         else:
             chosen.append((name, value))
     limits = (
-        f"{info.max_num_seqs} completions run, {options.max_queued_requests} wait, more get 429; "
+        f"{info.max_num_seqs} completions run, {options.max_queued_requests} may wait, more get 429; "
         f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
-        f"tool calls: {options.tool_call_parser or 'named and required ones only'}"
+        f"tool calls: {options.tool_call_parser or 'by name or required only'}"
     )
     process = f"process {info.process_id}, ready after {seconds:.1f} s; {options.max_engine_restarts} restarts"
-    lines = [("serves", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]
+    lines = [("serving", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]
     return [f"{name:18} {value}" for name, value in lines]

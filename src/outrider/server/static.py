@@ -1,4 +1,4 @@
-"""The page at /: files of `page/`, sent as they are; their policy lets them load from and call this server only.
+"""Serves the page at /: the files of `page/`, with a content policy that lets them load from and call this server only.
 
 Knows file names; the page's own code knows the API.
 """

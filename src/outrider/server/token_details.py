@@ -1,6 +1,6 @@
-"""What a choice says of its tokens beside their text, where the caller asked: ids, where each came from, its own text.
+"""Optional details of a choice's tokens: their ids, their origin (draft or target), and the text of each.
 
-Knows the two request fields for it; nothing of streams and of kinds of answers.
+Knows the two request fields that ask for them; knows neither streams nor kinds of answers.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from outrider.server.fields import SamplingFields
 
 
 class TokenDetails:
-    """For the choices of one answer, each told in order, in one piece or in many."""
+    """Adds token details to the choices of one answer, whole or piece by piece."""
 
     def __init__(self, body: SamplingFields, tokenizer: Tokenizer) -> None:
         self._body = body
@@ -19,11 +19,11 @@ class TokenDetails:
 
     @property
     def is_asked_for(self) -> bool:
-        """True where choices carry any of it."""
+        """Whether the request asked for any detail."""
         return bool(self._body.return_token_ids or self._body.return_token_origins)
 
     def add(self, choice: dict[str, Any], token_ids: list[int], is_draft: list[bool]) -> None:
-        """Put what was asked for into `choice`, whose "index" and "finish_reason" are set."""
+        """Adds the requested details to `choice`, whose "index" and "finish_reason" are set."""
         if self._body.return_token_ids:
             choice["token_ids"] = token_ids
         if self._body.return_token_origins:
@@ -31,7 +31,7 @@ class TokenDetails:
             choice["token_texts"] = self._own_texts(choice["index"], token_ids, choice["finish_reason"] is not None)
 
     def _own_texts(self, index: int, token_ids: list[int], is_over: bool) -> list[str]:
-        """What each token adds to the text, stop strings included; bytes of a character count where it is complete."""
+        """The text that each token adds, stop strings included. A character of several tokens counts for the last."""
         stream = self._texts.get(index)
         if stream is None:
             skips = self._body.skip_special_tokens

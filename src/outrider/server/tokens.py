@@ -1,4 +1,4 @@
-"""/tokenize and /detokenize: what the model's tokenizer makes of a text, a conversation, or of ids."""
+"""/tokenize and /detokenize: the model's tokenizer over HTTP."""
 
 from typing import Annotated, Any
 
@@ -19,14 +19,18 @@ class TokenizeRequest(Strict):
     """Body of /tokenize: a prompt or messages."""
 
     model: ModelName | None = None
-    prompt: str | None = Field(None, description="A text; or messages.")
+    prompt: str | None = Field(None, description="A text. Give prompt or messages.")
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = Field(None, description="Of messages.")
-    add_special_tokens: bool | None = Field(None, description="Of a prompt; unset: yes.")
-    add_generation_prompt: bool | None = Field(None, description="Of messages; unset: yes.")
-    continue_final_message: bool | None = Field(None, description="Of messages.")
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Of messages.")
-    return_token_strs: bool | None = Field(None, description="The answer has token_strs, too.")
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Tools for the chat template. Needs messages."
+    )
+    add_special_tokens: bool | None = Field(None, description="Default true. Applies to prompt.")
+    add_generation_prompt: bool | None = Field(None, description="Default true. Applies to messages.")
+    continue_final_message: bool | None = Field(None, description="Default false. Applies to messages.")
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Further variables for the chat template. Applies to messages."
+    )
+    return_token_strs: bool | None = Field(None, description="Adds token_strs, the text of each token.")
 
 
 class DetokenizeRequest(Strict):
@@ -37,12 +41,12 @@ class DetokenizeRequest(Strict):
 
 
 async def tokenize(request: Request) -> Response:
-    """Token ids of a text or of a conversation."""
+    """Handles POST /tokenize."""
     front: Front = request.app.state.front
     body = await read_body(request, TokenizeRequest)
     front.check_model(body.model)
     if (body.prompt is None) == (body.messages is None):
-        raise refused("prompt and messages: give one of them.", param="prompt")
+        raise refused("exactly one of prompt and messages is needed. Give one of them.", param="prompt")
     if body.messages is not None:
         options = ChatOptions(
             tools=[tool.model_dump(exclude_none=True) for tool in body.tools] if body.tools else None,
@@ -63,14 +67,16 @@ async def tokenize(request: Request) -> Response:
 
 
 async def detokenize(request: Request) -> Response:
-    """Text of token ids, special tokens included."""
+    """Handles POST /detokenize. The text includes special tokens."""
     front: Front = request.app.state.front
     body = await read_body(request, DetokenizeRequest)
     front.check_model(body.model)
     most = front.info.vocab_size
     wrong = next((entry for entry in body.tokens if entry >= most), None)
     if wrong is not None:
-        raise refused(f"tokens holds {wrong}, which is no token id. Use 0 to {most - 1}.", param="tokens")
+        raise refused(
+            f"tokens contains {wrong}, which is not a token id of this model. Use 0 to {most - 1}.", param="tokens"
+        )
     tokens = body.tokens
     text = await front.aside(lambda: front.tokenizer.decode(tokens, skip_special_tokens=False))
     return JSONResponse({"prompt": text})

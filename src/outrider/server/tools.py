@@ -1,4 +1,4 @@
-"""Tools of a chat request: their fields, what they ask of template and grammar, and who reads the answer."""
+"""Tools of a chat request: their fields, the template and grammar they need, and the parser of the answer."""
 
 import secrets
 from collections.abc import Callable
@@ -21,25 +21,25 @@ class Function(Strict):
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="A JSON schema.")
+    parameters: dict[str, Any] | None = Field(None, description="A JSON schema of the arguments.")
     strict: bool | None = None
 
 
 class Tool(Strict):
-    """OpenAI's wrapping of a function."""
+    """A tool, in OpenAI's form."""
 
     type: Literal["function"]
     function: Function
 
 
 class ChosenFunction(Strict):
-    """The name of one of the tools."""
+    """The name of a function among the tools."""
 
     name: FunctionName
 
 
 class ChosenTool(Strict):
-    """This one is to be called."""
+    """Forces a call of this function."""
 
     type: Literal["function"]
     function: ChosenFunction
@@ -49,7 +49,7 @@ ToolChoice = Literal["none", "auto", "required"] | ChosenTool
 
 
 class ToolUse:
-    """What a request's tools come to."""
+    """The effect of a request's tools: what the template gets, the grammar if any, and the parser of the answer."""
 
     def __init__(
         self,
@@ -60,14 +60,16 @@ class ToolUse:
         parser_name: str | None,
         template: str | None,
     ) -> None:
-        """`parser_name` and `template`: what the server has. Raises APIError for what cannot be done."""
+        """`parser_name` and `template` are the server's. Raises APIError for combinations that cannot work."""
         self.in_template: list[dict[str, Any]] | None = None
         self.grammar: StructuredOutputsParams | None = None
         self.new_parser: Callable[[], ToolParser] | None = None
         self.is_parallel = is_parallel
         if not tools:
             if choice not in (None, "none"):
-                raise refused("tool_choice is given, and there are no tools. Give tools.", param="tool_choice")
+                raise refused(
+                    "tool_choice is given without tools. Add tools, or leave tool_choice out.", param="tool_choice"
+                )
             return
         if choice == "none":
             return
@@ -85,20 +87,22 @@ class ToolUse:
     def _name(self, functions: list[Function], name: str) -> None:
         chosen = next((function for function in functions if function.name == name), None)
         if chosen is None:
-            raise refused(f"tool_choice names {name!r}, which is none of the tools. Name one.", param="tool_choice")
+            raise refused(
+                f"tool_choice names {name!r}, which is not among the tools. Name one of them.", param="tool_choice"
+            )
         self.grammar = compact_json(chosen.parameters or {"type": "object"})
         self.new_parser = lambda: NamedCall(name)
 
     def _let_the_model_choose(self, parser_name: str | None, template: str | None) -> None:
         if parser_name is None:
             raise refused(
-                "tool_choice 'auto' needs to know how this model writes calls. Start the server with "
+                "tool_choice 'auto' needs a parser for this model's tool calls. Start the server with "
                 f"--tool-call-parser ({', '.join(plugins.names(tool_parsers))}), or use 'required', 'none' or a name.",
                 param="tool_choice",
             )
         if template is not None and "tools" not in template:
             raise refused(
-                "the chat template has no place for tools, so the model would not see them. Start the server with "
+                "the chat template does not use tools, so the model would not see them. Start the server with "
                 "--chat-template FILE, or use tool_choice 'required' or a name.",
                 param="tools",
             )
@@ -106,13 +110,13 @@ class ToolUse:
 
 
 def find_parser(name: str) -> Callable[[], ToolParser]:
-    """The parser's class by its file name. Raises ConfigError."""
+    """The parser class by its file name. Raises ConfigError."""
     parser: Callable[[], ToolParser] = plugins.find(tool_parsers, name, what="tool_call_parser").Parser
     return parser
 
 
 class AnswerText:
-    """One choice's text on its way to the caller, tool calls taken out of it."""
+    """Separates the text of one choice into content and tool calls."""
 
     def __init__(self, use: ToolUse) -> None:
         self._parser = use.new_parser() if use.new_parser is not None else None
@@ -120,7 +124,7 @@ class AnswerText:
         self.num_calls = 0
 
     def push(self, text: str, *, is_last: bool) -> tuple[str, list[dict[str, Any]]]:
-        """Text and calls (OpenAI's form, with `index`) that can be given now."""
+        """Adds text; returns the content and the calls (OpenAI's form, with `index`) that are complete."""
         if self._parser is None:
             return text, []
         pieces = self._parser.push(text) + (self._parser.finish() if is_last else [])
@@ -133,7 +137,7 @@ class AnswerText:
         return content, calls
 
     def finish_reason(self, reason: str | None) -> str | None:
-        """ "tool_calls" where the output stopped behind calls."""
+        """The finish reason to report: "tool_calls" if the output stopped after calls."""
         return "tool_calls" if reason == "stop" and self.num_calls else reason
 
 

@@ -1,4 +1,4 @@
-"""What a request took, as `usage` of an answer: OpenAI's counts, and what speculation did."""
+"""`usage` of an answer: OpenAI's token counts, and counts of speculative decoding."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ from outrider.core.outputs import OutputDelta, SpeculationStats
 
 
 class Usage:
-    """Counts of one answer, that of a stream growing."""
+    """Counts of one answer; those of a stream grow with it."""
 
     def __init__(self, *, num_prompt_tokens: int, num_drafts: int) -> None:
         self.num_prompt_tokens = num_prompt_tokens
         self.num_completion_tokens = 0
         self._num_cached_tokens = 0
         self._num_drafts = num_drafts
-        self._counts: dict[tuple[str, int], tuple[int, ...]] = {}  # by request and choice
+        self._counts: dict[tuple[str, int], tuple[int, ...]] = {}  # by request id and completion index
 
     def add_delta(self, delta: OutputDelta) -> None:
-        """One more piece of an answer."""
+        """Adds a delta of the answer."""
         self.num_completion_tokens += len(delta.token_ids)
         self._counts[delta.request_id, delta.index] = delta.draft_counts
         if delta.output is not None:
             self._num_cached_tokens += delta.output.num_cached_tokens
 
     def body(self) -> dict[str, Any]:
-        """The JSON of it."""
+        """The JSON value."""
         stats = SpeculationStats.of_counts([0] * (3 + self._num_drafts), *self._counts.values())
         return {
             "prompt_tokens": self.num_prompt_tokens,

@@ -1,1 +1,1 @@
-"""One file per way in which models write tool calls; its name is what --tool-call-parser takes."""
+"""One file per tool-call format; --tool-call-parser takes the file's name."""

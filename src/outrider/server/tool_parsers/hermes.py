@@ -1,4 +1,4 @@
-"""<tool_call>{"name": …, "arguments": {…}}</tool_call>: Hermes, Qwen2.5 and Qwen3."""
+"""Tool calls of Hermes, Qwen2.5 and Qwen3: <tool_call>{"name": …, "arguments": {…}}</tool_call>."""
 
 import json
 
@@ -8,14 +8,14 @@ _BEGIN, _END = "<tool_call>", "</tool_call>"
 
 
 class Parser(ToolParser):
-    """Text up to a begin mark goes out; a call goes out at its end mark."""
+    """Returns text up to a begin mark at once, and a call at its end mark."""
 
     def __init__(self) -> None:
         self._held = ""
         self._is_inside = False
 
     def push(self, text: str) -> list[Piece]:
-        """Text and calls that `text` completes."""
+        """Adds text and returns the text and calls that are complete."""
         self._held += text
         pieces: list[Piece] = []
         while True:
@@ -33,7 +33,7 @@ class Parser(ToolParser):
         return [piece for piece in pieces if piece]
 
     def finish(self) -> list[Piece]:
-        """A call that lacks only its end mark is one."""
+        """Returns the rest; a call that lacks only its end mark counts as a call."""
         held, self._held = self._held, ""
         if self._is_inside:
             return [_call(held, ended=False)]

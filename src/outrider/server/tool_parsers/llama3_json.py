@@ -1,4 +1,4 @@
-"""{"name": …, "parameters": {…}}, several divided by ";": Llama 3.1 and 3.2. The answer is calls, or it is text."""
+"""Tool calls of Llama 3.1 and 3.2: {"name": …, "parameters": {…}}; answers are all calls or all text."""
 
 import json
 
@@ -8,7 +8,7 @@ _TAG = "<|python_tag|>"
 
 
 class Parser(ToolParser):
-    """An answer that begins like a call is held until it ends; every other goes out as it comes."""
+    """Holds an answer that begins like a call until its end; returns any other at once."""
 
     keeps_special_tokens = True
 
@@ -17,7 +17,7 @@ class Parser(ToolParser):
         self._is_text = False
 
     def push(self, text: str) -> list[Piece]:
-        """Text, once it cannot be a call."""
+        """Adds text and returns it once the answer cannot be a call."""
         if self._is_text:
             return [text] if text else []
         self._held += text
@@ -29,7 +29,7 @@ class Parser(ToolParser):
         return [held]
 
     def finish(self) -> list[Piece]:
-        """The calls, or their text where they are none."""
+        """Returns the calls, or the text if it does not parse as calls."""
         if not self._held:
             return []
         calls = _calls(self._held.strip().removeprefix(_TAG))

@@ -1,4 +1,4 @@
-"""[TOOL_CALLS][{"name": …, "arguments": {…}}, …], and the later form [TOOL_CALLS]name{…}: Mistral's models."""
+"""Tool calls of Mistral's models: [TOOL_CALLS][{"name": …, "arguments": {…}}, …], or later [TOOL_CALLS]name{…}."""
 
 import json
 
@@ -9,7 +9,7 @@ _ARGUMENTS = "[ARGS]"
 
 
 class Parser(ToolParser):
-    """Text up to the mark goes out; everything behind it is calls, read when the answer ends."""
+    """Returns text up to the mark at once, and parses everything after it at the end of the answer."""
 
     keeps_special_tokens = True
 
@@ -18,7 +18,7 @@ class Parser(ToolParser):
         self._calls: str | None = None
 
     def push(self, text: str) -> list[Piece]:
-        """Text before the mark."""
+        """Adds text and returns what comes before the mark."""
         if self._calls is not None:
             self._calls += text
             return []
@@ -31,7 +31,7 @@ class Parser(ToolParser):
         return [before[:end]] if end else []
 
     def finish(self) -> list[Piece]:
-        """The calls, or their text where they are none."""
+        """Returns the calls, or the text if it does not parse as calls."""
         if self._calls is None:
             return [self._held] if self._held else []
         calls = _listed(self._calls) or _named(self._calls)
