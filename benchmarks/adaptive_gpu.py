@@ -63,6 +63,7 @@ class Run:
 
     def __init__(self, llm: LLM, policy: DraftPolicy) -> None:
         self.engine = llm.engine
+        self.policy = policy
         self.engine.scheduler._draft_policy = policy
         self.engine._clock = StepClock(policy)
         self._random = random.Random(0)
@@ -85,6 +86,11 @@ class Run:
     def step(self) -> None:
         self.engine.step()
 
+    def forget_choices(self) -> None:
+        """Count the policy's choices from here on, so that they are those of the timed steps."""
+        if isinstance(self.policy, Watched):
+            self.policy.used.clear()
+
     def finish(self) -> None:
         for request in list(self.engine.scheduler.requests()):
             self.engine.abort(request.request_id)
@@ -101,6 +107,7 @@ def steady(run: Run, num_rows: int, num_tokens: int) -> tuple[float, int]:
 
     while any(request.num_output_tokens == 0 for request in requests):
         run.step()
+    run.forget_choices()
     first, first_step, start = produced(), run.engine.scheduler.num_steps, time.perf_counter()
     while produced() < num_rows * num_tokens:
         run.step()
@@ -201,7 +208,10 @@ def main() -> None:
                         run.accept(case[2])
                         rates[case][label], count = steady(run, case[0], case[1])
                     if isinstance(policy, Watched):
-                        shares = (f"{width}: {100 * n / count:.0f} %" for width, n in sorted(policy.used.items()))
+                        shares = (
+                            f"{width}: {100 * n / policy.used.total():.0f} %"
+                            for width, n in sorted(policy.used.items())
+                        )
                         used[case] = f"{count} ({', '.join(shares)})"
                     print(case, label, f"{rates[case][label]:.0f} tokens/s, {count} steps", flush=True)
             del llm, warm, run

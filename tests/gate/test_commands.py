@@ -223,7 +223,7 @@ def test_compare_scores_drafters_on_the_same_tokens(prompts):
     text = run("compare", json.dumps(EAGLE3), *options, "--k", "1,2", "--cost-ratio", 0.3, code=0)
     assert "A k=1" in text and "A k=2" in text and "← best" in text
     assert "Give one for each" in run("compare", ngram, ngram, *options, "--cost-ratio", 1, code=2)
-    assert "is no list of numbers" in run("compare", ngram, *options, "--k", "1-3", code=2)
+    assert "is not a list of numbers" in run("compare", ngram, *options, "--k", "1-3", code=2)
 
 
 def test_accuracy_passes_at_its_measured_threshold_and_fails_above(tmp_path):

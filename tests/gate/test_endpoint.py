@@ -50,7 +50,7 @@ def test_labels_and_values_in_every_legal_form():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<html>", "no sample"),
+        ("<html>", "not a sample"),
         ("up 1\n", "no known server"),
         ("vllm:a 1\nsglang:b 1\n", "vllm', 'sglang"),
         (page("vllm", Counters()).replace("spec_decode_num_drafts_total", "x"), "does not speculate"),
@@ -114,7 +114,7 @@ def test_counters_that_lag_are_waited_for():
         ("traffic", "during prompt b 2 requests ended .* other traffic interferes"),
         ("restart", "a counter fell during prompt b"),
         ("stuck", "do not settle"),
-        ("no usage", "no OpenAI completion with usage"),
+        ("no usage", "not an OpenAI completion with usage"),
         ("no counters", "does not speculate"),
     ],
 )
@@ -127,7 +127,7 @@ def test_what_cannot_be_trusted_is_refused(monkeypatch, fault, words):
 def test_a_server_that_is_not_there_or_knows_no_such_model():
     with pytest.raises(GateError, match="cannot be reached"):
         Server("http://127.0.0.1:9", MODEL).reading()
-    with pytest.raises(GateError, match="is no address"):
+    with pytest.raises(GateError, match="is not an address"):
         Server("localhost:8000", MODEL)
     with serving(FakeServer("vllm")) as url, pytest.raises(GateError, match="status 404"):
         Server(url, "another").complete(PROMPTS[0], [], max_tokens=1)

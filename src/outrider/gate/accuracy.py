@@ -1,7 +1,7 @@
-"""Does the model still answer right, and does speculation leave every answer as it is?
+"""Checks that the model still answers correctly, and that speculation changes no answer.
 
-The threshold is measured: the score that was recorded, less what chance explains at the alarm level (Clopper and
-Pearson). A score whose threshold would be zero cannot be gated and is refused.
+The threshold is measured: the recorded score minus what chance explains at the alarm level (Clopper and Pearson). A
+score whose threshold would be zero cannot be gated and is refused.
 """
 
 import datetime
@@ -26,13 +26,13 @@ COMMENT = "Score of `outrider gate accuracy`, written with --record. The check f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyResult:
-    """Scores with and without speculation, and what differed between the two."""
+    """Scores with and without speculation, and the differences between the two runs."""
 
     num_questions: int
     num_right: int
     num_right_plain: int
     differing: tuple[str, ...]
-    """Questions whose tokens, logits or text speculation changed."""
+    """Ids of questions whose tokens, logits or text changed with speculation."""
     wrong: tuple[tuple[str, str, str], ...]
     """(question, expected, given) of the wrong answers."""
 
@@ -46,7 +46,7 @@ class AccuracyResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyBaseline:
-    """What was measured once."""
+    """A recorded score and the threshold derived from it."""
 
     num_questions: int
     num_right: int
@@ -60,7 +60,7 @@ class AccuracyBaseline:
 def run_questions(
     llm: LLM, questions: Sequence[Prompt], examples: Sequence[Prompt], *, max_tokens: int
 ) -> list[RequestOutput]:
-    """Greedy answers. Few-shot as plain text where there are examples, else in the question's own form."""
+    """Generates greedy answers: few-shot as plain text if there are examples, else in the question's own form."""
     if examples:
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, stop=list(STOPS))
         return llm.generate([few_shot(question, examples) for question in questions], params, use_tqdm=True)
@@ -71,13 +71,13 @@ def run_questions(
         return llm.chat(messages, params, use_tqdm=True)
     if is_chat == {False}:
         return llm.generate([question.turns[0] for question in questions], params, use_tqdm=True)
-    raise GateError("some questions are chats and some are plain text. Use one form, or --few-shot.")
+    raise GateError("some questions are chats and others are plain text. Use one form, or --few-shot.")
 
 
 def grade(
     questions: Sequence[Prompt], speculated: Sequence[RequestOutput], plain: Sequence[RequestOutput]
 ) -> AccuracyResult:
-    """Scores of both runs, and every difference between them."""
+    """Scores both runs and lists every difference between them."""
     rights: list[list[bool]] = [[], []]
     differing, wrong = [], []
     for question, ours, theirs in zip(questions, speculated, plain, strict=True):
@@ -102,7 +102,7 @@ def grade(
 def accuracy_baseline(
     result: AccuracyResult, *, questions_digest: str, max_tokens: int, num_shots: int
 ) -> AccuracyBaseline:
-    """The measured threshold. Raises GateError where it would be zero, or speculation changed an answer."""
+    """Returns the measured threshold. Raises GateError if it would be zero, or if speculation changed an answer."""
     if result.differing:
         raise GateError(f"speculation changed {len(result.differing)} answers; a broken engine is not recorded.")
     threshold = binomial_lower_bound(result.num_right, result.num_questions, alarm_level=ALARM_LEVEL)
@@ -128,7 +128,7 @@ def write_accuracy(baseline: AccuracyBaseline, path: Path) -> None:
 
 
 def read_accuracy(path: Path) -> AccuracyBaseline:
-    """Raises GateError for a file that is no accuracy baseline, or whose threshold gates nothing."""
+    """Reads a baseline. Raises GateError if the file is not an accuracy baseline or its threshold gates nothing."""
     if not path.is_file():
         raise GateError(f"--baseline {path} is not a file. Make it with --record.")
     try:

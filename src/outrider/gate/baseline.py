@@ -1,6 +1,6 @@
-"""A baseline file: the settings of one gate, and what each platform gave. TOML, to be read and reviewed by people.
+"""A baseline file: the settings of one gate and the results of each platform. TOML, so that people can review it.
 
-Knows files and counts; runs nothing and judges nothing.
+Handles files and counts only; runs no model and gives no verdict.
 """
 
 import datetime
@@ -21,17 +21,17 @@ In [gate], by hand: tolerance (relative), alarm_level, excluded_backends, requir
 A [[platform]] may have a tolerance of its own; the one with default = true serves platforms without an entry."""
 
 _STEP_LETTERS = "0123456789abcdefg"
-"""Accepted drafts of a step as one letter; g is 16, the most there can be."""
+"""Number of accepted drafts of a step as one character; g is 16, the maximum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is run, and how it is judged."""
+    """Settings of the run and of the verdict."""
 
     model: str
     speculative_config: dict[str, Any]
     num_speculative_tokens: int
-    """k, pinned: rates of another k are other rates."""
+    """k, pinned: rates for another k cannot be compared."""
     prompts: str
     prompts_digest: str
     all_turns: bool = False
@@ -39,14 +39,14 @@ class Settings:
     temperature: float = 0.0
     seed: int = 0
     tolerance: float = 0.01
-    """A relative fall that is forgiven across platforms, even where it is no noise."""
+    """Relative fall that is tolerated across platforms, even if it is more than noise."""
     alarm_level: float = 0.01
-    """Probability that a check alarms with nothing changed, over all its tests."""
+    """Probability that a check alarms although nothing changed, over all its tests."""
     excluded_backends: dict[str, str] = field(default_factory=dict)
-    """Attention backends that this gate does not run on, each with the reason."""
+    """Attention backends on which this gate does not run, each with the reason."""
     required_memory_gib: float = 0.0
     marks: list[str] = field(default_factory=list)
-    """Free words, by which a lane chooses among baselines."""
+    """Free-form labels by which a lane selects baselines."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alarm_level <= 0.01:
@@ -56,12 +56,12 @@ class Settings:
 
 
 RUN = ("num_speculative_tokens", "prompts_digest", "all_turns", "max_tokens", "temperature", "seed")
-"""Settings that every platform of a file shares, and that a check must repeat."""
+"""Names of the settings that all platforms of a file share and that a check must repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformEntry:
-    """What one platform gave."""
+    """Results of one platform."""
 
     key: dict[str, str]
     versions: dict[str, str]
@@ -69,26 +69,26 @@ class PlatformEntry:
     is_default: bool
     recorded: datetime.date
     tolerance: float | None = None
-    """In place of the gate's."""
+    """Overrides the gate's tolerance."""
 
     @property
     def name(self) -> str:
-        """Short form of the key, for people."""
+        """Short form of the key, for display."""
         names = ("endpoint", "device", "capability", "torch", "attention_backend")
         return " ".join(self.key[name] for name in names if name in self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """One file."""
+    """The content of one baseline file."""
 
     settings: Settings
     entries: tuple[PlatformEntry, ...]
 
     def choose(self, key: Mapping[str, str]) -> tuple[PlatformEntry, str]:
-        """The entry to compare with, and the reason if it is not this platform's own.
+        """Returns the entry to compare with, and the reason if it is not this platform's own.
 
-        Own key; else the same hardware with other versions; else the default entry.
+        Order: the entry with this key, the same hardware with other versions, the default entry.
         """
         for entry in self.entries:
             if entry.key == key:
@@ -106,7 +106,7 @@ class Baseline:
         return chosen, f"this platform has no entry of its own; compared with {which} ({chosen.name}): {differing}"
 
     def with_entry(self, measurement: Measurement) -> "Baseline":
-        """The same with this platform's entry added, or replaced where its key is there."""
+        """Returns a copy with this platform's entry added, or replaced if its key exists."""
         replaced = next((entry for entry in self.entries if entry.key == measurement.key), None)
         new = PlatformEntry(
             key=measurement.key,
@@ -167,7 +167,7 @@ _PLAIN = (
     "num_draft_tokens",
     "num_accepted_tokens",
 )
-"""Fields of `Sample` that are written as they are."""
+"""Fields of `Sample` that are written unchanged."""
 
 
 def _sample_values(sample: Sample) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _sample_values(sample: Sample) -> dict[str, Any]:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """The file's content, checked against itself. Raises GateError that names the file and the key."""
+    """Reads a file and checks its consistency. Raises GateError that names the file and the key."""
     if not path.is_file():
         raise GateError(f"--baseline {path} is not a file. Make it with `outrider gate record`.")
     try:
@@ -228,7 +228,7 @@ def _sample(values: dict[str, Any]) -> Sample:
 
 
 def _check(entry: PlatformEntry, path: Path) -> None:
-    """Figures that say the same thing twice must agree: a hand-edited count is found."""
+    """Checks that redundant counts agree, so that a hand-edited count is found."""
     for sample in entry.samples:
         per_pos = sample.num_accepted_tokens_per_pos
         steps = sample.accepted_by_step

@@ -1,4 +1,4 @@
-"""One check, from baseline and measurement to a result that every report shows. Runs no model."""
+"""One check: compares a measurement with a baseline and returns the result that the reports show. Runs no model."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from outrider.gate.sample import Measurement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What was compared with what, and what came out."""
+    """The compared runs and the verdict."""
 
     title: str
     baseline: Baseline
@@ -17,11 +17,11 @@ class CheckResult:
     now: Measurement
     verdict: Verdict
     notes: tuple[str, ...]
-    """What a reader must know to trust it: fallbacks, limits, what was not tested."""
+    """Caveats for the reader: fallbacks, limits, what was not tested."""
 
 
 def check(baseline: Baseline, now: Measurement, *, title: str) -> CheckResult:
-    """Judge a measurement by the entry that fits its platform. Raises GateError where they cannot be compared."""
+    """Judge a measurement by the entry for its platform. Raises GateError if they cannot be compared."""
     entry, fallback = baseline.choose(now.key)
     is_exact = now.is_engine and not fallback
     settings = baseline.settings

@@ -1,6 +1,6 @@
 """`outrider gate record | check | compare | accuracy | lanes`. Parses, calls, prints.
 
-Exit codes: 0 pass, 1 regression, 2 could not run; an unexpected error is 2 as well, or a crash would be a verdict.
+Exit codes: 0 pass, 1 regression, 2 could not run. An unexpected error is 2 as well: a crash is not a verdict.
 """
 
 import functools
@@ -41,7 +41,7 @@ from outrider.llm import LLM
 PASS, REGRESSION, COULD_NOT_RUN = 0, 1, 2
 
 app = typer.Typer(
-    help="Has a drafter become worse? Exit codes: 0 pass, 1 regression, 2 could not run.",
+    help="Check a drafter for regressions. Exit codes: 0 pass, 1 regression, 2 could not run.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -53,19 +53,19 @@ errors = Console(stderr=True, highlight=False)
 Model = Annotated[str, typer.Option(help="Model directory, or the served name with --endpoint.")]
 Speculative = Annotated[str, typer.Option(help='JSON, e.g. \'{"method": "ngram", "num_speculative_tokens": 3}\'.')]
 Prompts = Annotated[Path, typer.Option(help="MT-Bench, Spec-Bench or GSM8K .jsonl, ShareGPT .json, or .txt lines.")]
-BaselineFile = Annotated[Path, typer.Option(help="TOML file; a platform is added to it.")]
-MaxTokens = Annotated[int, typer.Option(help="Most output tokens of a request.")]
+BaselineFile = Annotated[Path, typer.Option(help="TOML file to add this platform's results to.")]
+MaxTokens = Annotated[int, typer.Option(help="Maximum output tokens per request.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first prompt; the next has one more.")]
-AllTurns = Annotated[bool, typer.Option(help="All turns of a prompt, not only the first.")]
-Device = Annotated[str, typer.Option(help="auto, or a device's name.")]
-AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
-MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first prompt; each further prompt adds one.")]
+AllTurns = Annotated[bool, typer.Option(help="Run all turns of a prompt, not only the first.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or rocm.")]
+AttentionBackend = Annotated[str, typer.Option(help="auto, or the name of a backend.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Maximum tokens of one request, prompt and output.")]
 Endpoint = Annotated[str | None, typer.Option(help="Address of a running vLLM, SGLang or Outrider server.")]
 
 
 def gated(command: Callable[..., bool]) -> Callable[..., None]:
-    """Turns what a command finds into its exit code."""
+    """Turns the outcome of a command into its exit code."""
 
     @functools.wraps(command)
     def run(*args: object, **options: object) -> None:
@@ -99,7 +99,7 @@ def record(
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
 ) -> bool:
-    """Run the prompts and write what the drafter did as this platform's entry of the baseline file."""
+    """Run the prompts and write the drafter's counts to the baseline file, as this platform's entry."""
     source = Source(endpoint=endpoint, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
     speculative = parse_speculative(speculative_config)
     if endpoint is None and not speculative:
@@ -144,13 +144,13 @@ def record(
 @gated
 def check(
     baseline: Annotated[Path, typer.Option(help="TOML file that `record` wrote.")],
-    model: Annotated[str | None, typer.Option(help="Model directory; unset: the baseline's.")] = None,
-    speculative_config: Annotated[str | None, typer.Option(help="JSON; unset: the baseline's. k is pinned.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Prompt file; unset: the baseline's.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Must be the baseline's.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Must be the baseline's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Must be the baseline's.")] = None,
-    all_turns: Annotated[bool | None, typer.Option(help="Must be the baseline's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model directory. Default: the baseline's.")] = None,
+    speculative_config: Annotated[str | None, typer.Option(help="JSON. Default: the baseline's. k is pinned.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file. Default: the baseline's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Must equal the baseline's.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Must equal the baseline's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Must equal the baseline's.")] = None,
+    all_turns: Annotated[bool | None, typer.Option(help="Must equal the baseline's.")] = None,
     endpoint: Endpoint = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
@@ -158,7 +158,7 @@ def check(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write an HTML report with plots here.")] = None,
 ) -> bool:
-    """Run the baseline's prompts again: equal integers on its platform, rates within bounds elsewhere."""
+    """Run the baseline's prompts again. On its platform all integers must be equal; elsewhere rates have bounds."""
     title = baseline.stem
     source = Source(endpoint=endpoint, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
     try:
@@ -197,9 +197,10 @@ def compare(
     drafters: Annotated[list[str], typer.Argument(help="speculative_config of each drafter, as JSON.")],
     model: Model,
     prompts: Prompts,
-    k: Annotated[str, typer.Option(help="Numbers of drafts to try, e.g. 1,2,3; unset: each drafter's own.")] = "",
+    k: Annotated[str, typer.Option(help="Numbers of drafts to try, e.g. 1,2,3. Default: each drafter's own.")] = "",
     cost_ratio: Annotated[
-        list[float] | None, typer.Option(help="Cost of a draft token over a target step, for each drafter in turn.")
+        list[float] | None,
+        typer.Option(help="Cost of a draft token relative to a target step; repeat once per drafter."),
     ] = None,
     max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.0,
@@ -209,7 +210,7 @@ def compare(
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
 ) -> bool:
-    """Score drafters, or numbers of drafts, on the same tokens: which is better, by how much, how certainly, where."""
+    """Score drafters, or numbers of drafts, on the same tokens, with confidence intervals."""
     source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
     listed = read_prompts(prompts)
     ratios = cost_ratio or [0.0] * len(drafters)
@@ -220,7 +221,7 @@ def compare(
     try:
         numbers = [int(number) for number in k.split(",")] if k else [None]
     except ValueError as error:
-        raise GateError(f"--k {k!r} is no list of numbers. Example: --k 1,2,3.") from error
+        raise GateError(f"--k {k!r} is not a list of numbers. Example: --k 1,2,3.") from error
     candidates = []
     for letter, (text, ratio) in zip(string.ascii_uppercase, zip(drafters, ratios, strict=True), strict=False):
         console.print(f"{letter}: {text}", markup=False)
@@ -259,18 +260,22 @@ def accuracy(
     model: Model,
     speculative_config: Speculative,
     questions: Annotated[Path, typer.Option(help="GSM8K .jsonl: question and answer; the answer ends in #### number.")],
-    few_shot: Annotated[Path | None, typer.Option(help="Worked examples in the same form, put before each.")] = None,
+    few_shot: Annotated[
+        Path | None, typer.Option(help="Worked examples in the same form, prepended to each question.")
+    ] = None,
     max_tokens: MaxTokens = 256,
     baseline: Annotated[Path | None, typer.Option(help="TOML file with the measured threshold.")] = None,
     record: Annotated[bool, typer.Option(help="Write the measured threshold to --baseline.")] = False,
-    threshold: Annotated[float | None, typer.Option(help="Least share of right answers, in place of a file.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Minimum share of correct answers, instead of a file.")
+    ] = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
 ) -> bool:
-    """Answer questions with and without speculation: every output equal, and the score at or above its threshold."""
+    """Answer questions with and without speculation. Outputs must be equal and the score must reach its threshold."""
     if (baseline is None) == (threshold is None):
-        raise GateError("give either --baseline, a measured threshold, or --threshold, a share of right answers.")
+        raise GateError("give either --baseline (a measured threshold) or --threshold (a share of correct answers).")
     if threshold is not None and not 0.0 < threshold <= 1.0:
         raise GateError(f"--threshold {threshold} gates nothing: it takes a share above 0, at most 1.")
     listed = read_prompts(questions)
@@ -315,12 +320,12 @@ def accuracy(
 @app.command()
 @gated
 def lanes(
-    since: Annotated[str, typer.Option(help="Revision to compare the working tree with.")] = "HEAD",
+    since: Annotated[str, typer.Option(help="Revision to compare the work tree with.")] = "HEAD",
     file: Annotated[Path, typer.Option(help="Lanes file; its folder's repository is compared.")] = Path("lanes.toml"),
-    nightly: Annotated[bool, typer.Option(help="Every lane, whatever changed.")] = False,
+    nightly: Annotated[bool, typer.Option(help="Print every lane, whatever changed.")] = False,
     form: Annotated[str, typer.Option("--format", help="text, github or buildkite.")] = "text",
 ) -> bool:
-    """Print which gate entries and tests to run for what changed since a revision."""
+    """Print the gate entries and tests to run for the changes since a revision."""
     forms: dict[str, Callable[..., str]] = {
         "text": lambda _, chosen: lane_files.table(chosen),
         "github": lane_files.github_matrix,

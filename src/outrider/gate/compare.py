@@ -1,7 +1,7 @@
-"""Drafters on one trajectory. The output cannot depend on the drafter, so all candidates are scored on the same tokens.
+"""Compares drafters on one trajectory: the output cannot depend on the drafter, so all candidates get the same tokens.
 
-A candidate is a `speculative_config`, k included. Every claim carries an interval from the paired jackknife by prompt;
-all intervals of a report hold together with probability CONFIDENCE (Bonferroni). Runs nothing.
+A candidate is a `speculative_config`, k included. Every difference has an interval from the paired jackknife by
+prompt; all intervals of a report hold together with probability CONFIDENCE (Bonferroni). Runs no model.
 """
 
 import itertools
@@ -19,17 +19,17 @@ from outrider.gate.statistics import Ratio
 
 CONFIDENCE = 0.95
 OUTPUT_PARTS = (16, 64, 256)
-"""Output tokens are grouped below, between and from these."""
+"""Boundaries of the output positions by which tokens are grouped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One drafter at one k, measured."""
+    """The measurement of one drafter at one k."""
 
     name: str
     num_drafts: int
     cost_ratio: float
-    """Cost of one draft token over the cost of one target step."""
+    """Cost of one draft token relative to one target step."""
     measurement: Measurement
 
     @property
@@ -45,14 +45,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast:
-    """b − a in one respect, paired by prompt."""
+    """One quantity of b minus that of a, paired by prompt."""
 
     where: str
     a: float
     b: float
     margin: float
     p_value: float
-    """Two-sided, of this contrast alone."""
+    """Two-sided p-value of this contrast alone."""
 
     @property
     def difference(self) -> float:
@@ -60,7 +60,7 @@ class Contrast:
 
     @property
     def better(self) -> str:
-        """ "a", "b" or "" where the interval holds zero."""
+        """ "a", "b", or "" if the interval contains zero."""
         if abs(self.difference) <= self.margin:
             return ""
         return "b" if self.difference > 0 else "a"
@@ -68,7 +68,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """b against a on the same tokens."""
+    """Comparison of b with a on the same tokens."""
 
     a: Candidate
     b: Candidate
@@ -76,15 +76,15 @@ class Comparison:
     categories: tuple[Contrast, ...]
     """Tokens per step by category."""
     positions: tuple[Contrast, ...]
-    """Acceptance rate by draft position, as far as both draft."""
+    """Acceptance rate by draft position, up to the smaller k."""
     places: tuple[Contrast, ...]
-    """Share of output tokens that were accepted drafts, by place in the output."""
+    """Share of output tokens that were accepted drafts, by position in the output."""
     drafted: Counter[tuple[bool, bool]]
-    """Output tokens by (an accepted draft of a, of b)."""
+    """Numbers of output tokens by (accepted draft of a, accepted draft of b)."""
 
 
 def check_same_trajectory(candidates: Sequence[Candidate]) -> None:
-    """GateError where two candidates gave different tokens or logits: the engine is then not exact."""
+    """Raises GateError if two candidates gave different tokens or logits: the engine is then not exact."""
     first = candidates[0]
     for other in candidates[1:]:
         for ours, theirs in zip(first.measurement.samples, other.measurement.samples, strict=True):
@@ -96,7 +96,7 @@ def check_same_trajectory(candidates: Sequence[Candidate]) -> None:
 
 
 def compare(a: Candidate, b: Candidate, *, num_comparisons: int = 1) -> Comparison:
-    """How b differs from a. With several comparisons in one report, each takes its share of the error."""
+    """Compares b with a. Several comparisons in one report share the error probability."""
     check_same_trajectory([a, b])
     pair = (a.measurement.samples, b.measurement.samples)
     categories = list(dict.fromkeys(sample.category for sample in pair[0]))
@@ -136,7 +136,7 @@ def compare(a: Candidate, b: Candidate, *, num_comparisons: int = 1) -> Comparis
 
 
 def best_by_speed(candidates: Sequence[Candidate]) -> Candidate:
-    """The candidate that gives most tokens for the cost; the smallest k among equals."""
+    """Returns the candidate with the most tokens per cost; the smallest k among equals."""
     return max(candidates, key=lambda candidate: (candidate.speed, -candidate.num_drafts))
 
 
@@ -168,12 +168,12 @@ def _tokens_per_step(samples: Sequence[Sample]) -> Ratio:
 
 
 def _speed(candidate: Candidate, samples: Sequence[Sample]) -> Ratio:
-    """A step pays for k drafts, used or not; the first step of a request has none."""
+    """Number of drafted tokens: every step pays for k drafts, except the first step of a request."""
     cost = [sample.num_steps + candidate.cost_ratio * candidate.num_drafts * sample.num_drafts for sample in samples]
     return _by_prompt("tokens per cost", samples, [s.num_tokens for s in samples], cost)
 
 
 def _drafted(samples: Sequence[Sample], low: int, high: int) -> Ratio:
-    """Accepted drafts over output tokens, from output token `low` to before `high`."""
+    """Share of accepted drafts among the output tokens [low, high)."""
     flags = [sample.is_draft[low:high] for sample in samples]
     return _by_prompt("drafted", samples, [sum(part) for part in flags], [len(part) for part in flags])

@@ -1,4 +1,4 @@
-"""A comparison on one screen of a terminal. Knows comparisons and rich; decides nothing."""
+"""Prints a comparison on one terminal screen, with rich. Makes no decisions."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from outrider.gate.compare import CONFIDENCE, Candidate, Comparison, Contrast, b
 
 
 def candidates_table(candidates: Sequence[Candidate]) -> RenderableType:
-    """Every candidate with its rates and what it gives for its cost; the best is marked."""
+    """Table of the candidates with their rates and tokens per cost; the best is marked."""
     names = ("", "acceptance length", "rates by position", "tokens per step", "cost ratio", "tokens per cost")
     table = _table(names)
     best = best_by_speed(candidates)
@@ -28,7 +28,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> RenderableType:
 
 
 def comparison_text(comparison: Comparison) -> RenderableType:
-    """Which is better, by how much, how certainly, and where."""
+    """Report of one pair: the better one, the difference, its interval, and where it comes from."""
     a, b = comparison.a.name, comparison.b.name
     table = _table(("", a, b, "difference", f"{CONFIDENCE:.0%} intervals", "better"))
     _add(table, [comparison.speed], "tokens per cost, ", a, b)
@@ -52,7 +52,7 @@ def _table(names: Sequence[str]) -> Table:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The one sentence."""
+    """The conclusion in one sentence."""
     speed = comparison.speed
     names = {"a": comparison.a.name, "b": comparison.b.name}
     p_value = f"p = {speed.p_value:.2g}, paired by prompt"

@@ -17,17 +17,17 @@ from outrider.gate.prompts import Prompt, digest
 from outrider.gate.sample import Measurement, Sample
 
 SETTLE_SECONDS = 10.0
-"""How long counters may lag behind an answer."""
+"""Seconds that counters may lag behind an answer."""
 _POLL_SECONDS = 0.05
 _REQUEST_SECONDS = 600.0
 
 
 class Server:
-    """A server's API and its counters. Knows HTTP; judges nothing."""
+    """Client of a server's API and counters."""
 
     def __init__(self, url: str, model: str) -> None:
         if not url.startswith(("http://", "https://")):
-            raise GateError(f"--endpoint {url!r} is no address. Example: http://localhost:8000.")
+            raise GateError(f"--endpoint {url!r} is not an address. Example: http://localhost:8000.")
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = model
 
@@ -35,14 +35,14 @@ class Server:
         return read_page(self._get("/metrics"), model=self.model)
 
     def version(self) -> str:
-        """What /version says; "unknown" where there is none (SGLang)."""
+        """The version from /version; "unknown" if there is no such endpoint (SGLang)."""
         try:
             return str(json.loads(self._get("/version")).get("version", "unknown"))
         except (GateError, ValueError, AttributeError):
             return "unknown"
 
     def complete(self, prompt: Prompt, history: Sequence[dict[str, Any]], **params: Any) -> tuple[str, int]:
-        """Text and number of output tokens of one request."""
+        """Sends one request; returns its text and number of output tokens."""
         body: dict[str, Any] = {"model": self.model, **params}
         if prompt.is_chat:
             answer = self._post("/v1/chat/completions", {**body, "messages": list(history)})
@@ -54,7 +54,9 @@ class Server:
             text = choice["message"]["content"] if prompt.is_chat else choice["text"]
             return text or "", int(answer["usage"]["completion_tokens"])
         except (KeyError, IndexError, TypeError) as error:
-            raise GateError(f"{self.url}: the answer is no OpenAI completion with usage: {answer!r:.200}.") from error
+            raise GateError(
+                f"{self.url}: the answer is not an OpenAI completion with usage: {answer!r:.200}."
+            ) from error
 
     def _get(self, path: str) -> str:
         return self._open(urllib.request.Request(self.url + path))
@@ -89,9 +91,9 @@ def measure_endpoint(
     num_drafts: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """One sample per request, as `measure` gives for an engine. Raises GateError at the first sign of other traffic.
+    """Returns one sample per request, like `measure` for an engine. Raises GateError if it sees other traffic.
 
-    `num_drafts`: k, where the server's counters do not tell it. `advance` is called after every request.
+    `num_drafts`: k, if the server's counters do not include it. `advance` is called after every request.
     """
     before = server.reading()
     if not before.is_idle:
@@ -130,7 +132,7 @@ def measure_endpoint(
 
 
 def _settled(server: Server, before: Reading, num_tokens: int, *, prompt: str) -> Reading:
-    """The reading once this request's counts are in: two equal readings in a row, nothing running."""
+    """Waits until the counters include this request: two equal readings in a row, nothing running."""
     deadline = time.monotonic() + SETTLE_SECONDS
     last = server.reading()
     while True:
@@ -168,8 +170,8 @@ def _sample(
     text: str,
     tokens: int,
 ) -> Sample:
-    """The differences of two readings. Where accepted tokens are not counted, every verify call gave one token of its
-    own, and the prompt's step gave one: accepted = tokens − 1 − calls."""
+    """Subtracts two readings. If accepted tokens are not counted, they follow from the others: each verify call
+    gave one token of its own and the prompt's step one, so accepted = tokens − 1 − calls."""
     drafts = after.drafts - before.drafts
     if after.accepted is not None and before.accepted is not None:
         accepted = after.accepted - before.accepted

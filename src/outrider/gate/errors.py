@@ -1,4 +1,4 @@
-"""What keeps a gate from judging. It is not a regression: the exit code is 2, not 1."""
+"""The error of a gate that cannot give a verdict. It is not a regression: the exit code is 2, not 1."""
 
 from outrider.core.errors import OutriderError
 

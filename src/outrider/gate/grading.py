@@ -8,16 +8,16 @@ from outrider.gate.errors import GateError
 from outrider.gate.prompts import Prompt
 
 MARK = "####"
-"""What stands before the final number in GSM8K's answers."""
+"""Mark before the final number in GSM8K's answers."""
 
 STOPS = ("\nQuestion:", "\n\nQuestion")
-"""Where a few-shot completion goes on to a question of its own."""
+"""Text at which a few-shot completion starts a new question."""
 
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number behind the last mark, or the last number of the text; None where there is none."""
+    """The number after the last mark, else the last number of the text; None if there is none."""
     marked = text.rpartition(MARK)
     found = _NUMBER.findall(marked[2]) if marked[1] else []
     number = found[0] if found else (_NUMBER.findall(text) or [""])[-1]
@@ -28,13 +28,13 @@ def final_number(text: str) -> Decimal | None:
 
 
 def few_shot(question: Prompt, examples: Sequence[Prompt]) -> str:
-    """Worked examples, then the question, in plain text."""
+    """Prompt with the worked examples, then the question, in plain text."""
     parts = [f"Question: {example.turns[0]}\nAnswer: {example.answer}" for example in examples]
     return "\n\n".join([*parts, f"Question: {question.turns[0]}\nAnswer:"])
 
 
 def check_questions(questions: Sequence[Prompt]) -> None:
-    """GateError for a question without a numeric answer."""
+    """Raises GateError for a question without a numeric answer."""
     for question in questions:
         if question.answer is None or final_number(question.answer) is None:
             raise GateError(

@@ -1,4 +1,4 @@
-"""A check as one HTML file that needs nothing else: verdict, rates with intervals, categories, lengths, differences."""
+"""A check as one self-contained HTML file: verdict, rates with intervals, categories, lengths, differences."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from outrider.gate.sample import Sample
 from outrider.gate.statistics import Ratio
 
 _INTERVAL_TAIL = 0.025
-"""Plotted intervals are 95 % each; the test has its own, wider ones."""
+"""Confidence of each plotted interval; the test uses its own, wider ones."""
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
@@ -28,7 +28,7 @@ svg text { font: 11px system-ui, sans-serif; fill: #1c2430; } svg .title { font-
 
 
 def html(result: CheckResult) -> str:
-    """The document."""
+    """Returns the HTML document."""
     verdict, settings = result.verdict, result.baseline.settings
     word, style = ("PASS", "pass") if verdict.passed else ("REGRESSION", "fail")
     drafter = settings.speculative_config.get("method", "its drafter")
@@ -59,7 +59,7 @@ def html(result: CheckResult) -> str:
 
 
 def plots(result: CheckResult) -> list[str]:
-    """Rates with intervals, acceptance length by category, drafts accepted per step."""
+    """Plots of rates with intervals, acceptance length by category, accepted drafts per step."""
     runs = (("baseline", BASELINE, result.entry.samples), ("now", NOW, result.now.samples))
     rates = [(name, colour, statistics.ratios(samples)[:-1]) for name, colour, samples in runs]
     shown = [ratio.name for ratio in rates[0][2] if ratio.name in {other.name for other in rates[1][2]}]

@@ -1,4 +1,4 @@
-"""The verdict: has the drafter become worse than its baseline?
+"""The verdict: whether the drafter has become worse than its baseline.
 
 On the platform of the baseline every integer must be equal, because the engine is exact. Elsewhere, and over HTTP,
 each rate gets a bound. With b the baseline, τ the entry's relative tolerance, SE the standard error of the paired
@@ -7,8 +7,8 @@ difference and c the critical value of all tests together at the alarm level (`s
     one-sided (positions, steps with drafts)    fails if  b − now   > max(τ·b, c·SE)
     two-sided (mean acceptance length)          fails if |b − now|  > max(τ·b, c·SE)
 
-So a change is reported when it is both larger than the tolerance and larger than noise explains, and with nothing
-changed the whole check alarms with the stated probability at most. An improvement can fail only the two-sided test,
+So a change is reported if it is larger than the tolerance and larger than noise explains. If nothing changed, the whole
+check alarms with at most the stated probability. An improvement can fail only the two-sided test,
 which then says so: the baseline no longer describes the drafter.
 """
 
@@ -23,39 +23,39 @@ from outrider.gate.statistics import LENGTH, Ratio
 
 
 class Moved(StrEnum):
-    """What differs in one request."""
+    """The kind of difference between two runs of one request."""
 
     TEXT = "text"
-    """Other tokens: the target changed. Acceptance is then another question."""
+    """Different tokens: the target changed, so acceptance cannot be compared."""
     LOGITS = "logits"
-    """Same tokens from other logits: the target's arithmetic changed."""
+    """Same tokens from different logits: the target's arithmetic changed."""
     ACCEPTANCE = "acceptance"
-    """Same tokens and logits, other accepted drafts: the drafter changed."""
+    """Same tokens and logits, different accepted drafts: the drafter changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The first thing that differs in one request."""
+    """The first difference in one request."""
 
     prompt: str
     turn: int
     moved: Moved
     token: int | None
-    """Output token (from 0) at which it stands; None where digests alone are known."""
+    """Index of the output token, from 0; None if only digests are known."""
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
-    """One rate against its baseline."""
+    """The test of one rate against its baseline."""
 
     name: str
     baseline: float
     now: float
     margin: float
-    """What noise may do at this test's share of the alarm level."""
+    """Margin that noise explains at this test's share of the alarm level."""
     tolerance: float
-    """What the entry forgives, absolute."""
+    """Tolerance of the entry, absolute."""
     is_two_sided: bool
     detectable_fall: float
 
@@ -84,13 +84,13 @@ class Test:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a check found."""
+    """Result of a check."""
 
     is_exact: bool
-    """Integers were compared; False: rates with bounds."""
+    """True if integers were compared; False if rates with bounds."""
     differences: tuple[Difference, ...]
     tests: tuple[Test, ...]
-    """With is_exact for information only."""
+    """Tests of the rates; with is_exact for information only."""
     alarm_level: float
     num_requests: int
 
@@ -100,7 +100,7 @@ class Verdict:
 
     @property
     def cause(self) -> str:
-        """One sentence: what moved."""
+        """One sentence that names what changed."""
         if self.is_exact and self.differences:
             counts = {moved: sum(entry.moved is moved for entry in self.differences) for moved in Moved}
             first = self.differences[0]
@@ -137,7 +137,7 @@ class Verdict:
 def judge(
     now: Measurement, baseline: Sequence[Sample], *, is_exact: bool, tolerance: float, alarm_level: float
 ) -> Verdict:
-    """`now` against the samples of one baseline entry. Raises GateError where they cannot be compared."""
+    """Judges `now` against the samples of one baseline entry. Raises GateError if they cannot be compared."""
     _check_same_prompts(now.samples, baseline)
     differences = tuple(found for pair in zip(now.samples, baseline, strict=True) if (found := _first(*pair)))
     ours, theirs = statistics.ratios(now.samples), statistics.ratios(baseline)
@@ -167,7 +167,7 @@ def judge(
 
 
 def compare_rates(pairs: Sequence[tuple[Ratio, Ratio]], *, tolerance: float, alarm_level: float) -> list[Test]:
-    """One test for each (now, baseline); together they alarm without cause with probability alarm_level at most."""
+    """One test per (now, baseline) pair; together their false alarm probability is at most alarm_level."""
     two_sided = [baseline.name == LENGTH for _, baseline in pairs]
     critical = statistics.critical_value(pairs, two_sided, alarm_level=alarm_level)
     tests = []
@@ -206,7 +206,7 @@ def _check_same_prompts(now: Sequence[Sample], baseline: Sequence[Sample]) -> No
 
 
 def _first(now: Sample, baseline: Sample) -> Difference | None:
-    """Where one request differs first, and in what; None if it does not."""
+    """Returns the first difference of one request; None if there is none."""
 
     def difference(moved: Moved, token: int | None, detail: str) -> Difference:
         return Difference(prompt=now.prompt, turn=now.turn, moved=moved, token=token, detail=detail)
@@ -234,7 +234,7 @@ def _first(now: Sample, baseline: Sample) -> Difference | None:
 
 
 def _first_place(left: Sequence[object], right: Sequence[object]) -> int:
-    """First index at which two sequences differ; the shorter one's length if one begins the other."""
+    """First index at which two sequences differ; the shorter length if one is a prefix of the other."""
     places = (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
     return next(places, min(len(left), len(right)))
 

@@ -1,4 +1,4 @@
-"""A check as JUnit XML, which every CI system shows: one test case per bound, one for the equality of integers."""
+"""Report of a check as JUnit XML for CI systems: one test case per bound, one for the equality of integers."""
 
 import xml.etree.ElementTree as ET
 
@@ -42,7 +42,7 @@ def junit(result: CheckResult) -> str:
 
 
 def junit_not_run(title: str, reason: str) -> str:
-    """For a gate that could not run: skipped, with the reason."""
+    """Document of a gate that could not run: skipped, with the reason."""
     suite = ET.Element("testsuite", name=f"outrider gate: {title}", tests="1", failures="0", skipped="1")
     case = ET.SubElement(suite, "testcase", classname=title, name="could not run")
     ET.SubElement(case, "skipped", message=reason)

@@ -51,7 +51,7 @@ class Lane:
     schedule: str = CHANGE
     optional: bool = False
     skip: str = ""
-    """Why the lane does not run at present; empty runs it."""
+    """Reason why the lane does not run at present; an empty string runs it."""
 
     @property
     def commands(self) -> list[str]:
@@ -94,7 +94,7 @@ class Lanes:
 
 
 def matches(path: str, glob: str) -> bool:
-    """Whether `glob` matches `path`: * within a folder, ** across folders, {a,b} for either."""
+    """Returns True if `glob` matches `path`: * within a folder, ** across folders, {a,b} for alternatives."""
     parts = re.split(r"(\*\*/?|[*?{,}])", glob)
     forms = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "{": "(?:", ",": "|", "}": ")"}
     return re.fullmatch("".join(forms.get(part, re.escape(part)) for part in parts), path) is not None

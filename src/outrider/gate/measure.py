@@ -16,7 +16,7 @@ from outrider.llm import LLM
 
 
 def open_engine(model: str, speculative: dict[str, Any] | None, **options: Any) -> LLM:
-    """An engine that a gate may measure, digests on; GateError for one whose counts may vary from run to run."""
+    """Makes an engine with digests on. Raises GateError if its counts may vary from run to run."""
     llm = LLM(model, speculative_config=speculative, logits_digest=True, **options)
     worker = llm.engine.worker
     if not worker.is_exact:
@@ -34,13 +34,13 @@ def open_engine(model: str, speculative: dict[str, Any] | None, **options: Any) 
 
 
 def platform_key(llm: LLM) -> dict[str, str]:
-    """The platform's own key and the attention backend: two runs whose keys are equal give equal bits."""
+    """The platform's key and the attention backend. Two runs with equal keys give equal bits."""
     worker = llm.engine.worker
     return {**worker.platform.key(worker.dtype), "attention_backend": worker.selection.backend.name}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of the libraries that compute."""
     found = {"python": platform.python_version()}
     for name in ("outrider", "torch", "transformers", "numpy"):
         try:
@@ -59,10 +59,10 @@ def measure(
     seed: int,
     all_turns: bool = False,
 ) -> Measurement:
-    """One sample per request. Request i of a turn has seed `seed + i`.
+    """Runs the prompts; returns one sample per request. Request i of a turn has seed `seed + i`.
 
-    With `all_turns` a prompt's later turns follow the model's own answers. Raises GateError where a request was
-    preempted, because its steps then depend on what else ran.
+    With `all_turns` a prompt's later turns follow the model's own answers. Raises GateError if a request was
+    preempted, because its steps then depend on the other requests.
     """
     samples: list[Sample] = []
     histories: list[list[dict[str, Any]]] = [[] for _ in prompts]

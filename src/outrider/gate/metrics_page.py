@@ -1,4 +1,4 @@
-"""A server's /metrics page: the Prometheus text format, and which counters of vLLM, SGLang and Outrider say what.
+"""Reads a server's /metrics page: the Prometheus text format, and the counter names of vLLM, SGLang and Outrider.
 
 vLLM and Outrider count drafts, draft tokens and accepted tokens, in total and per position. SGLang counts verify calls
 only: accepted tokens follow from its output tokens, and there are no rates per position.
@@ -17,7 +17,7 @@ _ESCAPES = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One line of a page."""
+    """One sample line of a page."""
 
     name: str
     labels: Mapping[str, str]
@@ -25,14 +25,14 @@ class Series:
 
 
 def parse_page(text: str) -> list[Series]:
-    """Every sample of a page in Prometheus' text format; raises GateError at a line that is none."""
+    """Parses the samples of a page in Prometheus' text format; raises GateError at a line that is not a sample."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         match = _SAMPLE.match(line.strip())
         if match is None:
-            raise GateError(f"/metrics, line {number}, is no sample: {line!r}. Is this a Prometheus page?")
+            raise GateError(f"/metrics, line {number}, is not a sample: {line!r}. Is this a Prometheus page?")
         labels = {
             entry["name"]: _ESCAPES.sub(lambda escape: "\n" if escape[1] == "n" else escape[1], entry["value"])
             for entry in _LABEL.finditer(match["labels"] or "")
@@ -43,7 +43,7 @@ def parse_page(text: str) -> list[Series]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """What one kind of server calls things."""
+    """Counter names of one kind of server."""
 
     running: str
     waiting: str
@@ -82,14 +82,14 @@ NAMES = {
         accepted_per_pos=None,
     ),
 }
-"""By the prefix of the names, which also tells the kind of server."""
+"""Counter names by their prefix, which also identifies the kind of server."""
 
 POSITION = "position"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What one look at a server's counters says; all since its start."""
+    """One reading of a server's counters, all since its start."""
 
     kind: str
     running: int
@@ -106,7 +106,7 @@ class Reading:
         return self.running == 0 and self.waiting == 0
 
     def counters(self) -> tuple[int, ...]:
-        """Everything that may only grow."""
+        """The values that may only increase."""
         return (
             self.generation_tokens,
             self.finished,
@@ -118,7 +118,7 @@ class Reading:
 
 
 def read_page(text: str, *, model: str) -> Reading:
-    """A page's counters for `model`, over all its engines. Raises GateError where the page does not tell enough."""
+    """Returns a page's counters for `model`, summed over its engines. Raises GateError if a counter is missing."""
     series = parse_page(text)
     kinds = [kind for kind in NAMES if any(entry.name.startswith(f"{kind}:") for entry in series)]
     if len(kinds) != 1:
@@ -160,6 +160,6 @@ def read_page(text: str, *, model: str) -> Reading:
 
 
 def _counts(entry: Series, model: str) -> bool:
-    """Ours, and once only: ranks of one tensor-parallel group repeat what rank 0 says, data-parallel ones do not."""
+    """True for a sample of `model` to count: other tensor-parallel ranks repeat rank 0, data-parallel ranks do not."""
     is_ours = entry.labels.get("model_name", model) == model
     return is_ours and all(entry.labels.get(rank, "0") == "0" for rank in ("tp_rank", "pp_rank"))

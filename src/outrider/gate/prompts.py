@@ -1,6 +1,6 @@
-"""Prompt files in the forms people have: MT-Bench and Spec-Bench JSONL, GSM8K JSONL, ShareGPT JSON, plain text.
+"""Reads prompt files: MT-Bench and Spec-Bench JSONL, GSM8K JSONL, ShareGPT JSON, plain text.
 
-A file's form follows from its ending and keys. Nothing here knows a tokenizer or a model.
+The extension and the keys of a file decide its format. Uses no tokenizer and no model.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from outrider.gate.errors import GateError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One prompt: what the user says, turn by turn."""
+    """One prompt: the user's messages, turn by turn."""
 
     prompt_id: str
     category: str
     turns: tuple[str, ...]
     is_chat: bool
-    """Under the model's chat template; False is text to be continued as it stands."""
+    """True applies the model's chat template; False continues the text as it is."""
     answer: str | None = None
-    """The worked or plain answer of a question, where the file has one."""
+    """The reference answer of a question, if the file has one."""
 
 
 FORMS = (
@@ -33,7 +33,7 @@ FORMS = (
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Every prompt of a file, in its order. Raises GateError, naming file and line."""
+    """Reads all prompts of a file, in order. Raises GateError that names file and line."""
     if not path.is_file():
         raise GateError(f"{path} is not a file. Known forms: {FORMS}.")
     text = path.read_text()
@@ -62,13 +62,13 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def digest_of(prompts: Sequence[Prompt]) -> str:
-    """64 bits, in hex, of what the prompts say and in which form; ids and categories do not count."""
+    """64-bit hash, in hex, of the turns and the chat flag of all prompts; ids and categories are left out."""
     said = [[list(prompt.turns), prompt.is_chat] for prompt in prompts]
     return digest(json.dumps(said))
 
 
 def digest(text: str) -> str:
-    """64 bits, in hex, of a text."""
+    """64-bit hash of a text, in hex."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -88,7 +88,7 @@ def _plain(text: str) -> list[Prompt]:
 
 
 def _line(entry: Any, number: int, *, where: str) -> Prompt:
-    """One line of JSONL. `"chat": false` marks text that is continued as it stands."""
+    """Parses one line of JSONL. `"chat": false` marks text that is continued as it is."""
     if not isinstance(entry, dict):
         raise GateError(f"{where} is a {type(entry).__name__}, not an object. Known forms: {FORMS}.")
     is_chat = entry.get("chat", True)
@@ -121,7 +121,7 @@ def _line(entry: Any, number: int, *, where: str) -> Prompt:
 
 
 def _sharegpt(entries: Any, *, where: str) -> list[Prompt]:
-    """What the human says, and the recorded answer to the first turn."""
+    """Returns the human's messages and the recorded answer to the first turn."""
     if not isinstance(entries, list):
         raise GateError(f"{where} is a {type(entries).__name__}, not a list. Known forms: {FORMS}.")
     prompts = []

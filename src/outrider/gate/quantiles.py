@@ -1,6 +1,6 @@
-"""Quantiles that a judge needs: Student's t and the beta distribution, from one incomplete beta function.
+"""Quantiles of Student's t and of the beta distribution, both from the incomplete beta function.
 
-In the standard library's floating point only, so that a gate needs no SciPy; the tests hold it against SciPy's values.
+Uses the standard library only, so that a gate needs no SciPy; tests compare it with SciPy.
 """
 
 import math

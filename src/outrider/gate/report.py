@@ -1,4 +1,4 @@
-"""A check on one screen of a terminal. Knows results and rich; decides nothing."""
+"""Prints a check on one terminal screen, with rich. Makes no decisions."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _SHOWN_DIFFERENCES = 6
 
 
 def screen(result: CheckResult) -> RenderableType:
-    """What was run, the rates with their bounds, the first differences, the verdict."""
+    """Prints the run, the rates with their bounds, the first differences and the verdict."""
     settings, verdict = result.baseline.settings, result.verdict
     num_prompts = len({sample.prompt for sample in result.entry.samples})
     head = Text.assemble(
@@ -37,7 +37,7 @@ def screen(result: CheckResult) -> RenderableType:
 
 
 def rates(tests: Sequence[Test], *, is_exact: bool) -> Table:
-    """Baseline and now; where rates are judged also the bounds, what sets them, and the fall seen in 4 of 5 checks."""
+    """Table of baseline and current rates; for judged rates also the bounds, their source, and the detectable fall."""
     table = Table(box=None)
     names = ("", "baseline", "now", "change", *(() if is_exact else ("bounds", "set by", "sees", "")))
     for index, name in enumerate(names):
@@ -57,7 +57,7 @@ def rates(tests: Sequence[Test], *, is_exact: bool) -> Table:
 
 
 def differences(found: Sequence[Difference]) -> Text:
-    """The first few, one a line."""
+    """Lists the first few differences, one per line."""
     lines = [line(entry) for entry in found[:_SHOWN_DIFFERENCES]]
     if len(found) > _SHOWN_DIFFERENCES:
         lines.append(f"… and {len(found) - _SHOWN_DIFFERENCES} more requests differ")
@@ -65,6 +65,6 @@ def differences(found: Sequence[Difference]) -> Text:
 
 
 def line(entry: Difference) -> str:
-    """Where one request differs first."""
+    """Describes the first difference of one request."""
     place = f", output token {entry.token}" if entry.token is not None else ""
     return f"prompt {entry.prompt}, turn {entry.turn}{place}: {entry.moved.value} moved, {entry.detail}"

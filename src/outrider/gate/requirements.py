@@ -1,4 +1,4 @@
-"""What a gate entry asks of the machine and the engine before it may run."""
+"""Checks that the machine and the engine meet the requirements of a gate entry."""
 
 import os
 
@@ -13,7 +13,7 @@ _GIB = 1024**3
 
 
 def check_memory(settings: Settings, device: str) -> None:
-    """GateError where the device has less memory than the entry requires. Nothing is loaded yet."""
+    """Raises GateError if the device has less memory than the entry requires. Runs before anything is loaded."""
     if not settings.required_memory_gib:
         return
     has = memory_gib(select_platform(device).device)
@@ -24,14 +24,14 @@ def check_memory(settings: Settings, device: str) -> None:
 
 
 def memory_gib(device: torch.device) -> float:
-    """All memory of a device; of the host for a CPU."""
+    """Total memory of a device in GiB; for a CPU, of the host."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory) / _GIB
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
 
 
 def check_backend(settings: Settings, llm: LLM) -> None:
-    """GateError where the entry excludes the attention backend that was selected."""
+    """Raises GateError if the entry excludes the selected attention backend."""
     backend = llm.engine.worker.selection.backend.name
     if backend in settings.excluded_backends:
         raise GateError(f"the entry excludes attention backend {backend!r}: {settings.excluded_backends[backend]}")

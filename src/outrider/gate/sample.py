@@ -1,4 +1,4 @@
-"""What one request showed, and a run of many: the counts that everything else judges. No engine, no file."""
+"""Counts of one request, and of a run of many: the data that is judged. Uses no engine and no file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,42 +9,42 @@ from outrider.gate.prompts import digest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One request: its text as digests and ids, and what the drafter did, as integers."""
+    """One request: its text as digests and ids, and the drafter's counts."""
 
     prompt: str
-    """Id of the prompt; the turns of one prompt share it and count as one cluster."""
+    """Id of the prompt. The turns of one prompt share it and form one cluster."""
     turn: int
-    """From 1."""
+    """Number of the turn, from 1."""
     category: str
     seed: int
     prompt_digest: str
-    """Of the prompt's token ids (engine) or messages (server)."""
+    """Digest of the prompt's token ids (engine) or messages (server)."""
     num_tokens: int
-    """Output tokens."""
+    """Number of output tokens."""
     num_steps: int
-    """Steps that gave an output token; 0 where a server does not tell."""
+    """Number of steps that gave an output token; 0 if a server does not report it."""
     num_drafts: int
-    """Steps with drafts."""
+    """Number of steps with drafts."""
     num_draft_tokens: int
     num_accepted_tokens: int
     num_accepted_tokens_per_pos: tuple[int, ...]
-    """Empty where a server does not tell."""
+    """Accepted drafts by position; empty if a server does not report them."""
     accepted_by_step: tuple[int, ...] = ()
-    """Accepted drafts of every step, in order; a step gives one token more, but for a last one cut short."""
+    """Accepted drafts of each step, in order. A step gives one token more, unless the last one was cut short."""
     token_ids: tuple[int, ...] = ()
     logits_digest: str = ""
     """Rolling 64-bit hash, in hex, of the fp32 logits of every output token."""
     text_digest: str = ""
-    """Of a server's text, where there are no token ids."""
+    """Digest of a server's text, which comes without token ids."""
 
     @property
     def tokens_digest(self) -> str:
-        """64 bits, in hex, of the output's token ids, or of its text."""
+        """64-bit hash, in hex, of the output's token ids or of its text."""
         return digest(" ".join(map(str, self.token_ids))) if self.token_ids else self.text_digest
 
     @property
     def is_draft(self) -> list[bool]:
-        """Per output token: True where it was an accepted draft."""
+        """For each output token, True if it was an accepted draft."""
         flags: list[bool] = []
         for accepted in self.accepted_by_step:
             flags += [True] * accepted + [False]
@@ -52,7 +52,7 @@ class Sample:
 
     @property
     def stats(self) -> SpeculationStats:
-        """The counts in the engine's own form."""
+        """The counts as the engine's `SpeculationStats`."""
         return SpeculationStats(
             max_drafts=len(self.num_accepted_tokens_per_pos),
             num_steps=self.num_steps,
@@ -65,18 +65,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A run over a prompt file."""
+    """The samples of a run over a prompt file."""
 
     samples: tuple[Sample, ...]
     key: dict[str, str]
-    """All that the bits depend on besides weights, prompts and parameters."""
+    """Everything the bits depend on besides weights, prompts and parameters."""
     versions: dict[str, str]
     num_drafts: int
-    """k: the most drafts a step can have."""
+    """k: the maximum number of drafts in a step."""
 
     @property
     def is_engine(self) -> bool:
-        """True where the counts came from this engine and not over HTTP."""
+        """True if the counts came from this engine, not over HTTP."""
         return "endpoint" not in self.key
 
     @property
@@ -94,9 +94,9 @@ def total(samples: Sequence[Sample]) -> SpeculationStats:
 
 
 def accepted_by_step(is_draft: Sequence[bool]) -> tuple[int, ...]:
-    """Accepted drafts of each step, from where each token came: every step ends with the target's own token.
+    """Computes the accepted drafts of each step from the origin of each token: a step ends with the target's own token.
 
-    The last step may be cut short behind an accepted draft (a stop, max_tokens).
+    The last step may end early with an accepted draft (a stop, max_tokens).
     """
     counts, current = [], 0
     for flag in is_draft:

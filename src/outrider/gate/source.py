@@ -1,4 +1,4 @@
-"""Where counts come from: an engine in this process, or a server. Turns the command line's words into a measurement."""
+"""Sources of counts: an engine in this process, or a server. Turns command line options into a measurement."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from outrider.gate.sample import Measurement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What to ask, and how."""
+    """The source to measure and its options."""
 
     endpoint: str | None
     device: str = "auto"
@@ -25,7 +25,7 @@ class Source:
     max_model_len: int | None = None
 
     def measure(self, settings: Settings, prompts: Sequence[Prompt]) -> Measurement:
-        """Run the prompts. Raises GateError where the counts could not be trusted."""
+        """Run the prompts. Raises GateError if the counts cannot be trusted."""
         run: dict[str, Any] = {
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
@@ -43,7 +43,7 @@ class Source:
         return measure(llm, prompts, **run)
 
     def engine_options(self) -> dict[str, Any]:
-        """Options of `LLM` that the command line gives."""
+        """Options of `LLM` from the command line."""
         return {
             "device": self.device,
             "attention_backend": self.attention_backend,
@@ -52,13 +52,13 @@ class Source:
 
 
 def parse_speculative(text: str) -> dict[str, Any]:
-    """A `speculative_config` from JSON."""
+    """Parses a `speculative_config` from JSON."""
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise GateError(f"""--speculative-config is not JSON: {error}. Example: '{{"method": "ngram"}}'.""") from error
     if not isinstance(values, dict):
-        raise GateError(f"""--speculative-config={text} is no object. Example: '{{"method": "ngram"}}'.""")
+        raise GateError(f"""--speculative-config={text} is not a JSON object. Example: '{{"method": "ngram"}}'.""")
     if values.get("adaptive"):
         raise GateError(
             "speculative_config['adaptive']=true is not gated: drafts then depend on the time that steps take, and "
@@ -68,17 +68,17 @@ def parse_speculative(text: str) -> dict[str, Any]:
 
 
 def settings_for_check(baseline: Baseline, **given: Any) -> Settings:
-    """The baseline's settings with other places of model, drafter and prompts; another run is refused by name.
+    """Returns the baseline's settings with other paths of model, drafter and prompts; refuses any other change by name.
 
-    `given`: model, speculative_config, prompts and the fields of RUN; None where the command line says nothing.
+    `given`: model, speculative_config, prompts and the fields of RUN; None for options that were not given.
     """
     settings = baseline.settings
     for name in ("max_tokens", "temperature", "seed", "all_turns"):
         value = given.get(name)
         if value is not None and value != getattr(settings, name):
             raise GateError(
-                f"{name}={value!r} is not the baseline's {getattr(settings, name)!r}: rates of another run are other "
-                "rates. Leave it out, or record anew."
+                f"{name}={value!r} is not the baseline's {getattr(settings, name)!r}: their rates cannot "
+                "be compared. Leave it out, or record anew."
             )
     speculative = dict(given.get("speculative_config") or settings.speculative_config)
     k = speculative.setdefault("num_speculative_tokens", settings.num_speculative_tokens)
@@ -93,7 +93,7 @@ def settings_for_check(baseline: Baseline, **given: Any) -> Settings:
 
 
 def prompts_for_check(settings: Settings) -> list[Prompt]:
-    """The prompts, if they are those of the baseline."""
+    """Reads the prompts. Raises GateError if they are not those of the baseline."""
     prompts = read_prompts(Path(settings.prompts))
     if digest_of(prompts) != settings.prompts_digest:
         raise GateError(
@@ -104,7 +104,7 @@ def prompts_for_check(settings: Settings) -> list[Prompt]:
 
 
 def check_k(measurement: Measurement, settings: Settings) -> None:
-    """GateError where a server drafts with another k than the baseline pins."""
+    """Raises GateError if a server drafts with another k than the baseline pins."""
     if measurement.num_drafts != settings.num_speculative_tokens:
         raise GateError(
             f"what was measured has k = {measurement.num_drafts}, the baseline pins {settings.num_speculative_tokens}. "
@@ -113,7 +113,7 @@ def check_k(measurement: Measurement, settings: Settings) -> None:
 
 
 def check_same_run(settings: Settings, recorded: Settings, path: Path) -> None:
-    """GateError where a platform would be added to a file that describes another run."""
+    """Raises GateError if a platform would be added to a file of another run."""
     for name in RUN:
         if getattr(settings, name) != getattr(recorded, name):
             raise GateError(

@@ -1,13 +1,13 @@
-"""Rates with intervals clustered by prompt, and the test that a rate has fallen. Numbers in, numbers out.
+"""Rates with intervals clustered by prompt, and the test whether a rate has fallen. Works on numbers only.
 
 Steps of one prompt are alike, so the prompt is the unit: a rate is a ratio of sums over prompts, and its standard error
 comes from the jackknife that leaves out one prompt at a time. Two runs are compared as pairs, prompt by prompt, which
 is valid whether the pairs have everything in common or nothing.
 
-A family of tests gets one critical value from swaps: with nothing changed, baseline and run of a prompt could be
-exchanged and nobody would know, so exchanging them at random gives the distribution of the largest studentised
-difference, with all its correlation between tests and whatever shape the counts have. The level holds for any number of
-prompts (Westfall and Young 1993 on the maximum; Lehmann and Romano 2005, 15.2 on exactness).
+A family of tests gets one critical value from swaps: if nothing changed, baseline and run of a prompt are
+exchangeable, so exchanging them at random gives the distribution of the largest studentised difference, with all
+correlation between tests and any shape of the counts. The level holds for any number of prompts (Westfall and Young
+1993 on the maximum; Lehmann and Romano 2005, 15.2 on exactness).
 
 Intervals for plots and comparisons use Student's t with the *effective* number of prompts, (Σw)² / Σw² of the steps w
 that each brings: a few long prompts among many short ones count as few (in the spirit of Carter, Schnepel and
@@ -28,7 +28,7 @@ Counts = NDArray[np.float64]
 """[num_prompts], a sum over the turns of each prompt."""
 
 NUM_SWAPS = 2048
-"""Most exchanges tried: all there are for up to 11 prompts."""
+"""Maximum number of exchanges that are tried; all of them for up to 11 prompts."""
 
 POWER = 0.8
 """Probability with which the smallest detectable fall is caught."""
@@ -56,7 +56,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A value with what is known of its error."""
+    """A value with its error estimate."""
 
     value: float
     standard_error: float
@@ -64,7 +64,7 @@ class Estimate:
     """Degrees of freedom: effective number of prompts, less one."""
 
     def margin(self, tail: float) -> float:
-        """What noise alone exceeds, on one side, with probability `tail`."""
+        """Margin that noise alone exceeds on one side with probability `tail`."""
         if self.df <= 0.0:
             return float("inf")
         return t_quantile(tail, self.df) * self.standard_error if self.standard_error else 0.0
@@ -78,7 +78,7 @@ def _divided(numerator: Counts, denominator: Counts) -> Counts:
 
 
 def estimate(ratio: Ratio) -> Estimate:
-    """One rate."""
+    """One rate with its interval."""
     return _estimate(ratio.value, _jackknife_error(ratio.without_each), weights=ratio.denominators)
 
 
@@ -103,7 +103,7 @@ def _estimate(value: float, error: Counts, *, weights: Counts) -> Estimate:
 
 
 def critical_value(pairs: Sequence[tuple[Ratio, Ratio]], two_sided: Sequence[bool], *, alarm_level: float) -> float:
-    """Standard errors by which a difference must pass zero so that all tests together alarm at `alarm_level` at most.
+    """Number of standard errors a difference must exceed so that all tests together alarm with at most `alarm_level`.
 
     `pairs`: (now, baseline) of each test, the same prompts in all; a one-sided test looks for a fall only.
     """
@@ -121,7 +121,7 @@ def critical_value(pairs: Sequence[tuple[Ratio, Ratio]], two_sided: Sequence[boo
         error = _jackknife_error(lefts[0] - lefts[1])
         studentised = _divided(np.abs(fall) if is_two_sided else fall, error)
         largest = np.maximum(largest, studentised)
-    allowed = int(alarm_level * len(swaps))  # arrangements that may lie above
+    allowed = int(alarm_level * len(swaps))  # number of arrangements that may lie above
     return float(np.sort(largest)[len(swaps) - 1 - allowed]) * (1.0 + 1e-9)
 
 
@@ -143,12 +143,12 @@ def _swapped(now: Counts, baseline: Counts, swaps: NDArray[np.bool_]) -> tuple[C
 
 
 def fewest_prompts(alarm_level: float) -> int:
-    """The fewest prompts of which all falling is rarer than `alarm_level`, on both sides."""
+    """Smallest number of prompts for which all of them falling is rarer than `alarm_level`, on both sides."""
     return 1 + math.ceil(math.log2(1.0 / alarm_level))
 
 
 def effective_number(weights: Counts) -> float:
-    """(Σw)² / Σw²: as many as there are if all weigh the same, fewer if some weigh more."""
+    """Effective number (Σw)² / Σw²: the count if all weights are equal, less if some weigh more."""
     squares = float((weights * weights).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 
@@ -192,5 +192,5 @@ def ratios(samples: Sequence[Sample]) -> list[Ratio]:
 
 
 DRAFTING = "steps with drafts"
-"""Catches a drafter that stops drafting: acceptance counts only steps with drafts and would not show it."""
+"""Catches a drafter that stops drafting, which acceptance over steps with drafts would not show."""
 LENGTH = "mean acceptance length"

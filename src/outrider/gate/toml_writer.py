@@ -1,4 +1,4 @@
-"""Writes plain data as TOML that a person can read, long arrays wrapped; `tomllib` reads it back."""
+"""Writes plain data as readable TOML with long arrays wrapped; `tomllib` reads it back."""
 
 import datetime
 import json
@@ -16,7 +16,7 @@ def write_toml(values: Mapping[str, Any], *, comment: str = "") -> str:
 
 
 def _table(values: Mapping[str, Any], *, path: tuple[str, ...]) -> list[str]:
-    """Plain values first: what follows a table's head belongs to it."""
+    """Writes plain values first, because everything after a table's header belongs to that table."""
     lines = [f"{_key(name)} = {_value(value)}" for name, value in values.items() if not _has_head(value)]
     for name, value in values.items():
         if isinstance(value, Mapping):
