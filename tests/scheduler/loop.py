@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from outrider.core.outputs import FinishReason, SpeculationStats
 from outrider.core.plan import RowAdmission, RowPlan, RowResult, StepPlan
@@ -42,6 +42,7 @@ class Loop:
         self.num_dropped = 0
         self.num_preempted_in_flight = 0
         self.num_turns = 0
+        self._num_confirmed: dict[int, int] = {}
         self._flights: deque[Flight] = deque()
         self._generation: Counter[str] = Counter()
         self._tally: dict[str, SpeculationStats] = {}
@@ -150,6 +151,14 @@ class Loop:
             return []
         return self.settle()
 
+    def run_until(self, condition: Callable[[], bool], *, most_turns: int = 500) -> None:
+        """Turn until `condition` holds; fails after `most_turns`."""
+        for _ in range(most_turns):
+            if condition():
+                return
+            self.turn()
+        raise AssertionError(f"the condition does not hold after {most_turns} turns")
+
     def run(self, jobs: Iterable[Job] = ()) -> "Loop":
         """All jobs to their end; a bound on the turns stands for 'nobody starves'."""
         jobs = sorted(jobs, key=lambda job: job.arrives)
@@ -198,8 +207,21 @@ class Loop:
         assert len(set(rows)) == len(rows) <= self.setting.max_num_seqs
         assert all(0 <= row < self.setting.max_num_seqs for row in rows)
         listed = {request.request_id for request in (*running, *self.scheduler.waiting)}
-        assert listed == {request.request_id for request in self.scheduler.requests()}
+        assert listed == {request.request_id for request in self.scheduler.requests()}, "a request is in no queue"
+        for request in self.scheduler.requests():
+            self._check_in_flight(request)
+            known = self._num_confirmed.get(id(request), 0)
+            assert len(request.token_ids) >= known, "confirmed output was lost"
+            self._num_confirmed[id(request)] = len(request.token_ids)
         self._check_published()
+
+    def _check_in_flight(self, request: Request) -> None:
+        """The counts of what is in flight are those of the steps in flight; results that will be dropped do not count."""
+        live = self._live_rows(request.request_id)
+        counted = (request.num_steps_in_flight, request.num_tokens_in_flight)
+        assert counted == (sum(row.does_sample for row in live), sum(row.num_samples for row in live)), (
+            f"{request.request_id} counts {counted} steps and tokens in flight"
+        )
 
     def _check_published(self) -> None:
         """A published block holds one whole prefix, named by one name, and never changes."""
@@ -231,13 +253,15 @@ class Loop:
 
     def _check_plan(self, plan: StepPlan) -> None:
         assert plan.rows, "an empty step was planned"
-        assert plan.num_tokens == sum(row.num_tokens for row in plan.rows) <= self.setting.budget
+        assert plan.num_tokens == sum(row.num_tokens for row in plan.rows), "num_tokens is not that of the rows"
+        assert plan.num_tokens <= self.setting.budget, "the step is larger than the budget"
         assert len({row.row for row in plan.rows}) == len(plan.rows) <= self.setting.max_num_seqs
         admitted = {admission.request_id: admission for admission in plan.admissions}
         assert len(admitted) == len(plan.admissions)
         for row in plan.rows:
             request, job = self.requests[row.request_id], self.jobs[row.request_id]
-            assert (row.row, row.epoch, row.params) == (request.row, request.epoch, request.params)
+            current = (request.row, request.epoch, request.params)
+            assert (row.row, row.epoch, row.params) == current, "a row is planned for a past life of its request"
             most_drafts = self.setting.num_drafts if job.most_drafts is None else job.most_drafts
             assert 0 <= row.num_drafts <= min(most_drafts, self.setting.num_drafts)
             assert row.num_samples == (1 + row.num_drafts if row.does_sample else 0)
@@ -262,15 +286,19 @@ class Loop:
 
     def _most_in_flight(self, request_id: str) -> int:
         """The most tokens that steps not yet settled can add to a request."""
-        return sum(
-            row.num_samples
+        return sum(row.num_samples for row in self._live_rows(request_id))
+
+    def _live_rows(self, request_id: str) -> list[RowPlan]:
+        """A request's rows in the steps in flight, without those from before a preemption or an abort."""
+        return [
+            row
             for flight in self._flights
             for row in flight.plan.rows
             if row.request_id == request_id and flight.generations[request_id] == self._generation[request_id]
-        )
+        ]
 
     def _check_admission(self, admission: RowAdmission, job: Job) -> None:
-        assert admission.num_prompt_tokens == len(job.prompt)
+        assert admission.num_prompt_tokens == len(job.prompt), "output was admitted as prompt"
         assert admission.token_ids[: len(job.prompt)] == job.prompt
         output = list(admission.token_ids[len(job.prompt) :])
         assert output == job.expected[: len(output)], "a resumed request starts with other tokens than it had"

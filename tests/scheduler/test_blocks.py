@@ -144,17 +144,17 @@ def test_second_block_with_the_same_content_stays_private() -> None:
 
 
 @pytest.mark.parametrize(
-    "misuse",
+    ("misuse", "message"),
     [
-        lambda pool: pool.allocate(pool.num_free + 1),
-        lambda pool: pool.release([2]),
-        lambda pool: pool.share(1),
-        lambda pool: pool.publish(2, b"name"),
+        (lambda pool: pool.allocate(pool.num_free + 1), "3 blocks asked, 2 free"),
+        (lambda pool: pool.release([2]), "block 2 is not held"),
+        (lambda pool: pool.share(1), "block 1 is not published"),
+        (lambda pool: pool.publish(2, b"name"), "block 2 is not held"),
     ],
     ids=["too many", "free twice", "share a private block", "publish a free block"],
 )
-def test_misuse_is_an_assertion(misuse: Callable[[BlockPool], None]) -> None:
+def test_misuse_is_an_assertion(misuse: Callable[[BlockPool], None], message: str) -> None:
     pool = BlockPool(4)
     assert pool.allocate(1) == [1]
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=message):
         misuse(pool)

@@ -35,9 +35,13 @@ def test_block_is_not_freed_while_a_step_reads_it(is_lazy: bool) -> None:
     loop.add(job("a", 20, max_tokens=30, stop_ids=frozenset({stop})))
     loop.add(job("b", 40, max_tokens=4))
     held: list[int] = []
-    while loop.requests["a"].status is not RequestStatus.FINISHED:
+
+    def is_finished() -> bool:
+        nonlocal held
         held = list(loop.requests["a"].block_ids) or held
-        loop.turn()
+        return loop.requests["a"].status is RequestStatus.FINISHED
+
+    loop.run_until(is_finished)
     assert "a" in {row.request_id for row in loop.plans[-1].rows}, "a step of a is in flight"
     plan = loop.plan()
     assert plan is not None
@@ -55,9 +59,8 @@ def test_unconfirmed_tokens_are_not_published() -> None:
     assert not loop.published(), "computed and not settled"
     loop.settle()
     assert len(loop.published()) == 1
-    while request.num_computed_tokens < 2 * SIZE:
-        assert len(loop.published()) == 1
-        loop.turn()
+    loop.run_until(lambda: request.num_computed_tokens >= 2 * SIZE or len(loop.published()) != 1)
+    assert request.num_computed_tokens >= 2 * SIZE
     assert len(loop.published()) == 2
     loop.run()
 
@@ -66,12 +69,12 @@ def test_results_of_a_preempted_request_are_dropped_and_made_again() -> None:
     loop = Loop(Setting(num_blocks=5, max_num_seqs=2, depth=1, caching=False))
     loop.add(job("a", 14, max_tokens=40))
     second = loop.add(job("b", 14, max_tokens=40))
-    while not second.num_preemptions:
-        loop.turn()
+    loop.run_until(lambda: second.num_preemptions > 0)
     assert loop.num_preempted_in_flight == 1, "it was preempted while its step was in flight"
     num_outputs = second.num_output_tokens
     assert num_outputs > 0
     assert (second.num_computed_tokens, second.block_ids, second.row) == (0, [], -1)
+    assert (second.num_steps_in_flight, second.num_tokens_in_flight) == (0, 0), "their results will be dropped"
     loop.run()
     again = [admission for plan in loop.plans for admission in plan.admissions if admission.request_id == "b"][1]
     assert (again.num_prompt_tokens, len(again.token_ids)) == (14, 14 + num_outputs)
@@ -86,8 +89,7 @@ def test_id_may_return_while_results_of_its_first_use_are_in_flight(ends: str) -
     turns(loop, 3)
     if ends == "abort":
         loop.abort("a")
-    while loop.requests["a"].status is not RequestStatus.FINISHED:
-        loop.turn()
+    loop.run_until(lambda: loop.requests["a"].status is RequestStatus.FINISHED)
     other = Job(request_id="a", prompt=job("z", 20).prompt, max_tokens=12)
     loop.add(other)
     loop.run()
@@ -150,13 +152,29 @@ def test_latest_admitted_is_preempted_first_and_returns_before_newcomers() -> No
         loop.add(job(name, 30, max_tokens=20))
     loop.turn()
     loop.add(job("d", 3))
-    while not loop.scheduler.num_preemptions:
-        loop.turn()
+    loop.run_until(lambda: loop.scheduler.num_preemptions > 0)
     assert [request.request_id for request in loop.scheduler.running] == ["a", "b"]
     assert [request.request_id for request in loop.scheduler.waiting] == ["c", "d"]
     loop.run()
     admitted = [admission.request_id for plan in loop.plans for admission in plan.admissions]
     assert admitted.index("d") > len(admitted) - 1 - admitted[::-1].index("c")
+
+
+def test_the_most_urgent_is_admitted_first_and_the_least_urgent_preempted_first() -> None:
+    """Lower numbers are more urgent; among equals, first come, first served."""
+    loop = Loop(Setting(num_blocks=40, max_num_seqs=1, num_drafts=0, depth=0))
+    for name, priority in (("a", 0), ("b", 5), ("c", -3), ("d", 0), ("e", -3)):
+        loop.add(job(name, 10, max_tokens=2, priority=priority))
+    loop.run()
+    admitted = [admission.request_id for plan in loop.plans for admission in plan.admissions]
+    assert admitted == ["c", "e", "a", "d", "b"]
+
+    loop = Loop(Setting(num_blocks=8, max_num_seqs=3, num_drafts=0, depth=0))
+    for name, priority in (("a", 1), ("b", 2), ("c", -1)):
+        loop.add(job(name, 30, max_tokens=20, priority=priority))
+    loop.run_until(lambda: loop.scheduler.num_preemptions > 0)
+    assert {request.request_id for request in loop.scheduler.running} == {"a", "c"}
+    loop.run()
 
 
 @pytest.mark.parametrize("depth", [0, 1])
@@ -166,8 +184,7 @@ def test_latest_admitted_waits_for_blocks_and_keeps_its_own(depth: int) -> None:
     loop.add(job("a", 20, max_tokens=12))
     second = loop.add(job("b", 30, max_tokens=20))
     loop.add(job("c", 5))
-    while loop.requests["a"].status is not RequestStatus.FINISHED:
-        loop.turn()
+    loop.run_until(lambda: loop.requests["a"].status is RequestStatus.FINISHED)
     names = [[row.request_id for row in plan.rows] for plan in loop.plans]
     assert names.count(["a"]) > 5 and not any("c" in step for step in names)
     assert second.num_output_tokens > 0 and len(second.block_ids) == 2
