@@ -94,7 +94,7 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
 
 
 def found(target, replay, cases, truth, *, some: slice = SOME) -> list[str]:
-    """What differs in a crowd with real acceptance, in chunks, overlapped."""
+    """What differs in a mix of requests with real acceptance, in chunks, overlapped."""
     config = replay | {"num_speculative_tokens": 3}
     llm = hybrid_requests.make(target, speculative_config=config, max_num_batched_tokens=37)
     return request_mix.mismatches(cases[some], request_mix.run(llm, cases[some]), truth[some])
@@ -209,8 +209,7 @@ def test_lengths_that_the_host_guessed(target, replay, cases, truth, monkeypatch
         num_computed[rows] = torch.minimum(most, num_tokens[rows])
 
     monkeypatch.setattr(step_inputs, "commit", commit)
-    with pytest.raises((AssertionError, IndexError, RuntimeError)):
-        assert found(target, replay, cases, truth) == []
+    assert found(target, replay, cases, truth)
 
 
 def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatch):
@@ -225,7 +224,7 @@ def test_ids_that_are_no_tokens_reach_the_model(target, cases, truth, monkeypatc
         num_drafts[rows] = torch.where(has_sampled, proposed.shape[1], 0)
 
     monkeypatch.setattr(step_inputs, "put_drafts", put_drafts)
-    with pytest.raises((IndexError, RuntimeError)):
+    with pytest.raises(IndexError, match="index out of range"):
         request_mix.run(
             hybrid_requests.make(
                 target, speculative_config={"method": "tests.support.drafters.noise", "num_speculative_tokens": 3}
@@ -254,19 +253,22 @@ def turns(target, cases, truth):
 def test_behind_cached_blocks_and_snapshots(
     target, replay, cases, truth, turns, half_right, monkeypatch, drafter, num_slots, options
 ):
-    """The same crowd again, then second turns of conversations: they start behind snapshots, and nothing differs. With
-    few slots, snapshots are overwritten all the time."""
+    """The same requests again, then second turns of conversations: they start behind snapshots, and nothing differs.
+    With few slots, snapshots are overwritten all the time, so hits are certain only over the whole run."""
     if num_slots is not None:
         monkeypatch.setattr(worker, "size_snapshots", lambda *arguments, **named: num_slots)
     config = None if drafter == "none" else (replay if drafter == "replay" else {"method": drafter})
     llm = hybrid_requests.make(target, speculative_config=config, **options)
     prefix = llm.engine.scheduler.prefix
     crowd = SHORT if num_slots is None else SOME
+    hits = []
     for some, expected in ((cases[crowd], truth[crowd]), (cases[crowd], truth[crowd]), turns):
         before = prefix.num_hit_tokens
         assert request_mix.mismatches(some, request_mix.run(llm, some), expected) == []
-        assert before == 0 or num_slots is not None or prefix.num_hit_tokens > before
-    assert prefix.num_hit_tokens > 0
+        hits.append(prefix.num_hit_tokens - before)
+    assert hits[1] + hits[2] > 0
+    if num_slots is None:
+        assert hits[1] > 0 and hits[2] > 0
 
 
 @pytest.mark.parametrize("block_size", [16, 32, 64])

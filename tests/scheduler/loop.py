@@ -216,7 +216,7 @@ class Loop:
         self._check_published()
 
     def _check_in_flight(self, request: Request) -> None:
-        """The counts of what is in flight are those of the steps in flight; results that will be dropped do not count."""
+        """The counts in flight are those of the steps in flight, without results that will be dropped."""
         live = self._live_rows(request.request_id)
         counted = (request.num_steps_in_flight, request.num_tokens_in_flight)
         assert counted == (sum(row.does_sample for row in live), sum(row.num_samples for row in live)), (

@@ -195,7 +195,7 @@ def lose_a_row(patch: Patch) -> None:
 
 # each leak with the check that must see it
 LEAKS: dict[Callable[[Patch], None], str] = {
-    publish_before_it_is_computed: r"was published before it was full|with stale entries|published block \d+ is written",
+    publish_before_it_is_computed: r"published before it was full|with stale entries|published block \d+ is written",
     count_rejected_drafts_as_computed: "statistics disagree|drafter KV is not|was published|is written",
     share_without_a_reference: "is lost or was freed early",
     free_a_shared_block_with_its_first_holder: "is lost or was freed early",

@@ -61,8 +61,9 @@ def test_draft_logits_equal_transformers(target, tmp_path, monkeypatch, variant,
         if anchor <= len(prompt) or anchor > len(answer) - K:
             continue  # a chunk that is not the last, or the end
         expected = eagle_oracle_logits(model, head, answer, anchor=anchor, num_steps=K)
-        for (_, logits), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
+        for (_, logits, picked), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
             assert (logits - reference).abs().max() < TOLERANCE * reference.abs().max()
+            assert picked == reference.argmax()
             num_compared += 1
     assert num_compared >= 4
 

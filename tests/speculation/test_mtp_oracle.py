@@ -54,8 +54,9 @@ def test_draft_logits_equal_transformers(target, monkeypatch, wrong_every):
         if anchor <= len(prompt) or anchor > len(answer) - K:
             continue  # a chunk that is not the last, or the end
         expected = oracle_logits(model, module, answer, anchor=anchor, num_steps=K)
-        for (_, logits), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
+        for (_, logits, picked), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
             torch.testing.assert_close(logits, reference, rtol=2e-4, atol=2e-4)
+            assert picked == reference.argmax()
             num_compared += 1
     assert num_compared >= 4
 
