@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-from outrider.kernels.hopper.sampling import choose as sampling
+from outrider.kernels import load_kernels
+from outrider.kernels.hopper.sampling.choose import argmax
+
+KERNELS = load_kernels(("hopper",))
 
 VOCAB_SIZE = 128256
 DRAFT_VOCAB_SIZE = 32000
@@ -73,13 +76,13 @@ def choosing() -> Table:
                 for logits in all_logits:
                     logits[torch.rand_like(logits) * VOCAB_SIZE > NUM_ALLOWED] = -torch.inf
             if name == "peak":
-                time = _each(sampling.argmax, all_logits)
+                time = _each(argmax, all_logits)
                 table.add(num_rows, name, "greedy", time, reading, f"{time / reading:.2f}")
             for case, values in cases.items():
                 columns = _columns(num_rows, **values)
 
                 def run(logits: Tensor, columns: dict[str, Tensor] = columns, rows: Tensor = rows) -> Tensor:
-                    return sampling.choose(
+                    return KERNELS.choose(
                         logits, rows=rows, positions=rows, **columns, random_index=rows, truncation_index=rows
                     )
 
@@ -95,13 +98,13 @@ def the_rest() -> Table:
         reading = num_rows * VOCAB_SIZE * 4 / READ_BANDWIDTH * 1e6
         all_logits = _rotated(num_rows, VOCAB_SIZE, 2.5)
         for num_top in (0, 5, 20):
-            time = _each(lambda logits, n=num_top, ids=rows: sampling.logprobs(logits, ids, num_top=n), all_logits)
+            time = _each(lambda logits, n=num_top, ids=rows: KERNELS.logprobs(logits, ids, num_top=n), all_logits)
             table.add(num_rows, f"logprobs, top {num_top}", time, reading, f"{time / reading:.2f}")
-        time = _each(sampling.hash_rows, all_logits)
+        time = _each(KERNELS.hash_rows, all_logits)
         table.add(num_rows, "hash", time, reading, f"{time / reading:.2f}")
         for what, repetition in (("process, no row has need", 1.0), ("process, penalties", 1.1)):
             tables = _tables(num_rows, repetition)
-            time = _each(lambda logits, tables=tables: sampling.process(logits, **tables), all_logits)
+            time = _each(lambda logits, tables=tables: KERNELS.process(logits, **tables), all_logits)
             table.add(num_rows, what, time, reading, f"{time / reading:.2f}")
         drafts = _rotated(num_rows, DRAFT_VOCAB_SIZE, 2.5)
         ids = torch.randperm(VOCAB_SIZE, device="cuda")[:DRAFT_VOCAB_SIZE]
@@ -110,7 +113,7 @@ def the_rest() -> Table:
             own = {name: columns[name] for name in ("temperature", "seeds", "completion_indices")}
             reading = num_rows * DRAFT_VOCAB_SIZE * 4 / READ_BANDWIDTH * 1e6
             time = _each(
-                lambda logits, own=own, ids=ids, rows=rows: sampling.draft_choose(
+                lambda logits, own=own, ids=ids, rows=rows: KERNELS.draft_choose(
                     logits, ids, rows=rows, positions=rows, **own, has_random_rows=True
                 ),
                 drafts,
@@ -121,7 +124,7 @@ def the_rest() -> Table:
         count = torch.full((num_rows,), 4, device="cuda")
         time = microseconds(
             lambda sampled=sampled, rows=rows, count=count, guesses=guesses: [
-                sampling.verify(
+                KERNELS.verify(
                     sampled, sample_starts=rows * 4, num_samples=count, drafts=guesses, num_tokens_left=count
                 )
                 for _ in range(20)

@@ -7,7 +7,7 @@ import torch
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.attention.state import StateCache, StateSpec
 from outrider.kernels import load_kernels
-from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows
+from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
 
 KEY_HEADS, VALUE_HEADS, SIZE, DRAFTS = 16, 32, 128, 3
 LAYERS = 4
@@ -22,7 +22,7 @@ Four layers in one graph, each with its own memory."""
 def steps(rows: int, tokens: int) -> tuple[list[tuple[str, Callable[[], object]]], int]:
     """The three kernels of LAYERS layers, and the bytes of one layer."""
     device = torch.device("cuda")
-    kernels = load_kernels("hopper")
+    kernels = load_kernels(("hopper",))
     spec = StateSpec(
         num_layers=LAYERS, num_key_heads=KEY_HEADS, num_value_heads=VALUE_HEADS, key_size=SIZE, value_size=SIZE,
         dtype=torch.bfloat16, num_drafts=DRAFTS,

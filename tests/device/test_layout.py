@@ -36,7 +36,7 @@ class Layouts:
     """An assembler and a table on the CPU."""
 
     def __init__(self) -> None:
-        device, kernels = torch.device("cpu"), load_kernels("reference")
+        device, kernels = torch.device("cpu"), load_kernels(("reference",))
         staging = Staging(device)
         self.assembler = Assembler(kernels=kernels, staging=staging, num_drafts=3, wants_digest=False)
         self.table = RequestTable(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from outrider.kernels import load_kernels
-from outrider.kernels.reference.gated_delta import CHUNK, StateRows
+from outrider.kernels.interface.state import CHUNK, StateRows
 from tests.kernels.gated_delta_steps import (
     LENGTH,
     MOST_DRAFTS,
@@ -30,7 +30,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module", params=SHAPES)
 def layer(request):
-    return Layer(1, load_kernels("hopper"), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param])
+    return Layer(1, load_kernels(("hopper",)), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_chunk_form_is_the_recurrence(layer, forgets, alike):
 
 def test_outputs_and_states_are_those_of_plain_pytorch(layer, whole):
     """Where each operation rounds is the same; sums have another order."""
-    twin = Layer(1, load_kernels("reference"), device="cuda", dtype=torch.bfloat16, heads=layer.heads)
+    twin = Layer(1, load_kernels(("reference",)), device="cuda", dtype=torch.bfloat16, heads=layer.heads)
     for row in range(NUM_ROWS):
         tables = [Table(layer), Table(twin)]
         found, wanted = (table.step([(row, table.layer.projected[row, :LENGTH], 0)])[0] for table in tables)

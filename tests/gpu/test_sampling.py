@@ -9,14 +9,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from outrider.kernels import load_kernels
 from outrider.kernels.hopper import intrinsics
-from outrider.kernels.hopper.sampling import choose as sampling
 from outrider.kernels.hopper.sampling import noise, probability_mass, topk_topp
+from outrider.kernels.hopper.sampling.choose import argmax
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 
 from .comparison import replayed
 
+KERNELS = load_kernels(("hopper",))
 VOCAB_SIZES = (5, 1000, 8192, 32000, 128256, 262144)
 NUM_TABLE_ROWS = 300
 
@@ -66,7 +68,7 @@ def make_rows(num_rows: int) -> dict[str, Tensor]:
 
 
 def choose(logits: Tensor, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> Tensor:
-    return sampling.choose(logits, **rows, **columns, random_index=rows["rows"], truncation_index=rows["rows"])
+    return KERNELS.choose(logits, **rows, **columns, random_index=rows["rows"], truncation_index=rows["rows"])
 
 
 @triton.jit
@@ -111,7 +113,7 @@ def test_weights_are_exponentials(vocab_size: int) -> None:
 @pytest.mark.parametrize("num_rows", [5, 70])
 def test_argmax_takes_the_lowest_id(vocab_size: int, num_rows: int) -> None:
     logits = make_logits(num_rows, vocab_size)
-    assert torch.equal(sampling.argmax(logits), reference.argmax(reference.finite(logits)))
+    assert torch.equal(argmax(logits), reference.argmax(reference.finite(logits)))
 
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
@@ -219,19 +221,19 @@ def test_the_cut_lies_in_the_bracket(
 
 def test_without_random_rows_choose_is_argmax() -> None:
     logits, rows, columns = make_logits(9, 1000), make_rows(9), make_columns()
-    ours = sampling.choose(logits, **rows, **columns, random_index=None, truncation_index=None)
-    assert torch.equal(ours, sampling.argmax(logits))
+    ours = KERNELS.choose(logits, **rows, **columns, random_index=None, truncation_index=None)
+    assert torch.equal(ours, argmax(logits))
 
 
 def test_a_row_does_not_depend_on_its_company() -> None:
     logits, rows, columns = make_logits(200, 128256), make_rows(200), make_columns()
     everything = choose(logits, rows, columns)
-    logprobs = sampling.logprobs(logits, everything, num_top=5)
+    logprobs = KERNELS.logprobs(logits, everything, num_top=5)
     for num_rows in (1, 4, 33, 150):
         some = torch.randperm(200, device="cuda")[:num_rows]
         own = {name: values[some] for name, values in rows.items()}
         assert torch.equal(choose(logits[some], own, columns), everything[some])
-        for ours, expected in zip(sampling.logprobs(logits[some], everything[some], num_top=3), logprobs, strict=True):
+        for ours, expected in zip(KERNELS.logprobs(logits[some], everything[some], num_top=3), logprobs, strict=True):
             assert torch.equal(ours, expected[some][:, :3] if ours.ndim == 2 else expected[some])
 
 
@@ -242,12 +244,12 @@ def test_drafts_are_chosen_under_the_noise_of_the_target(num_rows: int) -> None:
     arguments = {name: columns[name] for name in ("temperature", "seeds", "completion_indices")} | {
         "has_random_rows": True
     }
-    ours = sampling.draft_choose(logits, target_ids, **rows, **arguments)
+    ours = KERNELS.draft_choose(logits, target_ids, **rows, **arguments)
     assert torch.equal(ours, reference.draft_choose(logits, target_ids, **rows, **arguments))
     is_greedy = columns["temperature"][rows["rows"]] <= 0
-    assert torch.equal(ours[is_greedy], target_ids[sampling.argmax(logits)][is_greedy])
+    assert torch.equal(ours[is_greedy], target_ids[argmax(logits)][is_greedy])
     none = {name: values[:0] for name, values in rows.items()}
-    assert sampling.draft_choose(logits[:0], target_ids, **none, **arguments).shape == (0,)
+    assert KERNELS.draft_choose(logits[:0], target_ids, **none, **arguments).shape == (0,)
 
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
@@ -256,7 +258,7 @@ def test_logprobs(vocab_size: int, num_top: int) -> None:
     logits = make_logits(40, vocab_size)
     chosen = torch.randint(0, vocab_size, (40,), device="cuda")
     given = torch.randint(0, vocab_size, (40, num_top // 4), device="cuda")
-    out = sampling.logprobs(logits, chosen, num_top=num_top, given_ids=given)
+    out = KERNELS.logprobs(logits, chosen, num_top=num_top, given_ids=given)
     finite = reference.finite(logits)
     exact = finite.double().log_softmax(dim=1).float()
     exact = torch.where(exact.isnan(), -torch.inf, exact)  # a row of -inf only
@@ -266,7 +268,7 @@ def test_logprobs(vocab_size: int, num_top: int) -> None:
     torch.testing.assert_close(out.top_logprobs, exact.gather(1, out.top_ids), rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(out.given, exact.gather(1, given), rtol=2e-6, atol=2e-6)
     assert torch.equal(out.given_ranks, reference.logprobs(logits, chosen, num_top=0, given_ids=given).given_ranks)
-    assert sampling.logprobs(logits[:0], chosen[:0], num_top=num_top).chosen.shape == (0,)
+    assert KERNELS.logprobs(logits[:0], chosen[:0], num_top=num_top).chosen.shape == (0,)
 
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
@@ -275,8 +277,8 @@ def test_hash_is_that_of_the_reference(vocab_size: int) -> None:
     logits[5, 2] = -0.0
     with any_order():
         expected = reference.hash_rows(logits)
-    assert torch.equal(sampling.hash_rows(logits), expected)
-    assert sampling.hash_rows(logits[:0]).shape == (0,)
+    assert torch.equal(KERNELS.hash_rows(logits), expected)
+    assert KERNELS.hash_rows(logits[:0]).shape == (0,)
 
 
 def make_words(vocab_size: int) -> Tensor:
@@ -328,11 +330,11 @@ def test_process_is_the_composition_of_the_reference(vocab_size: int) -> None:
     everything = dict.fromkeys(lists, torch.arange(num_rows, device="cuda"))
     with any_order():
         expected = reference.process(logits, **rows, **tables, **everything)
-    assert torch.equal(sampling.process(logits, **rows, **tables, **everything), expected)
+    assert torch.equal(KERNELS.process(logits, **rows, **tables, **everything), expected)
     assert expected.isneginf().sum() > reference.finite(logits).isneginf().sum()
-    assert sampling.process(logits, **rows, **tables, **lists) is logits
+    assert KERNELS.process(logits, **rows, **tables, **lists) is logits
     none = {name: values[:0] for name, values in rows.items()}
-    assert sampling.process(logits[:0], **none, **tables, **everything).shape == (0, vocab_size)
+    assert KERNELS.process(logits[:0], **none, **tables, **everything).shape == (0, vocab_size)
 
 
 @pytest.mark.parametrize("num_drafts", [0, 1, 3, 7])
@@ -352,7 +354,7 @@ def test_verify_equals_the_verifier(num_drafts: int, num_rows: int) -> None:
         }
         with any_order():
             expected = reference.verify(sampled, **arguments)
-        for ours, theirs in zip(sampling.verify(sampled, **arguments), expected, strict=True):
+        for ours, theirs in zip(KERNELS.verify(sampled, **arguments), expected, strict=True):
             assert torch.equal(ours, theirs)
 
 
@@ -360,7 +362,7 @@ def test_no_rows_strides_and_replay() -> None:
     rows, columns = make_rows(8), make_columns()
     none = {name: values[:0] for name, values in rows.items()}
     assert choose(torch.zeros(0, 100, device="cuda"), none, columns).shape == (0,)
-    assert sampling.argmax(torch.zeros(0, 100, device="cuda")).shape == (0,)
+    assert argmax(torch.zeros(0, 100, device="cuda")).shape == (0,)
     wide = torch.full((8, 40000), float("nan"), device="cuda")
     logits, other = wide[:, 1:32001], make_logits(8, 32000)
     logits.copy_(make_logits(8, 32000))

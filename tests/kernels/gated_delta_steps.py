@@ -9,7 +9,7 @@ import torch
 
 from outrider.attention.state import StateCache, StateSpec
 from outrider.kernels import Kernels
-from outrider.kernels.reference.gated_delta import StateRows
+from outrider.kernels.interface.state import StateRows
 
 NUM_ROWS = 5
 HEADS = {"num_key_heads": 2, "num_value_heads": 6, "key_size": 16, "value_size": 32}

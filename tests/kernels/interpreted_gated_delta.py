@@ -18,9 +18,9 @@ steps.NUM_ROWS = NUM_ROWS = 2
 steps.LENGTH = LENGTH = 29
 
 
-def wholes(kernels: str) -> tuple[Layer, list[Table], list[torch.Tensor]]:
+def wholes(stack: str) -> tuple[Layer, list[Table], list[torch.Tensor]]:
     """Each row's tokens in one step, alone."""
-    implementation, plain = load_kernels(kernels), load_kernels("reference")
+    implementation, plain = load_kernels((stack,)), load_kernels(("reference",))
     implementation.gated_delta_rule = plain.gated_delta_rule  # type: ignore[method-assign]
     layer = Layer(1, implementation, heads=HEADS)
     tables = [Table(layer) for _ in range(NUM_ROWS)]

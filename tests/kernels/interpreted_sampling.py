@@ -11,12 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper.sampling import choose as sampling
+from outrider.kernels import load_kernels
 from outrider.kernels.hopper.sampling import noise
+from outrider.kernels.hopper.sampling.choose import argmax
 from outrider.kernels.reference import noise as reference_noise
 from outrider.kernels.reference import sampling as reference
 from outrider.sampling.synthetic import SyntheticAcceptance
 
+KERNELS = load_kernels(("hopper",))
 VOCAB_SIZE = 700
 NUM_ROWS = 9
 
@@ -33,18 +35,18 @@ def make_logits() -> Tensor:
 
 def check_argmax() -> None:
     logits = make_logits()
-    assert torch.equal(sampling.argmax(logits), reference.argmax(reference.finite(logits)))
+    assert torch.equal(argmax(logits), reference.argmax(reference.finite(logits)))
 
 
 def check_hash_rows() -> None:
     logits = make_logits()
-    assert torch.equal(sampling.hash_rows(logits), reference.hash_rows(logits))
+    assert torch.equal(KERNELS.hash_rows(logits), reference.hash_rows(logits))
 
 
 def check_logprobs() -> None:
     logits, chosen = make_logits(), torch.randint(0, VOCAB_SIZE, (NUM_ROWS,))
     given = torch.randint(0, VOCAB_SIZE, (NUM_ROWS, 2))
-    ours, expected = (module.logprobs(logits, chosen, num_top=5, given_ids=given) for module in (sampling, reference))
+    ours, expected = (module.logprobs(logits, chosen, num_top=5, given_ids=given) for module in (KERNELS, reference))
     assert torch.equal(ours.ranks, expected.ranks)
     assert torch.equal(ours.top_ids, expected.top_ids)
     assert torch.equal(ours.given_ranks, expected.given_ranks)
@@ -68,7 +70,7 @@ def check_verify() -> None:
         }
         sampled = torch.randint(0, 2, (NUM_ROWS * (num_drafts + 1) - 1,))
         for ours, expected in zip(
-            sampling.verify(sampled, **arguments), reference.verify(sampled, **arguments), strict=True
+            KERNELS.verify(sampled, **arguments), reference.verify(sampled, **arguments), strict=True
         ):
             assert torch.equal(ours, expected)
 
@@ -87,7 +89,7 @@ def check_drawn() -> None:
     }
     sampled = torch.randint(0, 50, (NUM_ROWS * 4,))
     for ours, expected in zip(
-        sampling.verify(sampled, **arguments), reference.verify(sampled, **arguments), strict=True
+        KERNELS.verify(sampled, **arguments), reference.verify(sampled, **arguments), strict=True
     ):
         assert torch.equal(ours, expected)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from outrider.kernels import load_kernels
 
-KERNELS = load_kernels("reference")
+KERNELS = load_kernels(("reference",))
 NAN = float("nan")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from outrider.kernels import load_kernels
-from outrider.kernels.reference.gated_delta import CHUNK
+from outrider.kernels.interface.state import CHUNK
 from tests.kernels.gated_delta_steps import (
     LENGTH,
     MOST_DRAFTS,
@@ -22,7 +22,7 @@ from tests.kernels.gated_delta_steps import (
 
 @pytest.fixture(scope="module")
 def layer():
-    return Layer(1, load_kernels("reference"))
+    return Layer(1, load_kernels(("reference",)))
 
 
 @pytest.fixture(scope="module")

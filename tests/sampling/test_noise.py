@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.reference.noise import gumbel, gumbel_at, gumbel_of_bits, philox
+from outrider.kernels.philox import philox
+from outrider.kernels.reference.noise import gumbel, gumbel_at, gumbel_of_bits
 
 WORD = 0xFFFFFFFF
 

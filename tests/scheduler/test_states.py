@@ -9,7 +9,8 @@ from outrider.core.outputs import FinishReason
 from outrider.core.plan import RowResult, StepPlan, StepResult
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.kernels.reference.gated_delta import CHUNK, state_rows
+from outrider.kernels.interface.state import CHUNK
+from outrider.kernels.reference.gated_delta import state_rows
 from outrider.scheduler.scheduler import Scheduler
 from outrider.scheduler.states import StateSlots
 

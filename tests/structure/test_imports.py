@@ -104,6 +104,30 @@ def test_host_only_packages_import_no_device_library(package: str) -> None:
             assert module.split(".")[0] not in FORBIDDEN_TOPS, f"{path}:{line}: {module}"
 
 
+def test_only_kernel_stacks_import_kernel_stacks() -> None:
+    """What the engine shares with its kernels stands in their interface; `load_kernels` finds the stacks."""
+    stacks = {path.parent.name for path in SOURCE.glob("kernels/*/__init__.py")} - {"interface"}
+    assert {"reference", "hopper"} <= stacks
+    for path in FILES:
+        inside = path.relative_to(SOURCE).parts[:-1]
+        if inside[:1] == ("kernels",) and len(inside) > 1 and inside[1] in stacks:
+            continue
+        for line, module in imports_of(path):
+            parts = module.split(".")
+            is_stack = parts[:2] == ["outrider", "kernels"] and len(parts) > 2 and parts[2] in stacks
+            assert not is_stack, f"{path}:{line}: {module}"
+
+
+def test_stacks_do_not_import_each_other_except_plain_pytorch() -> None:
+    for path in sorted((SOURCE / "kernels").rglob("*.py")):
+        inside = path.relative_to(SOURCE / "kernels").parts[:-1]
+        for line, module in imports_of(path):
+            parts = module.split(".")
+            if parts[:2] == ["outrider", "kernels"] and len(parts) > 2 and inside:
+                allowed = {inside[0], "interface", "philox", *([] if inside[0] == "interface" else ["reference"])}
+                assert parts[2] in allowed, f"{path}:{line}: {module}"
+
+
 def test_only_the_server_needs_what_the_server_needs() -> None:
     tops = {"starlette", "uvicorn", "pydantic", "httptools", "prometheus_client"}
     for path in FILES:

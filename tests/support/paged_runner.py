@@ -11,7 +11,7 @@ from outrider.attention.kv import KVCache
 from outrider.attention.selector import select_backend
 from outrider.attention.state import StateCache
 from outrider.kernels import load_kernels
-from outrider.kernels.reference.gated_delta import StateRows
+from outrider.kernels.interface.state import StateRows
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM, Hidden, kv_spec, layer_caches, state_spec
 from outrider.loading.hf import read_model_config
@@ -24,7 +24,7 @@ def cpu_context(config, *, block_size: int = 16) -> LayerContext:
     platform = select_platform("cpu")
     spec = kv_spec(config, dtype=torch.float32, block_size=block_size)
     return LayerContext(
-        kernels=load_kernels(platform.kernels),
+        kernels=load_kernels(platform.kernel_stack),
         backend=select_backend("auto", spec, platform).backend,
         dtype=platform.resolve_dtype("auto"),
         device=platform.device,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from outrider.kernels.reference.gated_delta import StateRows
+from outrider.kernels.interface.state import StateRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ class Selection:
 
 def select_backend(name: str, spec: KVSpec, platform: BasePlatform) -> Selection:
     """`name` is a backend's file name or "auto"; `ConfigError` where none can run."""
-    kernels = load_kernels(platform.kernels)
+    kernels = load_kernels(platform.kernel_stack)
     reasons = {known: _refusal(known, spec, platform) for known in plugins.names(package)}
     if name != "auto":
         found = plugins.find(package, name, what="attention_backend")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from outrider.kernels import Kernels
-from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH
+from outrider.kernels.interface.state import CHUNK, CONV_WIDTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,7 @@ class _Loop:
             stop_checker=self._checker,
         )
         self._device = NullDevice(script, max_rows=num_rows, acceptance_rates=rates)
-        kernels, staging = load_kernels("reference"), Staging(torch.device("cpu"))
+        kernels, staging = load_kernels(("reference",)), Staging(torch.device("cpu"))
         self._assembler = Assembler(kernels=kernels, staging=staging, num_drafts=len(rates), wants_digest=False)
         self._table = RequestTable(
             max_rows=num_rows,

@@ -1,6 +1,6 @@
 """Folding per-token hashes of logits into one 64-bit digest per request; host only.
 
-The hash of a row is made on the device (`kernels/reference/sampling.py`). Order matters here: the digest of two
+The hash of a row is made on the device (`hash_rows` of the kernels). Order matters here: the digest of two
 tokens is not the digest of the same tokens swapped.
 """
 

@@ -19,8 +19,8 @@ from outrider.device.staging import Staging
 from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
-from outrider.kernels.reference.gated_delta import StateRows
-from outrider.kernels.reference.step_inputs import Assembled
+from outrider.kernels.interface.state import StateRows
+from outrider.kernels.interface.step import Assembled
 from outrider.sampling.params import Need
 from outrider.sampling.sampler import SampleBatch
 

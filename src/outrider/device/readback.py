@@ -13,7 +13,7 @@ from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.kernels.reference.sampling import Logprobs
+from outrider.kernels.interface.sampling import Logprobs
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Verified
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.state import LayerState
 from outrider.core.model_config import ModelConfig
-from outrider.kernels.reference.gated_delta import CONV_WIDTH
+from outrider.kernels.interface.state import CONV_WIDTH
 from outrider.layers.context import LayerContext
 from outrider.layers.linear import Linear, empty_parameter
 from outrider.layers.norm import RMSNorm

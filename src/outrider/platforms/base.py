@@ -22,8 +22,10 @@ class BasePlatform(ABC):
 
     name: str
     """File name, and the value of the option `device`."""
-    kernels: str
-    """Name that `outrider.kernels.load_kernels` takes."""
+    kernel_stack: tuple[str, ...]
+    """Kernel stacks in order: each kernel comes from the first that has it."""
+    compiles_kernels: bool
+    """True where a kernel is compiled when it is first called, so that the worker compiles some while it loads."""
     attention_backends: tuple[str, ...]
     """Names in order of preference."""
     excluded_backends: dict[str, str]

@@ -12,7 +12,8 @@ class Platform(BasePlatform):
     """The host's processor. Bits depend on its capability and on the number of threads."""
 
     name = "cpu"
-    kernels = "reference"
+    kernel_stack = ("reference",)
+    compiles_kernels = False
     attention_backends = ("oracle",)
     excluded_backends: dict[str, str] = {}  # noqa: RUF012 - a constant, read only
     is_exact = True
@@ -40,5 +41,5 @@ class Platform(BasePlatform):
             "threads": str(torch.get_num_threads()),
             "torch": torch.__version__,
             "dtype": str(dtype).removeprefix("torch."),
-            "kernels": self.kernels,
+            "kernel_stack": ", ".join(self.kernel_stack),
         }

@@ -12,7 +12,8 @@ class Platform(GpuPlatform):
 
     name = "cuda"
     stack = "CUDA"
-    kernels = "hopper"
+    kernel_stack = ("hopper",)
+    compiles_kernels = True
     attention_backends = ("triton",)
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
     is_exact = True
@@ -43,5 +44,5 @@ class Platform(GpuPlatform):
             "torch": torch.__version__,
             "triton": triton.__version__,
             "dtype": str(dtype).removeprefix("torch."),
-            "kernels": self.kernels,
+            "kernel_stack": ", ".join(self.kernel_stack),
         }

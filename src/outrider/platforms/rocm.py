@@ -20,7 +20,8 @@ class Platform(GpuPlatform):
 
     name = "rocm"
     stack = "ROCm"
-    kernels = "reference"
+    kernel_stack = ("reference",)
+    compiles_kernels = False
     attention_backends = ("oracle",)
     excluded_backends = {  # noqa: RUF012 - a constant, read only
         "triton": "its kernels are written for the wgmma and TMA instructions of NVIDIA's Hopper"
@@ -47,5 +48,5 @@ class Platform(GpuPlatform):
             "hip": self.capability.runtime,
             "torch": torch.__version__,
             "dtype": str(dtype).removeprefix("torch."),
-            "kernels": self.kernels,
+            "kernel_stack": ", ".join(self.kernel_stack),
         }

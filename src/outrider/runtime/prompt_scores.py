@@ -6,7 +6,7 @@ Knows a model's head and a step; nothing of requests.
 import torch
 
 from outrider.device.step_batch import ScoredTokens
-from outrider.kernels.reference.sampling import Logprobs
+from outrider.kernels.interface.sampling import Logprobs
 from outrider.layers.decoder import CausalLM, Hidden
 
 ROWS_AT_ONCE = 128

@@ -21,7 +21,7 @@ from outrider.device.graphs import StepGraphs
 from outrider.device.readback import Handle, Readback
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
-from outrider.kernels import load_kernels
+from outrider.kernels import describe_stacks, load_kernels
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM, LayerCache, kv_spec, layer_caches, state_spec
 from outrider.loading.hf import read_model_config
@@ -49,7 +49,7 @@ class Worker:
         self.model_config = read_model_config(config.model)
         self.eos_token_ids = self.model_config.eos_token_ids
         self.max_model_len = _max_model_len(config, self.model_config.max_position_embeddings)
-        kernels = load_kernels(self.platform.kernels)
+        kernels = load_kernels(self.platform.kernel_stack)
         spec = self.kv_spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
         states = self.state_spec = state_spec(
             self.model_config, dtype=self.dtype, num_drafts=config.num_speculative_tokens
@@ -70,7 +70,7 @@ class Worker:
             )
 
         self._compiling: Thread | None = None
-        if self.platform.kernels == "hopper":
+        if self.platform.compiles_kernels:
             self._compiling = compile_sampler(kernels, self.model_config.vocab_size, self.platform.device)
         model = load(config.model, self.model_config)
         self.drafter: BaseDrafter | None = None
@@ -218,7 +218,7 @@ class Worker:
             ("max_model_len", str(self.max_model_len)),
             ("platform", ", ".join(f"{name} {value}" for name, value in self.platform.key(self.dtype).items())),
             ("device", f"{self.platform.summary}: {self.platform.reason}"),
-            ("kernels", self.platform.kernels),
+            ("kernels", describe_stacks(self._step.kernels)),
             ("attention backend", f"{self.selection.backend.name}: {self.selection.reason}"),
             *(("  not " + name, reason) for name, reason in self.selection.refused),
             ("KV blocks", f"{self.num_blocks - 1} of {self.config.block_size} tokens"),

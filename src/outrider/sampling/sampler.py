@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from outrider.kernels import Kernels, load_kernels
-from outrider.kernels.reference.sampling import apply_mask
 from outrider.sampling.params import SamplingTable
 
 
@@ -68,7 +67,7 @@ class Sampler:
 
     def __init__(self, kernels: Kernels | None = None) -> None:
         """`kernels`: None for plain PyTorch."""
-        self._kernels = kernels or load_kernels("reference")
+        self._kernels = kernels or load_kernels(("reference",))
 
     def __call__(self, logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Sampled:
         """Choose a token for each row of `logits` ([num_samples, vocab_size] fp32, not changed).
@@ -81,7 +80,7 @@ class Sampler:
         assert logits.dtype == torch.float32, f"logits are {logits.dtype}, not float32"
         kernels = self._kernels
         token_ids = kernels.choose(
-            _mask(self._process(logits, batch, table), batch),
+            self._mask(self._process(logits, batch, table), batch),
             rows=batch.rows,
             positions=batch.lengths,
             temperature=table.temperature,
@@ -144,9 +143,9 @@ class Sampler:
             **lists,
         )
 
-
-def _mask(logits: Tensor, batch: SampleBatch) -> Tensor:
-    """-inf where a grammar forbids a token. Plain PyTorch on every platform: element by element, and rare."""
-    if batch.mask_index is None or batch.masks is None:
-        return logits
-    return logits.index_copy(0, batch.mask_index, apply_mask(logits[batch.mask_index], batch.masks))
+    def _mask(self, logits: Tensor, batch: SampleBatch) -> Tensor:
+        """-inf where a grammar forbids a token."""
+        if batch.mask_index is None or batch.masks is None:
+            return logits
+        masked = self._kernels.apply_mask(logits[batch.mask_index], batch.masks)
+        return logits.index_copy(0, batch.mask_index, masked)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from outrider.kernels.reference.noise import philox
-from outrider.kernels.reference.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE
+from outrider.kernels.interface.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE
+from outrider.kernels.philox import philox
 from outrider.sampling.verifier import Comparison
 
 

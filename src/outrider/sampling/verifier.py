@@ -67,7 +67,7 @@ def verify(
 
     Emitted token i of a request belongs to sample sample_starts + i.
     """
-    token_ids, num_tokens, num_accepted, num_drafts = (kernels or load_kernels("reference")).verify(
+    token_ids, num_tokens, num_accepted, num_drafts = (kernels or load_kernels(("reference",))).verify(
         sampled_ids,
         sample_starts=sample_starts,
         num_samples=num_samples,

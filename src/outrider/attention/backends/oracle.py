@@ -2,6 +2,7 @@
 
 from outrider.attention.base import AttentionBackend
 from outrider.attention.kv import KVSpec
+from outrider.kernels import load_kernels
 from outrider.platforms.base import BasePlatform
 
 
@@ -13,8 +14,9 @@ class Backend(AttentionBackend):
 
     @classmethod
     def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
-        if platform.kernels != "reference":
-            return f"the platform's kernels are {platform.kernels!r}, not 'reference'"
+        stack = load_kernels(platform.kernel_stack).origins["paged_attention"]
+        if stack != "reference":
+            return f"the platform's attention kernels are those of the stack {stack!r}, not 'reference'"
         if spec.head_dim % 16:
             return f"head_dim={spec.head_dim} is not a multiple of 16"
         return None

@@ -4,6 +4,7 @@ import torch
 
 from outrider.attention.base import AttentionBackend
 from outrider.attention.kv import KVSpec
+from outrider.kernels import load_kernels
 from outrider.platforms.base import BasePlatform
 
 _HEAD_DIMS = (64, 128, 256)
@@ -17,8 +18,9 @@ class Backend(AttentionBackend):
 
     @classmethod
     def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
-        if platform.kernels != "hopper":
-            return f"the platform's kernels are {platform.kernels!r}, not 'hopper'"
+        stack = load_kernels(platform.kernel_stack).origins["paged_attention"]
+        if stack != "hopper":
+            return f"the platform's attention kernels are those of the stack {stack!r}, not 'hopper'"
         if spec.head_dim not in _HEAD_DIMS:
             return f"head_dim={spec.head_dim} is not one of {_HEAD_DIMS}"
         if spec.dtype not in (torch.bfloat16, torch.float16):

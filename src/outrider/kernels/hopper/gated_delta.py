@@ -15,8 +15,17 @@ from torch import Tensor
 from outrider.kernels.hopper.gated_delta_chunks import COLUMNS, INDICES, rule_kernel
 from outrider.kernels.hopper.intrinsics import launch_dependents, log1p, product, wait
 from outrider.kernels.hopper.launch import empty_rows
-from outrider.kernels.reference.gated_delta import CHUNK, CONV_WIDTH, StateRows, places_before
-from outrider.kernels.reference.gated_delta import load_states as load_states  # plain PyTorch will do
+from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
+from outrider.kernels.reference.gated_delta import load_states, places_before  # copies of whole rows: exact anywhere
+
+__all__ = [
+    "finish_gated_delta",
+    "gated_delta_inputs",
+    "gated_delta_rule",
+    "load_states",
+    "save_states",
+    "state_rows",
+]
 
 _WARPS = 4
 """Of a program that walks the chunks of a request: they share its keys."""

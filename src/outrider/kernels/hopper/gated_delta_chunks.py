@@ -13,7 +13,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.reference.gated_delta import CHUNK
+from outrider.kernels.interface.state import CHUNK
 
 COLUMNS = 16
 """Columns of a value head to one warp."""

@@ -1,6 +1,6 @@
 """Index arithmetic of a step in Triton: which token stands where, and how a row moves on.
 
-Integers only, so results equal those of `reference/index.py` exactly, on a GPU and in Triton's interpreter.
+Integers only, so results equal those of `reference/step_inputs.py` exactly, on a GPU and in Triton's interpreter.
 
 Legend: R rows of the step, T tokens of the step, K drafts at most, N rows of the table.
 """
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.reference.step_inputs import Assembled, ChainTokens
+from outrider.kernels.interface.step import Assembled, ChainTokens
 
 _BLOCK = 128
 

@@ -21,32 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from outrider.core.plan import STATE_CHUNK
+from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
 from outrider.kernels.reference.norm import rms_norm, row_sums
-
-CHUNK = STATE_CHUNK
-"""Tokens by which a state advances; also the rows of one product (benchmarks/log.md, "The chunk of a hybrid")."""
-
-CONV_WIDTH = 4
-"""Taps of the causal convolution: a token and the three before it."""
 
 _FLOOR = -64.0
 """Log decays below this are raised to it: lost beside 1 all the same, and far from slow denormal numbers."""
-
-
-class StateRows(NamedTuple):
-    """Where the rows of a step stand, seen by layers with a state."""
-
-    rows: Tensor  # [R] int64, rows of the table
-    starts: Tensor  # [R] int64, position of the first token of the step
-    counts: Tensor  # [R] int64, real tokens
-    sources: Tensor  # [R] int64, where the state stands: a multiple of CHUNK; 0 is the zero state, whatever is stored
-    targets: Tensor  # [R] int64, where it stands after the step
-    known: Tensor  # [R] int64, tokens of the row that are sure once the step after this one is planned
-    row_starts: Tensor  # [R] int64, first token of each row in the flat batch
-    token_row: Tensor  # [M] int64
-    row_counts: tuple[int, ...]  # tokens of each row, padding included
-    most_open: int  # host's bound on starts - sources
 
 
 def state_rows(

@@ -8,12 +8,12 @@ The order of tokens is (logit descending, id ascending) everywhere.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from outrider.kernels.interface.sampling import Comparison, Logprobs
 from outrider.kernels.reference.noise import gumbel, gumbel_at
 
 _LARGEST = torch.finfo(torch.float32).max
@@ -211,17 +211,6 @@ def truncate(logits: Tensor, scaled: Tensor, *, top_k: Tensor, top_p: Tensor, mi
 def _is_within(counts: Tensor, width: int) -> Tensor:
     """[num_rows, width] bool: True in the first `counts` columns of each row."""
     return torch.arange(width, device=counts.device) < counts.unsqueeze(1)
-
-
-class Logprobs(NamedTuple):
-    """What a model thought of tokens, one row per row of logits."""
-
-    chosen: Tensor  # [num_rows] fp32
-    ranks: Tensor  # [num_rows] int64, 1 for the most likely token; ties count the lower id first
-    top_ids: Tensor  # [num_rows, num_top] int64, in order
-    top_logprobs: Tensor  # [num_rows, num_top] fp32
-    given: Tensor  # [num_rows, num_given] fp32
-    given_ranks: Tensor  # [num_rows, num_given] int64
 
 
 def logprobs(logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tensor | None = None) -> Logprobs:
@@ -432,26 +421,6 @@ def _shift_right(words: Tensor, count: int) -> Tensor:
 def _signed(word: int) -> int:
     """The int64 with the bits of an unsigned 64-bit word."""
     return word - (1 << 64) if word >> 63 else word
-
-
-class Comparison(Protocol):
-    """Which drafts are accepted; `sampling/verifier.py` has the one that counts."""
-
-    tables: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    """None: by equality. Else by a draw: numbers [2^16] fp32, rates [k] fp32, seeds and lengths [N] int64."""
-
-    def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
-        """sampled [R, k + 1] int64, drafts [R, k] int64, rows [R] int64 of the request table -> [R, k] bool."""
-        ...
-
-    def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
-        """The tokens [R, k + 1] that stand in the places of accepted drafts and behind them."""
-        ...
-
-
-SYNTHETIC_SIZE = 1 << 16
-SYNTHETIC_STRIDE = 40503
-"""Of the seed: odd, near 2^16 times the golden ratio, so that neighbouring seeds start far apart."""
 
 
 def verify(

@@ -6,21 +6,10 @@ value by the host, no data-dependent shape.
 Legend: R rows of the step, T tokens of the step, K drafts at most, N rows of the table.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-
-class Assembled(NamedTuple):
-    """Inputs of the target's forward pass; padding tokens are id 0 at position 0 in the null block."""
-
-    token_ids: Tensor  # [T] int64
-    positions: Tensor  # [T] int64
-    slots: Tensor  # [T] int64
-    kv_lengths: Tensor  # [T] int64, 0 for padding
-    num_drafts: Tensor  # [R] int64, real drafts of this step
-    num_tokens_left: Tensor  # [R] int64, tokens the request may still emit
+from outrider.kernels.interface.step import Assembled, ChainTokens
 
 
 def slot_of(block_tables: Tensor, index: Tensor, is_valid: Tensor, *, block_size: int) -> Tensor:
@@ -99,15 +88,6 @@ def put_drafts(
     columns = torch.arange(proposed.shape[1], device=rows.device)
     drafts[rows.unsqueeze(1), columns] = torch.where(is_token, proposed, 0)
     num_drafts[rows] = torch.where(has_sampled, num_real, 0)
-
-
-class ChainTokens(NamedTuple):
-    """Inputs of one pass of a drafter whose KV of token j stands at index j."""
-
-    token_ids: Tensor  # [T] int64
-    positions: Tensor  # [T] int64, index - first_index
-    slots: Tensor  # [T] int64
-    kv_lengths: Tensor  # [T] int64, 0 for padding
 
 
 def chain_known(

@@ -13,14 +13,10 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.sampling.logits_processors import process, verify
-from outrider.kernels.hopper.sampling.logprobs import hash_rows, logprobs
 from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
 from outrider.kernels.hopper.sampling.row_max import load_first, read_chunk
 from outrider.kernels.hopper.sampling.sort_keys import NOTHING, finite, id_of, key_of, largest_of, load_finite
 from outrider.kernels.hopper.sampling.topk_topp import choose_random
-
-__all__ = ["argmax", "choose", "draft_choose", "hash_rows", "logprobs", "process", "verify"]
 
 _FEW_ROWS = 32
 

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
 from outrider.kernels.hopper.sampling.sort_keys import load_finite
-from outrider.kernels.reference.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, Comparison
+from outrider.kernels.interface.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, Comparison
+from outrider.kernels.reference.sampling import apply_mask  # element by element, and rare
+
+__all__ = ["apply_mask", "process", "verify"]
 
 _BLOCK = 2048
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import exp, launch_dependents, log, wait
 from outrider.kernels.hopper.sampling.sort_keys import NOTHING, id_of, key_of, load_finite, logit_of
-from outrider.kernels.reference.sampling import Logprobs
+from outrider.kernels.interface.sampling import Logprobs
 
 _SEGMENT = 2048
 

@@ -1,0 +1,155 @@
+"""Kernels of the sampler: changing rows of logits, choosing tokens, log-probabilities, and verifying drafts.
+
+The order of tokens is (logit descending, id ascending) everywhere. Legend: S samples (rows of logits), V vocabulary
+size, N rows of the sampling table, R requests of the step, k drafts.
+"""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+SYNTHETIC_SIZE = 1 << 16
+"""Numbers in the table of synthetic acceptance."""
+
+SYNTHETIC_STRIDE = 40503
+"""Factor of the seed in a request's place in that table: odd, near 2^16 times the golden ratio, so that neighbouring
+seeds start far apart."""
+
+
+class Logprobs(NamedTuple):
+    """Log-probabilities of tokens, one row per row of logits."""
+
+    chosen: Tensor  # [S] fp32
+    ranks: Tensor  # [S] int64, 1 for the most likely token; ties count the lower id first
+    top_ids: Tensor  # [S, num_top] int64, in order
+    top_logprobs: Tensor  # [S, num_top] fp32
+    given: Tensor  # [S, num_given] fp32
+    given_ranks: Tensor  # [S, num_given] int64
+
+
+class Comparison(Protocol):
+    """Decides which drafts are accepted."""
+
+    tables: tuple[Tensor, Tensor, Tensor, Tensor] | None
+    """None: by equality. Else by a draw: numbers [SYNTHETIC_SIZE] fp32, rates [k] fp32, seeds and lengths [N] int64."""
+
+    def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
+        """sampled [R, k + 1] int64, drafts [R, k] int64, rows [R] int64 of the request table -> [R, k] bool."""
+        ...
+
+    def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
+        """The tokens [R, k + 1] int64 at the places of accepted drafts and after them."""
+        ...
+
+
+class SamplingKernels(Protocol):
+    """Kernels that work on rows of logits. Knows tensors only, nothing of requests."""
+
+    def process(
+        self,
+        logits: Tensor,
+        *,
+        rows: Tensor,
+        offsets: Tensor,
+        lengths: Tensor,
+        drafts: Tensor,
+        num_logit_bias: Tensor,
+        logit_bias_ids: Tensor,
+        logit_bias: Tensor,
+        min_length: Tensor,
+        num_stop_token_ids: Tensor,
+        stop_token_ids: Tensor,
+        output_counts: Tensor,
+        prompt_mask: Tensor,
+        repetition: Tensor,
+        presence: Tensor,
+        frequency: Tensor,
+        allowed: Tensor,
+        num_bad_words: Tensor,
+        bad_words: Tensor,
+        token_ids: Tensor | None,
+        num_prompt_tokens: Tensor,
+        bias_index: Tensor | None,
+        min_tokens_index: Tensor | None,
+        penalty_index: Tensor | None,
+        allowed_index: Tensor | None,
+        bad_words_index: Tensor | None,
+    ) -> Tensor:
+        """logits [S, V] fp32 with everything applied that comes before temperature, in the order of the index lists.
+
+        For each sample: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before
+        the one produced; all [S] int64; drafts [S, k] int64. The other tensors are tables of N entries, as
+        `SamplingTable` lays them out, and token_ids [N, max_tokens] int32 of the request table, needed for bad words.
+        The index lists only save work: a sample that is listed without need keeps its bits. A stack may find the
+        samples on the device and look only at whether a list is None.
+        """
+
+    def apply_mask(self, logits: Tensor, words: Tensor) -> Tensor:
+        """-inf at every token whose bit is 0: token t is bit t % 32 of word t // 32.
+
+        logits [S, V] fp32, words [S, ceil(V / 32)] int32.
+        """
+
+    def choose(
+        self,
+        logits: Tensor,
+        *,
+        rows: Tensor,
+        positions: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        min_p: Tensor,
+        seeds: Tensor,
+        completion_indices: Tensor,
+        random_index: Tensor | None,
+        truncation_index: Tensor | None,
+    ) -> Tensor:
+        """A token [S] int64 for each row of processed logits [S, V] fp32.
+
+        rows [S] int64: entry of each sample in the columns temperature, top_p, min_p [N] fp32, top_k, seeds,
+        completion_indices [N] int64. positions [S] int64, of the token produced. Temperature 0 takes the first token
+        in order. The index lists only save work, as in `process`.
+        """
+
+    def draft_choose(
+        self,
+        logits: Tensor,
+        target_ids: Tensor,
+        *,
+        rows: Tensor,
+        positions: Tensor,
+        temperature: Tensor,
+        seeds: Tensor,
+        completion_indices: Tensor,
+        has_random_rows: bool,
+    ) -> Tensor:
+        """Target ids of drafts [S] int64, chosen under the target's own noise.
+
+        logits [S, draft vocabulary] fp32, target_ids [draft vocabulary] int64; the others as in `choose`.
+        """
+
+    def logprobs(self, logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tensor | None = None) -> Logprobs:
+        """Log-probabilities of token_ids [S] int64, of the most likely tokens, and of given_ids [S, num_given] int64.
+
+        logits [S, V] fp32, raw. At most V top tokens are returned.
+        """
+
+    def hash_rows(self, logits: Tensor) -> Tensor:
+        """A 64-bit hash [S] int64 of the bits of each row of logits [S, V] fp32."""
+
+    def verify(
+        self,
+        sampled_ids: Tensor,
+        *,
+        sample_starts: Tensor,
+        num_samples: Tensor,
+        drafts: Tensor,
+        num_tokens_left: Tensor,
+        rows: Tensor | None = None,
+        comparison: Comparison | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Token ids [R, k + 1], their number, accepted drafts and real drafts [R], all int64.
+
+        sampled_ids [all samples] int64, drafts [R, k] int64, the others [R] int64. comparison: None for equality.
+        """

@@ -1,0 +1,90 @@
+"""Finding kernel stacks and joining them: each function comes from the first stack of an order that exports it.
+
+A stack is a sub-package of `outrider.kernels`. It exports the functions of the interface that its modules define; a
+module with `__all__` exports what that names. Which module holds a function is the stack's own business.
+"""
+
+import importlib
+import pkgutil
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from outrider.core.errors import ConfigError
+from outrider.kernels.interface import FUNCTIONS, Kernels
+
+_PACKAGE = __name__.rpartition(".")[0]
+_NO_STACK = {"interface"}
+
+
+def stack_names() -> list[str]:
+    """All kernel stacks, sorted."""
+    path = importlib.import_module(_PACKAGE).__path__
+    return sorted(info.name for info in pkgutil.iter_modules(path) if info.ispkg and info.name not in _NO_STACK)
+
+
+def load_kernels(order: tuple[str, ...]) -> Kernels:
+    """The kernels of an order of stacks, such as ("hopper",).
+
+    Raises ConfigError where a stack is not known, where no stack of the order has a function of the interface, and
+    where two modules of a stack export the same function.
+    """
+    if unknown := [stack for stack in order if stack not in stack_names()]:
+        raise ConfigError(f"kernel stack {unknown[0]!r} is not known. Known: {', '.join(stack_names())}.")
+    functions: dict[str, Callable[..., Any]] = {}
+    origins: dict[str, str] = {}
+    for stack in order:
+        for name, function in exports(stack).items():
+            if name not in functions:
+                functions[name], origins[name] = function, stack
+    if missing := [name for name in FUNCTIONS if name not in functions]:
+        raise ConfigError(
+            f"kernel_stack={order!r} has no {', '.join(missing)}. Name another stack after it that has"
+            f" {'it' if len(missing) == 1 else 'them'}."
+        )
+    in_order = {name: origins[name] for name in FUNCTIONS}
+    return cast(Kernels, types.SimpleNamespace(**functions, origins=in_order))
+
+
+def exports(stack: str) -> dict[str, Callable[..., Any]]:
+    """The functions of the interface that the modules of one stack export, by name."""
+    found: dict[str, types.ModuleType] = {}
+    for module in _modules(stack):
+        for name in FUNCTIONS:
+            if not _is_exported(module, name):
+                continue
+            if name in found:
+                raise ConfigError(
+                    f"kernel stack {stack!r} has two functions {name!r}, in {found[name].__name__} and"
+                    f" {module.__name__}. Rename or remove one."
+                )
+            found[name] = module
+    return {name: getattr(module, name) for name, module in found.items()}
+
+
+def describe_stacks(kernels: Kernels) -> str:
+    """Which stacks the functions come from: "reference", or "third (rms_norm), reference (the other 33)"."""
+    by_stack: dict[str, list[str]] = {}
+    for name, stack in kernels.origins.items():
+        by_stack.setdefault(stack, []).append(name)
+    if len(by_stack) == 1:
+        return next(iter(by_stack))
+    fewest_first = sorted(by_stack.items(), key=lambda item: len(item[1]))
+    parts = [f"{stack} ({', '.join(names)})" for stack, names in fewest_first[:-1]]
+    stack, names = fewest_first[-1]
+    return ", ".join([*parts, f"{stack} (the other {len(names)})"])
+
+
+def _modules(stack: str) -> Iterator[types.ModuleType]:
+    package = importlib.import_module(f"{_PACKAGE}.{stack}")
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(info.name)
+
+
+def _is_exported(module: types.ModuleType, name: str) -> bool:
+    value = getattr(module, name, None)
+    if value is None:
+        return False
+    if hasattr(module, "__all__"):
+        return name in module.__all__
+    return getattr(value, "__module__", None) == module.__name__

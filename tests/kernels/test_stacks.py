@@ -1,0 +1,121 @@
+"""Kernel stacks: found by listing folders, joined in an order, refused by name; a third one is a folder."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import outrider.kernels as package
+from outrider import LLM, SamplingParams
+from outrider.core.errors import ConfigError
+from outrider.kernels import FUNCTIONS, Kernels, describe_stacks, load_kernels, stack_names
+from outrider.platforms.cpu import Platform
+
+ZOO = Path(__file__).parents[2] / "zoo"
+
+NORM = """
+from outrider.kernels.reference.norm import add_rms_norm as plain_add
+from outrider.kernels.reference.norm import rms_norm as plain
+
+calls = []
+
+def rms_norm(x, weight, eps, *, plus_one=False):
+    calls.append(tuple(x.shape))
+    return plain(x, weight, eps, plus_one=plus_one)
+"""
+
+
+@pytest.fixture
+def third(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a stack called `third`, empty but for its __init__."""
+    folder = tmp_path / "third"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    yield folder
+    for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.third")]:
+        del sys.modules[name]
+    vars(package).pop("third", None)
+
+
+def test_a_stack_is_a_folder() -> None:
+    assert stack_names() == ["hopper", "reference"]
+
+
+@pytest.mark.parametrize("stack", stack_names())
+def test_each_stack_is_complete_and_has_the_signatures_of_the_interface(stack: str) -> None:
+    kernels = load_kernels((stack,))
+    assert len(FUNCTIONS) > 30 and kernels.origins == dict.fromkeys(FUNCTIONS, stack)
+    for name in FUNCTIONS:
+        promised = list(inspect.signature(getattr(Kernels, name)).parameters.values())[1:]
+        built = inspect.signature(getattr(kernels, name)).parameters.values()
+        expected = [(p.name, p.kind, p.default) for p in promised]
+        assert [(p.name, p.kind, p.default) for p in built] == expected, name
+
+
+def test_a_third_stack_with_one_function_runs_an_engine(third: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = SamplingParams(temperature=0.8, seed=3, max_tokens=12)
+    expected = LLM(str(ZOO / "tiny"), device="cpu").generate("Once", params)[0].outputs[0].token_ids
+    (third / "norm.py").write_text(NORM)
+    monkeypatch.setattr(Platform, "kernel_stack", ("third", "reference"))
+    llm = LLM(str(ZOO / "tiny"), device="cpu")
+    assert llm.generate("Once", params)[0].outputs[0].token_ids == expected
+    described = dict(llm.engine.worker.describe())
+    assert sys.modules[f"{package.__name__}.third.norm"].calls, "the engine called another stack's rms_norm"
+    assert described["kernels"] == f"third (rms_norm), reference (the other {len(FUNCTIONS) - 1})"
+    assert "kernel_stack third, reference" in described["platform"]
+
+
+def test_an_order_takes_each_function_from_the_first_stack_that_has_it(third: Path) -> None:
+    (third / "norm.py").write_text(NORM)
+    kernels = load_kernels(("third", "reference"))
+    assert [name for name, stack in kernels.origins.items() if stack == "third"] == ["rms_norm"]
+    assert kernels.rms_norm.__module__ == f"{package.__name__}.third.norm"
+    last = load_kernels(("reference", "third"))
+    assert set(last.origins.values()) == {"reference"} and describe_stacks(last) == "reference"
+
+
+def test_functions_in_a_folder_of_the_stack_are_found(third: Path) -> None:
+    (third / "deep").mkdir()
+    (third / "deep" / "__init__.py").write_text("")
+    (third / "deep" / "norm.py").write_text(NORM)
+    assert load_kernels(("third", "reference")).origins["rms_norm"] == "third"
+
+
+def test_imported_functions_are_not_exports_unless_named_so(third: Path) -> None:
+    (third / "norm.py").write_text(NORM + "\nadd_rms_norm = plain_add\n")
+    assert load_kernels(("third", "reference")).origins["add_rms_norm"] == "reference"
+    (third / "norm.py").unlink()
+    (third / "plain.py").write_text(NORM + '\nadd_rms_norm = plain_add\n__all__ = ["add_rms_norm"]\n')
+    origins = load_kernels(("third", "reference")).origins
+    assert (origins["add_rms_norm"], origins["rms_norm"]) == ("third", "reference")
+
+
+def test_two_functions_of_one_name_are_refused(third: Path) -> None:
+    (third / "norm.py").write_text(NORM)
+    (third / "other.py").write_text(NORM)
+    with pytest.raises(ConfigError, match=r"'third' has two functions 'rms_norm', in .*third\.norm and .*third\.other"):
+        load_kernels(("third", "reference"))
+
+
+def test_a_missing_function_is_refused_by_name(third: Path) -> None:
+    (third / "norm.py").write_text(NORM)
+    with pytest.raises(ConfigError, match=r"kernel_stack=\('third',\) has no empty_weight, linear, .*Name another"):
+        load_kernels(("third",))
+
+
+@pytest.mark.parametrize("order", [("vulkan",), ("reference", "vulkan"), ("interface",)])
+def test_an_unknown_stack_is_refused_by_name(order: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"kernel stack {order[-1]!r} is not known\. Known: hopper, reference"):
+        load_kernels(order)
+
+
+def test_a_layer_runs_on_a_mixed_order(third: Path) -> None:
+    (third / "norm.py").write_text(NORM.replace("return plain(", "return 2 * plain("))
+    x, weight = torch.randn(3, 8), torch.ones(8)
+    mixed, plain = load_kernels(("third", "reference")), load_kernels(("reference",))
+    assert torch.equal(mixed.rms_norm(x, weight, 1e-6), 2 * plain.rms_norm(x, weight, 1e-6))
+    assert torch.equal(mixed.silu_and_mul(x), plain.silu_and_mul(x))
