@@ -119,7 +119,7 @@ def test_bytes_of_a_step_are_weights_and_kv(llm):
 def test_an_unknown_bandwidth_is_said_to_be_unknown(llm, monkeypatch):
     arguments = {"num_requests": 1, "mean_length": 8.0, "step_seconds": 1e-3}
     limit = measure_limit(llm.engine, **arguments, read_bandwidth=None)
-    assert limit.share is None and limit.bandwidth is None and "is not known" in limit.note
+    assert limit.share is None and limit.bandwidth is None and "is unknown" in limit.note
     given = measure_limit(llm.engine, **arguments, read_bandwidth=2e9)
     assert given.share == given.bytes_per_step / 2e6
     h200 = Capability(name="NVIDIA H200", version=(9, 0), arch="sm_90", runtime="13.0")

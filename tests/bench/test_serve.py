@@ -234,10 +234,10 @@ def test_events_may_come_in_any_pieces() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("broken", "broke off before [DONE]"),
+        ("broken", "ended before [DONE]"),
         ("error chunk", "the engine died"),
         ("no usage", "has no usage"),
-        ("html", "no chunk of an OpenAI stream"),
+        ("html", "not a chunk of an OpenAI stream"),
     ],
 )
 def test_answers_that_are_none_are_failures(fault: str, words: str) -> None:
@@ -272,7 +272,7 @@ def test_other_traffic_is_said() -> None:
     with serving(fake) as url:
         original, fake.count = fake.count, lambda steps: (original(steps), original([1, 3]))
         _, found = bench(url, "--num-prompts", "2", "--output-len", "5")
-    assert "counted 18 generated tokens, the answers have 10" in found["metrics_note"]
+    assert "counted 18 generated tokens, but the answers have 10" in found["metrics_note"]
 
 
 def test_a_picture_is_drawn(folder: Path) -> None:
@@ -302,24 +302,27 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, lib
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--dataset-name", "sonnet"], "takes random, sharegpt, spec_bench"),
+        (["--dataset-name", "sonnet"], "'sonnet' is unknown. Use random, sharegpt, spec_bench"),
         (["--dataset-name", "sharegpt"], "needs --dataset-path"),
-        (["--dataset-path", "x.json"], "takes no --dataset-path"),
+        (["--dataset-path", "x.json"], "has no --dataset-path. Remove it"),
         (["--dataset-name", "spec_bench", "--dataset-path", "x.jsonl"], "is not a file"),
-        (["--dataset-name", "spec_bench", "--dataset-path", "x.jsonl", "--input-len", "5"], "for random prompts"),
-        (["--random-range-ratio", "1.0"], "from 0 to below 1"),
+        (
+            ["--dataset-name", "spec_bench", "--dataset-path", "x.jsonl", "--input-len", "5"],
+            "applies to random prompts only",
+        ),
+        (["--random-range-ratio", "1.0"], "Use 0 up to but not including 1"),
         (["--endpoint", "/v1/chat/completions"], "need --tokenizer"),
         (["--request-rate", "0"], "must be above 0"),
         (["--burstiness", "-1"], "must be above 0"),
-        (["--percentile-metrics", "ttft,speed"], "'speed' is not known"),
-        (["--metric-percentiles", "99,p50"], "no list of numbers"),
-        (["--metric-percentiles", "101"], "no list of numbers"),
-        (["--goodput", "itl:5"], "names are ttft"),
-        (["--goodput", "ttft"], "names are ttft"),
-        (["--header", "Authorization"], "no KEY=VALUE"),
-        (["--extra-body", "{"], "is not JSON"),
-        (["--extra-body", "[1]"], "no JSON object"),
-        (["--base-url", "localhost:8000"], "is no address"),
+        (["--percentile-metrics", "ttft,speed"], "'speed' is unknown. Use ttft, tpot, itl, e2el"),
+        (["--metric-percentiles", "99,p50"], "is not a list of numbers"),
+        (["--metric-percentiles", "101"], "is not a list of numbers"),
+        (["--goodput", "itl:5"], "Use the names ttft, tpot, e2el"),
+        (["--goodput", "ttft"], "Use the names ttft, tpot, e2el"),
+        (["--header", "Authorization"], "is not KEY=VALUE"),
+        (["--extra-body", "{"], "is not valid JSON"),
+        (["--extra-body", "[1]"], "is not a JSON object"),
+        (["--base-url", "localhost:8000"], "is not an http:// or https:// address"),
         (["--base-url", "http://127.0.0.1:9"], "cannot be reached"),
     ],
 )

@@ -1,1 +1,1 @@
-"""How fast it is: latency and throughput of an engine, and the host's share on a device that takes no time."""
+"""Benchmarks: latency and throughput of an engine, host time per step on a null device, load on a server."""

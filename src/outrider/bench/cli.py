@@ -1,4 +1,4 @@
-"""`outrider bench latency | throughput | host | serve`: options in, tables and JSON out. Names are vLLM's."""
+"""The commands `outrider bench latency | throughput | host | serve`. Option names are vLLM's."""
 
 import json
 from pathlib import Path
@@ -18,31 +18,33 @@ from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
 
 app = typer.Typer(
-    help="Measure speed: of one batch, of a stream of requests, of the host alone, and of a running server."
+    help="Measure the speed of one batch, of a stream of requests, of the host alone, or of a running server."
 )
 app.command()(serve)
 console = Console(highlight=False)
 
 _DRAFTS = 3
-"""Drafts of `bench host`, beside none."""
+"""Drafts per step of the second half of `bench host`; the first half has none."""
 
-Model = Annotated[str, typer.Option(help="Model directory; with --load-format dummy its config.json is enough.")]
-LoadFormat = Annotated[str, typer.Option(help="auto reads weights, dummy makes random ones.")]
-SpeculativeConfig = Annotated[str | None, typer.Option(help='JSON, e.g. \'{"method": "ngram"}\'. Unset: none.')]
-Device = Annotated[str, typer.Option(help="auto, or a platform's name.")]
-AttentionBackend = Annotated[str, typer.Option(help="auto, or a backend's name.")]
-MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of one request.")]
-MaxNumBatchedTokens = Annotated[
-    int | None, typer.Option(help="Most tokens in one step; longer prompts are cut into chunks.")
+Model = Annotated[str, typer.Option(help="Model directory. With --load-format dummy its config.json is enough.")]
+LoadFormat = Annotated[str, typer.Option(help="auto reads the weights, dummy makes random ones.")]
+SpeculativeConfig = Annotated[
+    str | None, typer.Option(help='Drafter as JSON, e.g. \'{"method": "ngram"}\'. Default: none.')
 ]
-InputLen = Annotated[int, typer.Option(min=1, help="Tokens of a random prompt.")]
-OutputLen = Annotated[int, typer.Option(min=1, help="Most output tokens of a request.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float, typer.Option(help="Mass to keep.")]
-Seed = Annotated[int, typer.Option(help="Seed of prompts, noise and dummy weights.")]
-OutputJson = Annotated[Path | None, typer.Option(help="File for all figures.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or rocm.")]
+AttentionBackend = Annotated[str, typer.Option(help="auto, or the name of a backend.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Maximum number of tokens of a request, prompt included.")]
+MaxNumBatchedTokens = Annotated[
+    int | None, typer.Option(help="Maximum number of tokens in a step; longer prompts are cut into chunks.")
+]
+InputLen = Annotated[int, typer.Option(min=1, help="Number of tokens of each random prompt.")]
+OutputLen = Annotated[int, typer.Option(min=1, help="Maximum number of output tokens of a request.")]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
+TopP = Annotated[float, typer.Option(help="Keep the most likely tokens up to this total probability.")]
+Seed = Annotated[int, typer.Option(help="Seed of random prompts, sampling noise and dummy weights.")]
+OutputJson = Annotated[Path | None, typer.Option(help="JSON file to write all figures to.")]
 ReadBandwidth = Annotated[
-    float | None, typer.Option(help="TB/s that the device can read; unset: what was measured on such a device.")
+    float | None, typer.Option(help="Read bandwidth of the device in TB/s. Default: as measured on such a device.")
 ]
 
 
@@ -57,16 +59,16 @@ def latency(
     max_num_batched_tokens: MaxNumBatchedTokens = None,
     input_len: InputLen = 32,
     output_len: OutputLen = 128,
-    batch_size: Annotated[int, typer.Option(min=1, help="Requests, all submitted at once.")] = 8,
-    num_iters: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 3,
-    num_iters_warmup: Annotated[int, typer.Option(min=0, help="Runs before them.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of requests, all submitted at once.")] = 8,
+    num_iters: Annotated[int, typer.Option(min=1, help="Number of timed runs.")] = 3,
+    num_iters_warmup: Annotated[int, typer.Option(min=0, help="Number of untimed runs before them.")] = 1,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
     read_bandwidth: ReadBandwidth = None,
     output_json: OutputJson = None,
 ) -> None:
-    """One batch of random prompts: time to the first token, decoding speed, and how far it is from the bandwidth."""
+    """Measure one batch of random prompts: time to first token, decoding speed, share of the memory-bandwidth limit."""
     llm = _engine(
         model,
         load_format=load_format,
@@ -106,11 +108,11 @@ def throughput(
     dataset_path: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="Spec-Bench .jsonl, ShareGPT .json or .txt lines; unset: random prompts."
+            exists=True, dir_okay=False, help="Spec-Bench .jsonl, ShareGPT .json or .txt lines. Default: random."
         ),
     ] = None,
-    num_prompts: Annotated[int, typer.Option(min=1, help="Requests.")] = 16,
-    max_concurrency: Annotated[int, typer.Option(min=1, help="Most requests at a time.")] = 8,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Number of requests.")] = 16,
+    max_concurrency: Annotated[int, typer.Option(min=1, help="Maximum number of requests at a time.")] = 8,
     input_len: InputLen = 32,
     output_len: OutputLen = 128,
     temperature: Temperature = 0.0,
@@ -118,7 +120,7 @@ def throughput(
     seed: Seed = 0,
     output_json: OutputJson = None,
 ) -> None:
-    """A stream of requests, a new one whenever one ends: tokens/s, time to the first token and between tokens."""
+    """Measure a stream of requests, a new one whenever one ends: tokens/s, time to first token and between tokens."""
     llm = _engine(
         model,
         load_format=load_format,
@@ -152,14 +154,14 @@ def throughput(
 
 @app.command()
 def host(
-    model: Annotated[str, typer.Option(help="Directory with the tokenizer.json whose text is made.")],
+    model: Annotated[str, typer.Option(help="Directory of the tokenizer.json that detokenizes.")],
     batch_size: Annotated[
-        list[int] | None, typer.Option(min=1, help="Requests at once; may be repeated. Unset: 1, 8, 64, 256.")
+        list[int] | None, typer.Option(min=1, help="Concurrent requests. May be repeated. Default: 1, 8, 64, 256.")
     ] = None,
-    num_iters: Annotated[int, typer.Option(min=1, help="Windows of 16 steps; the best counts.")] = 24,
+    num_iters: Annotated[int, typer.Option(min=1, help="Number of windows of 16 steps; the best counts.")] = 24,
     output_json: OutputJson = None,
 ) -> None:
-    """The host alone, on a device that takes no time: microseconds per request and step."""
+    """Measure the host alone, with a device that takes no time: microseconds per request and step."""
     tokenizer = Tokenizer(Path(model))
     rows = [
         measure_host(tokenizer, num_rows=num_rows, num_drafts=num_drafts, num_windows=num_iters)
@@ -177,7 +179,9 @@ def _engine(model: str, *, speculative_config: str | None, skip_tokenizer_init: 
         try:
             speculative = json.loads(speculative_config)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"--speculative-config is not JSON: {error}.") from error
+            raise ConfigError(
+                f"""--speculative-config is not valid JSON: {error}. Example: '{{"method": "ngram"}}'"""
+            ) from error
     return LLM(
         model,
         speculative_config=speculative,

@@ -1,8 +1,8 @@
-"""The host's share of a step, without a device: plan, staging, reading results, settling, text. No model is run.
+"""Host time of a step without a device: plan, staging, reading results, settling, text. No model runs.
 
-The parts are the engine's own; only the device is a null device. What is timed is steady decoding: all requests are
-past their prompt and none ends. The clock is the thread's own processor time, so that other work on the machine does
-not count, though it slows this. `µs` are microseconds (10⁻⁶ s, not the `ms` of a whole step) – per request and step.
+All parts are the engine's own except the device, which is a `NullDevice`. Steady decoding is timed: all requests are
+past their prompt and none ends. The clock is the thread's CPU time, so other processes do not count, though they slow
+it down. Times are microseconds per request and step.
 """
 
 import statistics
@@ -27,38 +27,38 @@ from outrider.kernels import load_kernels
 from outrider.scheduler.scheduler import Scheduler
 
 LIMIT = 15.0
-"""Microseconds per request and step that the host may take at 64 requests and more."""
+"""Maximum host time in microseconds per request and step, at 64 requests and more."""
 
 NUM_ROWS = (1, 8, 64, 256)
 ACCEPTANCE_RATES = (0.75, 0.55, 0.40)
-"""With drafts: k = 3 and 2.7 tokens a step, as the published workloads have it."""
+"""Acceptance by position with drafts: k = 3 and 2.7 tokens per step, as in the published workloads."""
 
 _PROMPT_LEN = 512
 _WARM_UP_STEPS = 8
 _WINDOW = 16
 _BLOCK_SIZE = 16
 _DEPTH = 1
-"""Steps in flight while the next one is planned, as in the engine."""
+"""Number of steps in flight while the next one is planned, as in the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFigures:
-    """Microseconds per request and step; parts of the best window."""
+    """Microseconds per request and step; the parts are those of the best window."""
 
     num_rows: int
     num_drafts: int
     plan: float
     """`Scheduler.plan`."""
     stage: float
-    """The host's half of assembly, and the staging buffer."""
+    """The host's part of assembly, and filling the staging buffer."""
     read: float
     """From the packed results to `RowResult`s."""
     settle: float
     """`Scheduler.settle`, text and stops included."""
     text: float
-    """Text's part of `settle`: the difference to the best window without a tokenizer."""
+    """The part of `settle` that detokenizes: the difference to the best window without a tokenizer."""
     median: float
-    """The median window's total; `total` is the best's."""
+    """Total of the median window; `total` is that of the best."""
 
     @property
     def total(self) -> float:
@@ -69,12 +69,12 @@ class HostFigures:
 
 
 def measure_host(tokenizer: Tokenizer, *, num_rows: int, num_drafts: int, num_windows: int) -> HostFigures:
-    """The best and the median of `num_windows` windows of 16 steps.
+    """Measures `num_windows` windows of 16 steps; returns the best and the median.
 
-    In 16 steps without drafts every request fills one block. On a machine with other work the best is the truest.
+    In 16 steps without drafts every request fills one block. The best window is least disturbed by other processes.
     """
     rates = ACCEPTANCE_RATES[:num_drafts]
-    assert len(rates) == num_drafts, f"{num_drafts} drafts, and rates for {len(ACCEPTANCE_RATES)}"
+    assert len(rates) == num_drafts, f"{num_drafts} drafts, but acceptance rates for {len(ACCEPTANCE_RATES)}"
     windows = _Loop(tokenizer, num_rows, rates, num_windows).run()
     silent = _Loop(None, num_rows, rates, num_windows).run()
     best = min(windows, key=lambda parts: sum(parts.values()))
@@ -88,7 +88,7 @@ def measure_host(tokenizer: Tokenizer, *, num_rows: int, num_drafts: int, num_wi
 
 
 class _Loop:
-    """One engine's loop around a null device."""
+    """The engine's loop around a null device."""
 
     def __init__(self, tokenizer: Tokenizer | None, num_rows: int, rates: tuple[float, ...], num_windows: int) -> None:
         self._num_windows = num_windows
@@ -152,7 +152,7 @@ class _Loop:
         return windows
 
     def _turn(self) -> StepPlan:
-        """The engine's turn: plan, launch, and settle what was launched a turn earlier."""
+        """One turn of the engine: plan, launch, and settle the step that was launched a turn earlier."""
         clock, seconds = time.thread_time, self._seconds
         start = clock()
         plan = self._scheduler.plan()

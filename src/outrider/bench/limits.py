@@ -1,7 +1,7 @@
-"""How far a decoding step is from the time that its bytes need: weights once, and the KV cache of every request.
+"""The memory-bandwidth limit of a decoding step: time to read all weights once and the KV cache of every request.
 
-Of a mixture's experts those count that would be chosen if every token chose evenly; how many are, depends on the text.
-The bytes are counted from the engine, the bandwidth is what was measured on a device, or what the caller says.
+For a mixture of experts, the expected number of distinct experts under uniform routing counts; the real number depends
+on the text. Bytes are counted from the engine; the bandwidth is measured per device or given by the caller.
 """
 
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ from outrider.engine.engine import Engine
 from outrider.layers.moe import MoE
 
 READ_BANDWIDTH = {"NVIDIA H200": 4.37e12}
-"""Bytes a second that a kernel which only reads has reached, by the device's name."""
+"""Device name to the bytes per second that a read-only kernel reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One decoding step against the read bandwidth."""
+    """One decoding step compared with the read bandwidth."""
 
     bytes_per_step: int
     bandwidth: float | None
-    """Bytes a second; None where it is not known."""
+    """Bytes per second; None if unknown."""
     share: float | None
-    """Time that the bytes need over the time that the step took."""
+    """Time needed to read the bytes divided by the time of the step; None if the bandwidth is unknown."""
     note: str
 
 
 def measure_limit(
     engine: Engine, *, num_requests: int, mean_length: float, step_seconds: float, read_bandwidth: float | None
 ) -> Limit:
-    """`mean_length`: tokens in the cache of a request, on average; `read_bandwidth` in bytes a second, or None."""
+    """`mean_length`: mean cached tokens per request; `read_bandwidth`: bytes per second, None to look it up."""
     num_bytes = bytes_per_step(engine, num_requests=num_requests, mean_length=mean_length)
     device = engine.worker.platform.summary
     bandwidth = read_bandwidth
@@ -38,13 +38,15 @@ def measure_limit(
     if bandwidth is None:
         known = [name for name in READ_BANDWIDTH if device.startswith(name)]
         bandwidth = READ_BANDWIDTH[known[0]] if known else None
-        note = f"measured on {known[0]}" if known else f"the read bandwidth of {device} is not known: --read-bandwidth"
+        note = (
+            f"measured on {known[0]}" if known else f"the read bandwidth of {device} is unknown; give --read-bandwidth"
+        )
     share = num_bytes / bandwidth / step_seconds if bandwidth is not None else None
     return Limit(bytes_per_step=num_bytes, bandwidth=bandwidth, share=share, note=note)
 
 
 def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> int:
-    """Bytes that one decoding step has to read: the target's weights, the drafter's passes, all KV and states once."""
+    """Bytes that one decoding step must read: target weights, the drafter's passes, and all KV and states once."""
     worker = engine.worker
     model = worker._step.model
     config = worker.config
@@ -66,7 +68,7 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
 
 
 def weight_bytes(module: nn.Module, *, without: tuple[str, ...] = ()) -> int:
-    """Bytes of all weights whose name starts with none of `without`; a shared one counts once."""
+    """Bytes of all weights except those whose name starts with a prefix in `without`; shared weights count once."""
     return sum(
         parameter.numel() * parameter.element_size()
         for name, parameter in module.named_parameters()

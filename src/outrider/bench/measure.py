@@ -1,6 +1,6 @@
-"""`bench latency` and `bench throughput`: what is measured, in which order, and the figures that come of it.
+"""Measurements of `bench latency` and `bench throughput`, and the figures derived from them.
 
-Runs that are timed have nothing in them that the engine would not have; the split of a step is a pass of its own.
+Timed runs contain nothing but the engine's own work; the split of a step is measured in a separate run.
 """
 
 import statistics
@@ -26,7 +26,7 @@ class Spread:
 
     @staticmethod
     def of(seconds: Sequence[float]) -> "Spread | None":
-        """None of nothing."""
+        """The spread of some times in seconds; None if there are none."""
         if not seconds:
             return None
         ranked = sorted(seconds)
@@ -36,35 +36,35 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a benchmark found. Times are of the host's clock."""
+    """Results of a benchmark. Times are on the host's clock."""
 
     num_requests: int
     max_concurrency: int
     num_tokens: int
     """Output tokens of one run."""
     seconds: float
-    """Of one run; the median where there were several."""
+    """Time of one run; the median of several."""
     tokens_per_second: float
     decode_tokens_per_second: float | None
     """(tokens − requests) / (time of the run − time of the same run with one token each); median."""
     step_ms: float
-    """Mean time of a step: of decoding where that was measured, else of the whole run."""
+    """Mean time of a decoding step, or of all steps if decoding was not measured apart."""
     ttft: Spread | None
-    """From submission to the first token."""
+    """Time from submission to the first token."""
     itl: Spread | None
-    """Between deliveries of one request, each of which may bring several tokens."""
+    """Time between deliveries of one request, each of one token or more."""
     tpot_ms: float | None
     """(time of the last token − time of the first) / (tokens − 1), mean over requests."""
     stats: SpeculationStats
     split: Split
     limit: Limit | None
-    """Of a decoding step; None where none was measured."""
+    """Bandwidth limit of a decoding step; None if decoding was not measured apart."""
 
 
 def measure_latency(
     engine: Engine, workload: Workload, *, num_iters: int, num_iters_warmup: int, read_bandwidth: float | None
 ) -> Figures:
-    """All requests at once, `num_iters` times with all tokens and with one, after as many warm-ups as asked for."""
+    """Runs all requests at once, `num_iters` times with one output token and with all, after the warm-up runs."""
     one_token = replace(workload, params=[replace(params, max_tokens=1) for params in workload.params])
     for _ in range(num_iters_warmup):
         run(engine, one_token, notes_deliveries=False)
@@ -104,8 +104,9 @@ def measure_latency(
 
 
 def measure_throughput(engine: Engine, workload: Workload) -> Figures:
-    """All requests once, at most `max_concurrency` at a time, with the time of every delivery; prompts and decoding
-    ride together, so there is no decoding step to hold against the bandwidth."""
+    """Runs all requests once, at most `max_concurrency` at a time, and notes the time of every delivery.
+
+    Steps mix prompts and decoding, so there is no decoding step to compare with the bandwidth limit."""
     warm_up = replace(workload, prompts=workload.prompts[:1], params=[replace(workload.params[0], max_tokens=2)])
     run(engine, warm_up, notes_deliveries=False)
     timed = run(engine, workload, notes_deliveries=True)

@@ -1,4 +1,4 @@
-"""The figures for a person, as a table, and for a program, as JSON. Every report says whether the run was exact."""
+"""Figures as a table for a terminal and as JSON. Every report says whether the run was exact."""
 
 import json
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from outrider.bench.measure import Figures, Spread
 
 
 def figures_table(figures: Figures, *, title: str, exactness: str) -> Table:
-    """One line per figure."""
+    """A table with one line per figure."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_row("requests", f"{figures.num_requests}, at most {figures.max_concurrency} at once")
     table.add_row("output tokens", f"{figures.num_tokens} in {figures.seconds:.3f} s")
@@ -40,7 +40,7 @@ def figures_table(figures: Figures, *, title: str, exactness: str) -> Table:
 
 
 def figures_dict(figures: Figures) -> dict[str, Any]:
-    """All figures, with what follows from the counts of speculation."""
+    """All figures as plain values, with acceptance length and rates."""
     values = asdict(figures)
     values["stats"]["mean_acceptance_length"] = figures.stats.mean_acceptance_length
     values["stats"]["acceptance_rate_per_pos"] = figures.stats.acceptance_rate_per_pos
@@ -48,9 +48,9 @@ def figures_dict(figures: Figures) -> dict[str, Any]:
 
 
 def host_table(rows: list[HostFigures]) -> Table:
-    """Microseconds per request and step."""
+    """A table of microseconds per request and step."""
     table = Table(title=f"Host, µs per request and step (limit {LIMIT:g} from 64 requests on)", title_justify="left")
-    for name in ("requests", "drafts", "plan", "stage", "read", "settle", "of it text", "best", "median"):
+    for name in ("requests", "drafts", "plan", "stage", "read", "settle", "text (in settle)", "best", "median"):
         table.add_column(name, justify="right")
     for figures in rows:
         values = (figures.plan, figures.stage, figures.read, figures.settle, figures.text, figures.total)
@@ -64,7 +64,7 @@ def host_table(rows: list[HostFigures]) -> Table:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """One object, indented."""
+    """Writes one JSON object, indented."""
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -1,8 +1,8 @@
-"""Where the time of a step goes: target, drafter, sampling, the rest of the step, and the host.
+"""Splits the time of a step into target, drafter, sampling, the rest of the step, and the host.
 
-A pass of its own, because it puts clocks around the parts of a step, and steps are then launched one by one: a step
-that is replayed as a graph has no parts. On a CPU a part is timed by the wall clock, on a GPU by events on its stream,
-which nobody waits for before the pass has ended; there the parts hold the gaps between launches too.
+This is a separate run, because it puts timers around the parts of a step and launches steps kernel by kernel: a step
+that is replayed as a graph has no parts. On a CPU the wall clock times a part. On a GPU events on its stream do, which
+are read after the run; there a part includes the gaps between its launches.
 """
 
 import time
@@ -20,8 +20,8 @@ from outrider.engine.engine import Engine
 PARTS = ("target", "drafter", "sampling", "rest of the step", "host")
 
 
-class Clock:
-    """Seconds by part, on the wall or on the device's stream."""
+class PartTimer:
+    """Sums seconds by part, on the wall clock or on the device's stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._has_events = device.type == "cuda"
@@ -29,7 +29,7 @@ class Clock:
         self._events: list[tuple[str, Any, Any]] = []
 
     def timed(self, part: str, function: Callable[..., Any], *, on_host: bool = False) -> Callable[..., Any]:
-        """`function` with its time counted to `part`; `on_host` takes the wall clock on every device."""
+        """Wraps `function` so that its time is added to `part`; `on_host` uses the wall clock on every device."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             start = self._now(on_host)
@@ -53,7 +53,7 @@ class Clock:
             self._events.append((part, start, end))
 
     def seconds(self) -> dict[str, float]:
-        """Totals; waits for the device."""
+        """Total seconds by part. Waits for the device."""
         if self._events:
             torch.cuda.synchronize()
         for part, start, end in self._events:
@@ -63,11 +63,11 @@ class Clock:
 
 
 class _Timed:
-    """Stands in for a part of the step: the named methods are timed, all else is the part's own."""
+    """Replaces a part of the step: times the named methods, passes everything else through."""
 
-    def __init__(self, inner: Any, clock: Clock, part: str, methods: tuple[str, ...]) -> None:
+    def __init__(self, inner: Any, timer: PartTimer, part: str, methods: tuple[str, ...]) -> None:
         self._inner = inner
-        self._timed = {name: clock.timed(part, getattr(inner, name)) for name in methods}
+        self._timed = {name: timer.timed(part, getattr(inner, name)) for name in methods}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._timed["__call__"](*args, **kwargs)
@@ -85,30 +85,30 @@ class Split:
 
 
 def measure_split(engine: Engine, workload: Workload) -> Split:
-    """Run the workload once with clocks in it; the engine is afterwards as it was."""
+    """Runs the workload once with timers in place, and restores the engine afterwards."""
     worker, scheduler = engine.worker, engine.scheduler
-    step, clock = worker._step, Clock(worker.platform.device)
+    step, timer = worker._step, PartTimer(worker.platform.device)
     before = (step.model, step.sampler, step.drafter, worker._graphs)
     plan, settle, launch = scheduler.plan, scheduler.settle, worker.step
     parts: Any = step
     patched_scheduler: Any = scheduler
     patched_worker: Any = worker
     try:
-        parts.model = _Timed(step.model, clock, "target", ("__call__", "logits"))
-        parts.sampler = _Timed(step.sampler, clock, "sampling", ("__call__",))
+        parts.model = _Timed(step.model, timer, "target", ("__call__", "logits"))
+        parts.sampler = _Timed(step.sampler, timer, "sampling", ("__call__",))
         if step.drafter is not None:
-            parts.drafter = _Timed(step.drafter, clock, "drafter", ("admit", "propose"))
+            parts.drafter = _Timed(step.drafter, timer, "drafter", ("admit", "propose"))
         worker._graphs = None
-        patched_scheduler.plan = clock.timed("host", plan, on_host=True)
-        patched_scheduler.settle = clock.timed("host", settle, on_host=True)
-        patched_worker.step = clock.timed("step", launch)
+        patched_scheduler.plan = timer.timed("host", plan, on_host=True)
+        patched_scheduler.settle = timer.timed("host", settle, on_host=True)
+        patched_worker.step = timer.timed("step", launch)
         result = run(engine, workload, notes_deliveries=False)
     finally:
         parts.model, parts.sampler, parts.drafter, worker._graphs = before
         for owner, name in ((patched_scheduler, "plan"), (patched_scheduler, "settle"), (patched_worker, "step")):
             if name in vars(owner):
                 delattr(owner, name)
-    seconds = clock.seconds()
+    seconds = timer.seconds()
     seconds["rest of the step"] = seconds.pop("step") - sum(
         seconds.get(part, 0.0) for part in ("target", "drafter", "sampling")
     )

@@ -1,7 +1,7 @@
-"""Running a workload on an engine, and what time it took: as a whole, or with the time of every delivery.
+"""Runs a workload on an engine and times it, as a whole or with the time of every delivery.
 
-Nothing is added to a step. Deliveries are noted where the engine tells its caller what is new, one step late, as a
-server would see it.
+Nothing is added to a step. A delivery is timed when the engine calls back with new tokens, one step late, as a server
+would see it.
 """
 
 import time
@@ -15,14 +15,14 @@ from outrider.engine.engine import Engine
 
 @dataclass(slots=True)
 class Deliveries:
-    """When one request's tokens came, in seconds from its submission."""
+    """Times of one request's tokens, in seconds since its submission."""
 
     submitted: float
     times: list[float] = field(default_factory=list)
     num_tokens: int = 0
 
     def note(self, delta: OutputDelta) -> None:
-        """Called by the engine."""
+        """Notes a delta; the engine calls it."""
         if delta.token_ids:
             self.times.append(time.perf_counter() - self.submitted)
             self.num_tokens += len(delta.token_ids)
@@ -35,12 +35,12 @@ class Deliveries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One workload, run once."""
+    """The result of one run of a workload."""
 
     seconds: float
     outputs: list[RequestOutput]
     deliveries: list[Deliveries]
-    """Empty where they were not asked for."""
+    """One per request; empty if they were not noted."""
     num_steps: int
 
     @property
@@ -49,7 +49,7 @@ class Run:
 
 
 def run(engine: Engine, workload: Workload, *, notes_deliveries: bool) -> Run:
-    """Submit requests, at most `max_concurrency` at a time, until all have ended."""
+    """Submits requests, at most `max_concurrency` at a time, until all have ended."""
     waiting = deque(zip(workload.prompts, workload.params, strict=True))
     outputs: list[RequestOutput] = []
     deliveries: list[Deliveries] = []

@@ -1,4 +1,4 @@
-"""What is run: prompts, and how many requests at once. Prompts are random token ids, or questions from a file."""
+"""Workloads: prompts, their parameters and the concurrency. Prompts are random token ids or come from a file."""
 
 import random
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Workload:
     prompts: list[list[int]]
     params: list[SamplingParams]
     max_concurrency: int
-    """Most requests that are submitted and not finished."""
+    """Maximum number of unfinished requests."""
 
 
 def random_prompts(count: int, *, length: int, vocab_size: int, seed: int) -> list[list[int]]:
@@ -27,8 +27,9 @@ def random_prompts(count: int, *, length: int, vocab_size: int, seed: int) -> li
 
 
 def dataset_prompts(path: Path, *, count: int, tokenizer: Tokenizer) -> list[list[int]]:
-    """First turns of a prompt file, in its order; under the chat template where they are a user's message and the
-    model has one; at most `count`."""
+    """Token ids of the first turns of a prompt file, in its order, at most `count`.
+
+    A user message goes through the chat template if the model has one."""
     has_template = bool(tokenizer.chat_template)
     return [
         encode_chat(tokenizer, [{"role": "user", "content": prompt.turns[0]}], ChatOptions())

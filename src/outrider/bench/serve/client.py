@@ -1,6 +1,6 @@
-"""One request to an OpenAI-compatible server as a stream, with the time of everything that came back.
+"""Sends requests to an OpenAI-compatible server and times every piece of the streamed answers.
 
-Knows HTTP and server-sent events; judges nothing. A request that fails is an answer with an error.
+Knows HTTP and server-sent events. A request that fails is an answer with an error.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ _TIMEOUT = aiohttp.ClientTimeout(total=6 * 3600, sock_connect=60)
 
 
 class Events:
-    """Server-sent events out of the bytes of a response, whatever pieces they come in."""
+    """Parses server-sent events from the bytes of a response, however they are split."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def push(self, data: bytes) -> Iterator[str]:
-        """The data of every line that is whole by now; comments and other fields are left out."""
+        """Adds bytes; yields the data of every complete line, without comments and other fields."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
@@ -32,11 +32,13 @@ class Events:
 
 
 class Client:
-    """A server's address. Use it as `async with`."""
+    """A client of one server. Use it as `async with`."""
 
     def __init__(self, base_url: str, *, headers: Mapping[str, str]) -> None:
         if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"--base-url {base_url!r} is no address. Example: http://localhost:8000.")
+            raise ConfigError(
+                f"--base-url {base_url!r} is not an http:// or https:// address. Example: http://localhost:8000."
+            )
         self.url = base_url.rstrip("/").removesuffix("/v1")
         self._headers = dict(headers)
 
@@ -49,26 +51,28 @@ class Client:
         await self._session.close()
 
     async def page(self, path: str) -> str:
-        """A page of the server's; raises ConfigError where there is none."""
+        """The text of a page. Raises ConfigError if the server does not answer with status 200."""
         try:
             async with self._session.get(self.url + path) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ConfigError(f"{self.url}{path} cannot be reached: {error}. Is the server up?") from error
+            raise ConfigError(f"{self.url}{path} cannot be reached: {error}. Check that the server runs.") from error
         if response.status != 200:
-            raise ConfigError(f"{self.url}{path}: status {response.status}: {text[:200]}")
+            raise ConfigError(
+                f"{self.url}{path} answered with status {response.status}: {text[:200]}. Check --base-url and --header."
+            )
         return text
 
     async def first_model(self) -> str:
-        """The name under which the server serves its first model."""
+        """The name of the first model that the server lists. Raises ConfigError."""
         text = await self.page("/v1/models")
         try:
             return str(json.loads(text)["data"][0]["id"])
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ConfigError(f"{self.url}/v1/models names no model: {text[:200]!r}. Give --model.") from error
+            raise ConfigError(f"{self.url}/v1/models lists no model: {text[:200]!r}. Give --model.") from error
 
     async def ask(self, endpoint: str, body: Mapping[str, Any]) -> Answer:
-        """Send one request and read its stream to the end."""
+        """Sends one request and reads its stream to the end."""
         answer = Answer(sent=time.perf_counter())
         try:
             async with self._session.post(self.url + endpoint, json=body) as response:
@@ -83,7 +87,7 @@ class Client:
 
 
 async def _read(response: aiohttp.ClientResponse, answer: Answer) -> None:
-    """Note every piece of a stream; what is no stream of an OpenAI server is an error of this answer."""
+    """Notes every piece of a stream; anything but an OpenAI stream becomes the error of this answer."""
     events, pieces = Events(), []
     has_usage = has_ended = False
     async for data in response.content.iter_any():
@@ -103,20 +107,20 @@ async def _read(response: aiohttp.ClientResponse, answer: Answer) -> None:
                     answer.num_prompt_tokens = usage["prompt_tokens"]
                     answer.num_output_tokens = usage["completion_tokens"]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                answer.error = f"no chunk of an OpenAI stream ({error!r}): {event[:200]}"
+                answer.error = f"not a chunk of an OpenAI stream ({error!r}): {event[:200]}"
                 return
             if text:
                 pieces.append(text)
                 answer.deliveries.append(now)
     answer.text = "".join(pieces)
     if not has_ended:
-        answer.error = "the stream broke off before [DONE]"
+        answer.error = "the stream ended before [DONE]"
     elif not has_usage:
-        answer.error = "the stream has no usage, so its tokens are not known"
+        answer.error = "the stream has no usage, so its number of tokens is unknown"
 
 
 def _text(chunk: Mapping[str, Any]) -> str:
-    """What a chunk adds to the output: of a completion, of a chat message, of its reasoning or of its tool calls."""
+    """The text that a chunk adds to a completion or to a chat message, reasoning and tool calls included."""
     text = ""
     for choice in chunk.get("choices") or ():
         if "delta" in choice:

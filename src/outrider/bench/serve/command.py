@@ -1,4 +1,4 @@
-"""The command `outrider bench serve`: options in, a report out. Names of options are vLLM's."""
+"""The command `outrider bench serve`. Option names are vLLM's."""
 
 import asyncio
 import json
@@ -23,55 +23,67 @@ _INSTALL = "It is not installed: pip install 'outrider[bench]'."
 def serve(
     base_url: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8000",
     endpoint: Annotated[
-        str, typer.Option(help="/v1/completions or /v1/chat/completions, where each prompt is a user message.")
+        str, typer.Option(help="/v1/completions, or /v1/chat/completions with each prompt as a user message.")
     ] = "/v1/completions",
-    model: Annotated[str | None, typer.Option(help="Served name. Unset: the first that the server names.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the served model. Default: the first that the server lists.")
+    ] = None,
     header: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE, e.g. 'Authorization=Bearer …'; may be repeated.")
+        list[str] | None, typer.Option(help="KEY=VALUE, e.g. 'Authorization=Bearer …'. May be repeated.")
     ] = None,
     dataset_name: Annotated[str, typer.Option(help="random, sharegpt or spec_bench.")] = "random",
     dataset_path: Annotated[
-        Path | None, typer.Option(help="ShareGPT .json or Spec-Bench .jsonl; first turns are asked.")
+        Path | None, typer.Option(help="ShareGPT .json or Spec-Bench .jsonl; the first turns are sent.")
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="Directory, for random chat messages, and to count ShareGPT's answers. Unset: token ids."),
+        typer.Option(help="Tokenizer directory, for random chat messages and to count ShareGPT's answers."),
     ] = None,
-    num_prompts: Annotated[int, typer.Option(min=1, help="Requests.")] = 1000,
-    input_len: Annotated[int | None, typer.Option(min=1, help="Tokens of a random prompt; unset: 1024.")] = None,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Number of requests.")] = 1000,
+    input_len: Annotated[int | None, typer.Option(min=1, help="Tokens of a random prompt. Default: 1024.")] = None,
     output_len: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of an answer; unset: 128 for random prompts, else 256.")
+        int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: 128 for random prompts, else 256.")
     ] = None,
     random_range_ratio: Annotated[
-        float, typer.Option(help="Random lengths lie within this share around what is asked.")
+        float, typer.Option(help="Random lengths vary by up to this fraction around the requested length.")
     ] = 0.0,
-    disable_shuffle: Annotated[bool, typer.Option("--disable-shuffle", help="A file's prompts in its order.")] = False,
+    disable_shuffle: Annotated[bool, typer.Option("--disable-shuffle", help="Keep the dataset's order.")] = False,
     request_rate: Annotated[float, typer.Option(help="Requests per second; inf sends all at once.")] = float("inf"),
-    burstiness: Annotated[float, typer.Option(help="Of arrivals: 1 is Poisson, less is burstier.")] = 1.0,
-    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests at a time; unset: any.")] = None,
-    num_warmups: Annotated[int, typer.Option(min=0, help="Requests sent before, unmeasured.")] = 0,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; else request i has seed + i.")] = 0.0,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Answers have all their tokens.")] = False,
+    burstiness: Annotated[
+        float, typer.Option(help="Shape of the arrivals: 1 is a Poisson process, less is burstier.")
+    ] = 1.0,
+    max_concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of requests at a time. Default: none.")
+    ] = None,
+    num_warmups: Annotated[int, typer.Option(min=0, help="Number of unmeasured requests sent first.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; above 0, request i is sent with seed + i.")] = 0.0,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Let every answer run to its maximum length.")
+    ] = False,
     extra_body: Annotated[
         str | None, typer.Option(help="JSON object added to each request, e.g. '{\"top_p\": 0.9}'.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of prompts, arrivals and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random prompts, arrivals and sampling noise.")] = 0,
     percentile_metrics: Annotated[
-        str, typer.Option(help="Latencies to print, of ttft, tpot, itl and e2el.")
+        str, typer.Option(help="Latencies to print: some of ttft, tpot, itl, e2el.")
     ] = "ttft,tpot,itl",
-    metric_percentiles: Annotated[str, typer.Option(help="Percentiles to print.")] = "99",
+    metric_percentiles: Annotated[str, typer.Option(help="Percentiles to print, e.g. 50,99.")] = "99",
     goodput: Annotated[
-        list[str] | None, typer.Option(help="NAME:MILLISECONDS that a good request keeps; may be repeated.")
+        list[str] | None, typer.Option(help="NAME:MILLISECONDS, a limit for a good request. May be repeated.")
     ] = None,
     save_result: Annotated[bool, typer.Option("--save-result", help="Write all figures to a JSON file.")] = False,
     save_detailed: Annotated[
-        bool, typer.Option("--save-detailed", help="With those of every request, texts included.")
+        bool, typer.Option("--save-detailed", help="Also write the figures and text of every request.")
     ] = False,
-    result_dir: Annotated[Path, typer.Option(help="Folder of that file.")] = Path(),
-    result_filename: Annotated[str | None, typer.Option(help="Its name; unset: made of the setting.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the run, .png or .svg. Needs matplotlib.")] = None,
+    result_dir: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = Path(),
+    result_filename: Annotated[
+        str | None, typer.Option(help="Name of the JSON file. Default: made from the settings.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture of the run, .png or .svg. Needs matplotlib.")
+    ] = None,
 ) -> None:
-    """Load on a running server, ours or another, and what it was like for its clients."""
+    """Put load on a running OpenAI-compatible server, and report latencies and throughput as clients see them."""
     try:
         from outrider.bench.serve.client import Client
         from outrider.bench.serve.drive import drive
@@ -155,7 +167,7 @@ def _headers(parts: list[str]) -> dict[str, str]:
     for part in parts:
         name, equals, value = part.partition("=")
         if not equals:
-            raise ConfigError(f"--header {part!r} is no KEY=VALUE.")
+            raise ConfigError(f"--header {part!r} is not KEY=VALUE. Example: 'Authorization=Bearer abc'.")
         headers[name] = value
     return headers
 
@@ -166,7 +178,7 @@ def _object(text: str | None) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"--extra-body is not JSON: {error}.") from error
+        raise ConfigError(f"""--extra-body is not valid JSON: {error}. Example: '{{"top_p": 0.9}}'""") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"--extra-body={text!r} is no JSON object.")
+        raise ConfigError(f"""--extra-body={text!r} is not a JSON object. Example: '{{"top_p": 0.9}}'""")
     return found

@@ -1,6 +1,7 @@
-"""What a server's own counters say of a run: the difference of its /metrics page before and after.
+"""The server's own counters for a run: the difference of its /metrics page before and after.
 
-vLLM's, SGLang's and our names, as the gate reads them. A server without such counters is no error: it is said.
+Understands the names of vLLM, SGLang and Outrider, as the gate does. A server without such counters is not an error;
+the note says so.
 """
 
 import asyncio
@@ -12,16 +13,16 @@ from outrider.core.errors import OutriderError
 from outrider.gate.metrics_page import Reading
 
 SETTLE_SECONDS = 5.0
-"""How long counters may lag behind the last answer."""
+"""How many seconds counters may lag behind the last answer."""
 _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """Speculation during a run; what the server does not count is None or empty."""
+    """Counts of speculative decoding during a run; None or empty if the server does not count it."""
 
     note: str | None = None
-    """Why there are no counts, or what is wrong with them."""
+    """Why counts are missing or unreliable."""
     num_drafts: int | None = None
     num_draft_tokens: int | None = None
     num_accepted_tokens: int | None = None
@@ -29,27 +30,27 @@ class Counters:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Accepted over drafted tokens."""
+        """Accepted tokens divided by drafted tokens."""
         if not self.num_draft_tokens or self.num_accepted_tokens is None:
             return None
         return self.num_accepted_tokens / self.num_draft_tokens
 
     @property
     def acceptance_length(self) -> float | None:
-        """1 + accepted tokens over drafts."""
+        """1 + accepted tokens divided by drafts."""
         if not self.num_drafts or self.num_accepted_tokens is None:
             return None
         return 1.0 + self.num_accepted_tokens / self.num_drafts
 
     @property
     def acceptance_rate_per_pos(self) -> list[float]:
-        """Unconditional: accepted at position i over drafts."""
+        """Accepted tokens at position i divided by drafts (unconditional)."""
         drafts = self.num_drafts
         return [count / drafts for count in self.num_accepted_tokens_per_pos] if drafts else []
 
 
 async def look(reading: Callable[[], Awaitable[Reading]]) -> Reading | str:
-    """What a page says now, or why it cannot be read."""
+    """Reads the page; returns the error's text if it cannot be read."""
     try:
         return await reading()
     except OutriderError as error:
@@ -59,7 +60,7 @@ async def look(reading: Callable[[], Awaitable[Reading]]) -> Reading | str:
 async def difference(
     reading: Callable[[], Awaitable[Reading]], before: Reading | str, *, num_requests: int, num_tokens: int
 ) -> Counters:
-    """What was counted since `before`, once the server is idle and its counters stand still."""
+    """The counts since `before`, read once the server is idle and its counters no longer change."""
     if isinstance(before, str):
         return Counters(note=before)
     deadline = time.monotonic() + SETTLE_SECONDS
@@ -71,7 +72,7 @@ async def difference(
     if isinstance(now, str):
         return Counters(note=now)
     if any(new < old for new, old in zip(now.counters(), before.counters(), strict=False)):
-        return Counters(note="a counter fell during the run: the server was restarted.")
+        return Counters(note="a counter decreased during the run: the server was restarted.")
     return _difference(before, now, num_requests=num_requests, num_tokens=num_tokens)
 
 
@@ -79,7 +80,7 @@ def _difference(before: Reading, after: Reading, *, num_requests: int, num_token
     drafts = after.drafts - before.drafts
     if after.accepted is not None and before.accepted is not None:
         accepted = after.accepted - before.accepted
-    else:  # SGLang: each verify call gives one token of its own, each prompt one
+    else:  # SGLang: each verify call and each prompt adds one token of the target
         accepted = max(num_tokens - num_requests - drafts, 0)
     old = (*before.accepted_per_pos, *[0] * len(after.accepted_per_pos))
     per_pos = tuple(new - was for new, was in zip(after.accepted_per_pos, old, strict=False))
@@ -90,8 +91,8 @@ def _difference(before: Reading, after: Reading, *, num_requests: int, num_token
     generated = after.generation_tokens - before.generation_tokens
     if generated != num_tokens or not after.is_idle:
         note = (
-            f"the server counted {generated} generated tokens, the answers have {num_tokens}: failed requests or other "
-            "traffic are in its counters."
+            f"the server counted {generated} generated tokens, but the answers have {num_tokens}: its counters include "
+            "failed requests or other traffic."
         )
     return Counters(
         note=note,

@@ -1,4 +1,4 @@
-"""Sends all requests at their times, at most so many at once, and collects the answers."""
+"""Sends all requests at their times, at most `max_concurrency` at once, and collects the answers."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ from outrider.gate.metrics_page import Reading, read_page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Every request's answer, in the order in which they were sent, and what the server counted meanwhile."""
+    """All answers in the order of their requests, and the server's counters during the run."""
 
     model: str
     answers: list[Answer]
     seconds: float
-    """From the start to the last answer's end."""
+    """Time from the start to the end of the last answer."""
     counters: Counters
 
 
@@ -35,8 +35,9 @@ async def drive(
     num_warmups: int,
     on_answer: Callable[[], None],
 ) -> Run:
-    """Send `bodies[i]` at `times[i]`, or later where `max_concurrency` requests run. The first `num_warmups` bodies
-    are sent once before, unmeasured. `model`: None asks the server."""
+    """Sends `bodies[i]` at `times[i]` seconds, or later while `max_concurrency` requests run.
+
+    The first `num_warmups` bodies are sent once before, unmeasured. `model`: None uses the server's first model."""
     async with client:
         name = model if model is not None else await client.first_model()
         named = [{"model": name, **body} for body in bodies]

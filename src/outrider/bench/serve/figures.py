@@ -1,4 +1,4 @@
-"""The figures of a run, in vLLM's definitions unless said otherwise. Numbers in, numbers out."""
+"""The figures of a run, with vLLM's definitions unless noted otherwise. Numbers in, numbers out."""
 
 import math
 import statistics
@@ -15,11 +15,11 @@ METRICS = {
     "itl": "Inter-token Latency",
     "e2el": "End-to-end Latency",
 }
-"""Name of each latency and its title."""
+"""Name of each latency to its title."""
 
 
 def percentile(ranked: Sequence[float], percent: float) -> float:
-    """Of ascending values, linear between neighbours."""
+    """The percentile of ascending values, interpolated linearly."""
     place = (len(ranked) - 1) * percent / 100.0
     low = math.floor(place)
     high = min(low + 1, len(ranked) - 1)
@@ -28,7 +28,7 @@ def percentile(ranked: Sequence[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Milliseconds."""
+    """The distribution of a latency, in milliseconds."""
 
     mean: float
     median: float
@@ -38,12 +38,12 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Rates are per second of the whole run."""
+    """Results of a run. Rates are per second of the whole run."""
 
     completed: int
     failed: int
     errors: Mapping[str, int]
-    """What failed requests said, and how many said it."""
+    """Error text of failed requests to their number."""
     duration: float
     total_input_tokens: int
     total_output_tokens: int
@@ -52,16 +52,16 @@ class Figures:
     output_throughput: float
     total_token_throughput: float
     max_output_tokens_per_s: float
-    """In the best second; a request's tokens count in equal parts at each of its deliveries."""
+    """Tokens in the best second; a request's tokens are spread evenly over its deliveries."""
     max_concurrent_requests: int
     latencies: Mapping[str, Latency]
-    """By the names of METRICS; one that no request has is absent."""
+    """By the names of METRICS; a latency without values is absent."""
 
 
 def figures_of(
     answers: Sequence[Answer], *, seconds: float, percents: Sequence[float], goodput: Mapping[str, float]
 ) -> Figures:
-    """`goodput`: milliseconds by names of METRICS that a good request keeps."""
+    """Computes all figures. `goodput`: names of METRICS to the limit in milliseconds for a good request."""
     good = [answer for answer in answers if answer.error is None]
     num_output = sum(answer.num_output_tokens for answer in good)
     num_input = sum(answer.num_prompt_tokens for answer in good)
@@ -85,7 +85,7 @@ def figures_of(
 
 
 def values_of(answers: Sequence[Answer], name: str) -> list[float]:
-    """Every value of a latency, in seconds, in the order of the answers."""
+    """All values of a latency in seconds, in the order of the answers."""
     if name == "itl":
         return [gap for answer in answers for gap in answer.itl]
     return [value for answer in answers if (value := _value(answer, name)) is not None]
@@ -111,7 +111,7 @@ def _latency(seconds: Sequence[float], *, percents: Sequence[float]) -> Latency:
 
 
 def tokens_by_second(answers: Sequence[Answer]) -> list[float]:
-    """Output tokens of each second from the first request on."""
+    """Number of output tokens in each second since the first request."""
     if not answers:
         return []
     begin = min(answer.sent for answer in answers)
@@ -133,27 +133,27 @@ def _most_at_once(answers: Sequence[Answer]) -> int:
 
 
 def parse_percents(text: str) -> list[float]:
-    """ "50,99" as numbers."""
+    """Parses percentiles like "50,99". Raises ConfigError."""
     try:
         percents = [float(part) for part in text.split(",")]
     except ValueError:
         percents = [-1.0]
     if not all(0.0 <= percent <= 100.0 for percent in percents):
-        raise ConfigError(f"--metric-percentiles={text!r} is no list of numbers from 0 to 100. Example: 50,90,99.")
+        raise ConfigError(f"--metric-percentiles={text!r} is not a list of numbers from 0 to 100. Example: 50,90,99.")
     return percents
 
 
 def parse_metrics(text: str) -> list[str]:
-    """ "ttft,itl" as names."""
+    """Parses names of METRICS like "ttft,itl". Raises ConfigError."""
     names = text.split(",")
     for name in names:
         if name not in METRICS:
-            raise ConfigError(f"--percentile-metrics={text!r}: {name!r} is not known; it takes {', '.join(METRICS)}.")
+            raise ConfigError(f"--percentile-metrics={text!r}: {name!r} is unknown. Use {', '.join(METRICS)}.")
     return names
 
 
 def parse_goodput(parts: Sequence[str]) -> dict[str, float]:
-    """["ttft:200"] as milliseconds by name."""
+    """Parses limits like ["ttft:200"] to milliseconds by name. Raises ConfigError."""
     found = {}
     for part in parts:
         name, _, value = part.partition(":")
@@ -162,5 +162,7 @@ def parse_goodput(parts: Sequence[str]) -> dict[str, float]:
         except ValueError:
             name = ""
         if name not in ("ttft", "tpot", "e2el"):
-            raise ConfigError(f"--goodput {part!r} is no NAME:MILLISECONDS; names are ttft, tpot, e2el.")
+            raise ConfigError(
+                f"--goodput {part!r} is not NAME:MILLISECONDS. Use the names ttft, tpot, e2el; example: ttft:200."
+            )
     return found

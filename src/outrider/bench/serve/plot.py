@@ -1,4 +1,4 @@
-"""A run as a picture: how its latencies are distributed, tokens over time, acceptance by position. Needs matplotlib."""
+"""Draws a run: distributions of latencies, tokens over time, acceptance by position. Needs matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _COLOUR, _OTHER = "#1f6feb", "#8a94a6"
 
 
 def plot(path: Path, answers: Sequence[Answer], counters: Counters, *, title: str) -> None:
-    """Write the picture; its form follows from the ending of `path`."""
+    """Writes the picture; the ending of `path` decides its format."""
     good = [answer for answer in answers if answer.error is None]
     figure = Figure(figsize=(12, 7), layout="constrained")
     figure.suptitle(title)
@@ -27,7 +27,7 @@ def plot(path: Path, answers: Sequence[Answer], counters: Counters, *, title: st
 
 
 def _distribution(axes: Axes, ranked: Sequence[float], *, title: str) -> None:
-    """Share of values up to each one."""
+    """Draws the cumulative share of values."""
     axes.set(title=title, xlabel="ms", ylabel="share", ylim=(0, 1.02))
     if ranked:
         shares = [(index + 1) / len(ranked) for index in range(len(ranked))]

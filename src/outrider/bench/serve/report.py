@@ -1,4 +1,4 @@
-"""The figures as text, in the form that `vllm bench serve` prints, and as JSON with its keys. Decides nothing."""
+"""Formats the figures as text like `vllm bench serve`, and as JSON with its keys."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _WIDTH = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How the run was made."""
+    """The options of a run."""
 
     model: str
     base_url: str
@@ -22,7 +22,7 @@ class Setting:
     dataset_name: str
     num_prompts: int
     request_rate: float
-    """Per second; infinite where all are sent at once."""
+    """Requests per second; infinite if all are sent at once."""
     burstiness: float
     max_concurrency: int | None
     seed: int
@@ -41,7 +41,7 @@ class Setting:
 
 
 def lines(setting: Setting, figures: Figures, counters: Counters, *, metrics: Sequence[str]) -> Iterator[str]:
-    """What a person reads. Percentiles of `metrics` only; latencies that no request has are left out."""
+    """Lines for a terminal, with the latencies in `metrics`; latencies without values are left out."""
     yield f"{' Serving Benchmark Result ':=^{_WIDTH}}"
     yield _row("Successful requests:", figures.completed)
     yield _row("Failed requests:", figures.failed)
@@ -99,7 +99,7 @@ def _row(name: str, value: float | None) -> str:
 def result(
     setting: Setting, figures: Figures, counters: Counters, answers: Sequence[Answer], *, is_detailed: bool
 ) -> dict[str, Any]:
-    """What a program reads; everything that was measured, whatever was printed."""
+    """All measurements for the JSON file, regardless of what was printed."""
     rate = setting.request_rate
     content: dict[str, Any] = {
         "date": setting.date,

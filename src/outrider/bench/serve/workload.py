@@ -1,4 +1,4 @@
-"""What is asked of the server: prompts from a file or random ones, how long each answer may be, and when each is sent.
+"""The requests of a run: prompts from a file or random ones, maximum answer lengths, and times of sending.
 
 Knows no HTTP. The same seed gives the same requests at the same times.
 """
@@ -16,57 +16,61 @@ from outrider.gate.prompts import Prompt, read_prompts
 
 DATASETS = ("random", "sharegpt", "spec_bench")
 RANDOM_INPUT_LEN, RANDOM_OUTPUT_LEN, FILE_OUTPUT_LEN = 1024, 128, 256
-"""Tokens, where no option says otherwise; the first two are vLLM's."""
+"""Default lengths in tokens; the first two are vLLM's."""
 _PLAIN_IDS = range(256, 1000)
-"""Ids of random prompts where no tokenizer is given: ordinary tokens in every vocabulary that has so many."""
+"""Token ids of random prompts without a tokenizer: ordinary tokens in every vocabulary of this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request."""
+    """One request to the server."""
 
     prompt: str | list[int]
     """Text, or token ids."""
     max_tokens: int
 
     def body(self, *, is_chat: bool) -> dict[str, Any]:
-        """As the fields of a completion, or of a chat with one message."""
+        """The fields of a completion request, or of a chat request with one message."""
         asked = {"messages": [{"role": "user", "content": self.prompt}]} if is_chat else {"prompt": self.prompt}
         return {**asked, "max_tokens": self.max_tokens}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Where prompts come from; lengths are in tokens."""
+    """The source of prompts; lengths are in tokens."""
 
     name: str
     path: Path | None
     tokenizer: Path | None
     input_len: int | None
-    """Of random prompts."""
+    """Length of random prompts; None uses the default."""
     output_len: int | None
     range_ratio: float
-    """Random lengths are uniform within this share of what was asked for."""
+    """Random lengths are uniform within this fraction around the requested length."""
     disable_shuffle: bool
 
     def __post_init__(self) -> None:
         if self.name not in DATASETS:
-            raise ConfigError(f"--dataset-name={self.name!r} is not known; it takes {', '.join(DATASETS)}.")
+            raise ConfigError(f"--dataset-name={self.name!r} is unknown. Use {', '.join(DATASETS)}.")
         if (self.name == "random") != (self.path is None):
-            needs = "takes no --dataset-path" if self.path is not None else "needs --dataset-path"
-            raise ConfigError(f"--dataset-name {self.name} {needs}.")
+            remedy = "needs --dataset-path. Add it" if self.path is None else "has no --dataset-path. Remove it"
+            raise ConfigError(f"--dataset-name {self.name} {remedy}.")
         if self.name != "random" and self.input_len is not None:
-            raise ConfigError(f"--input-len={self.input_len} is for random prompts; those of a file are as they are.")
+            raise ConfigError(f"--input-len={self.input_len} applies to random prompts only. Leave it out for a file.")
         if not 0.0 <= self.range_ratio < 1.0:
-            raise ConfigError(f"--random-range-ratio={self.range_ratio} is out of range: from 0 to below 1.")
+            raise ConfigError(
+                f"--random-range-ratio={self.range_ratio} is out of range. Use 0 up to but not including 1."
+            )
 
     def asks(self, count: int, *, seed: int, is_chat: bool) -> list[Ask]:
-        """`count` requests. A file with fewer prompts is gone through again."""
+        """Makes `count` requests; a file with fewer prompts is repeated. Raises ConfigError or GateError."""
         rng = random.Random(seed)
         tokenizer = Tokenizer(self.tokenizer) if self.tokenizer is not None else None
         if self.path is None:
             if is_chat and tokenizer is None:
-                raise ConfigError("random chat messages need --tokenizer DIRECTORY: a chat takes text, not token ids.")
+                raise ConfigError(
+                    "random chat messages need --tokenizer, because a chat takes text, not token ids. Add it."
+                )
             return [self._random(rng, tokenizer, is_chat=is_chat) for _ in range(count)]
         prompts = read_prompts(self.path)
         if not self.disable_shuffle:
@@ -75,7 +79,7 @@ class Dataset:
         return [asks[index % len(asks)] for index in range(count)]
 
     def _answer_len(self, prompt: Prompt, tokenizer: Tokenizer | None) -> int:
-        """As asked for; else that of the recorded answer, where there is one to count."""
+        """The requested length, else that of the recorded answer, else the default."""
         if self.output_len is not None:
             return self.output_len
         if self.name == "sharegpt" and prompt.answer and tokenizer is not None:
@@ -95,7 +99,7 @@ class Dataset:
 
 
 def arrivals(count: int, *, rate: float, burstiness: float, seed: int) -> list[float]:
-    """Seconds from the start at which each request is sent; all at once where `rate`, per second, is infinite.
+    """Seconds from the start at which each request is sent; all at once if `rate` (per second) is infinite.
 
     Gaps are gamma distributed with shape `burstiness` and mean 1 / rate: 1 is a Poisson process, less is burstier.
     """
