@@ -201,16 +201,16 @@ def timed(llm: LLM, count: int, num_tokens: int, **params: Any) -> tuple[float, 
 @contextmanager
 def spread_drafts() -> Iterator[None]:
     """Engines made within draft tokens that differ from position to position."""
-    original = ChainDrafter._pick
+    original = ChainDrafter.choose_drafts
 
     def pick(drafter: ChainDrafter, logits: torch.Tensor, batch: StepBatch, position: torch.Tensor) -> torch.Tensor:
         return (original(drafter, logits, batch, position) + position * 7919) % drafter.table.vocab_size
 
-    ChainDrafter._pick = pick  # type: ignore[method-assign]
+    ChainDrafter.choose_drafts = pick  # type: ignore[method-assign]
     try:
         yield
     finally:
-        ChainDrafter._pick = original  # type: ignore[method-assign]
+        ChainDrafter.choose_drafts = original  # type: ignore[method-assign]
 
 
 def skew_routers(llm: LLM) -> None:

@@ -13,6 +13,7 @@ from outrider.kernels.reference import step_inputs
 from outrider.layers.embedding import Embedding
 from outrider.scheduler.prefix import PrefixCache
 from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.drafter_kv import DrafterKV
 from tests.support import request_mix
 from tests.support.half_right_drafts import make_half_right
 from tests.support.log_lines import log_lines
@@ -64,14 +65,14 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
     target, speculative, cases, truth, half_right, monkeypatch, is_leaky
 ):
     """A sentinel for "no draft" in the place of an id crashed the embedding: vLLM #40768, #37629, #35937 and others."""
-    original = ChainDrafter._pick
+    original = ChainDrafter.choose_drafts
 
     def pick(drafter, logits, batch, position):
         picked = original(drafter, logits, batch, position)
         picked = torch.where(position % 5 == 1, -1, picked)
         return torch.where(position % 7 == 2, request_mix.VOCAB + 19, picked)
 
-    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    monkeypatch.setattr(ChainDrafter, "choose_drafts", pick)
     embed = Embedding.forward
 
     def forward(self, token_ids):
@@ -169,15 +170,15 @@ def test_the_second_request_is_accepted_as_the_first(request, family, speculativ
     target, case = request.getfixturevalue(family), cases[1]
     (want,) = request_mix.truth(target, [case])
     if is_leaky:
-        monkeypatch.setattr(ChainDrafter, "_keep_boundary", lambda drafter, target, features: None)
+        monkeypatch.setattr(DrafterKV, "keep_boundary", lambda kv, target, features: None)
     seen: list[torch.Tensor] = []
-    original = ChainDrafter._pick
+    original = ChainDrafter.choose_drafts
 
     def pick(drafter, logits, batch, position):
         seen.append(logits.clone())
         return original(drafter, logits, batch, position)
 
-    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    monkeypatch.setattr(ChainDrafter, "choose_drafts", pick)
     llm = request_mix.make(target, speculative_config=speculative, overlap_depth=0, max_num_seqs=1)
     runs = []
     for _ in range(2):
@@ -213,16 +214,16 @@ def test_what_lies_in_unwritten_memory_is_never_read(
     """One bad value in a drafter's memory ended acceptance for all until a restart: vLLM #52873, #43682."""
     expected = alone(target, speculative, cases)
     if is_leaky:
-        original = ChainDrafter._batch
+        original = DrafterKV.batch
         monkeypatch.setattr(
-            ChainDrafter, "_batch", lambda drafter, *parts: replace(original(drafter, *parts), kv_start=0)
+            DrafterKV, "batch", lambda kv, *parts, **bound: replace(original(kv, *parts, **bound), kv_start=0)
         )
     llm = request_mix.make(target, speculative_config=speculative)
     drafter = llm.engine.worker.drafter
     for cache in drafter.caches:
         cache.k.fill_(float("nan"))
         cache.v.fill_(float("nan"))
-    drafter.boundary.fill_(float("nan"))
+    drafter.kv.boundary.fill_(float("nan"))
     outputs = request_mix.run(llm, cases)
     assert request_mix.mismatches(cases, outputs, truth) == []
     assert (stats(outputs) == expected) != is_leaky

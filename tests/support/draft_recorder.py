@@ -32,4 +32,4 @@ class Recorder:
             return torch.tensor([(recorder.answer[place] + is_wrong) % self.vocab_size])
 
         monkeypatch.setattr(ChainDrafter, "propose", propose)
-        monkeypatch.setattr(ChainDrafter, "_pick", pick)
+        monkeypatch.setattr(ChainDrafter, "choose_drafts", pick)

@@ -26,7 +26,7 @@ def make_half_right(
     lengths = torch.tensor([len(prompt) for prompt, _ in answers], device=device)
     ends = torch.tensor([len(prompt) + len(output) for prompt, output in answers], device=device)
     tokens = tokens.to(device)
-    original = ChainDrafter._pick
+    original = ChainDrafter.choose_drafts
 
     def pick(drafter, logits, batch, position):
         picked = original(drafter, logits, batch, position)
@@ -40,4 +40,4 @@ def make_half_right(
             is_right = is_right & (position % 11 != place)
         return torch.where(is_right, tokens[found, position.clamp(max=most - 1)], picked)
 
-    monkeypatch.setattr(ChainDrafter, "_pick", pick)
+    monkeypatch.setattr(ChainDrafter, "choose_drafts", pick)

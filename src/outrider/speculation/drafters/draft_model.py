@@ -52,13 +52,10 @@ class Drafter(ChainDrafter):
                 " Take a draft model whose layers all attend."
             )
         _check_vocabulary(directory, config.vocab_size, context)
-        super().__init__(context, kv_spec(config, dtype=context.layers.dtype, block_size=context.block_size))
+        spec = kv_spec(config, dtype=context.layers.dtype, block_size=context.block_size)
+        super().__init__(context, spec, feature_size=0)
         self._model = context.load_model(directory, config)
         self._token_ids = torch.arange(config.vocab_size, device=context.device)
-
-    @property
-    def feature_size(self) -> int:
-        return 0
 
     @property
     def bytes_per_step(self) -> int:

@@ -100,16 +100,13 @@ class Drafter(ChainDrafter):
         options: Options = context.options
         self.config = parse_eagle_config(read_json(options.model, "config.json"), target=context.target_config)
         layer = self.config.layer
-        super().__init__(context, kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size))
+        spec = kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size)
+        super().__init__(context, spec, feature_size=layer.hidden_size)
         self._target = context.target
         self._head = load_head(
             options.model, partial(_make_head, self.config, context), layer=layer, context=context, renames={}
         )
         self._token_ids = torch.arange(context.target_config.vocab_size, device=context.device)
-
-    @property
-    def feature_size(self) -> int:
-        return self.config.layer.hidden_size
 
     @property
     def bytes_per_step(self) -> int:

@@ -151,17 +151,15 @@ class Drafter(ChainDrafter):
             target=context.target_config,
             tap_layers=options.aux_hidden_state_layer_ids,
         )
-        super().__init__(context, kv_spec(self.config.layer, dtype=context.layers.dtype, block_size=context.block_size))
+        layer = self.config.layer
+        spec = kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size)
+        super().__init__(context, spec, feature_size=layer.hidden_size)
         self.tap_layers = self.config.tap_layers
         self._head = load_head(
-            options.model, partial(_make_head, self.config, context), layer=self.config.layer, context=context,
+            options.model, partial(_make_head, self.config, context), layer=layer, context=context,
             renames=_RENAMES,
         )  # fmt: skip
         self._draft_token_ids = _draft_token_ids(self._head, where=options.model)
-
-    @property
-    def feature_size(self) -> int:
-        return self.config.layer.hidden_size
 
     @property
     def bytes_per_step(self) -> int:

@@ -51,14 +51,10 @@ class Drafter(ChainDrafter):
             dtype=context.layers.dtype,
             block_size=context.block_size,
         )
-        super().__init__(context, spec)
+        super().__init__(context, spec, feature_size=config.hidden_size)
         self._target = context.target
         self._module = _load_module(context)
         self._token_ids = torch.arange(config.vocab_size, device=context.device)
-
-    @property
-    def feature_size(self) -> int:
-        return self._target.config.hidden_size
 
     @property
     def bytes_per_step(self) -> int:

@@ -1,0 +1,158 @@
+"""A drafter's own paged KV, on the engine's blocks: its memory, and the rows of a pass over it.
+
+The drafter shares the engine's block tables: K and V of the token at position p of a request stand at KV index p, whose
+drafter position is p - `first_index`. Indices below `first_index` stay empty and are masked. With each block one
+feature may be kept, that of the block's last token (`boundary`): a drafter that joins a token with the feature of the
+token before it needs it behind a prefix-cache hit. Which features go into a row is not known here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.kv import KVCache, KVSpec
+from outrider.core.errors import ConfigError
+from outrider.core.plan import RowAdmission
+from outrider.device.staging import Staging
+from outrider.device.step_batch import StepBatch
+from outrider.device.table import RequestTable
+from outrider.sampling.verifier import Verified
+from outrider.speculation.drafter import DrafterContext
+
+
+class DrafterKV:
+    """K and V of a drafter's layers for every block of the engine, and the feature at the end of each block."""
+
+    def __init__(self, spec: KVSpec, *, first_index: int, feature_size: int, context: DrafterContext) -> None:
+        """Nothing is allocated yet.
+
+        spec: shape of the drafter's own KV cache. first_index: first KV index of a request that is written.
+        feature_size: width of the feature kept with each block; 0: none is kept. Raises ConfigError if the attention
+        backend cannot run the drafter.
+        """
+        backend = context.layers.backend
+        refusal = backend.refuses(spec, context.platform)
+        if refusal is not None:
+            raise ConfigError(f"attention backend {backend.name!r} cannot run the drafter: {refusal}.")
+        self.first_index = first_index
+        self._feature_size = feature_size
+        self._spec = spec
+        self._block_size = spec.block_size
+        self._kernels = context.layers.kernels
+        self._device = context.device
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Bytes of K, V and the kept feature of one block."""
+        return self._spec.bytes_per_block + self._feature_size * self._spec.dtype.itemsize
+
+    def allocate(self, num_blocks: int) -> None:
+        """Allocate memory for `num_blocks` blocks, in place of what was there before."""
+        self.caches = KVCache(self._spec, num_blocks, device=self._device)
+        self.boundary = torch.zeros(num_blocks, self._feature_size, dtype=self._spec.dtype, device=self._device)
+
+    def attach(self, table: RequestTable, staging: Staging) -> None:
+        """Take the engine's request table and staging buffer; called once, before any step."""
+        self._table = table
+        self._staging = staging
+
+    def keep_boundary(self, target: ForwardBatch, features: Tensor) -> None:
+        """Keep the feature of every token of the step that ends a block.
+
+        features [T, feature_size]: of the target's tokens. Those of other tokens go to the null block's place.
+        """
+        ends_block = (target.slots + 1) % self._block_size == 0
+        self.boundary[torch.where(ends_block, target.slots // self._block_size, 0)] = features
+
+    def first_rows(self, admissions: Sequence[RowAdmission]) -> tuple[Tensor, ForwardBatch]:
+        """Rows of the first token that each of these requests computes, and the features kept before it.
+
+        Returns features [len(admissions), feature_size], zero if the request has no cached block, and a batch of one
+        token per request.
+        """
+        put = self._staging.put(
+            {
+                "rows": [entry.row for entry in admissions],
+                "index": [entry.num_computed_tokens for entry in admissions],
+                "block": [max(entry.last_cached_block, 0) for entry in admissions],
+            }
+        )
+        count = len(admissions)
+        tokens = self._next_tokens(
+            rows=put["rows"],
+            token_row=torch.arange(count, device=self._device),
+            positions=put["index"] - 1,
+            kv_lengths=put["index"] - self.first_index + 1,
+        )
+        bound = max(entry.num_computed_tokens for entry in admissions) + 1
+        block_tables = self._table.block_tables[put["rows"]]
+        return self.boundary[put["block"]], self.batch(tokens, (1,) * count, block_tables, length_bound=bound)
+
+    def true_rows(self, batch: StepBatch) -> ForwardBatch:
+        """Rows of the token after each of the target's, where it is known once the step is committed.
+
+        As many rows as the target's batch has, in its order; those after a refused draft are padding.
+        """
+        target = batch.forward
+        tokens = self._next_tokens(
+            rows=batch.rows,
+            token_row=batch.token_row,
+            positions=target.positions,
+            kv_lengths=target.kv_lengths,
+        )
+        return self.batch(tokens, target.row_counts, target.block_tables, length_bound=target.kv_length_bound + 1)
+
+    def drafted_rows(self, batch: StepBatch, drafts: Tensor, *, verified: Verified, num_drafted: int) -> ForwardBatch:
+        """Rows of each request's latest draft, one per request; padding where the request ends before it.
+
+        drafts [R] int64, anything; num_drafted: drafts made so far, this one included.
+        """
+        tokens = self._kernels.chain_drafted(
+            self._table.num_tokens,
+            self._table.max_total,
+            self._table.block_tables,
+            rows=batch.rows,
+            drafts=drafts,
+            num_emitted=verified.num_tokens,
+            step=num_drafted,
+            vocab_size=self._table.vocab_size,
+            first_index=self.first_index,
+            block_size=self._block_size,
+        )
+        counts, block_tables = (1,) * batch.num_rows, batch.forward.block_tables
+        return self.batch(tokens, counts, block_tables, length_bound=batch.length_bound + num_drafted)
+
+    def batch(
+        self, tokens: Any, row_counts: tuple[int, ...], block_tables: Tensor, *, length_bound: int
+    ) -> ForwardBatch:
+        """A pass over `tokens`, which are `ChainTokens`.
+
+        block_tables [number of rows, max_blocks] int32; length_bound: host's bound on the KV length of a row.
+        """
+        return ForwardBatch(
+            token_ids=tokens.token_ids,
+            positions=tokens.positions,
+            slots=tokens.slots,
+            kv_lengths=tokens.kv_lengths,
+            block_tables=block_tables,
+            row_counts=row_counts,
+            kv_length_bound=min(length_bound, block_tables.shape[1] * self._block_size),
+            kv_start=self.first_index,
+        )
+
+    def _next_tokens(self, *, rows: Tensor, token_row: Tensor, positions: Tensor, kv_lengths: Tensor) -> Any:
+        """`ChainTokens` of the token after each of `positions` [T]; see `chain_known` of the kernels."""
+        return self._kernels.chain_known(
+            self._table.token_ids,
+            self._table.num_tokens,
+            self._table.block_tables,
+            rows=rows,
+            token_row=token_row,
+            positions=positions,
+            kv_lengths=kv_lengths,
+            first_index=self.first_index,
+            block_size=self._block_size,
+        )
