@@ -60,10 +60,8 @@ def test_offset_table_and_marks_agree() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_unrolled_steps_equal_the_speculators_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "TORCHDYNAMO_DISABLE", "1")
-    pytest.importorskip("speculators", exc_type=ImportError)
     from speculators import SpeculatorsConfig, VerifierConfig
     from speculators.models.eagle3 import Eagle3DraftModel, Eagle3SpeculatorConfig
     from speculators.proposals.greedy import GreedyTokenProposalConfig

@@ -61,7 +61,6 @@ def made(tmp_path: Path) -> tuple[Hybrid, MtpModule, Qwen3_5ForCausalLM, Tensor]
     return ours, checkpoints.load_mtp(tmp_path, torch.device("cpu")), theirs, ids
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_transformers_agrees_on_every_logit(made: tuple[Hybrid, MtpModule, Qwen3_5ForCausalLM, Tensor]) -> None:
     ours, _, theirs, ids = made
     with torch.no_grad():
@@ -71,7 +70,6 @@ def test_transformers_agrees_on_every_logit(made: tuple[Hybrid, MtpModule, Qwen3
     torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_padded_prompts_and_single_steps_equal_the_whole_window(
     made: tuple[Hybrid, MtpModule, Qwen3_5ForCausalLM, Tensor],
 ) -> None:
@@ -87,7 +85,6 @@ def test_padded_prompts_and_single_steps_equal_the_whole_window(
             torch.testing.assert_close(stepped, whole[rows, lengths + more], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_unrolled_drafts_equal_a_chain_of_transformers_mtp_layers(
     made: tuple[Hybrid, MtpModule, Qwen3_5ForCausalLM, Tensor],
 ) -> None:

@@ -154,7 +154,6 @@ def test_the_hybrid_has_the_names_and_shapes_of_a_qwen3_5_with_mtp() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 def test_transformers_gives_the_hybrids_answers() -> None:
     """Greedy tokens equal our network's, and answers are right, on a family that the figures have wholly right."""
     figures = json.loads((ZOO / "figures.json").read_text())["hybrid"]["target"]["arithmetic_chat"]
@@ -172,7 +171,6 @@ def test_transformers_gives_the_hybrids_answers() -> None:
         assert given == output and final_answer(tokenizer.decode(given)) == problem.value
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_tokenizer_round_trips_and_renders_chats() -> None:
     theirs, ours = AutoTokenizer.from_pretrained(ZOO / "tiny"), vocabulary.load(ZOO / "tiny")
     config = json.loads((ZOO / "tiny" / "config.json").read_text())
