@@ -13,7 +13,7 @@ import torch
 from benchmarks import decode
 from benchmarks.step_times import CONTEXT, times_of
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-from outrider.attention.kv import KVCache
+from outrider.attention.caches.model_caches import ModelCaches
 from outrider.kernels.hopper.attention import AttentionPlan, paged_attention, plan_attention
 from outrider.kernels.hopper.linear import linear
 
@@ -60,11 +60,11 @@ def stack() -> Table:
         plan = plan_attention(state.block_tables[:num_rows], lengths, row_counts=(1,) * num_rows, kv_length_bound=4096)
         q = torch.randn(num_rows, config.num_heads, config.head_dim, device="cuda", dtype=torch.bfloat16)
 
-        def attend(q: torch.Tensor, plan: AttentionPlan, caches: KVCache) -> None:
+        def attend(q: torch.Tensor, plan: AttentionPlan, caches: ModelCaches) -> None:
             for cache in caches:
                 paged_attention(q, cache.k, cache.v, plan, scale=config.head_dim**-0.5)
 
-        attention = microseconds(partial(attend, q, plan, worker._step.caches)) / 1e3
+        attention = microseconds(partial(attend, q, plan, worker.caches)) / 1e3
         weight_bytes = sum(weight.numel() * 2 for weight in weights)
         kv_bytes = num_rows * CONTEXT * config.num_layers * config.num_kv_heads * config.head_dim * 4
         limit = (weight_bytes + kv_bytes) / READ_BANDWIDTH * 1e3

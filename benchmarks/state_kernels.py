@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-from outrider.attention.state import StateCache, StateSpec
+from outrider.attention.caches.delta_state import DeltaState, StateCache
 from outrider.kernels import load_kernels
 from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
 
@@ -23,11 +23,10 @@ def steps(rows: int, tokens: int) -> tuple[list[tuple[str, Callable[[], object]]
     """The three kernels of LAYERS layers, and the bytes of one layer."""
     device = torch.device("cuda")
     kernels = load_kernels(("hopper",))
-    spec = StateSpec(
-        num_layers=LAYERS, num_key_heads=KEY_HEADS, num_value_heads=VALUE_HEADS, key_size=SIZE, value_size=SIZE,
-        dtype=torch.bfloat16, num_drafts=DRAFTS,
-    )  # fmt: skip
-    caches = StateCache(spec, rows + 1, device=device)
+    spec = DeltaState(
+        num_key_heads=KEY_HEADS, num_value_heads=VALUE_HEADS, key_size=SIZE, value_size=SIZE, dtype=torch.bfloat16
+    )
+    caches = StateCache([spec] * LAYERS, rows + 1, num_drafts=DRAFTS, device=device)
     is_prompt = tokens > 1 + DRAFTS
     num_open = 0 if is_prompt else 7
     index = torch.arange(rows, device=device)
@@ -37,7 +36,7 @@ def steps(rows: int, tokens: int) -> tuple[list[tuple[str, Callable[[], object]]
     at = StateRows(
         rows=index, starts=starts, counts=ends - starts, sources=sources,
         targets=ends // CHUNK * CHUNK if is_prompt else sources, known=ends, row_starts=index * tokens,
-        token_row=index.repeat_interleave(tokens), row_counts=(tokens,) * rows, most_open=spec.most_open,
+        token_row=index.repeat_interleave(tokens), row_counts=(tokens,) * rows, most_open=caches.most_open,
     )  # fmt: skip
     width = spec.num_channels + VALUE_HEADS * (SIZE + 2)
     projected = [torch.randn(rows * tokens, width, device=device).bfloat16() for _ in range(LAYERS)]

@@ -5,7 +5,7 @@ import torch
 
 from outrider.attention import backends as package
 from outrider.attention.base import AttentionBackend
-from outrider.attention.kv import KVCache, KVSpec
+from outrider.attention.caches.paged_kv import PagedKV
 from outrider.attention.selector import select_backend
 from outrider.core import plugins
 from outrider.core.errors import ConfigError, UnsupportedError
@@ -19,7 +19,7 @@ from outrider.platforms.base import (
     select_platform,
 )
 
-SPEC = KVSpec(num_layers=3, num_kv_heads=2, head_dim=32, dtype=torch.float32, block_size=16)
+SPEC = PagedKV(num_kv_heads=2, head_dim=32, value_dim=32, dtype=torch.float32)
 CPU = select_platform("cpu")
 H200 = Capability(name="NVIDIA H200", version=(9, 0), arch="sm_90", runtime="13.0")
 A100 = Capability(name="NVIDIA A100", version=(8, 0), arch="sm_80", runtime="13.0")
@@ -28,7 +28,7 @@ MI100 = Capability(name="AMD Instinct MI100", version=(9, 0), arch="gfx908", run
 GPUS = {"cuda": (H200, A100), "rocm": (MI300, MI100)}
 """A GPU that each platform takes, and one that it refuses."""
 
-BF16 = KVSpec(num_layers=3, num_kv_heads=2, head_dim=128, dtype=torch.bfloat16, block_size=16)
+BF16 = PagedKV(num_kv_heads=2, head_dim=128, value_dim=128, dtype=torch.bfloat16)
 
 
 def platform_of(name: str) -> BasePlatform:
@@ -131,13 +131,13 @@ def test_rocm_has_its_own_order():
     rocm = platform_of("rocm")
     for dtype, spec in ((torch.float32, SPEC), (torch.bfloat16, BF16)):
         assert rocm.resolve_dtype(str(dtype).removeprefix("torch.")) == dtype
-        selection = select_backend("auto", spec, rocm)
+        selection = select_backend("auto", [spec], rocm)
         assert selection.backend.name == "oracle"
         assert "AMD Instinct MI300X (gfx942)" in selection.reason
         assert "wgmma" in dict(selection.refused)["triton"]
     assert not rocm.is_exact and rocm.resolve_dtype("auto") == torch.float32
     with pytest.raises(ConfigError, match="'triton' cannot be used: its kernels are written for the wgmma"):
-        select_backend("triton", BF16, rocm)
+        select_backend("triton", [BF16], rocm)
     with pytest.raises(ConfigError, match="dtype='float16' cannot be used on rocm"):
         rocm.resolve_dtype("float16")
 
@@ -168,7 +168,7 @@ def test_each_platform_goes_by_its_own_order_and_by_capability(more_backends, mo
         monkeypatch.setattr(type(platform), "attention_backends", order)
     chosen = {}
     for platform, spec in ((cuda, BF16), (rocm, BF16), (CPU, SPEC)):
-        selection = select_backend("auto", spec, platform)
+        selection = select_backend("auto", [spec], platform)
         chosen[platform.name] = selection.backend.name
         refused = dict(selection.refused)
         assert {selection.backend.name, *refused} == set(plugins.names(package))
@@ -176,17 +176,17 @@ def test_each_platform_goes_by_its_own_order_and_by_capability(more_backends, mo
         assert platform.summary in selection.reason and ", ".join(order) in selection.reason
     assert chosen == {"cuda": "wgmma", "rocm": "mfma", "cpu": "oracle"}
     older = type(rocm)(Capability(name="AMD Instinct MI250X", version=(9, 0), arch="gfx90a", runtime="7.1"))
-    selection = select_backend("auto", BF16, older)
+    selection = select_backend("auto", [BF16], older)
     assert selection.backend.name == "oracle"
     assert dict(selection.refused)["mfma"] == "it needs gfx942"
-    assert select_backend("quick", SPEC, CPU).reason == "asked for by name"
+    assert select_backend("quick", [SPEC], CPU).reason == "asked for by name"
 
 
 def test_a_backend_outside_the_order_is_taken_by_name_only(more_backends):
-    selection = select_backend("auto", BF16, platform_of("cuda"))
+    selection = select_backend("auto", [BF16], platform_of("cuda"))
     assert selection.backend.name == "triton"
     assert dict(selection.refused)["wgmma"] == "it is not among cuda's backends; ask for it by name"
-    assert select_backend("wgmma", BF16, platform_of("cuda")).backend.name == "wgmma"
+    assert select_backend("wgmma", [BF16], platform_of("cuda")).backend.name == "wgmma"
 
 
 def test_an_unknown_platform_is_refused_by_name():
@@ -202,27 +202,19 @@ def test_backends_keep_their_contract(name):
 
 
 def test_auto_says_why_it_chose():
-    selection = select_backend("auto", SPEC, CPU)
+    selection = select_backend("auto", [SPEC], CPU)
     assert selection.backend.name == CPU.attention_backends[0]
     assert "cpu" in selection.reason
     names = {selection.backend.name, *(name for name, _ in selection.refused)}
     assert names == set(plugins.names(package))
-    assert select_backend("oracle", SPEC, CPU).reason == "asked for by name"
+    assert select_backend("oracle", [SPEC], CPU).reason == "asked for by name"
 
 
 def test_a_backend_that_cannot_run_is_an_error():
-    odd = KVSpec(num_layers=1, num_kv_heads=1, head_dim=24, dtype=torch.float32, block_size=16)
+    odd = PagedKV(num_kv_heads=1, head_dim=24, value_dim=24, dtype=torch.float32)
     with pytest.raises(ConfigError, match=r"'oracle' cannot be used: head_dim=24 is not a multiple of 16.*auto"):
-        select_backend("oracle", odd, CPU)
+        select_backend("oracle", [odd], CPU)
     with pytest.raises(ConfigError, match=r"no attention backend can run.*head_dim=24"):
-        select_backend("auto", odd, CPU)
+        select_backend("auto", [odd], CPU)
     with pytest.raises(ConfigError, match=r"'flash9' is not known.*oracle"):
-        select_backend("flash9", SPEC, CPU)
-
-
-def test_a_cache_has_the_bytes_its_spec_counts():
-    cache = KVCache(SPEC, 5, device=torch.device("cpu"))
-    assert len(cache) == 3
-    assert all(layer.k.shape == layer.v.shape == (5, 16, 2, 32) for layer in cache)
-    num_bytes = sum(tensor.nbytes for layer in cache for tensor in (layer.k, layer.v))
-    assert num_bytes == 5 * SPEC.bytes_per_block
+        select_backend("flash9", [SPEC], CPU)

@@ -68,7 +68,7 @@ def test_the_chunk_form_is_the_recurrence(layer, forgets, alike):
     zero, all_of_it = (torch.tensor([number], device="cuda") for number in (0, length))
     at = StateRows(
         rows=zero + 2, starts=zero, counts=all_of_it, sources=zero, targets=all_of_it, known=all_of_it,
-        row_starts=zero, token_row=zero.expand(length), row_counts=(length,), most_open=layer.spec.most_open,
+        row_starts=zero, token_row=zero.expand(length), row_counts=(length,), most_open=table.states.most_open,
     )  # fmt: skip
     cache = table.cache
     found = layer.kernels.gated_delta_rule(
@@ -157,7 +157,7 @@ def test_a_graph_replayed_with_other_rows_and_places(layer, whole):
         found = kernels.state_rows(table.computed, table.lengths, table.known, rows=rows, **numbers)
         at = StateRows(
             rows, *found, row_starts=row_starts, token_row=token_row, row_counts=(4, 4),
-            most_open=layer.spec.most_open,
+            most_open=table.states.most_open,
         )  # fmt: skip
         q, k, v, log_decay, beta = kernels.gated_delta_inputs(
             projected, cache.inputs, layer.conv, layer.a_log, layer.dt_bias, at, **sizes
@@ -201,8 +201,9 @@ def test_no_tokens(layer):
     q = torch.empty(0, layer.heads["num_key_heads"], layer.heads["key_size"], device="cuda")
     v = torch.empty(0, layer.heads["num_value_heads"], layer.heads["value_size"], device="cuda")
     gates = torch.empty(0, layer.heads["num_value_heads"], device="cuda")
-    cache, nobody = Table(layer).cache, torch.empty(0, dtype=torch.int64, device="cuda")
-    state, at = cache.state.clone(), StateRows(*(nobody,) * 8, row_counts=(), most_open=layer.spec.most_open)
+    table, nobody = Table(layer), torch.empty(0, dtype=torch.int64, device="cuda")
+    cache, at = table.cache, StateRows(*(nobody,) * 8, row_counts=(), most_open=table.states.most_open)
+    state = cache.state.clone()
     out = layer.kernels.gated_delta_rule(
         q, q, v, gates, gates, cache.state, cache.keys, cache.deltas, cache.log_decays, at
     )

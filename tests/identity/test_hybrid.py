@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from outrider import SamplingParams
-from outrider.attention.state import StateCache
+from outrider.attention.caches.delta_state import StateCache
 from outrider.device.assemble import Assembler
 from outrider.kernels.reference import gated_delta, step_inputs
 from outrider.runtime import worker

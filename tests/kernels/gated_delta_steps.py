@@ -7,7 +7,7 @@ import random
 
 import torch
 
-from outrider.attention.state import StateCache, StateSpec
+from outrider.attention.caches.delta_state import DeltaState, StateCache
 from outrider.kernels import Kernels
 from outrider.kernels.interface.state import StateRows
 
@@ -35,7 +35,7 @@ class Layer:
             return torch.randn(shape, generator=generator).to(device, of)
 
         self.kernels, self.heads = kernels, heads
-        self.spec = StateSpec(num_layers=1, dtype=dtype, num_drafts=MOST_DRAFTS, **heads)
+        self.spec = DeltaState(dtype=dtype, **heads)
         num_heads = heads["num_value_heads"]
         self.conv = random_of(self.spec.num_channels, 1, 4)
         self.a_log, self.dt_bias = (random_of(num_heads, of=torch.float32) for _ in range(2))
@@ -49,7 +49,7 @@ class Table:
 
     def __init__(self, layer: Layer) -> None:
         self.layer, self.device = layer, layer.projected.device
-        self.states = StateCache(layer.spec, NUM_ROWS + 1, device=self.device)
+        self.states = StateCache([layer.spec], NUM_ROWS + 1, num_drafts=MOST_DRAFTS, device=self.device)
         self.cache = self.states[0]
         for name in ("state", "keys", "deltas", "log_decays", "inputs"):
             getattr(self.cache, name).fill_(float("nan"))
@@ -84,7 +84,7 @@ class Table:
         at = StateRows(
             rows, *found, row_starts=row_counts.cumsum(0) - row_counts, row_counts=tuple(counts),
             token_row=torch.arange(len(parts), device=self.device).repeat_interleave(row_counts),
-            most_open=self.layer.spec.most_open,
+            most_open=self.states.most_open,
         )  # fmt: skip
         q, k, v, log_decay, beta = kernels.gated_delta_inputs(
             projected, cache.inputs, layer.conv, layer.a_log, layer.dt_bias, at,

@@ -27,20 +27,20 @@ CONFIG = ModelConfig(
 
 @pytest.mark.parametrize("name", architectures())
 def test_no_weight_of_a_model_wants_a_gradient(name):
-    model = architectures()[name](CONFIG, cpu_context(CONFIG), max_positions=64)
+    model = architectures()[name](CONFIG, cpu_context(), max_positions=64)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.rope.cos_sin.requires_grad
 
 
 def test_a_linear_layer_keeps_the_shape_of_its_weight():
-    layer = Linear(40, 33, cpu_context(CONFIG), bias=True, pieces=(("a", 30), ("b", 3)))
+    layer = Linear(40, 33, cpu_context(), bias=True, pieces=(("a", 30), ("b", 3)))
     assert layer.weight.shape == (33, 40) and layer.bias.shape == (33,)
     with pytest.raises(AssertionError, match=r"33 rows"):
-        Linear(40, 33, cpu_context(CONFIG), pieces=(("a", 30),))
+        Linear(40, 33, cpu_context(), pieces=(("a", 30),))
 
 
 def test_a_tied_head_multiplies_by_the_embedding():
-    context = cpu_context(CONFIG)
+    context = cpu_context()
     table = Embedding(61, 48, context)
     table.weight.normal_(generator=torch.Generator().manual_seed(0))
     head = LMHead(48, 61, context, tied_to=table)

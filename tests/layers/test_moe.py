@@ -66,7 +66,7 @@ def _split(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _layer(tensors: dict[str, torch.Tensor], *, is_normalized: bool = True) -> MoE:
     config = replace(CONFIG, moe=replace(CONFIG.moe, is_normalized=is_normalized))
-    layer = MoE(config, cpu_context(config))
+    layer = MoE(config, cpu_context())
     filled = load_into(layer, tensors.items(), where="here")
     assert filled == set(targets_of(layer).tensors)
     return layer

@@ -52,7 +52,7 @@ def files(monkeypatch):
 
 
 def on_meta(config: ModelConfig):
-    return replace(cpu_context(config), dtype=torch.bfloat16, device=torch.device("meta"))
+    return replace(cpu_context(), dtype=torch.bfloat16, device=torch.device("meta"))
 
 
 def load(config: ModelConfig):
@@ -64,7 +64,7 @@ def drafter_context(target, directory: str, **speculative) -> DrafterContext:
     return DrafterContext(
         config=config, options=find_drafter(config).options, engine=engine_config(directory),
         target_config=target.config, target=target, layers=target.context, platform=select_platform("cpu"),
-        max_model_len=4096, block_size=16,
+        max_model_len=4096,
         load_model=lambda *_: pytest.fail("a head is no whole model"),
     )  # fmt: skip
 

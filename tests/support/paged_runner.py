@@ -7,34 +7,32 @@ import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import KVCache
+from outrider.attention.caches.delta_state import DeltaState, StateCache
+from outrider.attention.caches.model_caches import ModelCaches
+from outrider.attention.caches.paged import PagedSpec, windows_of
+from outrider.attention.caches.paged_kv import LayerKV
 from outrider.attention.selector import select_backend
-from outrider.attention.state import StateCache
 from outrider.kernels import load_kernels
 from outrider.kernels.interface.state import StateRows
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import CausalLM, Hidden, kv_spec, layer_caches, state_spec
+from outrider.layers.decoder import CausalLM, Hidden
 from outrider.loading.hf import read_model_config
 from outrider.models import load_model
 from outrider.platforms.base import select_platform
 
 
-def cpu_context(config, *, block_size: int = 16) -> LayerContext:
+def cpu_context() -> LayerContext:
     """The context of a model on the CPU, as the engine would make it."""
     platform = select_platform("cpu")
-    spec = kv_spec(config, dtype=torch.float32, block_size=block_size)
     return LayerContext(
-        kernels=load_kernels(platform.kernel_stack),
-        backend=select_backend("auto", spec, platform).backend,
-        dtype=platform.resolve_dtype("auto"),
-        device=platform.device,
+        kernels=load_kernels(platform.kernel_stack), dtype=platform.resolve_dtype("auto"), device=platform.device
     )
 
 
 def load_tiny(directory, *, max_positions: int = 512, **options) -> CausalLM:
     """The model of a directory, on the CPU."""
     config = read_model_config(directory)
-    return load_model(str(directory), config, cpu_context(config), max_positions=max_positions, **options)
+    return load_model(str(directory), config, cpu_context(), max_positions=max_positions, **options)
 
 
 MAX_DRAFTS = 4
@@ -47,19 +45,27 @@ class PagedRunner:
     def __init__(self, model: CausalLM, *, block_size: int = 16, num_blocks: int = 96, seed: int = 0) -> None:
         self.model = model
         self.block_size = block_size
-        spec = kv_spec(model.config, dtype=torch.float32, block_size=block_size)
-        kv = KVCache(spec, num_blocks, device=torch.device("cpu"))
-        for layer in kv:
-            layer.k.fill_(float("nan"))
-            layer.v.fill_(float("nan"))
-        self.state_spec = state_spec(model.config, dtype=torch.float32, num_drafts=MAX_DRAFTS)
-        states = None
-        if self.state_spec is not None:
-            states = StateCache(self.state_spec, NUM_ROWS + 1, device=torch.device("cpu"))
-            for layer in states:
-                for field in ("state", "keys", "deltas", "log_decays", "inputs"):
-                    getattr(layer, field).fill_(float("nan"))
-        self.caches = layer_caches(model.config, kv, states or ())
+        specs, device = model.cache_specs, torch.device("cpu")
+        paged = [spec for spec in specs if isinstance(spec, PagedSpec)]
+        self.states = StateCache(
+            [spec for spec in specs if isinstance(spec, DeltaState)],
+            NUM_ROWS + 1,
+            num_drafts=MAX_DRAFTS,
+            device=device,
+        )
+        self.caches = ModelCaches(
+            specs,
+            backend=select_backend("auto", paged, select_platform("cpu")).backend,
+            windows=windows_of(paged),
+            block_size=block_size,
+            device=device,
+            states=self.states,
+        )
+        self.caches.allocate([num_blocks] * len(windows_of(paged)))
+        for cache in self.caches:
+            fields = ("k", "v") if isinstance(cache, LayerKV) else ("state", "keys", "deltas", "log_decays", "inputs")
+            for field in fields:
+                getattr(cache, field).fill_(float("nan"))
         self.state_lengths = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
         self.state_known = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
         self.rows: dict[object, int] = {}
@@ -110,7 +116,7 @@ class PagedRunner:
             return self.model(batch, self.caches), places
 
     def _states(self, rows, starts: list[int], counts: list[int], num_drafts: int) -> StateRows | None:
-        if self.state_spec is None:
+        if not self.states:
             return None
         table_rows = torch.tensor([self.rows.setdefault(key, len(self.rows)) for key, _ in rows])
         num_computed = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
@@ -130,7 +136,7 @@ class PagedRunner:
             row_starts=torch.tensor(counts).cumsum(0) - torch.tensor(counts),
             token_row=torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)),
             row_counts=tuple(counts),
-            most_open=self.state_spec.most_open,
+            most_open=self.states.most_open,
         )
         self.state_lengths[table_rows] = at.targets
         self.state_known[table_rows] = at.known

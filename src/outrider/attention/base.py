@@ -1,12 +1,14 @@
 """What a model asks of an attention backend: once per step to look at the batch, once per layer to attend."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import KVSpec, LayerKV
+from outrider.attention.caches.paged import PagedSpec
+from outrider.attention.caches.paged_kv import LayerKV
 from outrider.kernels import Kernels
 from outrider.platforms.base import BasePlatform
 
@@ -14,7 +16,7 @@ from outrider.platforms.base import BasePlatform
 class AttentionBackend(ABC):
     """One way to compute attention. It holds no state of a step: that is the metadata which `begin` returns.
 
-    A backend that says nothing else calls the platform's own kernels.
+    The methods here call the platform's own kernels; a backend with kernels of its own overrides them.
     """
 
     name: str
@@ -27,8 +29,8 @@ class AttentionBackend(ABC):
 
     @classmethod
     @abstractmethod
-    def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
-        """Why it cannot run this cache here, or None where it can."""
+    def refuses(cls, spec: PagedSpec, platform: BasePlatform) -> str | None:
+        """Why it cannot attend over a cache of this shape on this platform, or None where it can."""
 
     def begin(self, batch: ForwardBatch) -> Any:
         """Metadata of one step, shared by all layers; no wait for the device."""
@@ -50,10 +52,25 @@ class AttentionBackend(ABC):
         window: int | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        """q [num_tokens, num_heads, head_dim] -> the same shape; K and V of the batch are already written.
+        """q [num_tokens, num_heads, head_dim] -> [num_tokens, num_heads, value_dim]; the batch's K and V are written.
 
         Token t sees KV indices [max(batch.kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
         """
         return self.kernels.paged_attention(
             q, cache.k, cache.v, metadata, scale=scale, kv_start=batch.kv_start, window=window, sinks=sinks
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StepAttention:
+    """Attention of one forward pass: the backend with what it needs to know of the batch."""
+
+    backend: AttentionBackend
+    batch: ForwardBatch
+    metadata: Any
+
+    def attend(
+        self, q: Tensor, cache: LayerKV, *, scale: float, window: int | None = None, sinks: Tensor | None = None
+    ) -> Tensor:
+        """`AttentionBackend.attend` for this pass."""
+        return self.backend.attend(q, cache, self.batch, self.metadata, scale=scale, window=window, sinks=sinks)

@@ -1,13 +1,14 @@
-"""Which attention backend runs, and why: the first of the platform's order that is exact and does not refuse.
+"""Which attention backend runs, and why: the first of the platform's order that is exact and refuses no layer's cache.
 
-The platform says which it excludes; a backend asks for the capability it needs. Each says why.
+The platform says which backends it excludes; a backend says which capability it needs. Both give a reason.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outrider.attention import backends as package
 from outrider.attention.base import AttentionBackend
-from outrider.attention.kv import KVSpec
+from outrider.attention.caches.paged import PagedSpec
 from outrider.core import plugins
 from outrider.core.errors import ConfigError
 from outrider.kernels import load_kernels
@@ -24,10 +25,13 @@ class Selection:
     """(name, why not) of every other backend."""
 
 
-def select_backend(name: str, spec: KVSpec, platform: BasePlatform) -> Selection:
-    """`name` is a backend's file name or "auto"; `ConfigError` where none can run."""
+def select_backend(name: str, specs: Sequence[PagedSpec], platform: BasePlatform) -> Selection:
+    """Choose the backend for all layers. `name` is a backend's file name or "auto", `specs` the cache of each layer.
+
+    Raises ConfigError where no backend accepts every layer.
+    """
     kernels = load_kernels(platform.kernel_stack)
-    reasons = {known: _refusal(known, spec, platform) for known in plugins.names(package)}
+    reasons = {known: _refusal(known, specs, platform) for known in plugins.names(package)}
     if name != "auto":
         found = plugins.find(package, name, what="attention_backend")
         if reason := reasons[name]:
@@ -44,14 +48,19 @@ def select_backend(name: str, spec: KVSpec, platform: BasePlatform) -> Selection
             reason = f"first of {platform.name}'s backends that fits {platform.summary}: {order}"
             return Selection(backend, reason, _others(preferred, reasons))
     listed = "; ".join(f"{known}: {reason}" for known, reason in _others("", reasons))
-    raise ConfigError(f"no attention backend can run {spec} on {platform.name}. {listed}.")
+    raise ConfigError(f"no attention backend can run this model on {platform.name}. {listed}.")
 
 
-def _refusal(name: str, spec: KVSpec, platform: BasePlatform) -> str | None:
+def refusal_of(backend: type[AttentionBackend], specs: Sequence[PagedSpec], platform: BasePlatform) -> str | None:
+    """Why the backend cannot run one of the layers, or None where it can run all."""
+    return next(filter(None, (backend.refuses(spec, platform) for spec in dict.fromkeys(specs))), None)
+
+
+def _refusal(name: str, specs: Sequence[PagedSpec], platform: BasePlatform) -> str | None:
     if name in platform.excluded_backends:
         return platform.excluded_backends[name]
     backend: type[AttentionBackend] = plugins.find(package, name, what="attention_backend").Backend
-    return backend.refuses(spec, platform)
+    return refusal_of(backend, specs, platform)
 
 
 def _reason_against_auto(name: str, platform: BasePlatform) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from outrider.attention.caches.model_caches import ModelCaches
 from outrider.engine.engine import Engine
 from outrider.layers.moe import MoE
 
@@ -50,7 +51,7 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
     worker = engine.worker
     model = worker._step.model
     config = worker.config
-    kv_bytes = worker.kv_spec.bytes_per_block / config.block_size
+    kv_bytes = _kv_bytes(worker.caches)
     num_bytes = weight_bytes(
         model, without=() if model.lm_head.weight is model.embed_tokens.weight else ("embed_tokens",)
     )
@@ -61,10 +62,16 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
             num_bytes -= round(weight_bytes(module.experts) * share_unread)
     if worker.drafter is not None:
         num_bytes += worker.drafter.bytes_per_step
-        kv_bytes += worker.drafter.bytes_per_block / config.block_size * config.num_speculative_tokens
-    if worker.state_spec is not None:
-        num_bytes += num_requests * worker.state_spec.state_bytes
+        per_pass = _kv_bytes(worker.drafter.caches) + worker.drafter.extra_bytes_per_block / config.block_size
+        kv_bytes += per_pass * config.num_speculative_tokens
+    if worker.states is not None:
+        num_bytes += num_requests * sum(spec.state_bytes for spec in worker.states.specs)
     return num_bytes + round(num_requests * mean_length * kv_bytes)
+
+
+def _kv_bytes(caches: ModelCaches) -> float:
+    """Bytes of one token in all layers."""
+    return sum(spec.bytes_per_block(caches.block_size) for spec in caches.paged) / caches.block_size
 
 
 def weight_bytes(module: nn.Module, *, without: tuple[str, ...] = ()) -> int:

@@ -72,7 +72,7 @@ class Assembler:
         wants_digest: bool,
         most_open: int | None = None,
     ) -> None:
-        """`most_open`: `StateSpec.most_open` of a model whose layers have states."""
+        """`most_open`: `StateCache.most_open` of a model whose layers have states."""
         self._kernels = kernels
         self._staging = staging
         self._num_drafts = num_drafts

@@ -1,11 +1,10 @@
 """Self-attention over the paged cache: projections, head norms, rope, and a call of the backend."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
+from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import LayerKV
+from outrider.attention.caches.paged_kv import LayerKV, PagedKV
 from outrider.core.model_config import ModelConfig
 from outrider.layers.context import LayerContext
 from outrider.layers.linear import Linear
@@ -25,11 +24,14 @@ class Attention(nn.Module):
         input_size: int | None = None,
         qk_norm: bool = False,
         output_bias: bool = True,
+        window: int | None = None,
     ) -> None:
-        """`input_size`: width of the input, where not hidden_size. `output_bias`: o has a bias if q, k and v have."""
+        """`input_size`: width of the input, if not hidden_size. `output_bias`: o has a bias if q, k and v have.
+        `window`: tokens that a token sees, itself included; None: all before it.
+        """
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
-        self.head_dim = config.head_dim
+        self.head_dim, self.window = config.head_dim, window
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         self.has_gates = config.attn_output_gate
         q_rows = (1 + self.has_gates) * q_size
@@ -47,13 +49,24 @@ class Attention(nn.Module):
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
         self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
         self._gate_heads = context.kernels.gate_heads
-        self._backend = context.backend
+        self._dtype = context.dtype
 
-    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+    @property
+    def cache_spec(self) -> PagedKV:
+        """Shape of this layer's keys and values."""
+        return PagedKV(
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            value_dim=self.head_dim,
+            dtype=self._dtype,
+            window=self.window,
+        )
+
+    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, attention: StepAttention) -> Tensor:
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
         heads = self._heads(x)
         q = self._write(heads, batch, cache)
-        attended = self._backend.attend(q, cache, batch, metadata, scale=self.head_dim**-0.5)
+        attended = attention.attend(q, cache, scale=self.head_dim**-0.5, window=self.window)
         if self.has_gates:
             attended = self._gate_heads(attended, heads)
         return self.o_proj(attended.view(x.shape[0], -1))

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from outrider.attention.base import AttentionBackend
 from outrider.kernels import Kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerContext:
-    """Where weights live, in which dtype, and who computes."""
+    """Kernels, dtype and device of a layer's weights."""
 
     kernels: Kernels
-    backend: AttentionBackend
     dtype: torch.dtype
     device: torch.device

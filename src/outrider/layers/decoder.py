@@ -5,14 +5,14 @@ A tap is the residual stream after that many layers: tap 0 is the embedding, tap
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import KVSpec, LayerKV
-from outrider.attention.state import LayerState, StateSpec
+from outrider.attention.caches.model_caches import CacheSpec, LayerCache, ModelCaches
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
 from outrider.layers.attention import Attention
@@ -24,13 +24,10 @@ from outrider.layers.mtp import MtpForm, MtpModule
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
 
-LayerCache = LayerKV | LayerState
-"""What a layer keeps of earlier tokens."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """What a forward pass gives for every token of the batch."""
+    """Output of a forward pass, one row for each token of the batch."""
 
     last: Tensor  # [num_tokens, hidden_size], after the final norm
     taps: Tensor | None  # [num_tokens, len(taps) × hidden_size], in the order asked for; None without taps
@@ -48,7 +45,7 @@ class DecoderLayer(nn.Module):
         mlp: nn.Module,
         attention_name: str = "self_attn",
     ):
-        """`attention_name`: what the checkpoint calls it."""
+        """`attention_name`: name of the attention in the checkpoint."""
         super().__init__()
         size, eps, plus_one = config.hidden_size, config.norm_eps, config.norm_plus_one
         self.input_layernorm = RMSNorm(size, eps, context, plus_one=plus_one)
@@ -57,10 +54,15 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(size, eps, context, plus_one=plus_one)
         self.mlp = mlp
 
+    @property
+    def cache_spec(self) -> CacheSpec:
+        """What this layer keeps of earlier tokens."""
+        return cast(CacheSpec, self.get_submodule(self.attention_name).cache_spec)
+
     def forward(
-        self, x: Tensor, h: Tensor | None, batch: ForwardBatch, cache: LayerCache, metadata: Any
+        self, x: Tensor, h: Tensor | None, batch: ForwardBatch, cache: LayerCache, attention: StepAttention
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x, h [M, H]: what the layer before adds to its residual stream, and that stream (None: x is all of it).
+        """x, h [M, H]: the previous layer's addend and its residual stream (None: x is the whole stream).
 
         Returns this layer's own (addend, stream), and the stream that went in, summed.
         """
@@ -68,7 +70,7 @@ class DecoderLayer(nn.Module):
             normed, entered = self.input_layernorm(x), x
         else:
             normed, entered = self.input_layernorm.add(x, h)
-        attended = self.get_submodule(self.attention_name)(normed, batch, cache, metadata)
+        attended = self.get_submodule(self.attention_name)(normed, batch, cache, attention)
         normed, h = self.post_attention_layernorm.add(attended, entered)
         return self.mlp(normed), h, entered
 
@@ -120,6 +122,11 @@ class CausalLM(nn.Module):
         embedded: Tensor = self.embed_tokens(batch.token_ids)
         return embedded
 
+    @property
+    def cache_specs(self) -> tuple[CacheSpec, ...]:
+        """What each layer keeps of earlier tokens, in the order of the layers."""
+        return tuple(cast(CacheSpec, layer.cache_spec) for layer in self.layers)
+
     def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         """What a tensor of the checkpoint holds, by the names of the modules here; the seam for other layouts."""
         yield name, tensor
@@ -140,13 +147,13 @@ class CausalLM(nn.Module):
                 )
         self.taps = tuple(taps)
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[LayerCache]) -> Hidden:
-        """Runs all layers, writing K and V of every token, or the layer's state, into `caches` (one per layer)."""
-        metadata = self.context.backend.begin(batch)
+    def forward(self, batch: ForwardBatch, caches: ModelCaches) -> Hidden:
+        """Run all layers; each writes what it keeps of the batch's tokens into its own cache."""
+        attention = caches.begin(batch)
         x, h = self.embed(batch), None
         entered = []
         for layer, cache in zip(self.layers, caches, strict=True):
-            x, h, before = layer(x, h, batch, cache, metadata)
+            x, h, before = layer(x, h, batch, cache, attention)
             entered.append(before)
         assert h is not None, "a model has layers"
         last, total = self.norm.add(x, h)
@@ -157,35 +164,3 @@ class CausalLM(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [S, H], rows of `Hidden.last` -> [S, vocab_size] fp32."""
         return self.lm_head(hidden)
-
-
-def kv_spec(config: ModelConfig, *, dtype: torch.dtype, block_size: int) -> KVSpec:
-    """Shape of the KV cache of a model with this config."""
-    return KVSpec(
-        num_layers=config.num_attention_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        dtype=dtype,
-        block_size=block_size,
-    )
-
-
-def state_spec(config: ModelConfig, *, dtype: torch.dtype, num_drafts: int) -> StateSpec | None:
-    """Shape of the states of a model with this config; None where no layer has one."""
-    if config.gated_delta is None:
-        return None
-    return StateSpec(
-        num_layers=config.num_layers - config.num_attention_layers,
-        num_key_heads=config.gated_delta.num_key_heads,
-        num_value_heads=config.gated_delta.num_value_heads,
-        key_size=config.gated_delta.key_size,
-        value_size=config.gated_delta.value_size,
-        dtype=dtype,
-        num_drafts=num_drafts,
-    )
-
-
-def layer_caches(config: ModelConfig, kv: Sequence[LayerKV], states: Sequence[LayerState] = ()) -> list[LayerCache]:
-    """The caches of all layers in their order."""
-    attention, state = iter(kv), iter(states)
-    return [next(state) if config.has_state(index) else next(attention) for index in range(config.num_layers)]

@@ -3,13 +3,12 @@
 Its arithmetic, and what a state is, are in `kernels/reference/gated_delta.py`.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.state import LayerState
+from outrider.attention.caches.delta_state import DeltaState, LayerState
 from outrider.core.model_config import ModelConfig
 from outrider.kernels.interface.state import CONV_WIDTH
 from outrider.layers.context import LayerContext
@@ -31,7 +30,7 @@ class GatedDeltaNet(nn.Module):
     def __init__(self, config: ModelConfig, context: LayerContext) -> None:
         super().__init__()
         shape = config.gated_delta
-        assert shape is not None, "a model with linear attention says how wide it is"
+        assert shape is not None, "the config of a model with linear attention gives its widths"
         self.shape = shape
         keys, values = shape.num_key_heads * shape.key_size, shape.num_value_heads * shape.value_size
         heads = shape.num_value_heads
@@ -49,9 +48,20 @@ class GatedDeltaNet(nn.Module):
         )
         self.norm = RMSNorm(shape.value_size, config.norm_eps, context)
         self.out_proj = Linear(values, config.hidden_size, context)
-        self._kernels = context.kernels
+        self._kernels, self._dtype = context.kernels, context.dtype
 
-    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerState, metadata: Any) -> Tensor:
+    @property
+    def cache_spec(self) -> DeltaState:
+        """Shape of this layer's state."""
+        return DeltaState(
+            num_key_heads=self.shape.num_key_heads,
+            num_value_heads=self.shape.num_value_heads,
+            key_size=self.shape.key_size,
+            value_size=self.shape.value_size,
+            dtype=self._dtype,
+        )
+
+    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerState, attention: StepAttention) -> Tensor:
         """x [M, H] -> [M, H]; moves the states of the batch's rows."""
         at = batch.states
         assert at is not None, "the batch does not say where its states stand"

@@ -9,13 +9,15 @@ DeepSeek-V3, arXiv 2412.19437; the releases of MiMo-7B and Qwen3-Next. Its own o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import LayerKV
+from outrider.attention.caches.model_caches import CacheSpec
+from outrider.attention.caches.paged_kv import LayerKV
 from outrider.core.model_config import ModelConfig
 from outrider.layers.context import LayerContext
 from outrider.layers.linear import Linear
@@ -48,10 +50,17 @@ class MtpModule(nn.Module):
         self.norm = RMSNorm(size, eps, context, plus_one=plus_one)
         self.is_hidden_first = is_hidden_first
 
-    def forward(self, embedded: Tensor, hidden: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+    @property
+    def cache_spec(self) -> CacheSpec:
+        """What its layer keeps of earlier tokens."""
+        return cast(CacheSpec, self.layer.cache_spec)
+
+    def forward(
+        self, embedded: Tensor, hidden: Tensor, batch: ForwardBatch, cache: LayerKV, attention: StepAttention
+    ) -> Tensor:
         """embedded, hidden [T, H] -> [T, H], after the norm."""
         parts = [self.embedding_norm(embedded), self.hidden_norm(hidden)]
         if self.is_hidden_first:
             parts.reverse()
-        x, h, _ = self.layer(self.fc(torch.cat(parts, dim=1)), None, batch, cache, metadata)
+        x, h, _ = self.layer(self.fc(torch.cat(parts, dim=1)), None, batch, cache, attention)
         return self.norm.add(x, h)[0]

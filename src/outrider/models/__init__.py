@@ -3,6 +3,9 @@
 import sys
 from dataclasses import replace
 
+import torch
+
+from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core import plugins
 from outrider.core.errors import UnsupportedError
 from outrider.core.model_config import ModelConfig
@@ -44,6 +47,12 @@ def find_model(config: ModelConfig) -> type[CausalLM]:
     kind = f" ({_LATER[config.architecture]})" if config.architecture in _LATER else ""
     state = "is not built yet" if kind else "is not known"
     raise UnsupportedError(f"architecture {config.architecture!r}{kind} {state}. Built: {', '.join(sorted(known))}.")
+
+
+def cache_specs(config: ModelConfig, context: LayerContext) -> tuple[CacheSpec, ...]:
+    """What each layer of a model with this config keeps of earlier tokens, before any memory is allocated."""
+    without_memory = replace(context, device=torch.device("meta"))
+    return find_model(config)(config, without_memory, max_positions=1).cache_specs
 
 
 def load_model(

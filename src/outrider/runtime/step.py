@@ -4,18 +4,18 @@ What differs was chosen when its parts were made. Nothing here waits for the dev
 """
 
 import logging
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from outrider.attention.state import StateCache
+from outrider.attention.caches.delta_state import StateCache
+from outrider.attention.caches.model_caches import ModelCaches
 from outrider.core.plan import RowAdmission, StateSave, StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.layers.decoder import CausalLM, Hidden, LayerCache
+from outrider.layers.decoder import CausalLM, Hidden
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.sampling.sampler import Sampler
 from outrider.sampling.verifier import Comparison, Verified, verify
@@ -31,7 +31,7 @@ class Step:
         self,
         *,
         model: CausalLM,
-        caches: Sequence[LayerCache],
+        caches: ModelCaches,
         table: RequestTable,
         assembler: Assembler,
         drafter: BaseDrafter | None,

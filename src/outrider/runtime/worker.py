@@ -4,13 +4,15 @@ platform -> kernels and attention backend -> target weights -> drafter -> table 
 memory -> graphs.
 """
 
+from collections.abc import Sequence
 from threading import Thread
 
 import torch
 
-from outrider.attention.kv import KVCache, KVSpec
-from outrider.attention.selector import select_backend
-from outrider.attention.state import StateCache
+from outrider.attention.caches.delta_state import DeltaState, StateCache
+from outrider.attention.caches.model_caches import CacheSpec, ModelCaches
+from outrider.attention.caches.paged import PagedSpec, windows_of
+from outrider.attention.selector import refusal_of, select_backend
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
@@ -23,9 +25,9 @@ from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import describe_stacks, load_kernels
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import CausalLM, LayerCache, kv_spec, layer_caches, state_spec
+from outrider.layers.decoder import CausalLM
 from outrider.loading.hf import read_model_config
-from outrider.models import load_model
+from outrider.models import cache_specs, load_model
 from outrider.platforms.base import select_platform
 from outrider.runtime.memory import GpuMeasurement, KVBudget, cpu_kv_budget, size_blocks, size_snapshots, without
 from outrider.runtime.step import Step
@@ -50,14 +52,9 @@ class Worker:
         self.eos_token_ids = self.model_config.eos_token_ids
         self.max_model_len = _max_model_len(config, self.model_config.max_position_embeddings)
         kernels = load_kernels(self.platform.kernel_stack)
-        spec = self.kv_spec = kv_spec(self.model_config, dtype=self.dtype, block_size=config.block_size)
-        states = self.state_spec = state_spec(
-            self.model_config, dtype=self.dtype, num_drafts=config.num_speculative_tokens
-        )
-        self.selection = select_backend(config.attention_backend, spec, self.platform)
-        context = LayerContext(
-            kernels=kernels, backend=self.selection.backend, dtype=self.dtype, device=self.platform.device
-        )
+        context = LayerContext(kernels=kernels, dtype=self.dtype, device=self.platform.device)
+        specs = cache_specs(self.model_config, context)
+        self.selection = select_backend(config.attention_backend, _paged(specs), self.platform)
 
         def load(directory: str, model_config: ModelConfig) -> CausalLM:
             return load_model(
@@ -85,11 +82,11 @@ class Worker:
                     layers=context,
                     platform=self.platform,
                     max_model_len=self.max_model_len,
-                    block_size=config.block_size,
                     load_model=load,
                 )
             )
             model.set_taps(self.drafter.tap_layers)
+        drafter_specs = self._drafter_specs()
         self.num_lookahead = self.drafter.num_lookahead if self.drafter else 0
         self._staging = Staging(self.platform.device)
         self._readback = Readback(self.platform.device)
@@ -103,42 +100,55 @@ class Worker:
             staging=self._staging,
             device=self.platform.device,
         )
+        self.states = self._make_states(specs)
         self._assembler = Assembler(
             kernels=kernels,
             staging=self._staging,
             num_drafts=config.num_speculative_tokens,
             wants_digest=config.logits_digest,
-            most_open=states.most_open if states is not None else None,
+            most_open=self.states.most_open if self.states is not None else None,
         )
-        self._states = None
-        if states is not None:
-            self._states = StateCache(states, config.num_rows + 1, device=self.platform.device)
+        windows = windows_of(_paged([*specs, *drafter_specs]))
+        assert len(windows) == 1, f"groups of windows {windows}: one pool of blocks serves one group"
+
+        def caches_of(specs: Sequence[CacheSpec], states: StateCache | None) -> ModelCaches:
+            return ModelCaches(
+                specs,
+                backend=self.selection.backend,
+                windows=windows,
+                block_size=config.block_size,
+                device=self.platform.device,
+                states=states or (),
+            )
+
+        self.caches = caches_of(specs, self.states)
         if self.drafter is not None:
+            self.drafter.caches = caches_of(drafter_specs, None)
             self.drafter.attach(self._table, self._staging)
+        self._allocate(2)
         self._step = Step(
             model=model,
-            caches=self._allocate(spec, 2),
+            caches=self.caches,
             table=self._table,
             assembler=self._assembler,
             drafter=self.drafter,
             comparison=self._comparison(),
-            states=self._states,
+            states=self.states,
         )
         self.kv_budget = self._measure_kv_budget()
         self.num_snapshots: int | None = None
-        if self._states is not None:
-            size = self._states.spec.bytes_per_snapshot
+        if self.states is not None:
+            size = self.states.bytes_per_snapshot
             self.num_snapshots = size_snapshots(config, self.kv_budget, bytes_per_snapshot=size)
-            self._states.allocate_snapshots(self.num_snapshots)
+            self.states.allocate_snapshots(self.num_snapshots)
             self.kv_budget = without(self.kv_budget, self.num_snapshots * size, "snapshots of states")
-        drafter_bytes = self.drafter.bytes_per_block if self.drafter else 0
+        bytes_per_block = self.caches.bytes_per_block(0)
+        if self.drafter is not None:
+            bytes_per_block += self.drafter.caches.bytes_per_block(0) + self.drafter.extra_bytes_per_block
         self.num_blocks = size_blocks(
-            config,
-            self.kv_budget,
-            bytes_per_block=spec.bytes_per_block + drafter_bytes,
-            max_model_len=self.max_model_len,
+            config, self.kv_budget, bytes_per_block=bytes_per_block, max_model_len=self.max_model_len
         )
-        self._step.caches = self._allocate(spec, self.num_blocks)
+        self._allocate(self.num_blocks)
         self._graphs = self._make_graphs()
         self._step.is_serving = True
 
@@ -148,11 +158,27 @@ class Worker:
             return EQUALITY
         return SyntheticAcceptance(rates, seeds=self._table.sampling.seed, lengths=self._table.num_tokens)
 
-    def _allocate(self, spec: KVSpec, num_blocks: int) -> list[LayerCache]:
+    def _make_states(self, specs: Sequence[CacheSpec]) -> StateCache | None:
+        """States of the layers that have one, for every row; None where no layer has one."""
+        found = [spec for spec in specs if isinstance(spec, DeltaState)]
+        if not found:
+            return None
+        num_rows, num_drafts = self.config.num_rows + 1, self.config.num_speculative_tokens
+        return StateCache(found, num_rows, num_drafts=num_drafts, device=self.platform.device)
+
+    def _drafter_specs(self) -> tuple[CacheSpec, ...]:
+        """What the drafter's layers keep; `ConfigError` where the attention backend cannot run one of them."""
+        specs = self.drafter.cache_specs if self.drafter is not None else ()
+        backend = self.selection.backend
+        refusal = refusal_of(type(backend), _paged(specs), self.platform)
+        if refusal is not None:
+            raise ConfigError(f"attention backend {backend.name!r} cannot run the drafter: {refusal}.")
+        return specs
+
+    def _allocate(self, num_blocks: int) -> None:
+        self.caches.allocate([num_blocks])
         if self.drafter is not None:
-            self.drafter.allocate(num_blocks, self.config.block_size)
-        kv = KVCache(spec, num_blocks, device=self.platform.device)
-        return layer_caches(self.model_config, kv, self._states or ())
+            self.drafter.allocate([num_blocks])
 
     @torch.inference_mode()
     def _measure_kv_budget(self) -> KVBudget:
@@ -237,12 +263,11 @@ class Worker:
         return lines
 
     def _describe_states(self) -> list[tuple[str, str]]:
-        if self._states is None:
+        if self.states is None:
             return []
-        spec = self._states.spec
-        row, snapshot = (size / (1 << 20) for size in (spec.bytes_per_row, spec.bytes_per_snapshot))
+        row, snapshot = (size / (1 << 20) for size in (self.states.bytes_per_row, self.states.bytes_per_snapshot))
         return [
-            ("states", f"{spec.num_layers} layers, {row:.2f} MiB a request"),
+            ("states", f"{len(self.states)} layers, {row:.2f} MiB a request"),
             ("snapshots", f"{self.num_snapshots} of {snapshot:.2f} MiB, for prefixes in the cache"),
         ]
 
@@ -252,6 +277,10 @@ class Worker:
         if not self._step.comparison.is_exact:
             return "NO: acceptance is synthetic, for benchmarks; the tokens are not the model's"
         return "NO: this platform or attention backend does not promise it"
+
+
+def _paged(specs: Sequence[CacheSpec]) -> list[PagedSpec]:
+    return [spec for spec in specs if isinstance(spec, PagedSpec)]
 
 
 def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:

@@ -18,12 +18,13 @@ differs.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import KVCache, KVSpec
+from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
@@ -40,23 +41,21 @@ class ChainDrafter(BaseDrafter):
     first_index = 1
     """The first KV index that is written: position 0 of the drafter stands there."""
 
-    def __init__(self, context: DrafterContext, spec: KVSpec, *, feature_size: int) -> None:
-        """spec: shape of the drafter's own KV cache. feature_size: width of the features that a row joins with its
-        token; 0: none."""
+    def __init__(self, context: DrafterContext, *, feature_size: int) -> None:
+        """feature_size: width of the features that a row joins with its token; 0: none."""
         super().__init__(context)
-        self.backend = context.layers.backend
         self.num_lookahead = self.num_drafts - 1
-        self.kv = DrafterKV(spec, first_index=self.first_index, feature_size=feature_size, context=context)
+        self.kv = DrafterKV(first_index=self.first_index, feature_size=feature_size, context=context)
         self._kernels = context.layers.kernels
 
     @property
-    def caches(self) -> KVCache:
-        """K and V of the drafter's layers."""
-        return self.kv.caches
+    @abstractmethod
+    def cache_specs(self) -> tuple[CacheSpec, ...]:
+        """What each of its layers keeps of earlier tokens."""
 
     @property
-    def bytes_per_block(self) -> int:
-        return self.kv.bytes_per_block
+    def extra_bytes_per_block(self) -> int:
+        return self.kv.boundary_bytes
 
     @property
     @abstractmethod
@@ -91,8 +90,9 @@ class ChainDrafter(BaseDrafter):
     def draft_token_ids(self) -> Tensor:
         """Target id of each draft id, [draft_vocab] int64."""
 
-    def allocate(self, num_blocks: int, block_size: int) -> None:
-        self.kv.allocate(num_blocks)
+    def allocate(self, num_blocks: Sequence[int]) -> None:
+        super().allocate(num_blocks)
+        self.kv.allocate_boundary(num_blocks[0])
 
     def attach(self, table: RequestTable, staging: Staging) -> None:
         super().attach(table, staging)

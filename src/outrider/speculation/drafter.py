@@ -7,13 +7,14 @@ list, or in any package of your own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from outrider.attention.caches.model_caches import CacheSpec, ModelCaches
 from outrider.core import plugins
 from outrider.core.config import EngineConfig, SpeculativeConfig
 from outrider.core.errors import ConfigError
@@ -43,7 +44,6 @@ class DrafterContext:
     layers: LayerContext
     platform: BasePlatform
     max_model_len: int
-    block_size: int
     load_model: Callable[[str, ModelConfig], CausalLM]
     """Loads a whole model from its directory, for requests as long as the engine's longest."""
 
@@ -63,10 +63,17 @@ class BaseDrafter(ABC):
     """Number of KV indices it writes after the last known token."""
     tap_layers: tuple[int, ...] = ()
     """Target layers whose residual stream the drafter reads: id k is the stream after k layers."""
+    caches: ModelCaches
+    """One cache for each of `cache_specs`; set by the engine before `attach`, without memory until `allocate`."""
 
     @property
-    def bytes_per_block(self) -> int:
-        """Bytes of device memory the drafter needs per KV block."""
+    def cache_specs(self) -> tuple[CacheSpec, ...]:
+        """What each of its layers keeps of earlier tokens, in the engine's blocks; empty if it has no layers."""
+        return ()
+
+    @property
+    def extra_bytes_per_block(self) -> int:
+        """Bytes of device memory the drafter needs per block of the first group, beside the caches of its layers."""
         return 0
 
     @property
@@ -79,13 +86,14 @@ class BaseDrafter(ABC):
         limit = context.config.max_model_len
         self.position_limit = min(limit or context.max_model_len, context.max_model_len)
 
-    def allocate(self, num_blocks: int, block_size: int) -> None:
-        """Allocate KV memory for the engine's blocks; called again when their number is known."""
-
     def attach(self, table: RequestTable, staging: Staging) -> None:
         """Take the engine's request table and staging buffer; called once, before any step."""
         self.table = table
         self.staging = staging
+
+    def allocate(self, num_blocks: Sequence[int]) -> None:
+        """Allocate memory for this many blocks in each group of layers; called again when the numbers are known."""
+        self.caches.allocate(num_blocks)
 
     def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
         """Prepare the rows that start or resume in this step; the table already holds them."""

@@ -1,4 +1,4 @@
-"""A drafter's own paged KV, on the engine's blocks: its memory, and the rows of a pass over it.
+"""The rows of a drafter's pass over its own paged KV, which lies in the engine's blocks.
 
 The drafter shares the engine's block tables: K and V of the token at position p of a request stand at KV index p, whose
 drafter position is p - `first_index`. Indices below `first_index` stay empty and are masked. With each block one
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import KVCache, KVSpec
-from outrider.core.errors import ConfigError
 from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
@@ -24,40 +22,34 @@ from outrider.speculation.drafter import DrafterContext
 
 
 class DrafterKV:
-    """K and V of a drafter's layers for every block of the engine, and the feature at the end of each block."""
+    """Rows of a drafter's passes, and the feature at the end of each block. K and V lie in the drafter's `caches`."""
 
-    def __init__(self, spec: KVSpec, *, first_index: int, feature_size: int, context: DrafterContext) -> None:
+    def __init__(self, *, first_index: int, feature_size: int, context: DrafterContext) -> None:
         """Nothing is allocated yet.
 
-        spec: shape of the drafter's own KV cache. first_index: first KV index of a request that is written.
-        feature_size: width of the feature kept with each block; 0: none is kept. Raises ConfigError if the attention
-        backend cannot run the drafter.
+        first_index: first KV index of a request that is written. feature_size: width of the feature kept with each
+        block; 0: none is kept.
         """
-        backend = context.layers.backend
-        refusal = backend.refuses(spec, context.platform)
-        if refusal is not None:
-            raise ConfigError(f"attention backend {backend.name!r} cannot run the drafter: {refusal}.")
         self.first_index = first_index
         self._feature_size = feature_size
-        self._spec = spec
-        self._block_size = spec.block_size
         self._kernels = context.layers.kernels
+        self._dtype = context.layers.dtype
         self._device = context.device
 
     @property
-    def bytes_per_block(self) -> int:
-        """Bytes of K, V and the kept feature of one block."""
-        return self._spec.bytes_per_block + self._feature_size * self._spec.dtype.itemsize
+    def boundary_bytes(self) -> int:
+        """Bytes of the feature kept with one block."""
+        return self._feature_size * self._dtype.itemsize
 
-    def allocate(self, num_blocks: int) -> None:
-        """Allocate memory for `num_blocks` blocks, in place of what was there before."""
-        self.caches = KVCache(self._spec, num_blocks, device=self._device)
-        self.boundary = torch.zeros(num_blocks, self._feature_size, dtype=self._spec.dtype, device=self._device)
+    def allocate_boundary(self, num_blocks: int) -> None:
+        """Allocate the kept features of `num_blocks` blocks, in place of what was there before."""
+        self.boundary = torch.zeros(num_blocks, self._feature_size, dtype=self._dtype, device=self._device)
 
     def attach(self, table: RequestTable, staging: Staging) -> None:
         """Take the engine's request table and staging buffer; called once, before any step."""
         self._table = table
         self._staging = staging
+        self._block_size = table.block_size
 
     def keep_boundary(self, target: ForwardBatch, features: Tensor) -> None:
         """Keep the feature of every token of the step that ends a block.

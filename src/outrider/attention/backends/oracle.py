@@ -1,7 +1,8 @@
 """Attention in plain PyTorch: what a CPU runs, and the oracle of every other backend."""
 
 from outrider.attention.base import AttentionBackend
-from outrider.attention.kv import KVSpec
+from outrider.attention.caches.paged import PagedSpec
+from outrider.attention.caches.paged_kv import PagedKV
 from outrider.kernels import load_kernels
 from outrider.platforms.base import BasePlatform
 
@@ -13,10 +14,14 @@ class Backend(AttentionBackend):
     is_exact = True
 
     @classmethod
-    def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
+    def refuses(cls, spec: PagedSpec, platform: BasePlatform) -> str | None:
         stack = load_kernels(platform.kernel_stack).origins["paged_attention"]
         if stack != "reference":
             return f"the platform's attention kernels are those of the stack {stack!r}, not 'reference'"
+        if not isinstance(spec, PagedKV):
+            return f"it attends over PagedKV, not over {type(spec).__name__}"
+        if spec.value_dim != spec.head_dim:
+            return f"value_dim={spec.value_dim} is not head_dim={spec.head_dim}"
         if spec.head_dim % 16:
             return f"head_dim={spec.head_dim} is not a multiple of 16"
         return None

@@ -3,7 +3,8 @@
 import torch
 
 from outrider.attention.base import AttentionBackend
-from outrider.attention.kv import KVSpec
+from outrider.attention.caches.paged import PagedSpec
+from outrider.attention.caches.paged_kv import PagedKV
 from outrider.kernels import load_kernels
 from outrider.platforms.base import BasePlatform
 
@@ -17,10 +18,14 @@ class Backend(AttentionBackend):
     is_exact = True
 
     @classmethod
-    def refuses(cls, spec: KVSpec, platform: BasePlatform) -> str | None:
+    def refuses(cls, spec: PagedSpec, platform: BasePlatform) -> str | None:
         stack = load_kernels(platform.kernel_stack).origins["paged_attention"]
         if stack != "hopper":
             return f"the platform's attention kernels are those of the stack {stack!r}, not 'hopper'"
+        if not isinstance(spec, PagedKV):
+            return f"it attends over PagedKV, not over {type(spec).__name__}"
+        if spec.value_dim != spec.head_dim:
+            return f"value_dim={spec.value_dim} is not head_dim={spec.head_dim}"
         if spec.head_dim not in _HEAD_DIMS:
             return f"head_dim={spec.head_dim} is not one of {_HEAD_DIMS}"
         if spec.dtype not in (torch.bfloat16, torch.float16):

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
+from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.plan import RowAdmission
-from outrider.layers.decoder import Hidden, kv_spec
+from outrider.layers.decoder import Hidden
 from outrider.loading.hf import read_json, read_model_config
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
@@ -52,10 +53,13 @@ class Drafter(ChainDrafter):
                 " Take a draft model whose layers all attend."
             )
         _check_vocabulary(directory, config.vocab_size, context)
-        spec = kv_spec(config, dtype=context.layers.dtype, block_size=context.block_size)
-        super().__init__(context, spec, feature_size=0)
+        super().__init__(context, feature_size=0)
         self._model = context.load_model(directory, config)
         self._token_ids = torch.arange(config.vocab_size, device=context.device)
+
+    @property
+    def cache_specs(self) -> tuple[CacheSpec, ...]:
+        return self._model.cache_specs
 
     @property
     def bytes_per_step(self) -> int:

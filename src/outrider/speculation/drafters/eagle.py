@@ -11,18 +11,19 @@ the format of their release. Everything about indices, KV and blocks is `specula
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import LayerKV
+from outrider.attention.caches.paged_kv import LayerKV, PagedKV
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import Hidden, kv_spec
+from outrider.layers.decoder import Hidden
 from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
@@ -67,9 +68,14 @@ class HeadLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(layer.hidden_size, layer.norm_eps, context)
         self.mlp = GatedMLP(layer, context)
 
-    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+    @property
+    def cache_spec(self) -> PagedKV:
+        """Shape of its keys and values."""
+        return self.self_attn.cache_spec
+
+    def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, attention: StepAttention) -> Tensor:
         """x [T, H] -> [T, H]."""
-        attended = self.self_attn(x, batch, cache, metadata)
+        attended = self.self_attn(x, batch, cache, attention)
         normed, residual = self.post_attention_layernorm.add(attended, x)
         return residual + self.mlp(normed)
 
@@ -100,13 +106,16 @@ class Drafter(ChainDrafter):
         options: Options = context.options
         self.config = parse_eagle_config(read_json(options.model, "config.json"), target=context.target_config)
         layer = self.config.layer
-        spec = kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size)
-        super().__init__(context, spec, feature_size=layer.hidden_size)
+        super().__init__(context, feature_size=layer.hidden_size)
         self._target = context.target
         self._head = load_head(
             options.model, partial(_make_head, self.config, context), layer=layer, context=context, renames={}
         )
         self._token_ids = torch.arange(context.target_config.vocab_size, device=context.device)
+
+    @property
+    def cache_specs(self) -> tuple[PagedKV, ...]:
+        return tuple(cast(HeadLayer, layer).cache_spec for layer in self._head.layers)
 
     @property
     def bytes_per_step(self) -> int:
@@ -125,7 +134,7 @@ class Drafter(ChainDrafter):
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
         (layer,) = self._head.layers
         x = self._head.fc(torch.cat([self._head.embed(batch), features], dim=1))
-        return layer(x, batch, self.caches[0], self.backend.begin(batch))
+        return layer(x, batch, self.caches[0], self.caches.begin(batch))
 
     def draft_logits(self, state: Tensor) -> Tensor:
         return self._target.logits(state)

@@ -11,17 +11,18 @@ speculators library. Everything about indices, KV and blocks is `speculation/cha
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import LayerKV
+from outrider.attention.caches.paged_kv import LayerKV, PagedKV
 from outrider.core.errors import CheckpointError, ConfigError
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import Hidden, kv_spec
+from outrider.layers.decoder import Hidden
 from outrider.layers.embedding import LMHead
 from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
@@ -79,10 +80,17 @@ class HeadLayer(nn.Module):
         self.mlp = GatedMLP(layer, context)
         self._norm_before_residual = config.norm_before_residual
 
-    def forward(self, embedded: Tensor, feature: Tensor, batch: ForwardBatch, cache: LayerKV, metadata: Any) -> Tensor:
+    @property
+    def cache_spec(self) -> PagedKV:
+        """Shape of its keys and values."""
+        return self.self_attn.cache_spec
+
+    def forward(
+        self, embedded: Tensor, feature: Tensor, batch: ForwardBatch, cache: LayerKV, attention: StepAttention
+    ) -> Tensor:
         """embedded, feature [T, H] -> [T, H], before the final norm."""
         normed = self.hidden_norm(feature)
-        attended = self.self_attn(self._joined(embedded, normed), batch, cache, metadata)
+        attended = self.self_attn(self._joined(embedded, normed), batch, cache, attention)
         residual = normed if self._norm_before_residual else feature
         x, residual = self.post_attention_layernorm.add(attended, residual)
         return residual + self.mlp(x)
@@ -152,14 +160,17 @@ class Drafter(ChainDrafter):
             tap_layers=options.aux_hidden_state_layer_ids,
         )
         layer = self.config.layer
-        spec = kv_spec(layer, dtype=context.layers.dtype, block_size=context.block_size)
-        super().__init__(context, spec, feature_size=layer.hidden_size)
+        super().__init__(context, feature_size=layer.hidden_size)
         self.tap_layers = self.config.tap_layers
         self._head = load_head(
             options.model, partial(_make_head, self.config, context), layer=layer, context=context,
             renames=_RENAMES,
         )  # fmt: skip
         self._draft_token_ids = _draft_token_ids(self._head, where=options.model)
+
+    @property
+    def cache_specs(self) -> tuple[PagedKV, ...]:
+        return tuple(cast(HeadLayer, layer).cache_spec for layer in self._head.layers)
 
     @property
     def bytes_per_step(self) -> int:
@@ -178,14 +189,14 @@ class Drafter(ChainDrafter):
         return self._head.features(hidden.taps)
 
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
-        metadata = self.backend.begin(batch)
+        attention = self.caches.begin(batch)
         (layer,) = self._head.layers
-        return layer(self._head.embed(batch), features, batch, self.caches[0], metadata)
+        return layer(self._head.embed(batch), features, batch, self.caches[0], attention)
 
     def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
-        (layer,) = self._head.layers
-        assert isinstance(layer, HeadLayer)
-        layer.write_kv(self._head.embed(batch), features, batch, self.caches[0])
+        (layer,), (cache,) = self._head.layers, self.caches
+        assert isinstance(layer, HeadLayer) and isinstance(cache, LayerKV)
+        layer.write_kv(self._head.embed(batch), features, batch, cache)
 
     def fed_back(self, state: Tensor) -> Tensor:
         return self._head.norm(state) if self.config.feeds_back_normed else state

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
-from outrider.attention.kv import KVSpec
+from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.layers.decoder import Hidden
 from outrider.layers.mtp import MtpModule
@@ -44,17 +44,14 @@ class Drafter(ChainDrafter):
 
     def __init__(self, context: DrafterContext) -> None:
         config = context.target.config
-        spec = KVSpec(
-            num_layers=1,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            dtype=context.layers.dtype,
-            block_size=context.block_size,
-        )
-        super().__init__(context, spec, feature_size=config.hidden_size)
+        super().__init__(context, feature_size=config.hidden_size)
         self._target = context.target
         self._module = _load_module(context)
         self._token_ids = torch.arange(config.vocab_size, device=context.device)
+
+    @property
+    def cache_specs(self) -> tuple[CacheSpec, ...]:
+        return (self._module.cache_spec,)
 
     @property
     def bytes_per_step(self) -> int:
@@ -71,7 +68,7 @@ class Drafter(ChainDrafter):
 
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
         embedded = self._target.embed(batch)
-        return self._module(embedded, features, batch, self.caches[0], self.backend.begin(batch))
+        return self._module(embedded, features, batch, self.caches[0], self.caches.begin(batch))
 
     def draft_logits(self, state: Tensor) -> Tensor:
         return self._target.logits(state)

@@ -1,0 +1,76 @@
+"""The caches of all layers of one model, in the order of its layers, and the backend that attends over them."""
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+
+from outrider.attention.base import AttentionBackend, StepAttention
+from outrider.attention.batch import ForwardBatch
+from outrider.attention.caches.delta_state import DeltaState, LayerState
+from outrider.attention.caches.paged import PagedMemory, PagedSpec
+
+CacheSpec = PagedSpec | DeltaState
+"""What a layer keeps, as the layer states it."""
+
+LayerCache = PagedMemory | LayerState
+"""The memory of it."""
+
+
+class ModelCaches(Sequence[LayerCache]):
+    """One cache per layer. Paged memory comes with `allocate`; states have their memory before."""
+
+    def __init__(
+        self,
+        specs: Sequence[CacheSpec],
+        *,
+        backend: AttentionBackend,
+        windows: Sequence[int | None],
+        block_size: int,
+        device: torch.device,
+        states: Sequence[LayerState] = (),
+    ) -> None:
+        """`windows`: of the engine's groups, among them each one of `specs`; `states`: of the layers that have them."""
+        self.specs = tuple(specs)
+        self.backend = backend
+        self.block_size = block_size
+        self._windows = tuple(windows)
+        self._device = device
+        self._states = states
+        self._layers: list[LayerCache] = []
+
+    @property
+    def paged(self) -> list[PagedSpec]:
+        """Specs of the layers whose cache is paged."""
+        return [spec for spec in self.specs if isinstance(spec, PagedSpec)]
+
+    def bytes_per_block(self, group: int) -> int:
+        """Bytes of one block in all layers of a group."""
+        window = self._windows[group]
+        return sum(spec.bytes_per_block(self.block_size) for spec in self.paged if spec.window == window)
+
+    def allocate(self, num_blocks: Sequence[int]) -> None:
+        """Memory for these many blocks of each group, in the place of what was there before."""
+        self._layers.clear()  # first, so that old and new need not fit together
+        states = iter(self._states)
+        for spec in self.specs:
+            if isinstance(spec, DeltaState):
+                self._layers.append(next(states))
+                continue
+            group = self._windows.index(spec.window)
+            memory = spec.allocate(num_blocks[group], block_size=self.block_size, group=group, device=self._device)
+            self._layers.append(memory)
+
+    def begin(self, batch: ForwardBatch) -> StepAttention:
+        """Attention of one forward pass, for all layers."""
+        return StepAttention(self.backend, batch, self.backend.begin(batch))
+
+    @overload
+    def __getitem__(self, index: int) -> LayerCache: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[LayerCache]: ...
+    def __getitem__(self, index: int | slice) -> LayerCache | list[LayerCache]:
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        return len(self._layers)
