@@ -24,10 +24,9 @@ import torch
 from benchmarks import decode
 from benchmarks.timing import Table, save
 from outrider import LLM, SamplingParams
-from outrider.core.request import Request
 from outrider.device.graphs import ROW_BUCKETS
-from outrider.engine.step_clock import StepClock
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
+from outrider.scheduler.request_state import RequestState
 
 MOST = 3
 PROFILES = {"high": (0.9, 0.8, 0.7), "usual": (0.75, 0.55, 0.40), "low": (0.3, 0.1, 0.05)}
@@ -52,7 +51,7 @@ class Watched(AdaptiveDrafts):
 
     used: Counter[int]
 
-    def choose(self, requests: Sequence[Request]) -> int:
+    def choose(self, requests: Sequence[RequestState]) -> int:
         chosen = super().choose(requests)
         self.used[chosen] += 1
         return chosen
@@ -64,8 +63,7 @@ class Run:
     def __init__(self, llm: LLM, policy: DraftPolicy) -> None:
         self.engine = llm.engine
         self.policy = policy
-        self.engine.scheduler._draft_policy = policy
-        self.engine._clock = StepClock(policy)
+        self.engine.use_draft_policy(policy)
         self._random = random.Random(0)
 
     def accept(self, profile: str) -> None:
@@ -74,13 +72,14 @@ class Run:
         if comparison.tables is not None:
             comparison.tables[1].copy_(torch.tensor(PROFILES[profile]))
 
-    def submit(self, num_tokens: Sequence[int]) -> list[Request]:
+    def submit(self, num_tokens: Sequence[int]) -> list[RequestState]:
         requests = []
         for index, count in enumerate(num_tokens):
             prompt = {"prompt_token_ids": [self._random.randrange(128000) for _ in range(PROMPT)]}
             params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True, seed=index)
-            requests.append(self.engine.new_request(prompt, params))
-            self.engine.add(requests[-1])
+            request = self.engine.new_request(prompt, params)
+            self.engine.add(request)
+            requests.append(self.engine.scheduler.find(request.request_id))
         return requests
 
     def step(self) -> None:

@@ -27,6 +27,7 @@ from outrider.core.config import SpeculativeConfig
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
+from outrider.scheduler.request_state import RequestState
 
 ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 PROFILES = {
@@ -128,8 +129,8 @@ class Simulation:
         seconds = 0.0
         tokens = 0
         used: dict[int, int] = {}
-        requests: list[Request] = []
-        unseen: deque[tuple[list[Request], list[int], int, int, float]] = deque()
+        requests: list[RequestState] = []
+        unseen: deque[tuple[list[RequestState], list[int], int, int, float]] = deque()
         num_drafts, num_step = 0, 0
         ends = [sum(phase[0] for phase in self._trace.phases[: i + 1]) for i in range(len(self._trace.phases))]
         seconds_in_phase = self._phase_seconds()
@@ -157,7 +158,7 @@ class Simulation:
         rate = sum(share * rows / seconds_of(self._table, rows, PLAIN) for share, rows, _ in self._trace.phases)
         return self._trace.num_tokens / rate
 
-    def _crowd(self, requests: Sequence[Request], phase: Phase) -> list[Request]:
+    def _crowd(self, requests: Sequence[RequestState], phase: Phase) -> list[RequestState]:
         """Those that go on, and new ones for the rest of the rows."""
         _, num_rows, profiles = phase
         most = self._trace.max_tokens
@@ -167,18 +168,19 @@ class Simulation:
             kept.append(self._new(profiles[self._num_made % len(profiles)]))
         return kept
 
-    def _new(self, profile: str) -> Request:
+    def _new(self, profile: str) -> RequestState:
         self._num_made += 1
-        return Request(
-            request_id=profile, prompt_token_ids=[1], params=SamplingParams(), seed=self._num_made, eos_token_ids=(),
+        request = Request(
+            request_id=profile, prompt_token_ids=(1,), params=SamplingParams(), seed=self._num_made, eos_token_ids=(),
             max_total_tokens=1 << 20,
         )  # fmt: skip
+        return RequestState(request=request)
 
-    def _name_of(self, request: Request) -> str:
+    def _name_of(self, request: RequestState) -> str:
         return request.request_id
 
-    def _accepted(self, request: Request, num_drafts: int) -> int:
-        luck = _luck(request.seed, request.num_scheduled_tokens, self._seed)
+    def _accepted(self, request: RequestState, num_drafts: int) -> int:
+        luck = _luck(request.request.seed, request.num_scheduled_tokens, self._seed)
         return sum(luck < chance for chance in PROFILES[request.request_id][:num_drafts])
 
     def _took(self, rng: random.Random, num_rows: int, num_drafts: int, num_proposals: int) -> float:
@@ -190,7 +192,7 @@ class Simulation:
         return seconds_of(self._table, rows, count) * noise
 
     def _tell(
-        self, requests: list[Request], accepted: list[int], num_drafts: int, num_proposals: int, seconds: float
+        self, requests: list[RequestState], accepted: list[int], num_drafts: int, num_proposals: int, seconds: float
     ) -> None:
         self._policy.see_step(
             num_rows=len(requests), num_drafts=num_drafts, num_proposals=num_proposals, seconds=seconds

@@ -32,8 +32,9 @@ def latencies(llm: LLM) -> tuple[list[float], list[float], float]:
         requests = []
         for _ in range(count):
             prompt = {"prompt_token_ids": [rng.randrange(128000) for _ in range(length)]}
-            requests.append(engine.new_request(prompt, params))
-            engine.add(requests[-1])
+            request = engine.new_request(prompt, params)
+            engine.add(request)
+            requests.append(engine.scheduler.find(request.request_id))
         return requests
 
     running = submit(512, RUNNING, 700)

@@ -9,31 +9,31 @@ from outrider.bench.null_device import NullDevice
 from outrider.core.outputs import SpeculationStats
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.engine.text import StopChecker
+from outrider.engine.text import OutputTexts
 from outrider.engine.tokenizer import Tokenizer
+from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
 
 
-def run(num_drafts: int, *, budget: int = 64) -> list[Request]:
+def run(num_drafts: int, *, budget: int = 64) -> list[RequestState]:
     """Requests of several lengths to their end, one step in flight."""
     rates = ACCEPTANCE_RATES[:num_drafts]
-    checker = StopChecker(None)
+    texts = OutputTexts(None)
     scheduler = Scheduler(
         num_blocks=40, block_size=16, max_num_seqs=4, max_num_batched_tokens=budget, num_drafts=num_drafts,
-        num_lookahead=0, enable_prefix_caching=True, stop_checker=checker,
+        num_lookahead=0, enable_prefix_caching=True, stop_rule=texts,
     )  # fmt: skip
     device = NullDevice(list(range(5, 500)), max_rows=4, acceptance_rates=rates)
     requests = [
         Request(
-            request_id=str(index), prompt_token_ids=[index] * (20 + 9 * index), params=SamplingParams(max_tokens=None),
+            request_id=str(index), prompt_token_ids=(index,) * (20 + 9 * index), params=SamplingParams(max_tokens=None),
             seed=0, eos_token_ids=(), max_total_tokens=90 + index,
-            speculation=SpeculationStats(num_accepted_tokens_per_pos=[0] * num_drafts),
         )
         for index in range(7)
     ]  # fmt: skip
+    states = [scheduler.add(request) for request in requests]
     for request in requests:
-        scheduler.add(request)
-        checker.begin(request)
+        texts.begin(request)
     answers = []
     while scheduler.has_work or answers:
         plan = scheduler.plan()
@@ -42,7 +42,7 @@ def run(num_drafts: int, *, budget: int = 64) -> list[Request]:
         if len(answers) > 1 or plan is None:
             answer = answers.pop(0)
             scheduler.settle(answer.plan, answer.wait())
-    return requests
+    return states
 
 
 @pytest.mark.parametrize("num_drafts", [0, 1, 3])

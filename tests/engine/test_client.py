@@ -15,7 +15,7 @@ from outrider.engine.client import EngineDeadError, Job
 def request(name: str) -> Request:
     return Request(
         request_id=name,
-        prompt_token_ids=[1, 2],
+        prompt_token_ids=(1, 2),
         params=SamplingParams(),
         seed=0,
         eos_token_ids=(),

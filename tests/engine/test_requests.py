@@ -11,6 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from outrider import LLM, AsyncLLM, OutputDelta, RequestError, RequestOutput, SamplingParams
+from outrider.engine.text import OutputTexts
+from outrider.scheduler.request_state import RequestState
 
 from .text_model import END, write_text_model
 
@@ -248,20 +250,20 @@ def test_what_may_begin_a_stop_string_is_held_back(llm: LLM) -> None:
     tokenizer = llm.engine.tokenizer
     assert tokenizer is not None
     request = llm.engine.new_request(PROMPT, SamplingParams(stop=["STOP", "OPT!"], max_tokens=200))
-    checker = llm.engine._stop_checker
-    checker.begin(request)
+    texts, state = OutputTexts(tokenizer), RequestState(request=request)
+    texts.begin(request)
     seen = []
     for word in ("a S", "T", "O", "P", "x"):
-        _, reason = checker.check(request, tuple(tokenizer.encode(word)))
-        if reason is not None:
+        _, stop = texts.check(state, tuple(tokenizer.encode(word)))
+        if stop is not None:
             break
-        seen.append(checker.take(request.request_id))
+        seen.append(texts.take(request.request_id))
     assert seen == ["a ", "", ""]
-    assert checker.end(request.request_id) == ("", "a ")
-    checker.begin(request)
-    checker.check(request, tuple(tokenizer.encode("STOx OPT")))
-    assert checker.take(request.request_id) == "STOx "
-    assert checker.end(request.request_id) == ("OPT", "STOx OPT")
+    assert texts.end(request.request_id) == ("", "a ")
+    texts.begin(request)
+    texts.check(state, tuple(tokenizer.encode("STOx OPT")))
+    assert texts.take(request.request_id) == "STOx "
+    assert texts.end(request.request_id) == ("OPT", "STOx OPT")
 
 
 def test_closing_a_stream_aborts_its_requests(llm: LLM) -> None:

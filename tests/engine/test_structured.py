@@ -16,6 +16,7 @@ from llguidance import LLMatcher
 from transformers import PreTrainedTokenizerFast
 
 from outrider import LLM, RequestError, RequestOutput, SamplingParams, StructuredOutputsParams
+from outrider.scheduler.request_state import RequestState
 from tests.support.tiny_heads import random_head, save_speculators
 from tests.support.tiny_models import write_draft_model
 
@@ -205,15 +206,16 @@ def test_masks_behind_drafts_are_those_of_a_fresh_matcher(directory: Path) -> No
         request = llm.engine.new_request(PROMPT, params_of(kind))
         grammars = llm.engine._grammars
         grammars.begin(request)
+        state = RequestState(request=request)
         for start in range(0, len(ids), 2):
-            masks = grammars.masks(request, [*ids[start : start + 3], 1, 1])
+            masks = grammars.masks(state, [*ids[start : start + 3], 1, 1])
             assert len(masks) == 1 + len(ids[start : start + 3])
             for count, mask in enumerate(masks):
                 fresh = LLMatcher(vocabulary, LLMatcher.grammar_from_regex(REGEX) if kind == "regex" else
                                   LLMatcher.grammar_from_json_schema(SCHEMA))  # fmt: skip
                 assert fresh.consume_tokens(ids[: start + count]) and len(mask) == 56
                 assert mask == fresh.compute_bitmask()[: len(mask)]
-            assert grammars.accept(request, ids[start : start + 2]) is None
+            assert grammars.accept(state, ids[start : start + 2]) is None
 
 
 @pytest.mark.parametrize(

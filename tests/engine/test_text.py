@@ -8,8 +8,9 @@ import pytest
 from outrider.core.outputs import FinishReason
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.engine.text import StopChecker
+from outrider.engine.text import OutputTexts
 from outrider.engine.tokenizer import Tokenizer
+from outrider.scheduler.request_state import RequestState
 
 from .tokenizers_made_here import SENTENCES
 
@@ -21,7 +22,7 @@ END = 0
 def new_request(*, max_tokens: int = 1000, eos: tuple[int, ...] = (END,), **params: object) -> Request:
     return Request(
         request_id="r",
-        prompt_token_ids=[1, 2, 3],
+        prompt_token_ids=(1, 2, 3),
         params=SamplingParams(max_tokens=max_tokens, **params),  # type: ignore[arg-type]
         seed=0,
         eos_token_ids=eos,
@@ -33,15 +34,18 @@ class Output:
     """A request whose steps emit runs of tokens; stands for the scheduler."""
 
     def __init__(self, tokenizer: Tokenizer | None, request: Request) -> None:
-        self.checker = StopChecker(tokenizer)
-        self.request = request
+        self.texts = OutputTexts(tokenizer)
+        self.state = RequestState(request=request)
         self.reason: FinishReason | None = None
-        self.checker.begin(request)
+        self.stop_reason: int | str | None = None
+        self.texts.begin(request)
 
     def emit(self, token_ids: Sequence[int]) -> int:
         """How many of the run were kept."""
-        kept, self.reason = self.checker.check(self.request, tuple(token_ids))
-        self.request.token_ids.extend(token_ids[:kept])
+        kept, stop = self.texts.check(self.state, tuple(token_ids))
+        self.state.token_ids.extend(token_ids[:kept])
+        if stop is not None:
+            self.reason, self.stop_reason = stop.reason, stop.stop_reason
         return kept
 
     def emit_in_runs(self, token_ids: Sequence[int], rng: random.Random) -> None:
@@ -55,7 +59,7 @@ class Output:
     @property
     def text(self) -> str:
         """Asked once, at the end."""
-        return self.checker.end("r")[1]
+        return self.texts.end("r")[1]
 
 
 def visible(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
@@ -111,9 +115,9 @@ def test_output_ends_where_a_search_over_all_prefixes_finds_the_first_stop(byte_
             assert output.reason is None, details
             continue
         num_stopped += 1
-        assert output.request.output_token_ids == token_ids[: found[0]], details
+        assert output.state.output_token_ids == token_ids[: found[0]], details
         assert (text, output.reason) == (found[1], FinishReason.STOP), details
-        assert output.request.stop_reason in stops
+        assert output.stop_reason in stops
         if not min_tokens:
             assert not any(stop in text for stop in stops), details
     assert num_stopped > 20
@@ -138,7 +142,7 @@ def test_stop_string_is_found_across_tokens_inside_a_run_of_drafts(byte_level: T
     kept = output.emit(run)
     assert byte_level.decode(run[:kept]).startswith("TOP")
     assert not byte_level.decode(run[: kept - 1]).startswith("TOP"), "the last token kept completes the stop"
-    assert (output.reason, output.request.stop_reason) == (FinishReason.STOP, "STOP")
+    assert (output.reason, output.stop_reason) == (FinishReason.STOP, "STOP")
     assert output.text == "the fox "
 
 
@@ -156,7 +160,7 @@ def test_earliest_of_several_stops_wins_and_the_longest_that_starts_there(byte_l
     ):
         output = Output(byte_level, new_request(stop=stops))
         assert output.emit([token]) == 1
-        assert (output.request.stop_reason, output.text) == (reason, word[:cut])
+        assert (output.stop_reason, output.text) == (reason, word[:cut])
 
 
 def test_stop_string_of_many_bytes_waits_for_its_last_byte(byte_level: Tokenizer) -> None:
@@ -214,8 +218,8 @@ def test_stop_token_id_ends_the_output_and_its_text_is_not_returned(byte_level: 
     words, stop = byte_level.encode("fox"), byte_level.encode("!")[0]
     output = Output(byte_level, new_request(stop_token_ids=[stop, 7]))
     assert output.emit([*words, stop, *words]) == len(words) + 1
-    assert (output.reason, output.request.stop_reason) == (FinishReason.STOP, stop)
-    assert output.request.output_token_ids == [*words, stop]
+    assert (output.reason, output.stop_reason) == (FinishReason.STOP, stop)
+    assert output.state.output_token_ids == [*words, stop]
     assert output.text == "fox"
 
 
@@ -224,7 +228,7 @@ def test_any_eos_ends_the_output_without_a_stop_reason(byte_level: Tokenizer, eo
     words = byte_level.encode("fox")
     output = Output(byte_level, new_request(eos=eos))
     assert output.emit([*words, END, *words]) == len(words) + 1
-    assert (output.reason, output.request.stop_reason, output.text) == (FinishReason.STOP, None, "fox")
+    assert (output.reason, output.stop_reason, output.text) == (FinishReason.STOP, None, "fox")
 
 
 def test_output_goes_on_after_an_eos_that_is_ignored(byte_level: Tokenizer) -> None:
@@ -238,7 +242,7 @@ def test_output_goes_on_after_an_eos_that_is_ignored(byte_level: Tokenizer) -> N
 def test_eos_that_is_also_a_stop_token_id_is_the_stop_reason(byte_level: Tokenizer) -> None:
     output = Output(byte_level, new_request(stop_token_ids=[END]))
     assert output.emit([5, END]) == 2
-    assert output.request.stop_reason == END
+    assert output.stop_reason == END
 
 
 def test_output_ends_at_max_tokens_inside_a_run(byte_level: Tokenizer) -> None:
@@ -246,7 +250,7 @@ def test_output_ends_at_max_tokens_inside_a_run(byte_level: Tokenizer) -> None:
     output = Output(byte_level, new_request(max_tokens=3))
     assert output.emit(words[:2]) == 2
     assert output.emit(words[2:]) == 1
-    assert (output.reason, output.request.stop_reason) == (FinishReason.LENGTH, None)
+    assert (output.reason, output.stop_reason) == (FinishReason.LENGTH, None)
     assert output.text == byte_level.decode(words[:3])
 
 
@@ -265,7 +269,7 @@ def test_unfinished_character_at_the_end_is_shown_as_the_tokenizer_shows_it(byte
     single = {byte_level._backend.id_to_token(token_id): token_id for token_id in range(len(byte_level._tokenizer))}
     output = Output(byte_level, new_request())
     output.emit([*words, single["ð"]])
-    assert output.checker._texts["r"].text == "fox"
+    assert output.texts._texts["r"].text == "fox"
     output.emit([END])
     assert output.text == "fox" + REPLACEMENT
 
@@ -273,4 +277,4 @@ def test_unfinished_character_at_the_end_is_shown_as_the_tokenizer_shows_it(byte
 def test_without_a_tokenizer_ids_stop_and_there_is_no_text() -> None:
     output = Output(None, new_request(stop_token_ids=[7]))
     assert output.emit([5, 6, 7, 8]) == 3
-    assert (output.reason, output.request.stop_reason, output.text) == (FinishReason.STOP, 7, "")
+    assert (output.reason, output.stop_reason, output.text) == (FinishReason.STOP, 7, "")

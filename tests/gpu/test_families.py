@@ -183,7 +183,7 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
         requests = [llm.engine.new_request({"prompt_token_ids": list(c.prompt)}, c.params) for c in cases]
         for request in requests:
             llm.engine.add(request)
-        return llm, requests[0]
+        return llm, llm.engine.scheduler.find(requests[0].request_id)
 
     def kv(llm, request) -> list[torch.Tensor]:
         torch.cuda.synchronize()

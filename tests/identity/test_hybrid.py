@@ -286,10 +286,11 @@ def drop_the_last_block(monkeypatch) -> None:
     original = PrefixCache.match
 
     def match(self, request):
-        found = original(self, request)[:-1]
+        hit = original(self, request)
+        found = hit.block_ids[:-1]
         while found and not self._states.has(request.block_hashes[len(found) - 1]):
             found.pop()
-        return found
+        return replace(hit, block_ids=found, num_tokens=len(found) * self._block_size)
 
     monkeypatch.setattr(PrefixCache, "match", match)
 

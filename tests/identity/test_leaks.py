@@ -10,13 +10,13 @@ import torch
 
 from outrider import SamplingParams
 from outrider.attention.backends.oracle import Backend
-from outrider.core.request import Request
 from outrider.device.assemble import Assembler
 from outrider.device.table import RequestTable
 from outrider.kernels.reference import sampling as sampling_kernels
 from outrider.layers.linear import Linear
 from outrider.sampling.params import SamplingTable
 from outrider.scheduler.prefix import PrefixCache
+from outrider.scheduler.request_state import RequestState
 from tests.support import request_mix
 
 
@@ -111,7 +111,7 @@ def test_completions_that_share_their_noise(target, speculative, cases, truth, m
 
 def test_prompt_logprobs_behind_a_prefix_hit(target, speculative, cases, truth, monkeypatch):
     """Tokens of cached blocks are not scored."""
-    monkeypatch.setattr(Request, "num_unscored_tokens", property(lambda self: 0))
+    monkeypatch.setattr(RequestState, "num_unscored_tokens", property(lambda self: 0))
     wrong = found(target, speculative, cases, truth, warm=True)
     assert wrong and all(line.startswith(("prompt logprobs", "two of one prompt")) for line in wrong)
 

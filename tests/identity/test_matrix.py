@@ -192,5 +192,5 @@ def test_adaptive_drafting_changes_no_token(target, speculative, cases, truth):
         config = speculative[name] | {"num_speculative_tokens": 5, "adaptive": True}
         llm = request_mix.make(target, speculative_config=config)
         assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
-        policy = llm.engine.scheduler._draft_policy
+        policy = llm.engine.scheduler.draft_policy
         assert policy.elapsed > 0 and policy.widths == (0, 1, 2, 3, 5)

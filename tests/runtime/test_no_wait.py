@@ -15,7 +15,7 @@ from outrider import models, platforms
 from outrider.core.config import engine_config
 from outrider.core.plan import RowResult, StepResult
 from outrider.core.request import Request
-from outrider.engine.text import StopChecker
+from outrider.engine.text import OutputTexts
 from outrider.kernels.reference import experts
 from outrider.runtime.worker import Worker
 from outrider.scheduler.scheduler import Scheduler
@@ -104,17 +104,16 @@ def test_no_step_reads_a_value(meta, tmp_path, monkeypatch, family, drafter):
     scheduler = Scheduler(
         num_blocks=worker.num_blocks, block_size=16, max_num_seqs=16, max_num_batched_tokens=60,
         num_drafts=config.num_speculative_tokens, num_lookahead=worker.num_lookahead, enable_prefix_caching=True,
-        stop_checker=(checker := StopChecker(None)), num_state_slots=worker.num_snapshots,
+        stop_rule=(texts := OutputTexts(None)), num_state_slots=worker.num_snapshots,
     )  # fmt: skip
     for index, case in enumerate(cases):
         request = Request(
-            request_id=str(index), prompt_token_ids=list(case.prompt), params=case.params, seed=1, eos_token_ids=(2,),
+            request_id=str(index), prompt_token_ids=tuple(case.prompt), params=case.params, seed=1, eos_token_ids=(2,),
             max_total_tokens=len(case.prompt) + (case.params.max_tokens or 1),
             bad_words=tuple(tuple(word) for word in case.params.bad_words or ()),
         )  # fmt: skip
-        request.speculation.num_accepted_tokens_per_pos = [0] * 16
         scheduler.add(request)
-        checker.begin(request)
+        texts.begin(request)
     num_steps = num_hits = num_saves = num_loads = 0
     while num_steps < most_steps and (plan := scheduler.plan()) is not None:
         num_steps += 1

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from outrider.core.request import Request
+from outrider.scheduler.request_state import RequestState
 
 
 class AnyNumber:
@@ -13,10 +13,10 @@ class AnyNumber:
         self._most = most
         self._random = random.Random(seed + 2)
 
-    def choose(self, requests: Sequence[Request]) -> int:
+    def choose(self, requests: Sequence[RequestState]) -> int:
         return self._random.randint(0, self._most)
 
-    def see_row(self, request: Request, *, num_drafts: int, num_accepted: int) -> None:
+    def see_row(self, state: RequestState, *, num_drafts: int, num_accepted: int) -> None:
         assert 0 <= num_accepted <= self._most and 0 <= num_drafts <= self._most
 
     def see_step(self, *, num_rows: int, num_drafts: int, num_proposals: int, seconds: float) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 
 from outrider.core.outputs import FinishReason, SpeculationStats
 from outrider.core.plan import RowAdmission, RowPlan, RowResult, StepPlan
-from outrider.core.request import Request, RequestStatus
+from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
+from outrider.scheduler.request_state import RequestState, RequestStatus
 from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.text_rules import Stop
 
 from .any_number import AnyNumber
 from .fake_device import Device, Flight
@@ -32,12 +34,12 @@ class Loop:
             num_drafts=setting.num_drafts,
             num_lookahead=needed if num_lookahead is None else num_lookahead,
             enable_prefix_caching=setting.caching,
-            stop_checker=self,
+            stop_rule=self,
             draft_policy=AnyNumber(setting.num_drafts, seed) if setting.varies else None,
         )
         self.device = Device(setting, seed)
         self.jobs: dict[str, Job] = {}
-        self.requests: dict[str, Request] = {}
+        self.requests: dict[str, RequestState] = {}
         self.plans: list[StepPlan] = []
         self.num_dropped = 0
         self.num_preempted_in_flight = 0
@@ -52,20 +54,21 @@ class Loop:
         self._snapshots: dict[tuple[int, bytes], tuple[object, ...]] = {}
         self._prefix_of: dict[bytes, int] = {}
 
-    def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
-        """The stop checker; it leaves max_tokens to the scheduler."""
+    def check(self, request: RequestState, token_ids: tuple[int, ...]) -> tuple[int, Stop | None]:
+        """The stop rule; it leaves max_tokens to the scheduler."""
         known = request.output_token_ids
-        true = continuation(request.prompt_token_ids, len(known) + len(token_ids), request.seed)
+        prompt, salt = request.request.prompt_token_ids, request.request.seed
+        true = continuation(prompt, len(known) + len(token_ids), salt)
         assert [*known, *token_ids] == true, "a result was applied to the wrong place"
         for count, token_id in enumerate(token_ids, start=1):
             if token_id in self.jobs[request.request_id].stop_ids:
-                return count, FinishReason.STOP
+                return count, Stop(FinishReason.STOP)
         return len(token_ids), None
 
-    def add(self, job: Job) -> Request:
-        request = Request(
+    def add(self, job: Job) -> RequestState:
+        asked = Request(
             request_id=job.request_id,
-            prompt_token_ids=list(job.prompt),
+            prompt_token_ids=job.prompt,
             params=SamplingParams(
                 temperature=0.0,
                 max_tokens=job.max_tokens,
@@ -75,17 +78,16 @@ class Loop:
             seed=job.salt,
             eos_token_ids=(),
             max_total_tokens=job.max_total,
-            speculation=SpeculationStats(num_accepted_tokens_per_pos=[0] * self.setting.num_drafts),
         )
-        self.scheduler.add(request)
+        request = self.scheduler.add(asked)
         self.jobs[job.request_id] = job
         self.requests[job.request_id] = request
         self._generation[job.request_id] += 1
-        self._tally[job.request_id] = SpeculationStats(num_accepted_tokens_per_pos=[0] * self.setting.num_drafts)
+        self._tally[job.request_id] = SpeculationStats.zero(self.setting.num_drafts)
         self.check_host()
         return request
 
-    def abort(self, request_id: str) -> Request | None:
+    def abort(self, request_id: str) -> RequestState | None:
         request = self.scheduler.abort(request_id)
         if request is not None:
             self._generation[request_id] += 1
@@ -120,7 +122,7 @@ class Loop:
             if flight.result is None:
                 flight.result = self.device.run(flight, self.published())
 
-    def settle(self) -> list[Request]:
+    def settle(self) -> list[RequestState]:
         """Settle the oldest step in flight; the requests that changed."""
         flight = self._flights.popleft()
         if flight.result is None:
@@ -140,7 +142,7 @@ class Loop:
         self.check_host()
         return changed
 
-    def turn(self) -> list[Request]:
+    def turn(self) -> list[RequestState]:
         """What the engine does in one turn; the requests that changed."""
         self.num_turns += 1
         plan = self.plan()
@@ -215,7 +217,7 @@ class Loop:
             self._num_confirmed[id(request)] = len(request.token_ids)
         self._check_published()
 
-    def _check_in_flight(self, request: Request) -> None:
+    def _check_in_flight(self, request: RequestState) -> None:
         """The counts in flight are those of the steps in flight, without results that will be dropped."""
         live = self._live_rows(request.request_id)
         counted = (request.num_steps_in_flight, request.num_tokens_in_flight)
@@ -272,7 +274,7 @@ class Loop:
         written = {row.request_id for row in plan.rows}
         assert admitted.keys() <= written, "a request was admitted and does not run"
 
-    def _check_reserved(self, row: RowPlan, request: Request) -> None:
+    def _check_reserved(self, row: RowPlan, request: RequestState) -> None:
         """Blocks and bound reach as far as any outcome of the steps in flight can take this one."""
         if not row.does_sample:
             reach = row.length_bound
@@ -307,7 +309,7 @@ class Loop:
         if not self.setting.caching:
             assert admission.num_computed_tokens == 0
 
-    def _count(self, request: Request, result: RowResult, kept: int) -> None:
+    def _count(self, request: RequestState, result: RowResult, kept: int) -> None:
         if not result.token_ids:
             return
         tally = self._tally[request.request_id]
@@ -327,7 +329,7 @@ class Loop:
         for request_id, request in self.requests.items():
             job = self.jobs[request_id]
             assert request.status is RequestStatus.FINISHED
-            assert request.prompt_token_ids == list(job.prompt)
+            assert tuple(request.token_ids[: request.num_prompt_tokens]) == job.prompt
             output = request.output_token_ids
             if request.finish_reason is FinishReason.ABORT:
                 assert output == job.expected[: len(output)]

@@ -8,29 +8,31 @@ from itertools import pairwise
 import pytest
 
 from outrider.core.config import SpeculativeConfig
+from outrider.core.outputs import SpeculationStats
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.draft_policy import AdaptiveDrafts, FixedDrafts
+from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.step_times import StepTimes
 
 WIDTHS = (0, 1, 3, 5)
 BUCKETS = (1, 2, 4, 8, 16)
 
 
-def make_request(*, most: int | None = None) -> Request:
-    return Request(
-        request_id="r", prompt_token_ids=[1], params=SamplingParams(num_speculative_tokens=most), seed=0,
+def make_request(*, most: int | None = None) -> RequestState:
+    request = Request(
+        request_id="r", prompt_token_ids=(1,), params=SamplingParams(num_speculative_tokens=most), seed=0,
         eos_token_ids=(), max_total_tokens=100,
     )  # fmt: skip
+    return RequestState(request=request, speculation=SpeculationStats.zero(5))
 
 
 def make_policy() -> AdaptiveDrafts:
     return AdaptiveDrafts(WIDTHS, row_buckets=BUCKETS)
 
 
-def see(policy: AdaptiveDrafts, request: Request, *, num_drafts: int, num_accepted: int) -> None:
+def see(policy: AdaptiveDrafts, request: RequestState, *, num_drafts: int, num_accepted: int) -> None:
     """As in the scheduler: the request counts its steps."""
-    request.speculation.num_accepted_tokens_per_pos = [0] * 5
     policy.see_row(request, num_drafts=num_drafts, num_accepted=num_accepted)
     request.speculation.record(num_drafts=num_drafts, num_accepted=num_accepted)
 
@@ -55,7 +57,7 @@ def test_allowed_numbers_are_few(k: int, widths: tuple[int, ...]) -> None:
     assert SpeculativeConfig(method="ngram", num_speculative_tokens=k).draft_widths == (k,)
 
 
-def believed(policy: AdaptiveDrafts, request: Request) -> list[float]:
+def believed(policy: AdaptiveDrafts, request: RequestState) -> list[float]:
     """The chances that the policy's tokens of a step of this request alone are made of."""
     tokens = AdaptiveDrafts(range(6), row_buckets=BUCKETS)
     tokens.acceptance = policy.acceptance

@@ -8,10 +8,11 @@ from hashlib import sha256
 import pytest
 
 from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult
-from outrider.core.request import Request
 from outrider.scheduler.blocks import BlockPool
-from outrider.scheduler.prefix import PrefixCache
-from outrider.scheduler.scheduler import Scheduler, _Step
+from outrider.scheduler.prefix import Hit, PrefixCache
+from outrider.scheduler.request_state import RequestState
+from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.step import OpenStep
 
 from .workloads import rotate, simulate
 
@@ -21,7 +22,7 @@ Patch = pytest.MonkeyPatch
 def publish_before_it_is_computed(patch: Patch) -> None:
     publish = PrefixCache.publish
 
-    def early(self: PrefixCache, request: Request) -> None:
+    def early(self: PrefixCache, request: RequestState) -> None:
         known, request.num_computed_tokens = request.num_computed_tokens, request.num_tokens
         publish(self, request)
         request.num_computed_tokens = known
@@ -32,7 +33,7 @@ def publish_before_it_is_computed(patch: Patch) -> None:
 def count_rejected_drafts_as_computed(patch: Patch) -> None:
     settle_row = Scheduler._settle_row
 
-    def all_accepted(self: Scheduler, request: Request, plan: RowPlan, result: RowResult) -> None:
+    def all_accepted(self: Scheduler, request: RequestState, plan: RowPlan, result: RowResult) -> None:
         settle_row(self, request, plan, replace(result, num_accepted=result.num_drafts))
 
     patch.setattr(Scheduler, "_settle_row", all_accepted)
@@ -75,7 +76,7 @@ def overwrite_a_published_block_under_its_name(patch: Patch) -> None:
 
 
 def name_blocks_without_what_is_before_them(patch: Patch) -> None:
-    def extend(self: PrefixCache, request: Request, count: int) -> None:
+    def extend(self: PrefixCache, request: RequestState, count: int) -> None:
         hashes, size = request.block_hashes, self._block_size
         while len(hashes) < count:
             start = len(hashes) * size
@@ -87,7 +88,7 @@ def name_blocks_without_what_is_before_them(patch: Patch) -> None:
 def take_a_hit_up_to_the_last_token(patch: Patch) -> None:
     match = PrefixCache.match
 
-    def longer(self: PrefixCache, request: Request) -> list[int]:
+    def longer(self: PrefixCache, request: RequestState) -> Hit:
         request.token_ids.append(0)
         found = match(self, request)
         request.token_ids.pop()
@@ -98,13 +99,17 @@ def take_a_hit_up_to_the_last_token(patch: Patch) -> None:
 
 def hand_on_another_boundary_block(patch: Patch) -> None:
     admission = Scheduler._admission
-    patch.setattr(Scheduler, "_admission", lambda self, request, cached: admission(self, request, cached[:-1]))
+    patch.setattr(
+        Scheduler,
+        "_admission",
+        lambda self, request, hit: admission(self, request, replace(hit, block_ids=hit.block_ids[:-1])),
+    )
 
 
 def forget_tokens_in_flight(patch: Patch) -> None:
     put_row = Scheduler._put_row
 
-    def put(self: Scheduler, request: Request, step: _Step, **values: int) -> None:
+    def put(self: Scheduler, request: RequestState, step: OpenStep, **values: int) -> None:
         put_row(self, request, step, **values)
         request.num_tokens_in_flight = 0
 
@@ -114,7 +119,7 @@ def forget_tokens_in_flight(patch: Patch) -> None:
 def read_results_in_another_order(patch: Patch) -> None:
     settle = Scheduler.settle
 
-    def settle_rolled(self: Scheduler, plan: StepPlan, result: StepResult) -> list[Request]:
+    def settle_rolled(self: Scheduler, plan: StepPlan, result: StepResult) -> list[RequestState]:
         moved = [*result.rows[1:], result.rows[0]]
         rows = [
             replace(other, request_id=row.request_id, epoch=row.epoch)
@@ -130,7 +135,7 @@ def read_results_in_another_order(patch: Patch) -> None:
 def forget_the_epoch(patch: Patch) -> None:
     leave = Scheduler._leave
 
-    def keep_epoch(self: Scheduler, request: Request) -> None:
+    def keep_epoch(self: Scheduler, request: RequestState) -> None:
         epoch = request.epoch
         leave(self, request)
         request.epoch = epoch
@@ -141,21 +146,21 @@ def forget_the_epoch(patch: Patch) -> None:
 def turn_output_into_prompt_at_preemption(patch: Patch) -> None:
     preempt = Scheduler._preempt
 
-    def forget_output(self: Scheduler, request: Request) -> None:
-        request.prompt_token_ids = list(request.token_ids)
+    def forget_output(self: Scheduler, request: RequestState) -> None:
+        request.num_prompt_tokens = len(request.token_ids)
         preempt(self, request)
 
     patch.setattr(Scheduler, "_preempt", forget_output)
 
 
 def run_the_preempted_row_all_the_same(patch: Patch) -> None:
-    patch.setattr(_Step, "drop", lambda self, request_id: None)
+    patch.setattr(OpenStep, "drop", lambda self, request_id: None)
 
 
 def ignore_the_budget_in_prompts(patch: Patch) -> None:
     put_chunk = Scheduler._put_chunk
 
-    def put_all(self: Scheduler, request: Request, step: _Step) -> None:
+    def put_all(self: Scheduler, request: RequestState, step: OpenStep) -> None:
         left, step.left = step.left, 1 << 30
         put_chunk(self, request, step)
         step.left = left
@@ -166,7 +171,7 @@ def ignore_the_budget_in_prompts(patch: Patch) -> None:
 def replay_without_the_confirmed_output(patch: Patch) -> None:
     preempt = Scheduler._preempt
 
-    def restart(self: Scheduler, request: Request) -> None:
+    def restart(self: Scheduler, request: RequestState) -> None:
         preempt(self, request)
         del request.token_ids[request.num_prompt_tokens + 1 :]
 
@@ -176,7 +181,7 @@ def replay_without_the_confirmed_output(patch: Patch) -> None:
 def lose_a_preempted_request(patch: Patch) -> None:
     preempt = Scheduler._preempt
 
-    def lose(self: Scheduler, request: Request) -> None:
+    def lose(self: Scheduler, request: RequestState) -> None:
         preempt(self, request)
         self.waiting.pop(0)
 
@@ -186,7 +191,7 @@ def lose_a_preempted_request(patch: Patch) -> None:
 def lose_a_row(patch: Patch) -> None:
     leave = Scheduler._leave
 
-    def keep_row(self: Scheduler, request: Request) -> None:
+    def keep_row(self: Scheduler, request: RequestState) -> None:
         leave(self, request)
         del self._free_rows[-1:]
 

@@ -6,17 +6,19 @@ from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.prefix import PrefixCache
+from outrider.scheduler.request_state import RequestState
 
 
-def new_request(token_ids: list[int]) -> Request:
-    return Request(
+def new_request(token_ids: list[int]) -> RequestState:
+    request = Request(
         request_id="r",
-        prompt_token_ids=token_ids,
+        prompt_token_ids=tuple(token_ids),
         params=SamplingParams(),
         seed=0,
         eos_token_ids=(),
         max_total_tokens=1 << 20,
     )
+    return RequestState(request=request)
 
 
 class Simulation:
@@ -28,7 +30,7 @@ class Simulation:
         self.pool = BlockPool(self.rng.randrange(4, 20))
         self.cache = PrefixCache(self.pool, self.size, enabled=True)
         self.published: dict[tuple[int, ...], int] = {}
-        self.requests: list[Request] = []
+        self.requests: list[RequestState] = []
         self.num_offered: dict[int, int] = {}  # leading blocks of a request that were published once, or found
         self.names: dict[tuple[int, ...], bytes] = {}
 
@@ -50,7 +52,7 @@ class Simulation:
 
     def start(self) -> None:
         request = new_request(self.tokens(self.rng.randrange(1, 9)))
-        found = self.cache.match(request)
+        found = self.cache.match(request).block_ids
         assert found == self.brute_force_match(request.token_ids)
         for block_id in found:
             self.pool.share(block_id)
@@ -111,10 +113,10 @@ def test_same_tokens_behind_another_prefix_are_another_block() -> None:
     request.block_ids = pool.allocate(2)
     request.num_computed_tokens = 4
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5])) == request.block_ids
-    assert cache.match(new_request([3, 4, 3, 4, 5])) == []
-    assert cache.match(new_request([1, 3, 2, 4, 5])) == []
-    assert cache.match(new_request([1, 2, 4, 3, 5])) == request.block_ids[:1]
+    assert cache.match(new_request([1, 2, 3, 4, 5])).block_ids == request.block_ids
+    assert cache.match(new_request([3, 4, 3, 4, 5])).block_ids == []
+    assert cache.match(new_request([1, 3, 2, 4, 5])).block_ids == []
+    assert cache.match(new_request([1, 2, 4, 3, 5])).block_ids == request.block_ids[:1]
 
 
 def test_block_that_ends_at_the_last_known_token_is_not_used() -> None:
@@ -124,7 +126,7 @@ def test_block_that_ends_at_the_last_known_token_is_not_used() -> None:
     request.block_ids = pool.allocate(2)
     request.num_computed_tokens = 4
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4])) == request.block_ids[:1]
+    assert cache.match(new_request([1, 2, 3, 4])).block_ids == request.block_ids[:1]
 
 
 def test_nothing_behind_the_computed_or_the_confirmed_tokens_is_published() -> None:
@@ -134,10 +136,10 @@ def test_nothing_behind_the_computed_or_the_confirmed_tokens_is_published() -> N
     request.block_ids = pool.allocate(4)
     request.num_computed_tokens = 3
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5, 6])) == request.block_ids[:1]
+    assert cache.match(new_request([1, 2, 3, 4, 5, 6])).block_ids == request.block_ids[:1]
     request.num_computed_tokens = 8  # more is written than is confirmed
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5, 6, 7, 8, 9])) == request.block_ids[:3]
+    assert cache.match(new_request([1, 2, 3, 4, 5, 6, 7, 8, 9])).block_ids == request.block_ids[:3]
 
 
 def test_disabled_cache_finds_and_publishes_nothing() -> None:
@@ -147,6 +149,6 @@ def test_disabled_cache_finds_and_publishes_nothing() -> None:
     request.block_ids = pool.allocate(2)
     request.num_computed_tokens = 4
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5])) == []
+    assert cache.match(new_request([1, 2, 3, 4, 5])).block_ids == []
     pool.release(request.block_ids)
     assert pool.num_free == pool.num_usable

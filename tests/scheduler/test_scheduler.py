@@ -6,9 +6,12 @@ from outrider.core.digest import fold
 from outrider.core.errors import RequestError
 from outrider.core.outputs import FinishReason
 from outrider.core.plan import RowResult, StepResult, TokenLogprobs
-from outrider.core.request import Request, RequestStatus
+from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.scheduler.scheduler import Scheduler, _Step
+from outrider.scheduler.request_state import RequestState, RequestStatus
+from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.step import OpenStep
+from outrider.scheduler.text_rules import Stop
 
 from .hash_model import SIZE, VOCAB_SIZE, Job, Setting, continuation
 from .loop import Loop
@@ -193,14 +196,14 @@ def test_latest_admitted_waits_for_blocks_and_keeps_its_own(depth: int) -> None:
 
 
 def test_preempted_row_leaves_the_step_it_was_planned_into(monkeypatch: pytest.MonkeyPatch) -> None:
-    drop, num_dropped = _Step.drop, 0
+    drop, num_dropped = OpenStep.drop, 0
 
-    def count(self: _Step, request_id: str) -> None:
+    def count(self: OpenStep, request_id: str) -> None:
         nonlocal num_dropped
         num_dropped += request_id in self.rows
         drop(self, request_id)
 
-    monkeypatch.setattr(_Step, "drop", count)
+    monkeypatch.setattr(OpenStep, "drop", count)
     for seed in range(10):
         rotate(seed)
     assert num_dropped > 2
@@ -281,10 +284,10 @@ def test_abort_of_an_unknown_request_is_none() -> None:
 
 
 class _KeepTwo:
-    """A stop checker that ends every output with the second new token."""
+    """A stop rule that ends every output with the second new token."""
 
-    def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
-        return min(2, len(token_ids)), FinishReason.STOP if len(token_ids) > 1 else None
+    def check(self, state: RequestState, token_ids: tuple[int, ...]) -> tuple[int, Stop | None]:
+        return min(2, len(token_ids)), Stop(FinishReason.STOP) if len(token_ids) > 1 else None
 
 
 def test_what_is_behind_the_stop_is_in_no_count() -> None:
@@ -297,18 +300,18 @@ def test_what_is_behind_the_stop_is_in_no_count() -> None:
         num_drafts=3,
         num_lookahead=0,
         enable_prefix_caching=True,
-        stop_checker=_KeepTwo(),
+        stop_rule=_KeepTwo(),
     )
-    request = Request(
-        request_id="a",
-        prompt_token_ids=[5] * 14,
-        params=SamplingParams(logprobs=1),
-        seed=0,
-        eos_token_ids=(),
-        max_total_tokens=60,
+    request = scheduler.add(
+        Request(
+            request_id="a",
+            prompt_token_ids=(5,) * 14,
+            params=SamplingParams(logprobs=1),
+            seed=0,
+            eos_token_ids=(),
+            max_total_tokens=60,
+        )
     )
-    request.speculation.num_accepted_tokens_per_pos = [0] * 3
-    scheduler.add(request)
 
     def step(token_ids: tuple[int, ...], num_drafts: int) -> None:
         plan = scheduler.plan()
@@ -345,10 +348,10 @@ def test_what_is_behind_the_stop_is_in_no_count() -> None:
     assert (stats.num_accepted_tokens, stats.num_accepted_tokens_per_pos) == (2, [1, 1, 0])
     again = Request(
         request_id="b",
-        prompt_token_ids=[5] * 14 + [1, 2, 3, 4],
+        prompt_token_ids=(*[5] * 14, 1, 2, 3, 4),
         params=SamplingParams(),
         seed=0,
         eos_token_ids=(),
         max_total_tokens=60,
     )
-    assert len(scheduler.prefix.match(again)) == 1
+    assert len(scheduler.prefix.match(RequestState(request=again)).block_ids) == 1

@@ -11,8 +11,11 @@ from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.kernels.interface.state import CHUNK
 from outrider.kernels.reference.gated_delta import state_rows
+from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.snapshots import Snapshots
 from outrider.scheduler.states import StateSlots
+from outrider.scheduler.text_rules import Stop
 
 
 class NoStops:
@@ -25,18 +28,16 @@ class NoStops:
 def scheduler(*, num_slots: int = 8, budget: int = 64, num_drafts: int = 0, block_size: int = 16) -> Scheduler:
     return Scheduler(
         num_blocks=64, block_size=block_size, max_num_seqs=4, max_num_batched_tokens=budget, num_drafts=num_drafts,
-        num_lookahead=0, enable_prefix_caching=True, stop_checker=NoStops(), num_state_slots=num_slots,
+        num_lookahead=0, enable_prefix_caching=True, stop_rule=NoStops(), num_state_slots=num_slots,
     )  # fmt: skip
 
 
-def add(engine: Scheduler, name: str, prompt: list[int], *, max_tokens: int = 4) -> Request:
+def add(engine: Scheduler, name: str, prompt: list[int], *, max_tokens: int = 4) -> RequestState:
     request = Request(
-        request_id=name, prompt_token_ids=prompt, params=SamplingParams(max_tokens=max_tokens), seed=0,
+        request_id=name, prompt_token_ids=tuple(prompt), params=SamplingParams(max_tokens=max_tokens), seed=0,
         eos_token_ids=(), max_total_tokens=len(prompt) + max_tokens,
     )  # fmt: skip
-    request.speculation.num_accepted_tokens_per_pos = [0] * 16
-    engine.add(request)
-    return request
+    return engine.add(request)
 
 
 def step(engine: Scheduler, *, accepted: int = 0) -> StepPlan | None:
@@ -216,7 +217,7 @@ class RandomStops:
 
     def check(self, request, token_ids):
         if self.rng.random() < 0.02:
-            return self.rng.randint(1, len(token_ids)), FinishReason.STOP
+            return self.rng.randint(1, len(token_ids)), Stop(FinishReason.STOP)
         return len(token_ids), None
 
 
@@ -227,7 +228,7 @@ def simulate(seed: int) -> int:
     engine = Scheduler(
         num_blocks=rng.choice((14, 40)), block_size=rng.choice((16, 32, 64)), max_num_seqs=4,
         max_num_batched_tokens=rng.choice((17, 40, 200)) + num_drafts, num_drafts=num_drafts, num_lookahead=0,
-        enable_prefix_caching=True, stop_checker=RandomStops(rng), num_state_slots=rng.choice((1, 5, 40)),
+        enable_prefix_caching=True, stop_rule=RandomStops(rng), num_state_slots=rng.choice((1, 5, 40)),
     )  # fmt: skip
     device, flying, number = Device(num_drafts), [], 0
     depth = rng.choice((0, 1))
@@ -263,13 +264,13 @@ def test_no_snapshot_is_taken_too_late():
 def test_a_snapshot_taken_too_late_is_seen(monkeypatch, leak, message):
     """A leak put in: the host forgets how far a step in flight may move a state, or saves at the end only."""
     if leak == "the step in flight":
-        original = Scheduler._save_state_at_end
+        original = Snapshots.end
 
-        def save(self, request):
-            request.state_reach = 0
-            original(self, request)
+        def end(self, state):
+            self._places[state].reach = 0
+            original(self, state)
 
-        monkeypatch.setattr(Scheduler, "_save_state_at_end", save)
+        monkeypatch.setattr(Snapshots, "end", end)
     else:
         monkeypatch.setattr(Device, "most_open", property(lambda self: CHUNK, lambda self, value: None), raising=False)
     with pytest.raises(AssertionError, match=message):

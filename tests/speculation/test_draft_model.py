@@ -39,8 +39,9 @@ def test_drafts_are_what_transformers_would_draft(target, other, temperature):
     llm = make(target, other, overlap_depth=0)
     oracle = AutoModelForCausalLM.from_pretrained(other).eval()
     params = SamplingParams(temperature=temperature, seed=5, max_tokens=40, ignore_eos=True)
-    request = llm.engine.new_request({"prompt_token_ids": [5, 9, 3, 44, 7, 12]}, params)
-    llm.engine.add(request)
+    asked = llm.engine.new_request({"prompt_token_ids": [5, 9, 3, 44, 7, 12]}, params)
+    llm.engine.add(asked)
+    request = llm.engine.scheduler.find(asked.request_id)
     while request.num_output_tokens < 30:
         llm.engine.step()
         tokens = list(request.token_ids)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from outrider import LLM, SamplingParams
-from outrider.core.request import Request
+from outrider.scheduler.request_state import RequestState
 from outrider.speculation.chain import ChainDrafter
 from tests.support.changing_drafts import change_drafts
 from tests.support.half_right_drafts import make_half_right
@@ -73,19 +73,21 @@ def half_right(answers, monkeypatch):
     return know
 
 
-def _start(llm: LLM, prompt: list[int]) -> Request:
+def _start(llm: LLM, prompt: list[int]) -> RequestState:
     request = llm.engine.new_request({"prompt_token_ids": prompt}, GREEDY)
     llm.engine.add(request)
-    return request
+    state = llm.engine.scheduler.find(request.request_id)
+    assert state is not None
+    return state
 
 
-def _run_until(llm: LLM, request: Request, num_output: int) -> None:
+def _run_until(llm: LLM, request: RequestState, num_output: int) -> None:
     while request.num_output_tokens < num_output:
         assert llm.engine.has_work, f"the request ended after {request.num_output_tokens} tokens"
         llm.engine.step()
 
 
-def _drafter_kv(llm: LLM, request: Request) -> list[torch.Tensor]:
+def _drafter_kv(llm: LLM, request: RequestState) -> list[torch.Tensor]:
     """K and V of every layer at the indices up to num_tokens - 1 of a running request."""
     drafter = llm.engine.worker.drafter
     index = torch.arange(drafter.first_index, request.num_tokens)
@@ -93,7 +95,7 @@ def _drafter_kv(llm: LLM, request: Request) -> list[torch.Tensor]:
     return [kv.flatten(0, 1)[slots] for cache in drafter.caches for kv in (cache.k, cache.v)]
 
 
-def _stale_parts(directories, llm: LLM, request: Request) -> list[int]:
+def _stale_parts(directories, llm: LLM, request: RequestState) -> list[int]:
     """Numbers of the parts (K and V by layer) that differ from those of an engine that prefills the same tokens."""
     clean = _make(directories, enable_prefix_caching=False)
     fresh = _start(clean, list(request.token_ids))

@@ -27,5 +27,6 @@ class ChangingDrafts:
 def change_drafts(llm: LLM, most: int) -> ChangingDrafts:
     """Give the engine such a policy, before its first step."""
     assert llm.engine.scheduler.num_steps == 0
-    llm.engine.scheduler._draft_policy = policy = ChangingDrafts(most)
+    policy = ChangingDrafts(most)
+    llm.engine.use_draft_policy(policy)
     return policy

@@ -21,7 +21,7 @@ from outrider.device.assemble import Assembler
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.engine.admission import Admission
-from outrider.engine.text import StopChecker
+from outrider.engine.text import OutputTexts
 from outrider.engine.tokenizer import Tokenizer
 from outrider.kernels import load_kernels
 from outrider.scheduler.scheduler import Scheduler
@@ -96,7 +96,7 @@ class _Loop:
         max_tokens = (num_windows * _WINDOW + _WARM_UP_STEPS + 4) * (1 + len(rates))
         num_tokens = _PROMPT_LEN + max_tokens
         script = tokenizer.encode(Path(__file__).read_text()) if tokenizer else list(range(10, 2000))
-        self._checker = StopChecker(tokenizer)
+        self._texts = OutputTexts(tokenizer)
         self._scheduler = Scheduler(
             num_blocks=1 + num_rows * -(-num_tokens // _BLOCK_SIZE),
             block_size=_BLOCK_SIZE,
@@ -105,7 +105,7 @@ class _Loop:
             num_drafts=len(rates),
             num_lookahead=max(len(rates) - 1, 0),
             enable_prefix_caching=True,
-            stop_checker=self._checker,
+            stop_rule=self._texts,
         )
         self._device = NullDevice(script, max_rows=num_rows, acceptance_rates=rates)
         kernels, staging = load_kernels(("reference",)), Staging(torch.device("cpu"))
@@ -127,7 +127,6 @@ class _Loop:
             vocab_size=1 + max(script),
             max_model_len=num_tokens + 1,
             eos_token_ids=(),
-            num_drafts=len(rates),
             seed=0,
         )
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
@@ -135,7 +134,7 @@ class _Loop:
             ids = [script[(index * 13 + place) % len(script)] for place in range(_PROMPT_LEN)]
             request = admission.request({"prompt_token_ids": ids}, params, request_id=str(index))
             self._scheduler.add(request)
-            self._checker.begin(request)
+            self._texts.begin(request)
 
     def run(self) -> list[dict[str, float]]:
         """Microseconds per request and step of each part, for every window."""

@@ -60,6 +60,11 @@ class SpeculationStats:
         return (self.num_steps, self.num_drafts, self.num_draft_tokens, *self.num_accepted_tokens_per_pos)
 
     @classmethod
+    def zero(cls, max_drafts: int, *, is_synthetic: bool = False) -> "SpeculationStats":
+        """Nothing counted yet, of an engine with at most `max_drafts` drafts a step."""
+        return cls(max_drafts=max_drafts, num_accepted_tokens_per_pos=[0] * max_drafts, is_synthetic=is_synthetic)
+
+    @classmethod
     def of_counts(cls, *counts: Sequence[int]) -> "SpeculationStats":
         """The sum of `counts` of several outputs."""
         steps, drafts, draft_tokens, *accepted = [sum(column) for column in zip(*counts, strict=True)]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from outrider.core.errors import RequestError
-from outrider.core.outputs import SpeculationStats
 from outrider.core.request import Request
 from outrider.core.sampling_params import (
     MAX_BAD_WORD_TOKENS,
@@ -32,17 +31,13 @@ class Admission:
         vocab_size: int,
         max_model_len: int,
         eos_token_ids: tuple[int, ...],
-        num_drafts: int,
         seed: int,
         grammars: Grammars | None = None,
-        is_synthetic: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._max_model_len = max_model_len
         self._eos_token_ids = eos_token_ids
-        self._num_drafts = num_drafts
-        self._is_synthetic = is_synthetic
         self._seeds = random.Random(seed)
         self._grammars = grammars or Grammars(tokenizer, vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
@@ -82,17 +77,12 @@ class Admission:
         return Request(
             request_id=request_id,
             prompt=text,
-            prompt_token_ids=token_ids,
+            prompt_token_ids=tuple(token_ids),
             params=params,
             seed=seed,
             eos_token_ids=eos_token_ids,
             max_total_tokens=num_tokens + num_tokens_left,
             bad_words=bad_words,
-            speculation=SpeculationStats(
-                max_drafts=self._num_drafts,
-                num_accepted_tokens_per_pos=[0] * self._num_drafts,
-                is_synthetic=self._is_synthetic,
-            ),
         )
 
     def _truncate(self, text: str | None, token_ids: list[int], params: SamplingParams) -> tuple[str | None, list[int]]:

@@ -16,17 +16,17 @@ from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, Reques
 from outrider.core.plan import StepPlan
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.device.graphs import ROW_BUCKETS
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.grammar import Grammars
-from outrider.engine.group import Group, RequestTimes, completions_of, stop_reason_of
+from outrider.engine.group import Group, RequestTimes, completion_requests
 from outrider.engine.stats import EngineStats, Recorder
 from outrider.engine.step_clock import StepClock
-from outrider.engine.text import StopChecker
+from outrider.engine.text import OutputTexts
 from outrider.engine.tokenizer import Tokenizer
 from outrider.runtime.worker import Worker
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
+from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
 
 
@@ -42,18 +42,16 @@ class Engine:
             vocab_size=self.worker.model_config.vocab_size,
             eos_token_ids=self.worker.eos_token_ids,
         )
-        is_synthetic = config.speculative is not None and config.speculative.acceptance_rates is not None
+        self._is_synthetic = config.speculative is not None and config.speculative.acceptance_rates is not None
         self.admission = Admission(
             tokenizer=self.tokenizer,
             vocab_size=self.worker.model_config.vocab_size,
             max_model_len=self.worker.max_model_len,
             eos_token_ids=self.worker.eos_token_ids,
-            num_drafts=config.num_speculative_tokens,
             seed=config.seed,
             grammars=self._grammars,
-            is_synthetic=is_synthetic,
         )
-        self._stop_checker = StopChecker(self.tokenizer)
+        self._texts = OutputTexts(self.tokenizer)
         policy = _draft_policy(config, self.worker)
         self._clock = StepClock(policy)
         self.scheduler = Scheduler(
@@ -64,8 +62,8 @@ class Engine:
             num_drafts=config.num_speculative_tokens,
             num_lookahead=self.worker.num_lookahead,
             enable_prefix_caching=config.enable_prefix_caching,
-            stop_checker=self._stop_checker,
-            grammars=self._grammars,
+            stop_rule=self._texts,
+            token_rule=self._grammars,
             draft_policy=policy,
             num_state_slots=self.worker.num_snapshots,
         )
@@ -73,7 +71,7 @@ class Engine:
             self.scheduler,
             num_drafts=config.num_speculative_tokens,
             is_exact=self.worker.is_exact,
-            is_synthetic=is_synthetic,
+            is_synthetic=self._is_synthetic,
         )
         self._in_flight: deque[Handle] = deque()
         self._groups: dict[str, Group] = {}
@@ -89,38 +87,44 @@ class Engine:
         """Queue a checked request, with all its n completions; `on_delta` is called with what each step adds."""
         if request.request_id in self._groups:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
-        group = Group(requests=completions_of(request), on_delta=on_delta, times=RequestTimes(queued=time.monotonic()))
-        added: list[Request] = []
+        times = RequestTimes(queued=time.monotonic())
+        states: list[RequestState] = []
         try:
-            for one in group.requests:
-                self.scheduler.add(one)
-                added.append(one)
-                self._stop_checker.begin(one)
-                self._grammars.begin(one)
+            for completion in completion_requests(request):
+                states.append(self.scheduler.add(completion))
+                self._texts.begin(completion)
+                self._grammars.begin(completion)
         except Exception:
-            for one in added:
-                self.scheduler.abort(one.request_id)
-                self._stop_checker.forget(one.request_id)
-                self._grammars.end(one.request_id)
+            for state in states:
+                self.scheduler.abort(state.request_id)
+                self._texts.forget(state.request_id)
+                self._grammars.end(state.request_id)
             raise
+        group = Group(states=states, on_delta=on_delta, times=times)
         self._groups[request.request_id] = group
-        for one in group.requests:
-            self._group_of[one.request_id] = group
+        for state in states:
+            self._group_of[state.request_id] = group
 
     def abort(self, request_id: str) -> RequestOutput | None:
-        """Take a request back; what it has so far, or None if it is not there."""
+        """End a request; its output so far, or None if there is no such request."""
         group = self._groups.get(request_id)
         if group is None:
             return None
         output = None
-        for one in group.requests:
-            if self.scheduler.abort(one.request_id) is not None:
-                output = self._emit(one, time.monotonic())
+        for state in group.states:
+            if self.scheduler.abort(state.request_id) is not None:
+                output = self._emit(state, time.monotonic())
         return output
 
     def stats(self) -> EngineStats:
-        """What the engine has done so far, and what it holds."""
+        """A snapshot of the engine's counters."""
         return self._recorder.snapshot()
+
+    def use_draft_policy(self, policy: DraftPolicy) -> None:
+        """Let `policy` choose the number of drafts from now on; no step may be in flight."""
+        assert not self._in_flight, f"{len(self._in_flight)} steps are in flight"
+        self.scheduler.draft_policy = policy
+        self._clock = StepClock(policy)
 
     @property
     def has_work(self) -> bool:
@@ -149,7 +153,7 @@ class Engine:
         self._clock.ended(handle)
         changed = self.scheduler.settle(handle.plan, result)
         now = time.monotonic()
-        outputs = [self._emit(request, now) for request in changed]
+        outputs = [self._emit(state, now) for state in changed]
         return [output for output in outputs if output is not None]
 
     def _note_admissions(self, plan: StepPlan) -> None:
@@ -158,48 +162,48 @@ class Engine:
             if times.planned is None:
                 times.planned = time.monotonic()
 
-    def _emit(self, request: Request, now: float) -> RequestOutput | None:
-        """Tell the caller what is new of a completion; the whole output where it was the last of its request."""
-        group = self._group_of[request.request_id]
-        if group.times.first_token is None and request.num_output_tokens > 0:
+    def _emit(self, state: RequestState, now: float) -> RequestOutput | None:
+        """Tell the caller what is new in a completion; the whole output where it was the last of its request."""
+        group = self._group_of[state.request_id]
+        if group.times.first_token is None and state.num_output_tokens > 0:
             group.times.first_token = now
-        is_finished = request.finish_reason is not None
+        is_finished = state.finish_reason is not None
         if not is_finished and group.on_delta is None:
             return None
         output = None
         if is_finished:
-            piece, text = self._stop_checker.end(request.request_id)
-            self._grammars.end(request.request_id)
-            self._recorder.finish(request)
-            group.completions[request.completion_index] = self._completion(request, text)
-            del self._group_of[request.request_id]
-            if len(group.completions) == len(group.requests):
+            piece, text = self._texts.end(state.request_id)
+            self._grammars.end(state.request_id)
+            self._recorder.finish(state)
+            group.completions[state.request.completion_index] = self._completion(state, text)
+            del self._group_of[state.request_id]
+            if len(group.completions) == len(group.states):
                 del self._groups[group.request_id]
-                output = group.output(self._named, ended=now)
+                output = group.output(self._named, ended=now, is_synthetic=self._is_synthetic)
         else:
-            piece = self._stop_checker.take(request.request_id)
+            piece = self._texts.take(state.request_id)
         if group.on_delta is not None:
-            delta = group.delta(request, piece, output, self._named)
+            delta = group.delta(state, piece, output, self._named)
             if delta is not None:
                 group.on_delta(delta)
         return output
 
-    def _completion(self, request: Request, text: str) -> CompletionOutput:
-        assert request.finish_reason is not None
+    def _completion(self, state: RequestState, text: str) -> CompletionOutput:
+        assert state.finish_reason is not None
         return CompletionOutput(
-            index=request.completion_index,
+            index=state.request.completion_index,
             text=text,
-            token_ids=request.output_token_ids,
-            finish_reason=request.finish_reason.value,
-            stop_reason=stop_reason_of(request),
-            logprobs=self._named(request.logprobs) if request.params.num_logprobs is not None else None,
-            is_draft=request.is_draft,
-            error=request.error,
-            logits_digest=f"{request.logits_digest:016x}" if self.config.logits_digest else None,
+            token_ids=state.output_token_ids,
+            finish_reason=state.finish_reason.value,
+            stop_reason=state.stop_reason,
+            logprobs=self._named(state.logprobs) if state.params.num_logprobs is not None else None,
+            is_draft=state.is_draft,
+            error=state.error,
+            logits_digest=f"{state.logits_digest:016x}" if self.config.logits_digest else None,
         )
 
     def _named(self, logprobs: list[dict[int, Logprob]]) -> list[dict[int, Logprob]]:
-        """The same with each token's own text, where there is a tokenizer."""
+        """Add each token's own text, where there is a tokenizer."""
         tokenizer = self.tokenizer
         if tokenizer is None:
             return logprobs
@@ -212,6 +216,6 @@ class Engine:
 def _draft_policy(config: EngineConfig, worker: Worker) -> DraftPolicy:
     if config.speculative is not None and config.speculative.adaptive:
         known = worker.measure_steps()
-        buckets = sorted({num_rows for num_rows, _ in known}) or ROW_BUCKETS
+        buckets = sorted({num_rows for num_rows, _ in known}) or worker.row_buckets
         return AdaptiveDrafts(config.draft_widths, row_buckets=buckets, known=known)
     return FixedDrafts(config.num_speculative_tokens)

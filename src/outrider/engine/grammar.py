@@ -15,6 +15,7 @@ from outrider.core.errors import RequestError
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
 from outrider.engine.tokenizer import Tokenizer
+from outrider.scheduler.request_state import RequestState
 
 if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
     from llguidance import LLMatcher, LLTokenizer
@@ -26,7 +27,10 @@ _MAX_MESSAGE = 600
 
 
 class Grammars:
-    """Grammars of running requests over one tokenizer. `eos_token_ids` end an output where the grammar may end."""
+    """The grammars of running requests, over one tokenizer; the scheduler asks which tokens may come (`TokenRule`).
+
+    `eos_token_ids` end an output where the grammar may end.
+    """
 
     def __init__(self, tokenizer: Tokenizer | None, *, vocab_size: int, eos_token_ids: tuple[int, ...]) -> None:
         self._tokenizer = tokenizer
@@ -69,16 +73,16 @@ class Grammars:
         """Stop following."""
         self._running.pop(request_id, None)
 
-    def masks(self, request: Request, drafts: Sequence[int]) -> tuple[bytes, ...]:
+    def masks(self, state: RequestState, drafts: Sequence[int]) -> tuple[bytes, ...]:
         """One mask for the next token, and one behind each leading draft that the grammar allows."""
-        running = self._running[request.request_id]
+        running = self._running[state.request_id]
         try:
-            return self._look_ahead(request, running, drafts)
+            return self._look_ahead(state, running, drafts)
         except Exception as error:  # whatever it is: it ends this request, in `accept`, and no other
             running.failure = f"the grammar cannot be followed any further: {error!r}"
             return (running.mask,)
 
-    def _look_ahead(self, request: Request, running: "_Running", drafts: Sequence[int]) -> tuple[bytes, ...]:
+    def _look_ahead(self, state: RequestState, running: "_Running", drafts: Sequence[int]) -> tuple[bytes, ...]:
         matcher, masks = running.matcher, [running.mask]
         for draft in drafts:
             # eos is left to the sampler: nothing can follow it
@@ -88,12 +92,12 @@ class Grammars:
             masks.append(mask)
         if len(masks) > 1:
             has_gone_back = matcher.rollback(len(masks) - 1)
-            assert has_gone_back, f"the grammar of request {request.request_id} cannot go back: {matcher.get_error()}"
+            assert has_gone_back, f"the grammar of request {state.request_id} cannot go back: {matcher.get_error()}"
         return tuple(masks)
 
-    def accept(self, request: Request, token_ids: Sequence[int]) -> str | None:
-        """Follow confirmed tokens; what is wrong if the output cannot go on, else None."""
-        running = self._running[request.request_id]
+    def accept(self, state: RequestState, token_ids: Sequence[int]) -> str | None:
+        """Follow confirmed tokens; an error message if the output cannot go on, else None."""
+        running = self._running[state.request_id]
         try:
             return running.failure or self._follow(running, token_ids)
         except Exception as error:

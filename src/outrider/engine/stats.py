@@ -8,7 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from outrider.core.outputs import FinishReason, SpeculationStats
-from outrider.core.request import Request
+from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
 
 TURN_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -56,23 +56,19 @@ class Recorder:
         self._num_drafts = num_drafts
         self._is_exact = is_exact
         self._is_synthetic = is_synthetic
-        self._over = _Totals(self._no_speculation())
+        self._over = self._zero()
         self._finished = {reason.value: 0 for reason in FinishReason}
         self._num_seen = 0
         self._turn_counts = [0] * (len(TURN_TOKENS) + 1)
 
-    def _no_speculation(self) -> SpeculationStats:
-        return SpeculationStats(
-            max_drafts=self._num_drafts,
-            num_accepted_tokens_per_pos=[0] * self._num_drafts,
-            is_synthetic=self._is_synthetic,
-        )
+    def _zero(self) -> "_Totals":
+        return _Totals(SpeculationStats.zero(self._num_drafts, is_synthetic=self._is_synthetic))
 
-    def finish(self, request: Request) -> None:
-        """A completion is over, for whatever reason."""
-        assert request.finish_reason is not None, f"request {request.request_id} is not finished"
-        self._finished[request.finish_reason.value] += 1
-        self._over.add(request)
+    def finish(self, state: RequestState) -> None:
+        """Count a completion that has ended, for whatever reason."""
+        assert state.finish_reason is not None, f"request {state.request_id} is not finished"
+        self._finished[state.finish_reason.value] += 1
+        self._over.add(state)
 
     def turn(self) -> None:
         """A turn of the loop is over."""
@@ -82,12 +78,12 @@ class Recorder:
             self._num_seen = seen
 
     def snapshot(self) -> EngineStats:
-        """Everything as it stands now; the caller may keep it and send it elsewhere."""
+        """A snapshot of all counters; the caller may keep it and send it elsewhere."""
         scheduler = self._scheduler
-        totals = _Totals(self._no_speculation())
+        totals = self._zero()
         totals.merge(self._over)
-        for request in scheduler.requests():
-            totals.add(request)
+        for state in scheduler.requests():
+            totals.add(state)
         pool, prefix = scheduler.pool, scheduler.prefix
         return EngineStats(
             is_exact=self._is_exact,
@@ -117,12 +113,12 @@ class _Totals:
         self.num_prompt_tokens = 0
         self.num_cached_prompt_tokens = 0
 
-    def add(self, request: Request) -> None:
-        if request.num_output_tokens == 0:
+    def add(self, state: RequestState) -> None:
+        if state.num_output_tokens == 0:
             return
-        self.speculation.add(request.speculation)
-        self.num_prompt_tokens += request.num_prompt_tokens
-        self.num_cached_prompt_tokens += max(request.num_cached_tokens, 0)
+        self.speculation.add(state.speculation)
+        self.num_prompt_tokens += state.num_prompt_tokens
+        self.num_cached_prompt_tokens += max(state.num_cached_tokens, 0)
 
     def merge(self, other: "_Totals") -> None:
         self.speculation.add(other.speculation)

@@ -9,6 +9,8 @@ the same step or a later one produced behind it is dropped by the scheduler.
 from outrider.core.outputs import FinishReason
 from outrider.core.request import Request
 from outrider.engine.tokenizer import TextStream, Tokenizer
+from outrider.scheduler.request_state import RequestState
+from outrider.scheduler.text_rules import Stop
 
 
 class OutputText:
@@ -20,7 +22,7 @@ class OutputText:
         self._keeps_stop = request.params.include_stop_str_in_output
         self._min_tokens = request.params.min_tokens
         self._num_tokens = 0
-        self._stop_ids = frozenset((*request.eos_token_ids, *(request.params.stop_token_ids or ())))
+        self._stop_ids = frozenset(request.stop_token_ids)
         self._num_given = 0
         self._echo = echo
         self._is_cut = False
@@ -97,8 +99,8 @@ class OutputText:
         return held
 
 
-class StopChecker:
-    """Follows the text of every running request; the scheduler asks it where an output ends."""
+class OutputTexts:
+    """The text of every running request; the scheduler asks it where an output ends (`StopRule`)."""
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
@@ -114,27 +116,26 @@ class StopChecker:
                 echo = request.prompt or tokenizer.decode(request.prompt_token_ids, skip_special_tokens=skips)
         self._texts[request.request_id] = OutputText(request, stream, echo=echo)
 
-    def check(self, request: Request, token_ids: tuple[int, ...]) -> tuple[int, FinishReason | None]:
-        """How many of the new `token_ids` belong to the output, and why it ends if it does."""
-        text = self._texts[request.request_id]
-        if len(token_ids) < request.max_total_tokens - request.num_tokens and not text.can_stop_in(token_ids):
+    def check(self, state: RequestState, token_ids: tuple[int, ...]) -> tuple[int, Stop | None]:
+        """How many of the new `token_ids` belong to the output, and its end if one of them ended it."""
+        text = self._texts[state.request_id]
+        num_tokens_left = state.max_total_tokens - len(state.token_ids)
+        if len(token_ids) < num_tokens_left and not text.can_stop_in(token_ids):
             text.extend(token_ids)
             return len(token_ids), None
-        stop_token_ids = request.params.stop_token_ids or ()
+        stop_token_ids = state.params.stop_token_ids or ()
         for count, token_id in enumerate(token_ids, start=1):
             if token_id in stop_token_ids:
-                request.stop_reason = token_id
                 text.push_stop_token(token_id)
-                return count, FinishReason.STOP
-            if token_id in request.eos_token_ids:
+                return count, Stop(FinishReason.STOP, token_id)
+            if token_id in state.request.eos_token_ids:
                 text.push_stop_token(token_id)
-                return count, FinishReason.STOP
-            stop = text.push(token_id)
-            if stop is not None:
-                request.stop_reason = stop
-                return count, FinishReason.STOP
-            if request.num_tokens + count >= request.max_total_tokens:
-                return count, FinishReason.LENGTH
+                return count, Stop(FinishReason.STOP)
+            stop_string = text.push(token_id)
+            if stop_string is not None:
+                return count, Stop(FinishReason.STOP, stop_string)
+            if count >= num_tokens_left:
+                return count, Stop(FinishReason.LENGTH)
         return len(token_ids), None
 
     def take(self, request_id: str) -> str:

@@ -19,7 +19,7 @@ from outrider.core.model_config import ModelConfig
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler
-from outrider.device.graphs import StepGraphs
+from outrider.device.graphs import ROW_BUCKETS, StepGraphs
 from outrider.device.readback import Handle, Readback
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
@@ -225,6 +225,11 @@ class Worker:
         if packed is None:
             packed = self._step(self._assembler.lay_out(plan, self._table))
         return self._readback.begin(plan, packed)
+
+    @property
+    def row_buckets(self) -> tuple[int, ...]:
+        """Ascending numbers of rows; steps of pure decoding with rows between two of them take about the same time."""
+        return ROW_BUCKETS
 
     @property
     def num_graphs(self) -> int:

@@ -12,18 +12,18 @@ from itertools import pairwise
 from operator import truediv
 from typing import Protocol
 
-from outrider.core.request import Request
+from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.step_times import StepTimes
 
 
 class DraftPolicy(Protocol):
     """Chooses for each step, and is told what came of it."""
 
-    def choose(self, requests: Sequence[Request]) -> int:
+    def choose(self, requests: Sequence[RequestState]) -> int:
         """Drafts that a step makes, by the requests that sample in it and so have another one."""
         ...
 
-    def see_row(self, request: Request, *, num_drafts: int, num_accepted: int) -> None:
+    def see_row(self, state: RequestState, *, num_drafts: int, num_accepted: int) -> None:
         """A settled row verified up to `num_drafts` drafts."""
         ...
 
@@ -38,10 +38,10 @@ class FixedDrafts:
     def __init__(self, num_drafts: int) -> None:
         self._num_drafts = num_drafts
 
-    def choose(self, requests: Sequence[Request]) -> int:
+    def choose(self, requests: Sequence[RequestState]) -> int:
         return self._num_drafts
 
-    def see_row(self, request: Request, *, num_drafts: int, num_accepted: int) -> None:
+    def see_row(self, state: RequestState, *, num_drafts: int, num_accepted: int) -> None:
         pass
 
     def see_step(self, *, num_rows: int, num_drafts: int, num_proposals: int, seconds: float) -> None:
@@ -110,7 +110,7 @@ class AdaptiveDrafts:
         self._loads: set[int] = set()  # buckets of rows met; only asked, never listed
         self._tried: dict[tuple[int, int], int] = {}  # bucket of rows, place -> when it was last chosen
 
-    def choose(self, requests: Sequence[Request]) -> int:
+    def choose(self, requests: Sequence[RequestState]) -> int:
         if not requests:
             return self.widths[self._place]
         self._num_choices += 1
@@ -140,9 +140,9 @@ class AdaptiveDrafts:
         self._missed = [0.0] * len(rates)
         return best
 
-    def _expected_tokens(self, requests: Sequence[Request]) -> list[float]:
+    def _expected_tokens(self, requests: Sequence[RequestState]) -> list[float]:
         """Of a step of each width, if all requests advanced in the proportions in which they advance now."""
-        differences = [self._difference(request) for request in requests]
+        differences = [self._difference(state) for state in requests]
         sums = [1.0] * len(requests)  # tokens of each request
         of_width = {0: sums}
         for place, (chance, column) in enumerate(zip(self.acceptance, zip(*differences, strict=True), strict=True)):
@@ -152,13 +152,13 @@ class AdaptiveDrafts:
         most = sum(now) * len(requests)
         return [most / sum(map(truediv, now, of_width[width])) for width in self.widths]
 
-    def _difference(self, request: Request) -> Sequence[float]:
+    def _difference(self, state: RequestState) -> Sequence[float]:
         """From the chances of all requests; drafts that it does not want are worth nothing."""
-        own, most = request.acceptance or self._like_all, self._most_of(request)
+        own, most = state.acceptance or self._like_all, self._most_of(state)
         return own if most == len(own) else own[:most] + [-chance for chance in self.acceptance[most:]]
 
-    def _most_of(self, request: Request) -> int:
-        asked = request.params.num_speculative_tokens
+    def _most_of(self, state: RequestState) -> int:
+        asked = state.params.num_speculative_tokens
         return len(self.acceptance) if asked is None else asked
 
     def _start_trial(self, num_rows: int, *, tokens: Sequence[float], seconds: Sequence[float]) -> None:
@@ -203,15 +203,15 @@ class AdaptiveDrafts:
             gain = (many - few) / (wide - narrow)
         return hopes
 
-    def see_row(self, request: Request, *, num_drafts: int, num_accepted: int) -> None:
+    def see_row(self, state: RequestState, *, num_drafts: int, num_accepted: int) -> None:
         if num_drafts == 0:
             return
-        if not request.acceptance:
-            request.acceptance = list(self._like_all)
-        overall, own = self.acceptance, request.acceptance
-        of_request = 1.0 / min(_FIRST_STEPS + request.speculation.num_drafts, _LAST_STEPS)
+        if not state.acceptance:
+            state.acceptance = list(self._like_all)
+        overall, own = self.acceptance, state.acceptance
+        of_request = 1.0 / min(_FIRST_STEPS + state.speculation.num_drafts, _LAST_STEPS)
         first = before = overall[0] + own[0]
-        for place in range(self._most_of(request)):
+        for place in range(self._most_of(state)):
             believed = overall[place] + own[place]
             seen = float(place < num_accepted) if place < num_drafts else before * first
             before = believed

@@ -76,9 +76,7 @@ class Front:
             vocab_size=self.info.vocab_size,
             max_model_len=self.info.max_model_len,
             eos_token_ids=self.info.eos_token_ids,
-            num_drafts=self.config.num_speculative_tokens,
             seed=self.config.seed,
-            is_synthetic=self.config.speculative is not None and self.config.speculative.acceptance_rates is not None,
         )
         return self.info
 

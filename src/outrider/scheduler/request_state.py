@@ -1,0 +1,119 @@
+"""The progress of one request, from `Scheduler.add` to its last token. Only the scheduler changes it.
+
+Holds tokens, counts, block ids and results. The device has its own row for the request (`device/table.py`), the only
+place that knows the accepted counts, lengths and drafts of steps in flight; this object learns of them in `settle`.
+
+    tokens:  | prompt ........ | confirmed output ... | in flight ... |
+             0                 num_prompt_tokens      num_tokens      bound
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from outrider.core.outputs import FinishReason, Logprob, SpeculationStats
+from outrider.core.request import Request
+from outrider.core.sampling_params import SamplingParams
+
+
+class RequestStatus(Enum):
+    """Where a request is in its life."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RequestState:
+    """Everything about a request that changes while it is served."""
+
+    request: Request
+    arrival: int = 0
+    """Order of arrival."""
+    status: RequestStatus = RequestStatus.WAITING
+    token_ids: list[int] = field(init=False)
+    """Prompt and confirmed output."""
+
+    num_computed_tokens: int = 0
+    """Tokens whose KV is written and confirmed."""
+    num_scheduled_tokens: int = 0
+    """Known tokens whose KV is written once the steps in flight end (grows chunk by chunk in a prompt)."""
+    num_steps_in_flight: int = 0
+    """Sampling steps launched and not settled: each will emit at least one token."""
+    num_tokens_in_flight: int = 0
+    """The most tokens those steps may emit."""
+    last_step: int = -1
+    """The last step this request was planned into."""
+    row: int = -1
+    """Row of the device table; -1 while waiting."""
+    epoch: int = 0
+    """New at each queueing, preemption, finish and abort, never given twice; other epochs' results are dropped."""
+    block_ids: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    """Chain hashes of the leading full blocks of token_ids, as far as they were needed."""
+    num_cached_blocks: int = 0
+    """Leading blocks that this request published or took from the prefix cache."""
+
+    num_proposals: int = 0
+    """Drafts that the last step it sampled in was asked to make for its next one."""
+    acceptance: list[float] = field(default_factory=list)
+    """With adaptive drafting, for each draft i: how far its own share of steps that accept drafts 0 … i lies above
+    that of all requests. Empty before its first drafts."""
+    drafts: tuple[int, ...] = ()
+    """Drafts for the next step, read back for requests with a grammar only."""
+
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+    """Why it could not go on, with FinishReason.ERROR."""
+    stop_reason: int | str | None = None
+    """The stop token id or stop string that ended it; None for eos, length and abort."""
+    num_cached_tokens: int = -1
+    """Prompt tokens taken from the prefix cache at the first admission; -1 before it."""
+    num_preemptions: int = 0
+    speculation: SpeculationStats = field(default_factory=SpeculationStats)
+    is_draft: list[bool] = field(default_factory=list)
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    prompt_logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    """From the second prompt token on."""
+    logits_digest: int = 0
+
+    # copies of what the loops over rows read of `request`: an attribute of another object costs them several percent
+    request_id: str = field(init=False)
+    params: SamplingParams = field(init=False)
+    max_total_tokens: int = field(init=False)
+    num_prompt_tokens: int = field(init=False)
+    has_grammar: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self.token_ids = list(request.prompt_token_ids)
+        self.request_id = request.request_id
+        self.params = request.params
+        self.max_total_tokens = request.max_total_tokens
+        self.num_prompt_tokens = len(request.prompt_token_ids)
+        self.has_grammar = request.params.structured_outputs is not None
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and confirmed output."""
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
+
+    @property
+    def num_unscored_tokens(self) -> int:
+        """Prompt tokens whose log-probabilities are asked for and not known; the first has none."""
+        if self.params.prompt_logprobs is None:
+            return 0
+        return self.num_prompt_tokens - 1 - len(self.prompt_logprobs)
+
+    @property
+    def is_prefilling(self) -> bool:
+        """True while known tokens remain that no launched step covers."""
+        return self.num_scheduled_tokens < len(self.token_ids)

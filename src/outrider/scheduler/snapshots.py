@@ -1,0 +1,105 @@
+"""When the recurrent states of a hybrid model are saved, so that later requests can start behind them.
+
+A state can be saved where it stands, or further on in the tokens that are still at hand; once it has moved past a
+place, what it was there is lost. So the host keeps, for each running request, a bound on how far its launched steps may
+have moved it. Which snapshots exist, and in which memory, is known to `prefix.py` and `states.py`.
+
+    tokens:  | in the state, at most ... | at hand ..................... |
+             0                           reach      num_computed_tokens
+"""
+
+from dataclasses import dataclass
+
+from outrider.core.plan import STATE_CHUNK, StateSave
+from outrider.scheduler.prefix import PrefixCache
+from outrider.scheduler.request_state import RequestState
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where the state of one running request stands."""
+
+    reach: int
+    """Tokens up to which launched steps may have moved it."""
+    num_shared_tokens: int
+    """Leading tokens whose blocks were found at admission, whether or not a snapshot was found at their end."""
+    saved: int = 0
+    """Length of the last snapshot that decoding took; 0 if it took none."""
+
+
+class Snapshots:
+    """Plans the snapshots of running requests."""
+
+    def __init__(self, prefix: PrefixCache, block_size: int) -> None:
+        self._prefix = prefix
+        self._block_size = block_size
+        self._moves_within_blocks = block_size > STATE_CHUNK
+        self._places: dict[RequestState, _Place] = {}
+        self._chunk_ends: list[tuple[RequestState, _Place]] = []  # requests whose state the last step moved
+        self._saves: list[StateSave] = []
+
+    def begin(self, state: RequestState, *, num_shared_tokens: int) -> None:
+        """A request was admitted; its state begins behind the tokens found in the prefix cache."""
+        self._places[state] = _Place(state.num_computed_tokens, num_shared_tokens)
+
+    def chunk_length(self, state: RequestState, start: int, count: int) -> int:
+        """Tokens to take of a prompt chunk of `count` tokens from `start`: fewer where a snapshot is wanted earlier."""
+        shared = self._places[state].num_shared_tokens
+        if start < shared < start + count:
+            return shared - start  # others share the blocks up to here: a snapshot is worth ending the chunk
+        whole = (start + count) // self._block_size * self._block_size
+        if self._moves_within_blocks and whole > start:
+            return whole - start  # at the chunk's own end the state would stand within a block
+        return count
+
+    def launch_chunk(self, state: RequestState, end: int) -> None:
+        """A prompt chunk of more than one token, up to `end`, moves the state to its last multiple of STATE_CHUNK."""
+        place = self._places[state]
+        place.reach = end // STATE_CHUNK * STATE_CHUNK
+        self._chunk_ends.append((state, place))
+
+    def save_chunk_ends(self) -> None:
+        """Save where the prompt chunks of the last step left their states."""
+        for state, place in self._chunk_ends:
+            if self._places.get(state) is place:
+                self._save(state, place.reach)
+        self._chunk_ends.clear()
+
+    def settle(self, state: RequestState, *, num_computed_before: int, is_decode: bool) -> None:
+        """A step's tokens are confirmed.
+
+        A step in flight moves a decode row's state over the tokens that were known when this one began, no further.
+        Where decoding has filled a block larger than STATE_CHUNK, the state moves on within the next one, so it is
+        saved now; of these snapshots only the last is kept.
+        """
+        place = self._places[state]
+        place.reach = max(place.reach, (num_computed_before + 1) // STATE_CHUNK * STATE_CHUNK)
+        if not (self._moves_within_blocks and is_decode):
+            return
+        length = state.num_computed_tokens // self._block_size * self._block_size
+        if num_computed_before < length and place.reach <= length:
+            is_new = self._save(state, length, instead_of=place.saved)
+            place.saved = length if is_new else 0
+
+    def end(self, state: RequestState) -> None:
+        """A request gives its row back: save its state behind the last full block of confirmed tokens.
+
+        The state stands there, or before it with the tokens between at hand, unless a prompt chunk in flight has moved
+        it further. Within a block larger than STATE_CHUNK decoding does so too, and has saved it on the way.
+        """
+        length = state.num_computed_tokens // self._block_size * self._block_size
+        if self._places[state].reach <= length:
+            self._save(state, length)
+        del self._places[state]
+
+    def take(self) -> tuple[StateSave, ...]:
+        """The snapshots that the next step takes before anything else."""
+        saves, self._saves = self._saves, []
+        return tuple(saves)
+
+    def _save(self, state: RequestState, length: int, *, instead_of: int = 0) -> bool:
+        """Plan a snapshot; False where there is one already, or no memory for one."""
+        slot = self._prefix.slot_for_state(state, length, instead_of=instead_of)
+        if slot is not None:
+            self._saves.append(StateSave(row=state.row, slot=slot, length=length))
+        return slot is not None

@@ -1,0 +1,42 @@
+"""A step while it is being planned."""
+
+from dataclasses import dataclass, field
+
+from outrider.core.plan import NewBlocks, RowPlan
+from outrider.scheduler.request_state import RequestState
+
+
+@dataclass(slots=True)
+class OpenStep:
+    """Rows and new blocks so far, and the token budget that is left."""
+
+    left: int
+    """Tokens that still fit."""
+    rows: dict[str, RowPlan] = field(default_factory=dict)
+    """By request id, in the order of the step."""
+    is_short: bool = False
+    """A running request lacks blocks: no waiting request is admitted in this step."""
+    _grown: dict[str, tuple[RequestState, int]] = field(default_factory=dict)
+    """Requests that got blocks in this step, with the number they had before."""
+
+    def put(self, row: RowPlan) -> None:
+        """Add a request's share."""
+        self.rows[row.request_id] = row
+        self.left -= row.num_tokens
+
+    def note_growth(self, state: RequestState, num_blocks_before: int) -> None:
+        """A request gets blocks; what it had before its first growth in this step counts."""
+        self._grown.setdefault(state.request_id, (state, num_blocks_before))
+
+    def drop(self, request_id: str) -> None:
+        """Take out a request that was preempted for another one of this step."""
+        self._grown.pop(request_id, None)
+        if request_id in self.rows:
+            self.left += self.rows.pop(request_id).num_tokens
+
+    def new_blocks(self) -> tuple[NewBlocks, ...]:
+        """The blocks that requests got in this step."""
+        return tuple(
+            NewBlocks(row=state.row, first_index=first, block_ids=tuple(state.block_ids[first:]))
+            for state, first in self._grown.values()
+        )
