@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from outrider import ConfigError, RequestError, SamplingParams, UnsupportedError
+from outrider.attention.backends import oracle
 from outrider.core.outputs import RequestOutput
+from outrider.platforms import cpu
+from outrider.server.metrics import Metrics
 from tests.support import request_mix
 from tests.support.tiny_models import write_tiny_model
 
@@ -175,6 +178,18 @@ def test_describe_says_what_runs_and_that_it_is_exact(target):
     assert lines["exact"].startswith("yes")
     assert lines["attention backend"].startswith("oracle: first of cpu's backends")
     assert lines["drafter"] == "ngram, 3 drafts a step, row-invariant"
+
+
+@pytest.mark.parametrize("owner", [cpu.Platform, oracle.Backend], ids=["platform", "attention backend"])
+def test_nothing_is_called_exact_on_a_platform_or_backend_that_does_not_promise_it(target, owner, monkeypatch):
+    monkeypatch.setattr(owner, "is_exact", False)
+    engine = request_mix.make(target, device="cpu", attention_backend="oracle").engine
+    assert not engine.worker.is_exact and not engine.stats().is_exact
+    lines = dict(engine.worker.describe())
+    assert lines["exact"] == "NO: this platform or attention backend does not promise it"
+    metrics = Metrics("tiny")
+    metrics.observe_snapshot(engine.stats())
+    assert b'outrider:exact{engine="0",model_name="tiny"} 0.0' in metrics.render()[0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,4 +1,4 @@
-"""A server that says what a test wrote down: the page at / sees failures that a sound engine does not produce.
+"""A server that sends what a test wrote down: it shows the page at / failures that a sound engine does not produce.
 
 Knows the form of the API that the page reads; no model, no engine.
 """
@@ -55,8 +55,10 @@ class Script:
     plain: list[Token] = field(default_factory=lambda: tokens_of(TEXT))
     drafted: list[Token] | None = None
     """Tokens where drafts were asked for; None: those of `plain`."""
+    digests: tuple[str, str] | None = None
+    """Logits digests of the streams without and with drafts; None: the server sends none."""
     num_drafts: int = 3
-    """Of the model; 0: it has no drafter."""
+    """Drafts per step of the model; 0: it has no drafter."""
     pause: float = 0.0
     """Seconds between two steps."""
     api_key: str | None = None
@@ -109,6 +111,8 @@ def chunks_of(script: Script, body: dict[str, Any], is_chat: bool) -> Iterator[d
             "origins": ["draft"] * accepted + ["target"],
             "finish_reason": None if num_told < len(tokens) else "length",
         }
+        if script.digests is not None and num_told == len(tokens):
+            choice["logits_digest"] = script.digests[num_drafts > 0]
         choice |= {"delta": {"content": text}} if is_chat else {"text": text}
         speculation = {**stats, "num_accepted_tokens_per_pos": list(per_pos), "mean_acceptance_length": length}
         yield {"choices": [choice], "usage": {"completion_tokens": num_told, "speculation": speculation}}

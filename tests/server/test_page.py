@@ -226,6 +226,20 @@ def test_equal_text_of_other_ids_is_a_difference(opened: Any) -> None:
         assert page.get_attribute("#status", "class") == "notice is-different"
 
 
+def test_equal_ids_of_other_logits_are_a_difference(opened: Any) -> None:
+    with opened(Script(digests=("12ab", "12ab"))) as page:
+        run(page)
+        assert page.get_attribute("#status", "class") == "notice is-same"
+        assert "The bits of all logits are equal, too." in page.inner_text("#status")
+    with opened(Script(digests=("12ab", "12ac"))) as page:
+        run(page)
+        assert page.get_attribute("#status", "class") == "notice is-different"
+        assert "logits digests 12ac and 12ab" in page.inner_text("#status")
+    with opened(Script()) as page:
+        run(page)
+        assert "bits" not in page.inner_text("#status"), "without digests there is nothing to say about them"
+
+
 def test_a_stream_that_ends_early_is_a_difference(opened: Any) -> None:
     plain = tokens_of(TEXT)
     with opened(Script(plain=plain, drafted=plain[:-2])) as page:

@@ -1,8 +1,10 @@
 """Every drafter changes speed only: those of the package, those for tests, and one in a user's package."""
 
 import re
+from pathlib import Path
 
 import pytest
+import torch
 
 from outrider import ConfigError
 from outrider.core import plugins
@@ -12,17 +14,11 @@ from tests.support import request_mix, tiny_drafters
 from tests.support.tiny_heads import random_head, save_original, save_speculators
 from tests.support.tiny_models import write_tiny_model
 
-CONSTANT = '''"""A drafter in one file: always says 7."""
-
-import torch
-
-from outrider.speculation.drafter import BaseDrafter
-
-
-class Drafter(BaseDrafter):
-    def propose(self, batch, *, hidden, verified):
-        return torch.full((batch.num_rows, self.num_drafts), 7)
-'''
+README = (Path(__file__).parents[2] / "README.md").read_text()
+(CONSTANT,) = [
+    block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Drafter(BaseDrafter)" in block
+]
+"""The README's drafter in one file, as a reader copies it: it always says 7."""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +149,7 @@ def test_contradicting_vocabulary_maps_are_refused(target, tmp_path):
 
 def test_absolute_ids_in_d2t_are_understood(target, some, expected, tmp_path, head):
     model = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40)
-    model.d2t += __import__("torch").arange(40)
+    model.d2t += torch.arange(40)
     config = {"method": "eagle3", "model": str(save_original(model, tmp_path))}
     absolute = request_mix.run(request_mix.make(target, speculative_config=config), some)
     offsets = request_mix.run(request_mix.make(target, speculative_config={"method": "eagle3", "model": head}), some)

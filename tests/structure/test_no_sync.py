@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "outrider"
 ON_THE_PATH = (
     "attention",
     "device",
-    "kernels/reference",
+    "kernels",
     "layers",
     "models",
     "runtime",
@@ -28,11 +28,12 @@ WAITING = {
     "masked_select",
     "nonzero",
     "numpy",
+    "pin_memory",
     "synchronize",
     "tolist",
     "unique",
 }
-"""Methods and functions that read a device value on the host, or make a shape that depends on one."""
+"""Calls that read a device value on the host, make a shape that depends on one, or pin memory off the ring."""
 
 ALLOWED = {
     ("device/graphs.py", "_median_seconds", "synchronize"): "once, before there are requests",
@@ -40,9 +41,24 @@ ALLOWED = {
     ("device/readback.py", "_extras", "tolist"): "likewise",
     ("device/readback.py", "Handle.wait", "synchronize"): "the one place that waits, one step late",
     ("device/staging.py", "PinnedRing.take", "synchronize"): "for a copy that ended many steps ago",
+    (
+        "device/staging.py",
+        "PinnedSlot.__init__",
+        "pin_memory",
+    ): "the ring's own memory, allocated before there are requests",
+    (
+        "kernels/hopper/attention_plan.py",
+        "_to_device",
+        "pin_memory",
+    ): "tiles of a new shape of step, kept for the next one; PyTorch's cache gives the page back without waiting",
     ("kernels/reference/experts.py", "experts", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
     ("runtime/memory.py", "GpuMeasurement.__init__", "synchronize"): "once, before there are requests",
     ("runtime/memory.py", "GpuMeasurement.kv_budget", "synchronize"): "once, before there are requests",
+    (
+        "sampling/params.py",
+        "SamplingTable._to_device",
+        "pin_memory",
+    ): "at an admission with rare parameters; PyTorch's cache gives the page back without waiting",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }
@@ -60,6 +76,8 @@ def calls_of(node: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             is_one_argument_where = name == "where" and len(child.args) == 1 and not child.keywords
             if name in WAITING or is_one_argument_where:
                 yield ".".join(scope), name
+            if any(keyword.arg == "pin_memory" for keyword in child.keywords):
+                yield ".".join(scope), "pin_memory"
             if name == "to" and any(isinstance(entry, ast.Constant) and entry.value == "cpu" for entry in child.args):
                 yield ".".join(scope), "to cpu"
         yield from calls_of(child, inner)
@@ -89,10 +107,13 @@ class Step:
     def run(self, x):
         def inner():
             return torch.nonzero(x)
+        pinned = x.pin_memory(), torch.empty(4, pin_memory=True)
         return x.item(), x[0].tolist(), x.to("cpu"), torch.where(x), torch.where(x, x, x), inner()
 """
     assert sorted(calls_of(ast.parse(source))) == [
         ("Step.run", "item"),
+        ("Step.run", "pin_memory"),
+        ("Step.run", "pin_memory"),
         ("Step.run", "to cpu"),
         ("Step.run", "tolist"),
         ("Step.run", "where"),

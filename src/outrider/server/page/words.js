@@ -45,7 +45,7 @@ export function verdict(withDrafts, plain, { numCompared, difference }, { isStop
   const steps = withDrafts.steps.length;
   const plainSteps = plain.steps.length;
   const saved = plainSteps ? Math.round((100 * (plainSteps - steps)) / plainSteps) : 0;
-  const digest = withDrafts.digest ? " The bits of all logits are equal, too." : "";
+  const digest = withDrafts.digest && plain.digest ? " The bits of all logits are equal, too." : "";
   return {
     kind: "same",
     title: "Same tokens",
