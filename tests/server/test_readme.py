@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,14 @@ def test_the_code_prints_a_text_and_what_speculation_did(blocks: list[str], serv
     with contextlib.redirect_stdout(out):
         exec(blocks[2].replace(ADDRESS + "/", server.url), {})
     assert "num_accepted_tokens_per_pos" in out.getvalue()
+
+
+def test_the_client_of_the_examples_talks_to_it(server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = Path(__file__).parents[2] / "examples" / "server_client.py"
+    monkeypatch.setattr("sys.argv", [str(example), server.url + "v1"])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        runpy.run_path(str(example), run_name="__main__")
+    assert re.search(r'add\(\{"a": ?\d+, ?"b": ?\d+\}\)\nacceptance length [1-4]\.\d\d\n', out.getvalue()), (
+        out.getvalue()
+    )
