@@ -43,11 +43,14 @@ class RowAdmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBlocks:
-    """Blocks appended to a row's block table."""
+    """Blocks appended to a row's block table of one group."""
 
     row: int
     first_index: int
     block_ids: tuple[int, ...]
+    """In a group with a window, 0 (the null block) in place of leading blocks that no token of the row will read."""
+    group: int = 0
+    """Index of the group of layers (`core/kv_groups.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
