@@ -155,3 +155,15 @@ def test_the_choice_of_work_is_quick_enough_to_compile() -> None:
         for num_tokens in range(1, 9000)
     }
     assert len(variants) <= 16
+
+
+@pytest.mark.parametrize("shape", [(6144, 4096), (8192, 8192)], ids=str)
+def test_a_shard_of_the_rows_has_the_bits_of_the_whole_layer(shape: tuple[int, int]) -> None:
+    """Segments of K follow the whole layer's shape, not the shard's."""
+    x, weight = make(shape, 300)
+    shards = weight.chunk(8)
+    assert num_segments(*shape) != num_segments(*shards[0].shape), "the shard alone would be cut otherwise"
+    for num_tokens in (1, 40, 300):
+        whole = linear(x[:num_tokens], weight, out_dtype=torch.float32)
+        parts = [linear(x[:num_tokens], shard, out_dtype=torch.float32, whole_shape=shape) for shard in shards]
+        assert torch.equal(torch.cat(parts, dim=1), whole)

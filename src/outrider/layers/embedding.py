@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from outrider.layers.context import LayerContext
 from outrider.layers.linear import empty_parameter
+from outrider.layers.weight_format import Weight, find_format
 
 
 class Embedding(nn.Module):
@@ -27,13 +28,18 @@ class LMHead(nn.Module):
         self, hidden_size: int, vocab_size: int, context: LayerContext, *, tied_to: Embedding | None = None
     ) -> None:
         super().__init__()
-        self._linear = context.kernels.linear
+        plain = find_format("plain")  # logits are fp32 products of the model's own dtype, in every checkpoint so far
         if tied_to is None:
-            weight = context.kernels.empty_weight(vocab_size, hidden_size, dtype=context.dtype, device=context.device)
-            self.weight = nn.Parameter(weight, requires_grad=False)
+            self._weight = plain.empty(
+                context.kernels, vocab_size, hidden_size, dtype=context.dtype, device=context.device
+            )
+            self.weight = nn.Parameter(self._weight.data, requires_grad=False)
         else:
             self.weight = tied_to.weight
+            self._weight = Weight(format=plain, data=self.weight.data, whole_shape=(vocab_size, hidden_size))
+        self._kernels = context.kernels
+        self._linear = plain.linear
 
     def forward(self, x: Tensor) -> Tensor:
         """x [S, hidden_size] -> [S, vocab_size] fp32."""
-        return self._linear(x, self.weight, out_dtype=torch.float32)
+        return self._linear(self._kernels, x, self._weight, None, out_dtype=torch.float32)

@@ -18,10 +18,16 @@ _LISTED = 8
 
 @runtime_checkable
 class HasParts(Protocol):
-    """A module whose parameters a checkpoint holds whole or in parts, such as the experts of a mixture."""
+    """A module whose parameters a checkpoint holds in parts: fused projections, the experts of a mixture."""
 
-    def parts(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """The parts of each parameter, by their names inside the module; together they are all of it."""
+    takes_whole: bool
+    """True if a checkpoint may also hold a parameter whole, under its own name."""
+
+    def parts(self, prefix: str) -> Mapping[str, Mapping[str, Tensor]]:
+        """The parts of each parameter of the module called `prefix`, by their full names; together they are all of it.
+
+        A parameter that is not listed is held whole.
+        """
 
 
 @dataclass(slots=True)
@@ -37,12 +43,11 @@ class Targets:
 
 
 def targets_of(module: nn.Module) -> Targets:
-    """What a checkpoint has to fill. A child with `pieces` is filled by its pieces, which stand beside it, and one
-    that has parts by those or by whole parameters."""
+    """The tensors that a checkpoint has to fill: parameters, or their parts for a module that has parts."""
     targets = Targets()
     first_names: dict[int, str] = {}
     for prefix, child in module.named_modules():
-        parent = prefix.rpartition(".")[0]
+        parts_of = child.parts(prefix) if isinstance(child, HasParts) else {}
         for name, tensor in child.state_dict(keep_vars=True).items():
             if "." in name:
                 continue  # a grandchild's, which comes by itself
@@ -51,17 +56,13 @@ def targets_of(module: nn.Module) -> Targets:
                 targets.tied[full] = first_names[id(tensor)]
                 continue
             first_names[id(tensor)] = full
-            if isinstance(child, HasParts):
-                parts = {_join(prefix, part): view for part, view in child.parts()[name].items()}
-                targets.tensors |= parts
-                targets.wholes[full] = (tensor.data, tuple(parts))
-                continue
-            first_row = 0
-            for piece, rows in getattr(child, "pieces", ()):
-                targets.tensors[_join(parent, piece, name)] = tensor.data[first_row : first_row + rows]
-                first_row += rows
-            if first_row == 0:
+            parts = parts_of.get(name)
+            if parts is None:
                 targets.tensors[full] = tensor.data
+                continue
+            targets.tensors |= parts
+            if child.takes_whole:
+                targets.wholes[full] = (tensor.data, tuple(parts))
     return targets
 
 
@@ -119,11 +120,11 @@ def load_into(
 
 def _copy(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:
     _check_shape(name, tensor, target, where=where)
-    fits = tensor.dtype in _FLOATS if target.is_floating_point() else tensor.dtype == target.dtype
+    fits = tensor.dtype in _FLOATS if target.dtype in _FLOATS else tensor.dtype == target.dtype
     if not fits:
         raise CheckpointError(
-            f"{where}: {name!r} is stored as {tensor.dtype}, which cannot fill {target.dtype};"
-            " quantised weights are not built yet. Use a float32, bfloat16 or float16 checkpoint."
+            f"{where}: {name!r} is stored as {tensor.dtype}, which cannot fill {target.dtype}: quantised weights are"
+            " not supported. Use a float32, bfloat16 or float16 checkpoint."
         )
     target.copy_(tensor)
 

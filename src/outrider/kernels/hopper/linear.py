@@ -69,9 +69,11 @@ def num_segments(output_size: int, input_size: int) -> int:
     return 2 if input_size >= 2 * output_size and input_size >= 2048 else 1
 
 
-def choose_work(num_tokens: int, output_size: int, input_size: int, *, num_ctas: int) -> Work:
-    """The quickest way by whole waves of CTAs; free to change."""
-    segments = num_segments(output_size, input_size)
+def choose_work(
+    num_tokens: int, output_size: int, input_size: int, *, num_ctas: int, segments: int | None = None
+) -> Work:
+    """The quickest way by whole waves of CTAs; free to change. segments: of the whole layer, if this is a shard."""
+    segments = segments or num_segments(output_size, input_size)
     for tokens, tile in _SMALL.items():
         if num_tokens <= tokens:
             return Work(tile, segments)
@@ -94,10 +96,18 @@ def empty_weight(output_size: int, input_size: int, *, dtype: torch.dtype, devic
     return torch.empty(output_size, pitch, dtype=dtype, device=device)[:, :input_size]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None) -> Tensor:
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out_dtype: torch.dtype | None = None,
+    whole_shape: tuple[int, int] | None = None,
+) -> Tensor:
     """x [M, K], weight [N, K], bias [N], one dtype -> [M, N], rounded once, to `out_dtype` or the dtype of x.
 
     The sum is kept in fp32, and the bias is added to it. Rows of the result may be padded in memory.
+    whole_shape: (N, K) of the whole layer, if `weight` is a shard of its rows; it decides how many segments K has.
     """
     num_tokens, input_size = x.shape
     output_size = weight.shape[0]
@@ -107,12 +117,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out_dtype: 
     padded = triton.cdiv(output_size, 8) * 8
     y = torch.empty(num_tokens, padded, dtype=out_dtype or x.dtype, device=x.device)
     if num_tokens > 0:
-        run = _run_wide if x.dtype == torch.float32 else _run
-        run(x, weight, bias, y)
+        if x.dtype == torch.float32:
+            _run_wide(x, weight, bias, y)
+        else:
+            _run(x, weight, bias, y, whole_shape or (output_size, input_size))
     return y if padded == output_size else y[:, :output_size]
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape: tuple[int, int]) -> None:
     num_tokens, input_size = x.shape
     output_size = weight.shape[0]
     assert _is_aligned(weight), "rows of a weight must start at multiples of 16 bytes; make it with empty_weight"
@@ -121,8 +133,8 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
         x = aligned[:, :input_size].copy_(x)
 
     num_ctas = num_sms(x.device)
-    segments = num_segments(output_size, input_size)
-    tile, across = choose_work(num_tokens, output_size, input_size, num_ctas=num_ctas)
+    segments = num_segments(*whole_shape)
+    tile, across = choose_work(num_tokens, output_size, input_size, num_ctas=num_ctas, segments=segments)
     inside = segments // across
     token_tiles = triton.cdiv(num_tokens, tile.tokens)
     weight_tiles = triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)

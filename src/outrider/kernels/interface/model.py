@@ -28,9 +28,19 @@ class ModelKernels(Protocol):
         """An unfilled weight [output_size, input_size] in the memory layout that `linear` reads fastest."""
 
     def linear(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        out_dtype: torch.dtype | None = None,
+        whole_shape: tuple[int, int] | None = None,
     ) -> Tensor:
-        """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype."""
+        """x [M, K], weight [N, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype.
+
+        whole_shape: (N, K) of the whole layer if `weight` is a shard of its rows. The order of summation follows the
+        whole shape, so a shard's output has the bits of the same columns of the whole layer's output.
+        """
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
         """x [..., K], weight [K] -> [..., K], Llama's RMSNorm; with `plus_one` multiplied by 1 + weight."""

@@ -19,8 +19,20 @@ def empty_weight(output_size: int, input_size: int, *, dtype: torch.dtype, devic
     return torch.empty(input_size, padded, dtype=dtype, device=device)[:, :output_size].t()
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None) -> Tensor:
-    """x [M, K], weight [N, K] in any layout, bias [N], one dtype -> [M, N] in that dtype or in out_dtype."""
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out_dtype: torch.dtype | None = None,
+    whole_shape: tuple[int, int] | None = None,
+) -> Tensor:
+    """x [M, K], weight [N, K] in any layout, bias [N], one dtype -> [M, N] in that dtype or in out_dtype.
+
+    whole_shape: (N, K) of the whole layer; a shard of its rows cannot be computed here, because the library's order of
+    summation may follow the number of rows.
+    """
+    assert whole_shape in (None, tuple(weight.shape)), f"a shard {tuple(weight.shape)} of a layer {whole_shape}"
     num_tokens, width = x.shape
     assert weight.shape[1] == width, f"x {tuple(x.shape)} does not fit weight {tuple(weight.shape)}"
     if out_dtype is not None:

@@ -1,0 +1,1 @@
+"""One file per weight format; each exports `Format`."""

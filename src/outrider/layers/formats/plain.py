@@ -1,0 +1,44 @@
+"""Weights in the model's own floating-point dtype, one tensor per matrix: `weight`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outrider.kernels import Kernels
+from outrider.layers.weight_format import Weight, WeightFormat
+
+
+class Format(WeightFormat):
+    """bfloat16, float16 or float32, the dtype of the activations. Nothing is scaled, so exactness asks for nothing."""
+
+    name = "plain"
+    scales_activations_by = None
+
+    def empty(
+        self,
+        kernels: Kernels,
+        output_size: int,
+        input_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        num_experts: int | None = None,
+    ) -> Weight:
+        if num_experts is None:
+            data = kernels.empty_weight(output_size, input_size, dtype=dtype, device=device)
+        else:
+            data = kernels.empty_expert_weights(num_experts, output_size, input_size, dtype=dtype, device=device)
+        return Weight(format=self, data=data, whole_shape=(output_size, input_size))
+
+    def rows(self, weight: Weight, first: int, count: int) -> Mapping[str, Tensor]:
+        return {"weight": weight.data[..., first : first + count, :]}
+
+    def linear(
+        self, kernels: Kernels, x: Tensor, weight: Weight, bias: Tensor | None, *, out_dtype: torch.dtype | None
+    ) -> Tensor:
+        return kernels.linear(x, weight.data, bias, out_dtype=out_dtype, whole_shape=weight.whole_shape)
+
+    def experts(self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any) -> Tensor:
+        return kernels.experts(x, gate_up.data, down.data, routing)
