@@ -1,4 +1,4 @@
-"""A draft model comes to say what its target says."""
+"""Training makes a draft model predict what its target predicts."""
 
 import pytest
 import torch
