@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from outrider import LLM, ConfigError, SamplingParams
 from outrider.core.errors import CheckpointError, UnsupportedError
-from tests.support.draft_recorder import Recorder
+from tests.support.draft_recorder import check_choice, record_drafts
 from tests.support.tiny_heads import eagle_oracle_logits, random_eagle_head, random_head, save_original
 from tests.support.tiny_models import write_tiny_model
 
@@ -38,32 +38,24 @@ def make(target, head, **options) -> LLM:
     return LLM(str(target), skip_tokenizer_init=True, speculative_config=config, **options)
 
 
-@pytest.mark.parametrize("wrong_every", [None, 3])
+@pytest.mark.parametrize(("wrong_every", "temperature"), [(None, 0.0), (3, 0.8)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_draft_logits_equal_transformers(target, tmp_path, monkeypatch, variant, wrong_every):
+def test_drafts_equal_transformers(target, tmp_path, monkeypatch, variant, wrong_every, temperature):
     options = {"vocab_size": VOCAB} | VARIANTS[variant]
     model = AutoModelForCausalLM.from_pretrained(target)
     if options.pop("shares_embedding", False):
         options["embedding"] = model.model.embed_tokens.weight
     head = random_eagle_head(tmp_path, **options)
-    prompt = torch.randint(2, VOCAB, (21,), generator=torch.Generator().manual_seed(5)).tolist()
-    plain = LLM(str(target), skip_tokenizer_init=True)
-    answer = prompt + plain.generate({"prompt_token_ids": prompt}, PARAMS)[0].outputs[0].token_ids
-    recorder = Recorder(answer, vocab_size=VOCAB, wrong_every=wrong_every)
-    recorder.install(monkeypatch)
-    output = make(target, tmp_path, max_num_batched_tokens=9).generate({"prompt_token_ids": prompt}, PARAMS)[0]
-    assert prompt + output.outputs[0].token_ids == answer
-    if wrong_every is None:
-        assert output.speculation.num_accepted_tokens == output.speculation.num_draft_tokens
+    config = {"method": "eagle", "model": str(tmp_path), "num_speculative_tokens": K}
+    recording = record_drafts(
+        monkeypatch, target, config, vocab_size=VOCAB, wrong_every=wrong_every, temperature=temperature
+    )
     num_compared = 0
-    for step in recorder.seen:
-        anchor = step[0][0]
-        if anchor <= len(prompt) or anchor > len(answer) - K:
-            continue  # a chunk that is not the last, or the end
-        expected = eagle_oracle_logits(model, head, answer, anchor=anchor, num_steps=K)
-        for (_, logits, picked), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
-            assert (logits - reference).abs().max() < TOLERANCE * reference.abs().max()
-            assert picked == reference.argmax()
+    for step in recording.steps:
+        expected = eagle_oracle_logits(model, head, recording.answer, anchor=step[0].position, num_steps=K)
+        for draft, logits in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
+            assert (draft.logits - logits).abs().max() < TOLERANCE * logits.abs().max()
+            check_choice(draft, logits, vocab_size=VOCAB, temperature=temperature)
             num_compared += 1
     assert num_compared >= 4
 

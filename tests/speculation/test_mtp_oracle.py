@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from outrider import LLM, ConfigError, SamplingParams
 from outrider.core.errors import CheckpointError, UnsupportedError
-from tests.support.draft_recorder import Recorder
+from tests.support.draft_recorder import check_choice, record_drafts
 from tests.support.tiny_models import write_tiny_model
 from tests.support.tiny_mtp import oracle_logits, write_hybrid, write_mimo
 
@@ -35,28 +35,19 @@ def target(request, tmp_path_factory):
     return (directory, *TARGETS[request.param](directory))
 
 
-@pytest.mark.parametrize("wrong_every", [None, 3])
-def test_draft_logits_equal_transformers(target, monkeypatch, wrong_every):
+@pytest.mark.parametrize(("wrong_every", "temperature"), [(None, 0.0), (3, 0.8)])
+def test_drafts_equal_transformers(target, monkeypatch, wrong_every, temperature):
     directory, model, module = target
-    prompt = torch.randint(2, VOCAB, (21,), generator=torch.Generator().manual_seed(5)).tolist()
-    plain = LLM(str(directory), skip_tokenizer_init=True)
-    answer = prompt + plain.generate({"prompt_token_ids": prompt}, PARAMS)[0].outputs[0].token_ids
-    recorder = Recorder(answer, vocab_size=VOCAB, wrong_every=wrong_every)
-    recorder.install(monkeypatch)
-    output = make(directory, max_num_batched_tokens=9).generate({"prompt_token_ids": prompt}, PARAMS)[0]
-    assert prompt + output.outputs[0].token_ids == answer
-    if wrong_every is None:
-        assert output.speculation.num_accepted_tokens == output.speculation.num_draft_tokens
-
+    config = {"method": "mtp", "num_speculative_tokens": K}
+    recording = record_drafts(
+        monkeypatch, directory, config, vocab_size=VOCAB, wrong_every=wrong_every, temperature=temperature
+    )
     num_compared = 0
-    for step in recorder.seen:
-        anchor = step[0][0]
-        if anchor <= len(prompt) or anchor > len(answer) - K:
-            continue  # a chunk that is not the last, or the end
-        expected = oracle_logits(model, module, answer, anchor=anchor, num_steps=K)
-        for (_, logits, picked), reference in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
-            torch.testing.assert_close(logits, reference, rtol=2e-4, atol=2e-4)
-            assert picked == reference.argmax()
+    for step in recording.steps:
+        expected = oracle_logits(model, module, recording.answer, anchor=step[0].position, num_steps=K)
+        for draft, logits in list(zip(step, expected, strict=True))[: 1 if wrong_every else K]:
+            torch.testing.assert_close(draft.logits, logits, rtol=2e-4, atol=2e-4)
+            check_choice(draft, logits, vocab_size=VOCAB, temperature=temperature)
             num_compared += 1
     assert num_compared >= 4
 

@@ -1,35 +1,104 @@
-"""Records the logits and picks of a chain drafter's passes; its drafts become the truth, or sometimes a wrong id."""
+"""Records the logits and choices of a chain drafter's passes while it is made to draft the truth, or a wrong token.
 
+Oracle tests compare both: the drafter goes on from known tokens, so an oracle that is fed the same tokens must give the
+same logits, and the drafter's own choice must be the best token of those logits.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
+from torch import Tensor
 
+from outrider import LLM, SamplingParams
+from outrider.kernels.reference.noise import gumbel
 from outrider.speculation.chain import ChainDrafter
 
+SEED = 5
 
-class Recorder:
-    """Replaces the drafter's pick: records (position, logits, id picked) and drafts the true token, or a wrong one."""
 
-    def __init__(self, answer: list[int], *, vocab_size: int, wrong_every: int | None) -> None:
-        self.answer = answer + [0] * 64
-        self.vocab_size = vocab_size
-        self.wrong_every = wrong_every
-        self.seen: list[list[tuple[int, torch.Tensor, int]]] = []
-        self.count = 0
+@dataclass(frozen=True)
+class Draft:
+    """One pass of the drafter, for one request."""
 
-    def install(self, monkeypatch) -> None:
-        recorder = self
-        original, own_pick = ChainDrafter.propose, ChainDrafter._pick
+    position: int
+    """Index of the drafted token in the request."""
+    logits: Tensor  # [draft_vocab] fp32
+    token_id: int
+    """The drafter's own choice, in the target's vocabulary."""
 
-        def propose(drafter, batch, *, hidden, verified):
-            recorder.seen.append([])
-            return original(drafter, batch, hidden=hidden, verified=verified)
 
-        def pick(drafter, logits, batch, position):
-            assert len(position) == 1
-            place = int(position)
-            recorder.seen[-1].append((place, logits[0].clone(), int(own_pick(drafter, logits, batch, position))))
-            recorder.count += 1
-            is_wrong = recorder.wrong_every is not None and recorder.count % recorder.wrong_every == 0
-            return torch.tensor([(recorder.answer[place] + is_wrong) % self.vocab_size])
+@dataclass(frozen=True)
+class Recording:
+    """One request with a drafter."""
 
-        monkeypatch.setattr(ChainDrafter, "propose", propose)
-        monkeypatch.setattr(ChainDrafter, "choose_drafts", pick)
+    answer: list[int]
+    """Prompt and output."""
+    steps: list[list[Draft]]
+    """Drafts of each step that has all of them; steps of the prompt and of the answer's end are left out."""
+
+
+def record_drafts(
+    monkeypatch: pytest.MonkeyPatch,
+    target: str | Path,
+    config: dict[str, Any],
+    *,
+    vocab_size: int,
+    wrong_every: int | None,
+    temperature: float = 0.0,
+) -> Recording:
+    """Run one request; every draft is replaced by the true token, each `wrong_every`-th by another one.
+
+    Checks that the tokens are those without a drafter, and that all true drafts are accepted.
+    """
+    params = SamplingParams(temperature=temperature, seed=SEED, max_tokens=30, ignore_eos=True)
+    prompt = torch.randint(2, vocab_size, (21,), generator=torch.Generator().manual_seed(5)).tolist()
+    plain = LLM(str(target), skip_tokenizer_init=True)
+    answer = prompt + plain.generate({"prompt_token_ids": prompt}, params)[0].outputs[0].token_ids
+    steps: list[list[Draft]] = []
+    num_seen = 0
+    propose, choose_drafts = ChainDrafter.propose, ChainDrafter.choose_drafts
+
+    def begin_step(drafter, batch, *, hidden, verified):
+        steps.append([])
+        return propose(drafter, batch, hidden=hidden, verified=verified)
+
+    def record(drafter, logits, batch, positions):
+        nonlocal num_seen
+        chosen = choose_drafts(drafter, logits, batch, positions)
+        (position,) = positions.tolist()
+        steps[-1].append(Draft(position, logits[0].clone(), int(chosen)))
+        num_seen += 1
+        is_wrong = wrong_every is not None and num_seen % wrong_every == 0
+        truth = answer[position] if position < len(answer) else 0
+        return torch.full_like(chosen, (truth + is_wrong) % vocab_size)
+
+    monkeypatch.setattr(ChainDrafter, "propose", begin_step)
+    monkeypatch.setattr(ChainDrafter, "choose_drafts", record)
+    llm = LLM(str(target), skip_tokenizer_init=True, speculative_config=config, max_num_batched_tokens=9)
+    output = llm.generate({"prompt_token_ids": prompt}, params)[0]
+    assert prompt + output.outputs[0].token_ids == answer
+    if wrong_every is None:
+        assert output.speculation.num_accepted_tokens == output.speculation.num_draft_tokens
+    most = config["num_speculative_tokens"]
+    whole = [step for step in steps if len(prompt) < step[0].position <= len(answer) - most]
+    for step in whole:
+        assert [draft.position for draft in step] == list(range(step[0].position, step[0].position + most))
+    return Recording(answer, whole)
+
+
+def check_choice(
+    draft: Draft, logits: Tensor, *, vocab_size: int, token_ids: Tensor | None = None, temperature: float = 0.0
+) -> None:
+    """The drafter chose the best token of the oracle's logits [draft_vocab], under the target's noise if it samples.
+
+    token_ids: target id of each draft id, [draft_vocab] int64; None: the ids are the same.
+    """
+    scores = torch.full((vocab_size,), -torch.inf)
+    scores[torch.arange(len(logits)) if token_ids is None else token_ids] = logits
+    if temperature:
+        key = (torch.tensor([SEED]), torch.tensor([0]), torch.tensor([draft.position]))
+        scores = scores / temperature + gumbel(*key, vocab_size)[0]
+    assert scores[draft.token_id] > scores.max() - 2e-3, f"{draft.token_id} was drafted, not {int(scores.argmax())}"
