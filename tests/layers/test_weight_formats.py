@@ -124,7 +124,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
 
 def load_int8(directory: Path):
     config = read_model_config(directory)
-    context = replace(cpu_context(config), weight_format=Int8PerRow())
+    context = replace(cpu_context(), weight_format=Int8PerRow())
     model = find_model(config)(config, context, max_positions=512)
     tensors = load_file(directory / "model.safetensors")
     parts = (part for name, tensor in tensors.items() for part in model.split(name, tensor))
