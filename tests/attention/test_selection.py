@@ -5,6 +5,7 @@ import torch
 
 from outrider.attention import backends as package
 from outrider.attention.base import AttentionBackend
+from outrider.attention.caches.paged import PagedSpec
 from outrider.attention.caches.paged_kv import PagedKV
 from outrider.attention.selector import select_backend
 from outrider.core import plugins
@@ -27,6 +28,17 @@ MI300 = Capability(name="AMD Instinct MI300X", version=(9, 4), arch="gfx942", ru
 MI100 = Capability(name="AMD Instinct MI100", version=(9, 0), arch="gfx908", runtime="7.1")
 GPUS = {"cuda": (H200, A100), "rocm": (MI300, MI100)}
 """A GPU that each platform takes, and one that it refuses."""
+
+
+class OtherSpec(PagedSpec):
+    """A cache of a kind that no backend knows."""
+
+    def bytes_per_block(self, block_size):
+        return block_size
+
+    def allocate(self, num_blocks, *, block_size, group, device):
+        raise AssertionError("it is never allocated")
+
 
 BF16 = PagedKV(num_kv_heads=2, head_dim=128, value_dim=128, dtype=torch.bfloat16)
 
@@ -198,7 +210,10 @@ def test_an_unknown_platform_is_refused_by_name():
 def test_backends_keep_their_contract(name):
     backend = plugins.find(package, name, what="backend").Backend
     assert issubclass(backend, AttentionBackend) and backend.name == name
-    assert backend.refuses(SPEC, CPU) is None or isinstance(backend.refuses(SPEC, CPU), str)
+    runs_here = name in CPU.attention_backends
+    reason = backend.refuses(SPEC, CPU)
+    assert reason is None if runs_here else reason, f"{name} gives no reason why it does not run on a CPU"
+    assert backend.refuses(OtherSpec(), CPU), f"{name} takes a cache that it does not know"
 
 
 def test_auto_says_why_it_chose():

@@ -67,7 +67,8 @@ def test_what_a_token_sees_is_the_formula(kv_start, window, has_sinks):
     sinks = torch.linspace(-3, 9, 6) if has_sinks else None
     options = {"kv_start": kv_start, "window": window, "sinks": sinks}
     for request, out in enumerate(case.attend([(0, 0, 100), (1, 0, 30)], **options)):
-        assert _error(out[kv_start:], _expected(case, request, **options)[kv_start:]) < TOLERANCE or kv_start >= 30
+        if kv_start < case.lengths[request]:
+            assert _error(out[kv_start:], _expected(case, request, **options)[kv_start:]) < TOLERANCE
         assert torch.equal(out[:kv_start], torch.zeros_like(out[:kv_start])), "a token that sees nothing gives zeros"
 
 
