@@ -1,1 +1,1 @@
-"""Drafters: they guess the next tokens. A wrong guess costs time, never a token."""
+"""Drafters guess the next tokens. A wrong guess costs time, never a token."""

@@ -1,4 +1,4 @@
-"""What EAGLE heads of every version share: a directory of their own, and an embedding that may be the target's."""
+"""The common part of EAGLE heads: weights in a directory of their own, and an embedding that may be the target's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Head(nn.Module):
     """The weights of a head, named as in the checkpoint."""
 
     def __init__(self, layer: ModelConfig, context: LayerContext, *, embed: Embed | None) -> None:
-        """`layer`: shape of the head's layer. `embed`: the target's embedding, where the head has none of its own."""
+        """`layer`: shape of the head's layer. `embed`: the target's embedding; None: the head has its own."""
         super().__init__()
         if embed is None:
             self.embed_tokens = Embedding(layer.vocab_size, layer.hidden_size, context)
@@ -41,10 +41,10 @@ class Head(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadFiles:
-    """What the head's directory holds."""
+    """Contents of a head's directory."""
 
     names: frozenset[str]
-    """Its tensors, without wrappers; none where weights are random."""
+    """Names of its tensors, without prefixes of wrappers; empty if weights are random."""
     embed: Embed | None
     """The target's embedding, where the head has none of its own."""
 
@@ -60,7 +60,7 @@ def load_head(
     """Make a head and fill it from its directory; one without an embedding shares the target's.
 
     layer: shape of the head's layer. renames: prefixes in the files to prefixes of the head. Raises CheckpointError
-    where a weight is missing, unused, or of another shape.
+    if a weight is missing, unused, or of another shape.
     """
     checkpoint = None if context.engine.load_format == "dummy" else Checkpoint(directory)
     names = frozenset(bare_name(name) for name in checkpoint.names) if checkpoint else frozenset()

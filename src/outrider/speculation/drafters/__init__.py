@@ -1,1 +1,1 @@
-"""One drafter a file; the file's name is the `method`. Each exports a class `Drafter`."""
+"""One file per drafter, named after its `method`. Each exports a class `Drafter`, and `Options` if it has any."""

@@ -1,4 +1,4 @@
-"""An independent small model drafts: `model` is its directory, and it must have the target's vocabulary.
+"""Drafts with an independent small model, which must have the target's vocabulary.
 
     token     x0   x1   x2   x3          index j holds K, V of token x[j];
     index      0    1    2    3          row j predicts token j + 1.
@@ -63,7 +63,7 @@ class Drafter(ChainDrafter):
 
     @property
     def bytes_per_step(self) -> int:
-        """All weights in every pass; of an embedding that is not the head's too, single rows are read."""
+        """All weights in every pass, but an embedding that is not tied to the head: single rows of it are read."""
         is_tied = self._model.lm_head.weight is self._model.embed_tokens.weight
         sizes = {name: parameter.nbytes for name, parameter in self._model.named_parameters()}
         every = sum(size for name, size in sizes.items() if is_tied or not name.startswith("embed_tokens"))
@@ -90,7 +90,7 @@ class Drafter(ChainDrafter):
 
 
 def _check_vocabulary(directory: str, vocab_size: int, context: DrafterContext) -> None:
-    """The same size, and the same tokens where both directories have a tokenizer."""
+    """Refuse a vocabulary of another size, or with other tokens if both directories have a tokenizer."""
     wanted = context.target_config.vocab_size
     remedy = "A draft model must have the target's vocabulary: take one of the same family."
     if vocab_size != wanted:
@@ -109,7 +109,7 @@ def _check_vocabulary(directory: str, vocab_size: int, context: DrafterContext) 
 
 
 def _tokens_of(tokenizer: dict[str, Any]) -> dict[int, str]:
-    """Token of each id, added ones included."""
+    """Text of each token id of a tokenizer.json, added tokens included."""
     model = tokenizer.get("model", {}).get("vocab", {})
     if isinstance(model, list):  # unigram: [[token, score], …]
         tokens = {token_id: entry[0] for token_id, entry in enumerate(model)}

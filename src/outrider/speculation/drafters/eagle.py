@@ -48,14 +48,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EagleConfig:
-    """One head."""
+    """Shape of one head."""
 
     layer: ModelConfig
     """Shape of the head's layer: its own rope, MLP and eps, the target's width."""
     has_output_bias: bool
-    """o has a bias where q, k and v have one."""
+    """The output projection of attention has a bias."""
     has_fc_bias: bool
-    """fc of random weights has a bias; in files it stands there or not."""
+    """fc has a bias if weights are random; otherwise the files decide."""
 
 
 class HeadLayer(nn.Module):
@@ -70,7 +70,7 @@ class HeadLayer(nn.Module):
 
     @property
     def cache_spec(self) -> PagedKV:
-        """Shape of its keys and values."""
+        """Shape of the layer's keys and values."""
         return self.self_attn.cache_spec
 
     def forward(self, x: Tensor, batch: ForwardBatch, cache: LayerKV, attention: StepAttention) -> Tensor:
@@ -119,7 +119,7 @@ class Drafter(ChainDrafter):
 
     @property
     def bytes_per_step(self) -> int:
-        """The layer and the target's head in every pass; of the embedding, single rows are read."""
+        """The layer and the target's head in every pass; only single rows of the embedding are read."""
         sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
         every = sum(size for name, size in sizes.items() if not name.startswith("embed_tokens"))
         return self.num_drafts * (every + self._target.lm_head.weight.nbytes)

@@ -36,7 +36,7 @@ from outrider.speculation.head import Embed, Head, HeadFiles, load_head
 from outrider.speculation.options import check_directory
 
 _RENAMES = {"midlayer.": "layers.0."}
-"""The original format's name of the one layer."""
+"""Name of the layer in the original format, and here."""
 
 
 _FIRST_PASS = ("fc", "input_norm")
@@ -82,7 +82,7 @@ class HeadLayer(nn.Module):
 
     @property
     def cache_spec(self) -> PagedKV:
-        """Shape of its keys and values."""
+        """Shape of the layer's keys and values."""
         return self.self_attn.cache_spec
 
     def forward(
@@ -96,11 +96,11 @@ class HeadLayer(nn.Module):
         return residual + self.mlp(x)
 
     def write_kv(self, embedded: Tensor, feature: Tensor, batch: ForwardBatch, cache: LayerKV) -> None:
-        """The part of it that later passes read."""
+        """Compute K and V only, which later passes read."""
         self.self_attn.write_kv(self._joined(embedded, self.hidden_norm(feature)), batch, cache)
 
     def _joined(self, embedded: Tensor, normed: Tensor) -> Tensor:
-        """[T, 2 × H], what attention reads."""
+        """Input of attention, [T, 2 × H]."""
         return torch.cat([self.input_layernorm(embedded), normed], dim=1)
 
 
@@ -174,7 +174,7 @@ class Drafter(ChainDrafter):
 
     @property
     def bytes_per_step(self) -> int:
-        """Target features are reduced in the first pass only; of the embedding, single rows are read."""
+        """`fc` and its norm in the first pass only, the rest in every pass; only single rows of the embedding."""
         sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
         every = sum(size for name, size in sizes.items() if not name.startswith(("embed_tokens", *_FIRST_PASS)))
         first = sum(size for name, size in sizes.items() if name.startswith(_FIRST_PASS))
@@ -216,7 +216,8 @@ def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) 
 
 
 def _draft_token_ids(head: Eagle3Head, *, where: str) -> Tensor:
-    """Target id of each draft id. `d2t` holds offsets; some tools write the ids themselves, which `t2d` tells."""
+    """Target id of each draft id, [draft_vocab] int64. `d2t` holds offsets, or in the files of some tools the ids
+    themselves: `t2d`, which marks the target ids, tells which."""
     if head.d2t is None or head.t2d is None:
         return torch.arange(head.lm_head.weight.shape[0], device=head.norm.weight.device)
     d2t, t2d = head.d2t.cpu(), head.t2d.cpu()

@@ -1,9 +1,8 @@
-"""The target's own prediction module drafts (multi-token prediction): its first pass reads the target's hidden states,
-each further one its own output.
+"""Drafts with the target's own prediction module (multi-token prediction): its first pass reads the target's hidden
+states, each further pass its own output.
 
-`model` is the directory that holds the module, by default the target's. What a family's module looks like stands in
-the target's file in `models/`, its arithmetic in `layers/mtp.py`, everything about indices, KV and blocks in
-`speculation/chain.py`.
+A family's file in `models/` says what its module looks like, `layers/mtp.py` computes it, and `speculation/chain.py`
+has everything about indices, KV and blocks.
 """
 
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class Drafter(ChainDrafter):
 
     @property
     def bytes_per_step(self) -> int:
-        """The module and the target's head in every pass; of the embedding, single rows are read."""
+        """The module and the target's head in every pass; only single rows of the embedding are read."""
         module = sum(parameter.nbytes for parameter in self._module.parameters())
         return self.num_drafts * (module + self._target.lm_head.weight.nbytes)
 
@@ -75,7 +74,7 @@ class Drafter(ChainDrafter):
 
 
 def _load_module(context: DrafterContext) -> MtpModule:
-    """The module with its weights, which stand among those of a model."""
+    """The module with its weights, which are stored among those of a model."""
     form, config = context.target.mtp, context.target.config
     if form is None:
         raise ConfigError(
@@ -106,7 +105,7 @@ def _load_module(context: DrafterContext) -> MtpModule:
 
 
 def _refuse_other_forms(directory: str) -> None:
-    """A module exported by itself has other names, and for MiMo another order of inputs under the same names."""
+    """Refuse a module in the speculators format: it has other names, and for MiMo another order of inputs."""
     if not (Path(directory) / "config.json").is_file():
         return
     kind = read_json(directory, "config.json").get("speculators_model_type")
