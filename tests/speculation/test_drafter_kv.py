@@ -9,50 +9,45 @@ import pytest
 import torch
 
 from outrider import LLM, SamplingParams
+from outrider.core import plugins
 from outrider.scheduler.request_state import RequestState
+from outrider.speculation import drafters
 from outrider.speculation.chain import ChainDrafter
+from tests.support import request_mix, tiny_drafters
 from tests.support.changing_drafts import change_drafts
 from tests.support.half_right_drafts import make_half_right
-from tests.support.tiny_heads import random_eagle_head, random_head, save_speculators
-from tests.support.tiny_models import write_draft_model, write_tiny_model
-from tests.support.tiny_mtp import write_mimo
+from tests.support.tiny_drafters import TinyDrafter
 
-VOCAB, K = 61, 3
+K = 3
 GREEDY = SamplingParams(temperature=0.0, max_tokens=120, ignore_eos=True)
 
 
-@pytest.fixture(scope="module", params=["eagle3", "draft_model", "mtp", "eagle"])
-def directories(request, tmp_path_factory):
-    """Target, drafter and the drafter's method."""
-    target, drafter = tmp_path_factory.mktemp("target"), tmp_path_factory.mktemp("drafter")
-    if request.param == "mtp":
-        write_mimo(target, vocab_size=VOCAB)
-        return str(target), str(target), "mtp"
-    write_tiny_model(target, "qwen3", vocab_size=VOCAB, num_hidden_layers=5)
-    if request.param == "eagle3":
-        save_speculators(random_head(vocab_size=VOCAB, draft_vocab_size=40), drafter)
-    elif request.param == "eagle":
-        random_eagle_head(drafter, vocab_size=VOCAB)
-    else:
-        write_draft_model(drafter, target, spread=0.1)
-    return str(target), str(drafter), request.param
+CHAIN_DRAFTERS = [
+    name
+    for name in plugins.names(drafters)
+    if issubclass(plugins.find(drafters, name, what="drafter").Drafter, ChainDrafter)
+]
 
 
-def _make(directories, **options) -> LLM:
-    target, drafter, method = directories
-    config = {"method": method, "model": drafter, "num_speculative_tokens": K}
+@pytest.fixture(scope="module", params=CHAIN_DRAFTERS)
+def tiny(request, tmp_path_factory) -> TinyDrafter:
+    return tiny_drafters.write(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def _make(tiny: TinyDrafter, **options) -> LLM:
+    config = tiny.config | {"num_speculative_tokens": K}
     options = {"overlap_depth": 0, "max_num_seqs": 4} | options
-    return LLM(target, skip_tokenizer_init=True, speculative_config=config, **options)
+    return LLM(str(tiny.target), skip_tokenizer_init=True, speculative_config=config, **options)
 
 
 def _prompt(count: int, seed: int) -> list[int]:
-    return torch.randint(3, VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.randint(3, request_mix.VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 @pytest.fixture(scope="module")
-def answers(directories):
+def answers(tiny):
     """What the target says to prompts, as far as the tests go; asked once."""
-    plain = LLM(directories[0], skip_tokenizer_init=True)
+    plain = LLM(str(tiny.target), skip_tokenizer_init=True)
     params = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
 
     @functools.cache
@@ -95,9 +90,9 @@ def _drafter_kv(llm: LLM, request: RequestState) -> list[torch.Tensor]:
     return [kv.flatten(0, 1)[slots] for cache in drafter.caches for kv in (cache.k, cache.v)]
 
 
-def _stale_parts(directories, llm: LLM, request: RequestState) -> list[int]:
+def _stale_parts(tiny, llm: LLM, request: RequestState) -> list[int]:
     """Numbers of the parts (K and V by layer) that differ from those of an engine that prefills the same tokens."""
-    clean = _make(directories, enable_prefix_caching=False)
+    clean = _make(tiny, enable_prefix_caching=False)
     fresh = _start(clean, list(request.token_ids))
     _run_until(clean, fresh, 1)
     pairs = zip(_drafter_kv(llm, request), _drafter_kv(clean, fresh), strict=True)
@@ -105,10 +100,10 @@ def _stale_parts(directories, llm: LLM, request: RequestState) -> list[int]:
 
 
 @pytest.mark.parametrize("budget", [512, 7])
-def test_after_partial_acceptance(directories, half_right, budget):
+def test_after_partial_acceptance(tiny, half_right, budget):
     prompt = _prompt(41, 1)
     half_right(prompt)
-    llm = _make(directories, max_num_batched_tokens=budget)
+    llm = _make(tiny, max_num_batched_tokens=budget)
     request = _start(llm, prompt)
     accepted = set()
     for num_output in range(1, 70):
@@ -116,12 +111,12 @@ def test_after_partial_acceptance(directories, half_right, budget):
         _run_until(llm, request, num_output)
         accepted.add(request.speculation.num_accepted_tokens - before)
     assert accepted == set(range(K + 1))
-    assert _stale_parts(directories, llm, request) == []
+    assert _stale_parts(tiny, llm, request) == []
 
 
-def test_kv_of_drafted_states_is_found(directories, half_right, monkeypatch):
+def test_kv_of_drafted_states_is_found(tiny, half_right, monkeypatch):
     """A leak put in: rows of accepted drafts keep what the loop wrote from its own states (vLLM #14649, #21799)."""
-    if directories[2] == "draft_model":
+    if tiny.config["method"] == "draft_model":
         pytest.skip("its KV depends on tokens alone")
     original = ChainDrafter.propose
 
@@ -140,48 +135,48 @@ def test_kv_of_drafted_states_is_found(directories, half_right, monkeypatch):
     monkeypatch.setattr(ChainDrafter, "propose", propose)
     prompt = _prompt(41, 1)
     half_right(prompt)
-    llm = _make(directories)
+    llm = _make(tiny)
     request = _start(llm, prompt)
     _run_until(llm, request, 40)
-    assert _stale_parts(directories, llm, request)
+    assert _stale_parts(tiny, llm, request)
 
 
 @pytest.mark.parametrize("num_shared", [16, 30, 48])
-def test_behind_a_prefix_hit(directories, half_right, num_shared):
+def test_behind_a_prefix_hit(tiny, half_right, num_shared):
     """The block's last token is followed by another token than the one it was first computed with."""
     first = _prompt(60, 2)
     second = first[:num_shared] + _prompt(20, 3)
     half_right(first, second)
-    llm = _make(directories)
+    llm = _make(tiny)
     running = _start(llm, first)
     _run_until(llm, running, 20)
     hit = _start(llm, second)
     _run_until(llm, hit, 20)
     assert hit.num_cached_tokens == num_shared // 16 * 16
-    assert _stale_parts(directories, llm, hit) == []
-    assert _stale_parts(directories, llm, running) == []
+    assert _stale_parts(tiny, llm, hit) == []
+    assert _stale_parts(tiny, llm, running) == []
 
 
-def test_after_preemption(directories, half_right):
+def test_after_preemption(tiny, half_right):
     prompts = [_prompt(30, seed) for seed in (4, 5, 6)]
     half_right(*prompts)
-    llm = _make(directories, num_gpu_blocks_override=14)
+    llm = _make(tiny, num_gpu_blocks_override=14)
     requests = [_start(llm, prompt) for prompt in prompts]
     _run_until(llm, requests[0], 85)
     while llm.engine.scheduler.num_preemptions == 0 or requests[2].num_output_tokens < 70:
         llm.engine.step()
-    assert _stale_parts(directories, llm, requests[2]) == []
+    assert _stale_parts(tiny, llm, requests[2]) == []
     assert requests[2].num_preemptions > 0
 
 
 @pytest.mark.parametrize("depth", [0, 1])
 @pytest.mark.parametrize("budget", [512, 7])
-def test_with_another_number_of_drafts_in_every_step(directories, half_right, depth, budget):
+def test_with_another_number_of_drafts_in_every_step(tiny, half_right, depth, budget):
     """0 drafts write no row ahead, and the true rows all the same."""
     first = _prompt(41, 7)
     second = first[:16] + _prompt(20, 8)
     half_right(first, second)
-    llm = _make(directories, overlap_depth=depth, max_num_batched_tokens=budget)
+    llm = _make(tiny, overlap_depth=depth, max_num_batched_tokens=budget)
     policy = change_drafts(llm, K)
     running = _start(llm, first)
     _run_until(llm, running, 30)
@@ -190,5 +185,5 @@ def test_with_another_number_of_drafts_in_every_step(directories, half_right, de
     assert hit.num_cached_tokens == 16
     assert {0, 1, 2, 3} == set(policy.chosen)
     assert running.speculation.num_accepted_tokens > 0 and hit.speculation.num_accepted_tokens > 0
-    assert _stale_parts(directories, llm, hit) == []
-    assert _stale_parts(directories, llm, running) == []
+    assert _stale_parts(tiny, llm, hit) == []
+    assert _stale_parts(tiny, llm, running) == []
