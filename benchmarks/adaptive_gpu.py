@@ -68,7 +68,7 @@ class Run:
 
     def accept(self, profile: str) -> None:
         """From now on drafts are accepted at these rates."""
-        comparison = self.engine.worker._step.comparison
+        comparison = self.engine.worker.step_function.comparison
         if comparison.tables is not None:
             comparison.tables[1].copy_(torch.tensor(PROFILES[profile]))
 

@@ -35,6 +35,7 @@ from outrider import LLM, SamplingParams
 from outrider.bench.limits import bytes_per_step
 from outrider.device.step_batch import StepBatch
 from outrider.layers.moe import MoE
+from outrider.runtime.describe import describe
 from outrider.speculation.chain import ChainDrafter
 
 TARGET = {
@@ -215,7 +216,7 @@ def spread_drafts() -> Iterator[None]:
 
 def skew_routers(llm: LLM) -> None:
     """From now on the first experts are chosen by most tokens; in place, so that captured graphs see it."""
-    for module in llm.engine.worker._step.model.modules():
+    for module in llm.engine.worker.model.modules():
         if isinstance(module, MoE):
             count = module.config.num_experts
             scale = torch.linspace(0.0, -SKEW, count, device=module.router.weight.device).exp().unsqueeze(1)
@@ -225,8 +226,8 @@ def skew_routers(llm: LLM) -> None:
 def distinct_experts(llm: LLM, count: int) -> float:
     """Distinct experts of a layer, on average over the decoding steps of a short run without graphs."""
     worker = llm.engine.worker
-    kernels, num_tokens = worker._step.kernels, count * (1 + llm.engine.config.num_speculative_tokens)
-    route, graphs = kernels.route, worker._graphs
+    kernels, num_tokens = worker.kernels, count * (1 + llm.engine.config.num_speculative_tokens)
+    route, graphs = kernels.route, worker.graphs
     seen: list[torch.Tensor] = []
 
     def counting(logits: torch.Tensor, **options: Any) -> Any:
@@ -236,11 +237,11 @@ def distinct_experts(llm: LLM, count: int) -> float:
             seen.append(is_chosen.index_fill_(0, routing.ids.flatten().long(), 1.0).sum())
         return routing
 
-    kernels.route, worker._graphs = counting, None  # type: ignore[method-assign]
+    kernels.route, worker.graphs = counting, None  # type: ignore[method-assign]
     try:
         timed(llm, count, 25)
     finally:
-        kernels.route, worker._graphs = route, graphs  # type: ignore[method-assign]
+        kernels.route, worker.graphs = route, graphs  # type: ignore[method-assign]
     return torch.stack(seen).mean().item()
 
 
@@ -298,7 +299,7 @@ def decoding(
     start = time.perf_counter()
     llm = make(directory, drafter, max(counts), is_synthetic=True)
     print(f"ready in {time.perf_counter() - start:.1f} s", flush=True)
-    for key, value in llm.engine.worker.describe():
+    for key, value in describe(llm.engine.worker):
         print(f"  {key}: {value}")
     has_experts = llm.engine.worker.model_config.moe is not None
     columns = ["requests", "sampling", "tokens/s", "ms a step", "tokens a step and request", "prefill + first, s"]

@@ -31,7 +31,7 @@ def stack() -> Table:
         decode.write_configs(Path(name))
         llm = decode.make(Path(name), "none", max(ROWS))
     worker = llm.engine.worker
-    state, model = worker._table, worker._step.model
+    state, model = worker.table, worker.model
     totals = times_of(llm, ROWS, 0)
     layers = list(model.layers)
     config = worker.model_config

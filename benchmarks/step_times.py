@@ -32,14 +32,14 @@ CONTEXT = 640
 def times_of(llm: LLM, all_rows: Sequence[int], num_drafts: int) -> dict[int, float]:
     """Milliseconds by rows; block tables of the engine's first rows are overwritten."""
     worker = llm.engine.worker
-    state, graphs = worker._table, worker._graphs
+    state, graphs = worker.table, worker.graphs
     assert graphs is not None
     per_row = -(-4096 // 16)
     first = torch.arange(max(all_rows), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
     state.block_tables[: max(all_rows)] = (first + torch.arange(per_row, device="cuda")).int()
     found = {}
     for num_rows in all_rows:
-        captured = graphs._get(Shape(num_rows, 4096, Need.NOTHING, num_drafts))
+        captured = graphs.captured(Shape(num_rows, 4096, Need.NOTHING, num_drafts))
         captured.inputs[0] = torch.arange(num_rows, device="cuda")
         captured.inputs[1] = num_drafts
         times = []

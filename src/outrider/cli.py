@@ -20,6 +20,7 @@ from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
 from outrider.gate.commands import app as gate
 from outrider.llm import LLM
+from outrider.runtime.describe import describe
 
 app = typer.Typer(
     help="Exact speculative decoding for large language models.",
@@ -168,7 +169,7 @@ def info(
         skip_tokenizer_init=True,
     )
     table = Table(show_header=False)
-    for name, value in llm.engine.worker.describe():
+    for name, value in describe(llm.engine.worker):
         table.add_row(name, value)
     console.print(table)
 

@@ -72,13 +72,18 @@ def test_every_token_is_delivered_once(llm):
     assert tokens == {tuple(output.prompt_token_ids): output.outputs[0].token_ids for output in plain.outputs}
 
 
+def parts_of(worker) -> tuple:
+    step = worker.step_function
+    return step.model, step.sampler, step.drafting.drafter, worker.graphs
+
+
 def test_a_step_is_split_and_the_engine_is_left_as_it_was(llm):
     worker = llm.engine.worker
-    before = (worker._step.model, worker._step.sampler, worker._step.drafter, worker._graphs)
+    before = parts_of(worker)
     split = measure_split(llm.engine, workload())
     assert tuple(split.ms) == PARTS and split.num_steps > 0
     assert all(value > 0 for value in split.ms.values())
-    assert before == (worker._step.model, worker._step.sampler, worker._step.drafter, worker._graphs)
+    assert before == parts_of(worker)
     for owner in (llm.engine.scheduler, worker):
         assert not {"plan", "settle", "step"} & vars(owner).keys()
 
@@ -176,7 +181,7 @@ def test_commands_print_tables_and_write_json(command, directory, tmp_path):
 def test_of_experts_those_count_that_an_even_choice_reads(tmp_path):
     write_tiny_model(tmp_path, "qwen3_moe", vocab_size=VOCAB, num_experts=8, num_experts_per_tok=2)
     llm = LLM(str(tmp_path), skip_tokenizer_init=True)
-    model = llm.engine.worker._step.model
+    model = llm.engine.worker.model
     experts = sum(parameter.nbytes for name, parameter in model.named_parameters() if ".experts." in name)
     weights = sum(parameter.nbytes for parameter in model.parameters()) - model.embed_tokens.weight.nbytes
     for num_requests, share in ((1, 1 / 4), (2, 7 / 16), (200, 1.0)):

@@ -11,6 +11,7 @@ from outrider.device.assemble import Assembler, Layout
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
+from outrider.platforms.base import select_platform
 
 NUM_ROWS = 12
 PARAMS = (
@@ -37,7 +38,7 @@ class Layouts:
 
     def __init__(self) -> None:
         device, kernels = torch.device("cpu"), load_kernels(("reference",))
-        staging = Staging(device)
+        staging = Staging(select_platform("cpu"))
         self.assembler = Assembler(kernels=kernels, staging=staging, num_drafts=3, wants_digest=False)
         self.table = RequestTable(
             max_rows=NUM_ROWS, max_model_len=64, num_drafts=3, block_size=16, vocab_size=9, kernels=kernels,

@@ -349,7 +349,7 @@ def test_a_snapshot_of_a_row_that_has_a_new_owner(target, cases, truth, monkeypa
 
     def admit(self, plan):
         original(self, replace(plan, state_saves=()))
-        self._save_states(plan.state_saves)
+        self.snapshots.save(plan.state_saves)
 
     monkeypatch.setattr(Step, "admit", admit)
     assert differs()

@@ -13,6 +13,7 @@ from outrider import LLM, SamplingParams
 from outrider.core.errors import ConfigError
 from outrider.kernels import FUNCTIONS, Kernels, describe_stacks, load_kernels, stack_names
 from outrider.platforms.cpu import Platform
+from outrider.runtime.describe import describe
 
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -63,7 +64,7 @@ def test_a_third_stack_with_one_function_runs_an_engine(third: Path, monkeypatch
     monkeypatch.setattr(Platform, "kernel_stack", ("third", "reference"))
     llm = LLM(str(ZOO / "tiny"), device="cpu")
     assert llm.generate("Once", params)[0].outputs[0].token_ids == expected
-    described = dict(llm.engine.worker.describe())
+    described = dict(describe(llm.engine.worker))
     assert sys.modules[f"{package.__name__}.third.norm"].calls, "the engine called another stack's rms_norm"
     assert described["kernels"] == f"third (rms_norm), reference (the other {len(FUNCTIONS) - 1})"
     assert "kernel_stack third, reference" in described["platform"]

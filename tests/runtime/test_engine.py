@@ -7,6 +7,7 @@ from outrider import ConfigError, RequestError, SamplingParams, UnsupportedError
 from outrider.attention.backends import oracle
 from outrider.core.outputs import RequestOutput
 from outrider.platforms import cpu
+from outrider.runtime.describe import describe
 from outrider.server.metrics import Metrics
 from tests.support import request_mix
 from tests.support.tiny_models import write_tiny_model
@@ -174,7 +175,7 @@ def test_options_that_cannot_work_are_refused(target, options, error, message):
 
 
 def test_describe_says_what_runs_and_that_it_is_exact(target):
-    lines = dict(request_mix.make(target, speculative_config={"method": "ngram"}).engine.worker.describe())
+    lines = dict(describe(request_mix.make(target, speculative_config={"method": "ngram"}).engine.worker))
     assert lines["exact"].startswith("yes")
     assert lines["attention backend"].startswith("oracle: first of cpu's backends")
     assert lines["drafter"] == "ngram, 3 drafts a step, row-invariant"
@@ -185,7 +186,7 @@ def test_nothing_is_called_exact_on_a_platform_or_backend_that_does_not_promise_
     monkeypatch.setattr(owner, "is_exact", False)
     engine = request_mix.make(target, device="cpu", attention_backend="oracle").engine
     assert not engine.worker.is_exact and not engine.stats().is_exact
-    lines = dict(engine.worker.describe())
+    lines = dict(describe(engine.worker))
     assert lines["exact"] == "NO: this platform or attention backend does not promise it"
     metrics = Metrics("tiny")
     metrics.observe_snapshot(engine.stats())

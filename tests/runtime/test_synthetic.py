@@ -6,6 +6,7 @@ import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from outrider import LLM, SamplingParams
+from outrider.runtime.describe import describe
 from outrider.sampling.synthetic import SyntheticAcceptance
 from outrider.sampling.verifier import Comparison
 from outrider.show import total as total_of
@@ -96,7 +97,7 @@ def test_it_is_reported_as_not_exact_everywhere(target, speculative):
         llm = request_mix.make(target, speculative_config=config)
         is_real = name == "real"
         assert llm.engine.worker.is_exact == is_real
-        exact = dict(llm.engine.worker.describe())["exact"]
+        exact = dict(describe(llm.engine.worker))["exact"]
         assert exact.startswith("yes" if is_real else "NO: acceptance is synthetic")
         (output,) = request_mix.run(llm, request_mix.make_cases()[:1])
         assert output.speculation.is_synthetic == (not is_real)

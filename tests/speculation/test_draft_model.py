@@ -45,7 +45,7 @@ def test_drafts_are_what_transformers_would_draft(target, other, temperature):
     while request.num_output_tokens < 30:
         llm.engine.step()
         tokens = list(request.token_ids)
-        for draft in llm.engine.worker._step.table.drafts[request.row, :K].tolist():
+        for draft in llm.engine.worker.table.drafts[request.row, :K].tolist():
             with torch.no_grad():
                 logits = oracle(torch.tensor([tokens])).logits[0, -1].float()
             if temperature:

@@ -82,7 +82,7 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
     monkeypatch.setattr(Embedding, "forward", forward)
     llm = request_mix.make(target, speculative_config=speculative)
     if is_leaky:
-        kernels = llm.engine.worker._step.kernels
+        kernels = llm.engine.worker.kernels
         chain = kernels.chain_drafted
 
         def chain_drafted(*tables, drafts, **arguments):

@@ -23,12 +23,15 @@ ON_THE_PATH = (
 
 WAITING = {
     "argwhere",
+    "begin_memory_measurement",
     "cpu",
+    "end_memory_measurement",
     "item",
     "masked_select",
     "nonzero",
     "numpy",
     "pin_memory",
+    "pinned",
     "synchronize",
     "tolist",
     "unique",
@@ -44,7 +47,7 @@ ALLOWED = {
     (
         "device/staging.py",
         "PinnedSlot.__init__",
-        "pin_memory",
+        "pinned",
     ): "the ring's own memory, allocated before there are requests",
     (
         "kernels/hopper/attention_plan.py",
@@ -52,8 +55,8 @@ ALLOWED = {
         "pin_memory",
     ): "tiles of a new shape of step, kept for the next one; PyTorch's cache gives the page back without waiting",
     ("kernels/reference/experts.py", "experts", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
-    ("runtime/memory.py", "GpuMeasurement.__init__", "synchronize"): "once, before there are requests",
-    ("runtime/memory.py", "GpuMeasurement.kv_budget", "synchronize"): "once, before there are requests",
+    ("runtime/memory.py", "MemoryMeasurement.__init__", "begin_memory_measurement"): "once, before there are requests",
+    ("runtime/memory.py", "MemoryMeasurement.kv_budget", "end_memory_measurement"): "once, before there are requests",
     (
         "sampling/params.py",
         "SamplingTable._to_device",

@@ -16,6 +16,7 @@ from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
+from outrider.runtime.describe import describe
 
 app = typer.Typer(
     help="Measure the speed of one batch, of a stream of requests, of the host alone, or of a running server."
@@ -196,7 +197,7 @@ def _vocab_size(llm: LLM) -> int:
 
 
 def _report(name: str, figures: Figures, llm: LLM, output_json: Path | None) -> None:
-    described = dict(llm.engine.worker.describe())
+    described = dict(describe(llm.engine.worker))
     title = f"bench {name}: {described['model']}"
     console.print(figures_table(figures, title=title, exactness=described["exact"]))
     if output_json is not None:

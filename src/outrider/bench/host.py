@@ -24,6 +24,7 @@ from outrider.engine.admission import Admission
 from outrider.engine.text import OutputTexts
 from outrider.engine.tokenizer import Tokenizer
 from outrider.kernels import load_kernels
+from outrider.platforms.base import select_platform
 from outrider.scheduler.scheduler import Scheduler
 
 LIMIT = 15.0
@@ -108,7 +109,7 @@ class _Loop:
             stop_rule=self._texts,
         )
         self._device = NullDevice(script, max_rows=num_rows, acceptance_rates=rates)
-        kernels, staging = load_kernels(("reference",)), Staging(torch.device("cpu"))
+        kernels, staging = load_kernels(("reference",)), Staging(select_platform("cpu"))
         self._assembler = Assembler(kernels=kernels, staging=staging, num_drafts=len(rates), wants_digest=False)
         self._table = RequestTable(
             max_rows=num_rows,

@@ -49,7 +49,7 @@ def measure_limit(
 def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> int:
     """Bytes that one decoding step must read: target weights, the drafter's passes, and all KV and states once."""
     worker = engine.worker
-    model = worker._step.model
+    model = worker.model
     config = worker.config
     kv_bytes = _kv_bytes(worker.caches)
     num_bytes = weight_bytes(

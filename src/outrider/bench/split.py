@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from outrider.bench.timeline import run
 from outrider.bench.workload import Workload
 from outrider.engine.engine import Engine
+from outrider.platforms.base import BasePlatform
 
 PARTS = ("target", "drafter", "sampling", "rest of the step", "host")
 
@@ -23,8 +22,8 @@ PARTS = ("target", "drafter", "sampling", "rest of the step", "host")
 class PartTimer:
     """Sums seconds by part, on the wall clock or on the device's stream."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._has_events = device.type == "cuda"
+    def __init__(self, platform: BasePlatform) -> None:
+        self._accelerator = platform.accelerator
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._events: list[tuple[str, Any, Any]] = []
 
@@ -40,9 +39,9 @@ class PartTimer:
         return call
 
     def _now(self, on_host: bool) -> Any:
-        if on_host or not self._has_events:
+        if on_host or self._accelerator is None:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = self._accelerator.event(has_timing=True)
         event.record()
         return event
 
@@ -55,7 +54,8 @@ class PartTimer:
     def seconds(self) -> dict[str, float]:
         """Total seconds by part. Waits for the device."""
         if self._events:
-            torch.cuda.synchronize()
+            assert self._accelerator is not None, "events come from the accelerator"
+            self._accelerator.synchronize()
         for part, start, end in self._events:
             self._seconds[part] += start.elapsed_time(end) / 1e3
         self._events = []
@@ -87,24 +87,26 @@ class Split:
 def measure_split(engine: Engine, workload: Workload) -> Split:
     """Runs the workload once with timers in place, and restores the engine afterwards."""
     worker, scheduler = engine.worker, engine.scheduler
-    step, timer = worker._step, PartTimer(worker.platform.device)
-    before = (step.model, step.sampler, step.drafter, worker._graphs)
+    step, timer = worker.step_function, PartTimer(worker.platform)
+    drafting = step.drafting
+    before = (step.model, step.sampler, drafting.drafter, worker.graphs)
     plan, settle, launch = scheduler.plan, scheduler.settle, worker.step
     parts: Any = step
+    drafter_part: Any = drafting
     patched_scheduler: Any = scheduler
     patched_worker: Any = worker
     try:
         parts.model = _Timed(step.model, timer, "target", ("__call__", "logits"))
         parts.sampler = _Timed(step.sampler, timer, "sampling", ("__call__",))
-        if step.drafter is not None:
-            parts.drafter = _Timed(step.drafter, timer, "drafter", ("admit", "propose"))
-        worker._graphs = None
+        if drafting.drafter is not None:
+            drafter_part.drafter = _Timed(drafting.drafter, timer, "drafter", ("admit", "propose"))
+        worker.graphs = None
         patched_scheduler.plan = timer.timed("host", plan, on_host=True)
         patched_scheduler.settle = timer.timed("host", settle, on_host=True)
         patched_worker.step = timer.timed("step", launch)
         result = run(engine, workload, notes_deliveries=False)
     finally:
-        parts.model, parts.sampler, parts.drafter, worker._graphs = before
+        parts.model, parts.sampler, drafter_part.drafter, worker.graphs = before
         for owner, name in ((patched_scheduler, "plan"), (patched_scheduler, "settle"), (patched_worker, "step")):
             if name in vars(owner):
                 delattr(owner, name)

@@ -1,13 +1,13 @@
-"""Steady decoding as one CUDA graph: a step whose rows all decode is replayed, not launched.
+"""Steady decoding as one captured graph: a step whose rows all decode is replayed, not launched kernel by kernel.
 
 A graph serves every step of its shape: rows padded to a bucket, lengths below a bound, the parts of the sampler that
-its requests need, and one number of drafts that is both verified and made. A step that makes more or fewer than it
-verifies takes the larger number: rows may have fewer real drafts than are laid out, and the next step takes no more of
-the new ones than its plan says. So a changing number of drafts needs no shapes of its own.
+its requests need, and one number of drafts that is both verified and made. A step that makes more or fewer drafts than
+it verifies uses the larger number: rows may have fewer real drafts than the layout has places, and the next step takes
+no more of the new drafts than its plan says. So a changing number of drafts needs no shapes of its own.
 
-A graph reads rows from one buffer that is overwritten before each replay; all else of the layout depends on the shape
-alone. Padding is the table's padding row, for which a step does nothing. A shape outside the prepared ones is captured
-when it first comes. What the step computes is not known here.
+A graph reads its rows from one buffer that is overwritten before each replay; the rest of its layout depends on the
+shape alone. Missing rows are the table's padding row, for which a step does nothing. A shape that was not prepared is
+captured when it is first needed. What the step computes is not known here.
 """
 
 import statistics
@@ -25,6 +25,7 @@ from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
+from outrider.platforms.accelerator import Accelerator, Graph
 from outrider.sampling.params import Need
 
 ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -35,10 +36,10 @@ _LENGTH_STEP = 8
 """Bounds on lengths: each is this many times the one before, up to max_model_len."""
 
 _LOGPROBS = (0, 5, 20)
-"""Top log-probabilities that a graph gives; a request reads as many as it asked for."""
+"""Numbers of top log-probabilities that a graph returns; a request reads as many as it asked for."""
 
 _REPLAYS = 3
-"""Of each graph that is measured."""
+"""Replays of each graph that is measured."""
 
 _RANDOM = Need.RANDOM | Need.TRUNCATION
 _EVERYTHING = ~Need.NOTHING
@@ -46,20 +47,22 @@ _EVERYTHING = ~Need.NOTHING
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What distinguishes one graph from another."""
+    """Key of a graph."""
 
     num_rows: int
     length_bound: int
     needs: Need
     num_drafts: int
-    """Verified and made."""
+    """Drafts that a row verifies, and that the step makes."""
     num_logprobs: int | None = None
     num_given: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Captured:
-    graph: torch.cuda.CUDAGraph
+class Captured:
+    """One graph, with the tensors that it reads and writes."""
+
+    graph: Graph
     inputs: Tensor  # [2, num_rows] int64: table rows, most drafts of each
     packed: Packed
     layout: Layout  # its tensors are read by the graph
@@ -75,11 +78,12 @@ class StepGraphs:
         assembler: Assembler,
         table: RequestTable,
         staging: Staging,
+        accelerator: Accelerator,
         max_rows: int,
         max_model_len: int,
         widths: Sequence[int],
     ) -> None:
-        """`widths`: numbers of drafts that a step may have, ascending; rows with fewer are padded to one of them."""
+        """`widths`: numbers of drafts that a step may have, ascending; rows are padded to one of them."""
         self._run = run
         self._assembler = assembler
         self._table = table
@@ -90,32 +94,35 @@ class StepGraphs:
             self._bounds.append(self._bounds[-1] * _LENGTH_STEP)
         self._bounds[-1] = min(self._bounds[-1], max_model_len)
         self._widths = tuple(widths)
-        self._pool = torch.cuda.graph_pool_handle()
-        self._captured: dict[Shape, _Captured] = {}
+        self._accelerator = accelerator
+        self._pool = accelerator.graph_pool()
+        self._captured: dict[Shape, Captured] = {}
 
     @property
     def num_captured(self) -> int:
         return len(self._captured)
 
     def prepare(self) -> None:
-        """Capture what every service needs: greedy and random rows, in every bucket, at every number of drafts; the
-        largest first."""
+        """Capture greedy and random rows in every bucket, at every number of drafts; the largest first."""
         for needs in (Need.NOTHING, _RANDOM):
             for width in reversed(self._widths):
                 for size in reversed(self._buckets):
-                    self._get(Shape(size, self._bounds[0], needs, width))
+                    self.captured(Shape(size, self._bounds[0], needs, width))
 
     def measure(self) -> dict[tuple[int, int], float]:
-        """Seconds of a step by (rows, drafts), of the prepared greedy ones, replayed with padding alone: what reading
-        the context of real rows adds is not in it. Waits for the device; before any request comes."""
+        """Seconds of a step by (rows, drafts), of the prepared greedy graphs replayed with padding rows: the time to
+        read the context of real rows is not included. Blocks the host; call it before there are requests."""
         return {
-            (size, width): _median_seconds(self._get(Shape(size, self._bounds[0], Need.NOTHING, width)).graph)
+            (size, width): self._measured(Shape(size, self._bounds[0], Need.NOTHING, width))
             for width in self._widths
             for size in self._buckets
         }
 
+    def _measured(self, shape: Shape) -> float:
+        return _median_seconds(self.captured(shape).graph, self._accelerator)
+
     def replay(self, plan: StepPlan) -> Packed | None:
-        """Run the step, or None where it is no step of decoding rows only."""
+        """Replay the step's graph; None if not all rows decode, or if there are more than a graph has."""
         num_rows = len(plan.rows)
         if num_rows > self._buckets[-1]:
             return None
@@ -130,7 +137,7 @@ class StepGraphs:
             length=max(row.length_bound for row in plan.rows),
             num_drafts=next(width for width in self._widths if width >= num_drafts),
         )
-        captured = self._get(shape)
+        captured = self.captured(shape)
         inputs = np.zeros(captured.inputs.shape, dtype=np.int64)
         inputs[0] = self._table.padding_row
         inputs[0, :num_rows] = rows
@@ -155,12 +162,13 @@ class StepGraphs:
             MAX_LOGPROB_TOKEN_IDS if self._table.sampling.num_given[rows].any() else 0,
         )
 
-    def _get(self, shape: Shape) -> _Captured:
+    def captured(self, shape: Shape) -> Captured:
+        """The graph of a shape; captured now if it is the first time."""
         if shape not in self._captured:
             self._captured[shape] = self._capture(shape)
         return self._captured[shape]
 
-    def _capture(self, shape: Shape) -> _Captured:
+    def _capture(self, shape: Shape) -> Captured:
         inputs = torch.zeros(2, shape.num_rows, dtype=torch.int64, device=self._table.num_tokens.device)
         inputs[0].fill_(self._table.padding_row)
         layout = self._assembler.lay_out_decoding(
@@ -174,15 +182,13 @@ class StepGraphs:
             num_given=shape.num_given,
         )
         self._run(layout)  # nothing may be compiled or allocated for the first time under capture
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            packed = self._run(layout)
-        return _Captured(graph, inputs, packed, layout)
+        graph, packed = self._accelerator.capture(lambda: self._run(layout), pool=self._pool)
+        return Captured(graph, inputs, packed, layout)
 
 
-def _median_seconds(graph: torch.cuda.CUDAGraph) -> float:
-    """Of a few replays; the one before them fills caches."""
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(_REPLAYS + 1)]
+def _median_seconds(graph: Graph, accelerator: Accelerator) -> float:
+    """Median time of a few replays; one replay before them fills caches."""
+    events = [accelerator.event(has_timing=True) for _ in range(_REPLAYS + 1)]
     graph.replay()
     events[0].record()
     for event in events[1:]:

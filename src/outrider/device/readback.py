@@ -1,7 +1,7 @@
-"""Device to host, in one copy per step: the only module that waits for the device.
+"""Device to host, in one copy per step. `Handle.wait` is where the host waits for a step, one step late.
 
-`pack` lays what the host needs end to end, on the device; `begin` starts the copy; `Handle.wait` is called one step
-later. Floats travel as their bits.
+`pack` lays the results end to end on the device, `begin` starts the copy. Floats are copied as their bits. The rings of
+pinned buffers wait for a copy only if more steps are in flight than they have buffers.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels.interface.sampling import Logprobs
+from outrider.platforms.accelerator import Event
+from outrider.platforms.base import BasePlatform
 from outrider.sampling.sampler import Sampled
 from outrider.sampling.verifier import Verified
 
@@ -21,7 +23,10 @@ _ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
 """Parts of every step, in this order: tokens [R, K + 1], the others [R]."""
 
 _RING = 8
-"""Results that may wait to be read: more than there are steps in flight."""
+"""Number of results that may wait to be read: more than there are steps in flight."""
+
+_LEAST = 1024
+"""Integers in the smallest buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Handle:
     plan: StepPlan
     _packed: Packed
     _host: Tensor  # [sum of sizes] int64
-    _event: torch.cuda.Event | None
+    _event: Event | None
 
     @property
     def is_ended_at_launch(self) -> bool:
@@ -175,8 +180,8 @@ def _bits(values: Tensor) -> Tensor:
 class Readback:
     """Starts the copies."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._ring = PinnedRing(_RING, 1024) if device.type == "cuda" else None
+    def __init__(self, platform: BasePlatform) -> None:
+        self._ring = PinnedRing(_RING, _LEAST, platform.accelerator) if platform.accelerator is not None else None
 
     def begin(self, plan: StepPlan, packed: Packed) -> Handle:
         """Start the copy of one step's results; does not wait."""

@@ -1,8 +1,8 @@
-"""Host to device, in one copy per step: integers of the plan are laid end to end in one buffer.
+"""Host to device: lists of integers are laid end to end in one buffer and copied at once.
 
-A CPU reads the buffer where it lies. A device with its own memory gets it from a ring of pinned buffers: each is taken
-again only after its last copy has ended, which a ring this long never waits for. Knows nothing of what the numbers
-mean.
+A CPU reads the buffer in place. A device with memory of its own gets it from a ring of pinned buffers: a buffer is used
+again once its last copy has ended, and the ring is so long that this never makes the host wait. Knows nothing of the
+numbers' meaning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from outrider.platforms.accelerator import Accelerator
+from outrider.platforms.base import BasePlatform
+
 Integers = Sequence[int] | np.ndarray
 
 _RING = 64
-"""Buffers: more than the copies of the steps that can be in flight."""
+"""Number of buffers: more than the copies of the steps that can be in flight."""
 
 _LEAST = 1024
 """Integers in the smallest buffer."""
@@ -23,9 +26,14 @@ _LEAST = 1024
 class Staging:
     """Copies named lists of integers to the device."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._ring = PinnedRing(_RING, _LEAST) if device.type == "cuda" else None
+    def __init__(self, platform: BasePlatform) -> None:
+        self._device = platform.device
+        self._ring = PinnedRing(_RING, _LEAST, platform.accelerator) if platform.accelerator is not None else None
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if values reach the device through pinned memory, because it has memory of its own."""
+        return self._ring is not None
 
     def put(self, arrays: Mapping[str, Integers]) -> dict[str, Tensor]:
         """One int64 tensor per name, all of them slices of one copy."""
@@ -56,23 +64,24 @@ class Staging:
 class PinnedSlot:
     """A pinned buffer, and the event of the last copy from or to it."""
 
-    def __init__(self, size: int) -> None:
-        self.buffer = torch.empty(size, dtype=torch.int64, pin_memory=True)
-        self.event = torch.cuda.Event()
+    def __init__(self, size: int, accelerator: Accelerator) -> None:
+        self.buffer = accelerator.pinned(size)
+        self.event = accelerator.event()
 
 
 class PinnedRing:
-    """Pinned buffers of int64 in turn."""
+    """Pinned buffers of int64, used in turn."""
 
-    def __init__(self, count: int, size: int) -> None:
-        self._slots = [PinnedSlot(size) for _ in range(count)]
+    def __init__(self, count: int, size: int, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._slots = [PinnedSlot(size, accelerator) for _ in range(count)]
         self._next = 0
 
     def take(self, size: int) -> PinnedSlot:
-        """The next buffer, of at least `size` integers; its last copy has ended."""
+        """The next buffer, of at least `size` integers; blocks the host until its last copy has ended."""
         slot = self._slots[self._next]
         slot.event.synchronize()
         if slot.buffer.numel() < size:
-            slot = self._slots[self._next] = PinnedSlot(1 << (size - 1).bit_length())
+            slot = self._slots[self._next] = PinnedSlot(1 << (size - 1).bit_length(), self._accelerator)
         self._next = (self._next + 1) % len(self._slots)
         return slot

@@ -53,7 +53,7 @@ class RequestTable:
         self.drafts = zeros(max_rows, max(num_drafts, 1))
         self.num_drafts = zeros(max_rows)
         self.block_tables = zeros(max_rows, -(-max_model_len // block_size), dtype=torch.int32)
-        self.sampling = SamplingTable(max_rows, vocab_size, device)
+        self.sampling = SamplingTable(max_rows, vocab_size, device, is_pinned=staging.is_pinned)
         self._kernels = kernels
         self._staging = staging
 

@@ -22,6 +22,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.loop import EngineLoop, Order, StopLoop
 from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Refused, Turn
 from outrider.engine.stats import EngineStats
+from outrider.runtime.describe import describe
 
 _STATS_SECONDS = 0.1
 _log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def _describe(engine: Engine) -> EngineInfo:
     worker = engine.worker
     return EngineInfo(
         process_id=os.getpid(),
-        description=worker.describe(),
+        description=describe(worker),
         vocab_size=worker.model_config.vocab_size,
         max_model_len=worker.max_model_len,
         max_num_seqs=worker.config.num_rows,

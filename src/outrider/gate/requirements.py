@@ -1,9 +1,5 @@
 """Checks that the machine and the engine meet the requirements of a gate entry."""
 
-import os
-
-import torch
-
 from outrider.gate.baseline import Settings
 from outrider.gate.errors import GateError
 from outrider.llm import LLM
@@ -16,18 +12,11 @@ def check_memory(settings: Settings, device: str) -> None:
     """Raises GateError if the device has less memory than the entry requires. Runs before anything is loaded."""
     if not settings.required_memory_gib:
         return
-    has = memory_gib(select_platform(device).device)
+    has = select_platform(device).total_memory / _GIB
     if has < settings.required_memory_gib:
         raise GateError(
             f"the entry needs {settings.required_memory_gib:g} GiB and the device has {has:.1f}. Use a larger one."
         )
-
-
-def memory_gib(device: torch.device) -> float:
-    """Total memory of a device in GiB; for a CPU, of the host."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory) / _GIB
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
 
 
 def check_backend(settings: Settings, llm: LLM) -> None:

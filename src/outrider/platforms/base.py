@@ -11,6 +11,7 @@ import torch
 import outrider.platforms as package
 from outrider.core import plugins
 from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.platforms.accelerator import Accelerator, TorchCuda
 
 
 class BasePlatform(ABC):
@@ -47,6 +48,16 @@ class BasePlatform(ABC):
     @abstractmethod
     def device(self) -> torch.device:
         """The device that tensors are made on."""
+
+    @property
+    @abstractmethod
+    def accelerator(self) -> Accelerator | None:
+        """Pinned memory, events and graphs of a device with memory of its own; None for a CPU."""
+
+    @property
+    @abstractmethod
+    def total_memory(self) -> int:
+        """Bytes of memory of the device; of the host for a CPU."""
 
     @property
     @abstractmethod
@@ -121,6 +132,14 @@ class GpuPlatform(BasePlatform):
         return torch.device("cuda", self.capability.index)
 
     @property
+    def accelerator(self) -> Accelerator:
+        return TorchCuda(self.device)
+
+    @property
+    def total_memory(self) -> int:
+        return self.accelerator.total_memory
+
+    @property
     def summary(self) -> str:
         return f"{self.capability.name} ({self.capability.arch})"
 
@@ -159,4 +178,4 @@ def platform_class(name: str) -> type[BasePlatform]:
 
 def platform_names() -> list[str]:
     """The platforms that are built, sorted."""
-    return [name for name in plugins.names(package) if name != "base"]
+    return [name for name in plugins.names(package) if name not in ("accelerator", "base")]

@@ -1,5 +1,6 @@
 """The CPU: float32 throughout, on the plain PyTorch kernels."""
 
+import os
 import platform
 
 import torch
@@ -23,6 +24,14 @@ class Platform(BasePlatform):
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
+
+    @property
+    def accelerator(self) -> None:
+        return None
+
+    @property
+    def total_memory(self) -> int:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def summary(self) -> str:

@@ -1,15 +1,14 @@
-"""How many KV blocks there are: bytes at hand over bytes of a block, target and drafter together.
+"""Bytes for the KV cache, and what is made of them: snapshots of states, and blocks, target and drafter together.
 
-A GPU's bytes at hand are what one measurement leaves: the weights are loaded, the largest step has run once, and its
-peak is known. The sum is kept as lines for a person.
+A GPU's budget is measured: the weights are loaded, the largest step has run once, and its peak is known. The terms of
+the sum are kept in words.
 """
 
 from dataclasses import dataclass
 
-import torch
-
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
+from outrider.platforms.accelerator import Accelerator
 
 CPU_KV_BYTES = 1 << 30
 """A CPU gives this much to the KV cache, times gpu_memory_utilization: memory is shared with everything else."""
@@ -31,26 +30,22 @@ def cpu_kv_budget(utilization: float) -> KVBudget:
     return KVBudget(num_bytes, f"{utilization:g} of {CPU_KV_BYTES / _GIB:g} GiB")
 
 
-class GpuMeasurement:
-    """Made when the weights stand; `kv_budget` after the largest steps have run."""
+class MemoryMeasurement:
+    """Begins when the weights are loaded; call `kv_budget` after the largest steps have run."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        self._weights = torch.cuda.memory_allocated(device)
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._weights = accelerator.begin_memory_measurement()
 
     def kv_budget(self, utilization: float) -> KVBudget:
-        """What `utilization` of the device leaves beside weights, the peak of a step, as much again for captured
-        graphs, and what is held outside of PyTorch."""
-        torch.cuda.synchronize(self._device)
-        step = torch.cuda.max_memory_allocated(self._device) - self._weights
-        torch.cuda.empty_cache()
-        free, total = torch.cuda.mem_get_info(self._device)
-        other = total - free - torch.cuda.memory_reserved(self._device)
-        num_bytes = int(total * utilization) - self._weights - 2 * step - other
+        """Bytes that `utilization` of the device leaves beside the weights, the peak of a step, as much again for
+        captured graphs, and the memory held outside of PyTorch."""
+        figures = self._accelerator.end_memory_measurement()
+        step = figures.peak - self._weights
+        other = figures.total - figures.free - figures.reserved
+        num_bytes = int(figures.total * utilization) - self._weights - 2 * step - other
         explanation = (
-            f"{max(num_bytes, 0) / _GIB:.2f} GiB = {utilization:g} of {total / _GIB:.2f} GiB"
+            f"{max(num_bytes, 0) / _GIB:.2f} GiB = {utilization:g} of {figures.total / _GIB:.2f} GiB"
             f" - {self._weights / _GIB:.2f} weights and tables - 2 x {step / _GIB:.2f} largest step (eager, graphs)"
             f" - {other / _GIB:.2f} held outside of PyTorch"
         )
@@ -58,14 +53,14 @@ class GpuMeasurement:
 
 
 SNAPSHOT_SHARE = 4
-"""Snapshots of a hybrid's states take at most one part in this of the budget: one is as large as many blocks."""
+"""Snapshots of states take at most one part in this of the budget: one is as large as many blocks."""
 
 SNAPSHOTS_PER_REQUEST = 4
-"""Of states, for each request that runs at once: beginnings in common, ends of prompts and of earlier turns."""
+"""Number of snapshots for each request that runs at once: shared beginnings, ends of prompts and of earlier turns."""
 
 
 def size_snapshots(config: EngineConfig, budget: KVBudget, *, bytes_per_snapshot: int) -> int:
-    """Number of snapshots of states for prefix caching; 0 where it is off."""
+    """Number of snapshots of states for prefix caching; 0 if it is off."""
     if not config.enable_prefix_caching:
         return 0
     most = SNAPSHOTS_PER_REQUEST * config.num_rows
@@ -73,14 +68,17 @@ def size_snapshots(config: EngineConfig, budget: KVBudget, *, bytes_per_snapshot
 
 
 def without(budget: KVBudget, num_bytes: int, what: str) -> KVBudget:
-    """What is left of the budget when `num_bytes` of it go to `what`."""
+    """The rest of the budget when `num_bytes` of it go to `what`."""
     if num_bytes == 0:
         return budget
     return KVBudget(budget.num_bytes - num_bytes, f"{budget.explanation} - {num_bytes / _GIB:.2f} {what}")
 
 
 def size_blocks(config: EngineConfig, budget: KVBudget, *, bytes_per_block: int, max_model_len: int) -> int:
-    """Number of blocks, null block included; never more than max_num_seqs full-length requests can use."""
+    """Number of blocks, null block included; never more than max_num_seqs full-length requests can use.
+
+    Raises ConfigError if the budget has not room for two.
+    """
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     most = 1 + config.num_rows * -(-max_model_len // config.block_size)

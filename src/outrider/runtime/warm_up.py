@@ -4,29 +4,33 @@ A compiler runs outside of Python's lock, so a thread that launches the kernels 
 wait for a first start. Where they lie in the compiler's cache already it takes no time. Knows no requests.
 """
 
+from contextlib import nullcontext
 from threading import Thread
 
 import torch
 
 from outrider.kernels import Kernels
+from outrider.platforms.base import BasePlatform
 
 _ROWS = (1, 64)
 """Kernels differ between few rows and many."""
 
 
-def compile_sampler(kernels: Kernels, vocab_size: int, device: torch.device) -> Thread:
-    """Started; join it before memory is measured or a graph is captured."""
-    thread = Thread(target=_run, args=(kernels, vocab_size, device), name="compile-sampler", daemon=True)
+def compile_sampler(kernels: Kernels, vocab_size: int, platform: BasePlatform) -> Thread:
+    """Start compiling; join the thread before memory is measured or a graph is captured."""
+    thread = Thread(target=_run, args=(kernels, vocab_size, platform), name="compile-sampler", daemon=True)
     thread.start()
     return thread
 
 
 @torch.inference_mode()
-def _run(kernels: Kernels, vocab_size: int, device: torch.device) -> None:
+def _run(kernels: Kernels, vocab_size: int, platform: BasePlatform) -> None:
+    device = platform.device
+
     def column(value: float, dtype: torch.dtype) -> torch.Tensor:
         return torch.full((1,), value, dtype=dtype, device=device)
 
-    with torch.cuda.stream(torch.cuda.Stream(device)):
+    with platform.accelerator.side_stream() if platform.accelerator is not None else nullcontext():
         for num_rows in _ROWS:
             zeros = torch.zeros(num_rows, dtype=torch.int64, device=device)
             kernels.choose(

@@ -60,8 +60,10 @@ class SamplingTable:
     `vocab_size` is the target's. Unwritten rows hold neutral values and may be sampled (padding).
     """
 
-    def __init__(self, max_rows: int, vocab_size: int, device: torch.device | str) -> None:
+    def __init__(self, max_rows: int, vocab_size: int, device: torch.device | str, *, is_pinned: bool = False) -> None:
+        """`is_pinned`: values are copied to the device from pinned memory, so that the host need not wait."""
         device = torch.device(device)
+        self._is_pinned = is_pinned
 
         def column(value: float, dtype: torch.dtype) -> Tensor:
             return torch.full((max_rows,), value, dtype=dtype, device=device)
@@ -175,8 +177,7 @@ class SamplingTable:
         self.allowed[row].copy_(self._to_device(signed, torch.int32))
 
     def _to_device(self, values: Sequence[float] | Sequence[Sequence[int]], dtype: torch.dtype) -> Tensor:
-        """Through pinned memory where there is a copy to overlap."""
         host = torch.tensor(values, dtype=dtype)
-        if self.device.type == "cuda":
+        if self._is_pinned:
             host = host.pin_memory()
         return host.to(self.device, non_blocking=True)

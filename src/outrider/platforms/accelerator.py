@@ -1,0 +1,133 @@
+"""A device with memory of its own, beside its kernels: pinned buffers, events, streams, graphs and memory figures.
+
+A CPU has none of it: its platform's `accelerator` is None.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Event(Protocol):
+    """A point on the device's stream."""
+
+    def record(self) -> None:
+        """Set the point to here."""
+
+    def synchronize(self) -> None:
+        """Block the host until the device has passed the point."""
+
+    def elapsed_time(self, end: Any) -> float:
+        """Milliseconds from this point to `end`; both were made with timing."""
+
+
+class Graph(Protocol):
+    """Captured work."""
+
+    def replay(self) -> None:
+        """Launch it again, on the tensors it was captured with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFigures:
+    """Bytes of a device's memory."""
+
+    total: int
+    free: int
+    reserved: int
+    """Held by this process's allocator, tensors included."""
+    peak: int
+    """Most that tensors took since the measurement began."""
+
+
+class Accelerator(ABC):
+    """One device whose work is launched on streams. Methods that block the host say so."""
+
+    @abstractmethod
+    def pinned(self, size: int) -> Tensor:
+        """[size] int64 in host memory that the device copies from and to while the host goes on."""
+
+    @abstractmethod
+    def event(self, *, has_timing: bool = False) -> Event:
+        """An event of the current stream; one that was never recorded counts as passed."""
+
+    @abstractmethod
+    def side_stream(self) -> AbstractContextManager[Any]:
+        """Launches inside go to a stream of their own."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Block the host until the device has ended all work."""
+
+    @abstractmethod
+    def graph_pool(self) -> Any:
+        """Memory that graphs share; only one of them may run at a time."""
+
+    @abstractmethod
+    def capture(self, run: Callable[[], T], *, pool: Any) -> tuple[Graph, T]:
+        """Capture what `run` launches, without running it; its result is written by each replay."""
+
+    @property
+    @abstractmethod
+    def total_memory(self) -> int:
+        """Bytes of memory of the device."""
+
+    @abstractmethod
+    def begin_memory_measurement(self) -> int:
+        """Bytes that tensors take now; from here on their peak is counted. Blocks the host."""
+
+    @abstractmethod
+    def end_memory_measurement(self) -> MemoryFigures:
+        """Figures after memory that is free but held has been given back. Blocks the host."""
+
+
+class TorchCuda(Accelerator):
+    """A GPU of NVIDIA or AMD: PyTorch speaks to both through `torch.cuda`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def pinned(self, size: int) -> Tensor:
+        return torch.empty(size, dtype=torch.int64, pin_memory=True)
+
+    def event(self, *, has_timing: bool = False) -> Event:
+        event: Event = torch.cuda.Event(enable_timing=has_timing)
+        return event
+
+    def side_stream(self) -> AbstractContextManager[Any]:
+        return torch.cuda.stream(torch.cuda.Stream(self._device))
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self._device)
+
+    def graph_pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+    def capture(self, run: Callable[[], T], *, pool: Any) -> tuple[Graph, T]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            result = run()
+        return graph, result
+
+    @property
+    def total_memory(self) -> int:
+        return int(torch.cuda.get_device_properties(self._device).total_memory)
+
+    def begin_memory_measurement(self) -> int:
+        torch.cuda.synchronize(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return torch.cuda.memory_allocated(self._device)
+
+    def end_memory_measurement(self) -> MemoryFigures:
+        torch.cuda.synchronize(self._device)
+        peak = torch.cuda.max_memory_allocated(self._device)
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self._device)
+        return MemoryFigures(total=total, free=free, reserved=torch.cuda.memory_reserved(self._device), peak=peak)

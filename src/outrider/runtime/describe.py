@@ -1,0 +1,51 @@
+"""What a worker runs and why, in lines for a person: `outrider info` and the log print them."""
+
+from outrider.attention.caches.delta_state import StateCache
+from outrider.kernels import describe_stacks
+from outrider.runtime.worker import Worker
+
+_MIB = float(1 << 20)
+
+
+def describe(worker: Worker) -> list[tuple[str, str]]:
+    """(name, value) lines."""
+    config, platform, selection = worker.model_config, worker.platform, worker.selection
+    return [
+        ("model", f"{config.architecture}, {config.num_layers} layers, vocabulary {config.vocab_size}"),
+        ("max_model_len", str(worker.max_model_len)),
+        ("platform", ", ".join(f"{name} {value}" for name, value in platform.key(worker.dtype).items())),
+        ("device", f"{platform.summary}: {platform.reason}"),
+        ("kernels", describe_stacks(worker.kernels)),
+        ("attention backend", f"{selection.backend.name}: {selection.reason}"),
+        *(("  not " + name, reason) for name, reason in selection.refused),
+        ("KV blocks", f"{worker.num_blocks - 1} of {worker.config.block_size} tokens"),
+        ("KV memory", worker.kv_budget.explanation),
+        *(_states(worker.states, worker.num_snapshots) if worker.states is not None else []),
+        ("graphs", f"{worker.num_graphs} captured" if worker.num_graphs else "none"),
+        ("drafter", _drafter(worker)),
+        ("exact", _exactness(worker)),
+    ]
+
+
+def _states(states: StateCache, num_snapshots: int | None) -> list[tuple[str, str]]:
+    return [
+        ("states", f"{len(states)} layers, {states.bytes_per_row / _MIB:.2f} MiB a request"),
+        ("snapshots", f"{num_snapshots} of {states.bytes_per_snapshot / _MIB:.2f} MiB, for prefixes in the cache"),
+    ]
+
+
+def _drafter(worker: Worker) -> str:
+    if worker.config.speculative is None or worker.drafter is None:
+        return "none"
+    invariant = "row-invariant" if worker.drafter.is_row_invariant else "not row-invariant"
+    widths = [str(width) for width in worker.config.draft_widths]
+    drafts = " or ".join(filter(None, (", ".join(widths[:-1]), widths[-1]))) + " drafts a step"
+    return f"{worker.config.speculative.method}, {drafts}, {invariant}"
+
+
+def _exactness(worker: Worker) -> str:
+    if worker.is_exact:
+        return "yes: tokens depend on weights, prompt, parameters and seed only"
+    if not worker.step_function.comparison.is_exact:
+        return "NO: acceptance is synthetic, for benchmarks; the tokens are not the model's"
+    return "NO: this platform or attention backend does not promise it"
