@@ -52,6 +52,6 @@ def test_a_drafter_that_fails_while_the_engine_is_built_is_an_error(target, monk
     )
     step = llm.engine.worker.step_function
     step.drafting.is_serving = False
-    monkeypatch.setattr(step.drafter, "propose", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(step.drafting.drafter, "propose", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         request_mix.run(llm, request_mix.make_cases()[1:2])
