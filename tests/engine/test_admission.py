@@ -123,12 +123,23 @@ def test_text_without_a_tokenizer_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [None, 5, [1, 2, 3], {}, {"prompt": "text"}, {"prompt_token_ids": [1], "multi_modal_data": {}}, b"text"],
+    [None, 5, [1, 2, 3], {}, {"prompt": "text"}, b"text"],
 )
 def test_prompt_of_another_form_is_refused_with_the_forms_there_are(prompt: Any, byte_level: Tokenizer) -> None:
     message = refusal(prompt, tokenizer=byte_level)
     assert repr(prompt) in message
     assert "It is text or {'prompt_token_ids': [...]}; use chat() for messages." in message
+
+
+@pytest.mark.parametrize("name", ["multi_modal_data", "content_keys", "lora"])
+def test_content_beside_ids_is_refused_by_name(name: str) -> None:
+    """No caller can give any: it is not built, and ids alone would stand for it."""
+    message = refusal({"prompt_token_ids": [1], name: {}})
+    assert message == (
+        f"prompt key {name!r} is not supported: a prompt is text or token ids. "
+        "Give {'prompt_token_ids': [...]} or text."
+    )
+    assert admission().request(ids(3), SamplingParams(), request_id="a").content_keys == ()
 
 
 @pytest.mark.parametrize("given", [5, None, "abc", b"abc", 1.5])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from outrider.core.plan import NewBlocks, RowAdmission, RowPlan, RowResult, StepPlan, StepResult
 
-from .hash_model import SIZE, VOCAB_SIZE, Entry, Setting, entries_of, next_token, prefix_hash
+from .hash_model import SIZE, VOCAB_SIZE, Contents, Entry, Setting, entries_of, next_token, prefix_hash, seen
 
 Store = dict[int, list[Entry | None]]
 """Block id to its entries. The drafter's at index j is (feature of j - 1, token j); index 0 stays empty."""
@@ -29,6 +29,7 @@ class Row:
     num_computed: int
     max_total: int
     salt: int
+    contents: Contents = ()
     table: list[int] = field(default_factory=list)
     drafts: list[int] = field(default_factory=list)
     num_proposals: int = 0
@@ -56,6 +57,7 @@ class Flight:
     owned: dict[int, frozenset[int]]
     published: frozenset[int]
     generations: dict[str, int]
+    contents: dict[str, Contents]
     result: StepResult | None = None
 
 
@@ -74,6 +76,7 @@ class Device:
     def run(self, flight: Flight, published: Iterable[int]) -> StepResult:
         plan = flight.plan
         self._owned = flight.owned
+        self._contents = flight.contents
         self._published = flight.published | frozenset(published)
         for admission in plan.admissions:
             self._admit(admission)
@@ -96,11 +99,13 @@ class Device:
         return StepResult(step_id=plan.step_id, rows=tuple(results))
 
     def _admit(self, admission: RowAdmission) -> None:
+        contents = self._contents[admission.request_id]
         self.rows[admission.row] = Row(
-            entries=entries_of(admission.token_ids),
+            entries=entries_of(admission.token_ids, contents=contents),
             num_computed=admission.num_computed_tokens,
             max_total=admission.max_total_tokens,
             salt=admission.seed,
+            contents=contents,
         )
 
     def _add_blocks(self, new_blocks: NewBlocks) -> None:
@@ -143,7 +148,8 @@ class Device:
         else:
             assert end < len(row.entries), "the last chunk of a prompt must sample"
         known = row.entries[start:end]
-        work.entries = known + entries_of(row.drafts[:num_drafts], known[-1][1])
+        drafts = entries_of(row.drafts[:num_drafts], known[-1][1], first=end, contents=row.contents)
+        work.entries = known + drafts
         assert start + len(work.entries) <= plan.length_bound, "a token stands behind length_bound"
         return work
 
@@ -183,7 +189,7 @@ class Device:
                     break
             num_accepted = len(work.emitted) - 1
             self.num_accepted_seen[num_accepted] += 1
-        row.entries += entries_of(work.emitted, row.entries[-1][1])
+        row.entries += entries_of(work.emitted, row.entries[-1][1], first=len(row.entries), contents=row.contents)
         assert len(row.entries) <= row.max_total, "more tokens than max_total"
         row.num_computed += work.num_known + num_accepted if work.has_tokens_left else 0
         return RowResult(
@@ -213,9 +219,9 @@ class Device:
                     self._write(self.drafter, work.plan.row, index, PROVISIONAL)
         before = row.entries[-1][1]
         count = self._random.choice((num_proposals, self._random.randint(0, num_proposals)))
-        for _ in range(count):
+        for index in range(len(row.entries), len(row.entries) + count):
             is_right = self._random.random() < self.setting.accuracy
             right = next_token(before, row.salt)
             token_id = right if is_right else (right + 1) % VOCAB_SIZE
             row.drafts.append(token_id)
-            before = prefix_hash(before, token_id)
+            before = prefix_hash(before, seen(token_id, index, row.contents))

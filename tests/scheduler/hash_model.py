@@ -1,11 +1,13 @@
-"""The model of the simulations: its next token is a hash of all tokens before it. And what is run on it.
+"""The model of the simulations: its next token is a hash of all tokens before it, and of the content behind them. And
+what is run on it.
 
-entry:  (token id, hash of all tokens up to it): what a place in a KV cache must hold
+entry:  (token as the model sees it, hash of all up to it): what a place in a KV cache must hold
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from outrider.core.content import ContentKey
 from outrider.core.outputs import FinishReason
 
 SIZE = 16
@@ -14,6 +16,7 @@ VOCAB_SIZE = 40
 NO_PREFIX = 0
 
 Entry = tuple[int, int]
+Contents = Sequence[ContentKey]
 
 
 def prefix_hash(before: int, token_id: int) -> int:
@@ -26,21 +29,36 @@ def next_token(prefix: int, salt: int) -> int:
     return hash((prefix, salt, 7)) % VOCAB_SIZE
 
 
-def entries_of(token_ids: Iterable[int], before: int = NO_PREFIX) -> list[Entry]:
+def seen(token_id: int, index: int, contents: Contents) -> int:
+    """What the model sees at `index`: the token, with the part of each content that lies there."""
+    parts = [
+        (int.from_bytes(content.key[:8]), index - content.first_token, content.num_tokens or 0)
+        for content in contents
+        if content.first_token <= index
+        and (content.num_tokens is None or index < content.first_token + content.num_tokens)
+    ]
+    return hash((token_id, *sorted(parts))) if parts else token_id
+
+
+def entries_of(
+    token_ids: Iterable[int], before: int = NO_PREFIX, *, first: int = 0, contents: Contents = ()
+) -> list[Entry]:
+    """Of tokens from index `first` on."""
     entries = []
-    for token_id in token_ids:
-        before = prefix_hash(before, token_id)
-        entries.append((token_id, before))
+    for index, token_id in enumerate(token_ids, start=first):
+        token = seen(token_id, index, contents)
+        before = prefix_hash(before, token)
+        entries.append((token, before))
     return entries
 
 
-def continuation(prompt: Iterable[int], count: int, salt: int = 0) -> list[int]:
+def continuation(prompt: Sequence[int], count: int, salt: int = 0, contents: Contents = ()) -> list[int]:
     """What the model says after `prompt`."""
-    before = entries_of(prompt)[-1][1]
+    before = entries_of(prompt, contents=contents)[-1][1]
     output = []
-    for _ in range(count):
+    for index in range(len(prompt), len(prompt) + count):
         output.append(next_token(before, salt))
-        before = prefix_hash(before, output[-1])
+        before = prefix_hash(before, seen(output[-1], index, contents))
     return output
 
 
@@ -77,6 +95,7 @@ class Job:
     max_model_len: int = 1 << 20
     priority: int = 0
     most_drafts: int | None = None
+    contents: tuple[ContentKey, ...] = ()
 
     @property
     def max_total(self) -> int:
@@ -85,7 +104,7 @@ class Job:
     @property
     def expected(self) -> list[int]:
         """The output, by the definition of a stop."""
-        output = continuation(self.prompt, self.max_total - len(self.prompt), self.salt)
+        output = continuation(self.prompt, self.max_total - len(self.prompt), self.salt, self.contents)
         ends = [index + 1 for index, token_id in enumerate(output) if token_id in self.stop_ids]
         return output[: ends[0]] if ends else output
 

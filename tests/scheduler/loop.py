@@ -15,7 +15,7 @@ from outrider.scheduler.text_rules import Stop
 
 from .any_number import AnyNumber
 from .fake_device import Device, Flight
-from .hash_model import NO_PREFIX, SIZE, Job, Setting, continuation, prefix_hash
+from .hash_model import NO_PREFIX, SIZE, Entry, Job, Setting, continuation, entries_of, prefix_hash
 
 
 class Loop:
@@ -58,7 +58,7 @@ class Loop:
         """The stop rule; it leaves max_tokens to the scheduler."""
         known = request.output_token_ids
         prompt, salt = request.request.prompt_token_ids, request.request.seed
-        true = continuation(prompt, len(known) + len(token_ids), salt)
+        true = continuation(prompt, len(known) + len(token_ids), salt, request.request.content_keys)
         assert [*known, *token_ids] == true, "a result was applied to the wrong place"
         for count, token_id in enumerate(token_ids, start=1):
             if token_id in self.jobs[request.request_id].stop_ids:
@@ -78,6 +78,7 @@ class Loop:
             seed=job.salt,
             eos_token_ids=(),
             max_total_tokens=job.max_total,
+            content_keys=job.contents,
         )
         request = self.scheduler.add(asked)
         self.jobs[job.request_id] = job
@@ -109,7 +110,10 @@ class Loop:
             published = frozenset(self.published())
             owned = {request.row: frozenset(request.block_ids) for request in self.scheduler.running}
             generations = {row.request_id: self._generation[row.request_id] for row in plan.rows}
-            self._flights.append(Flight(plan=plan, owned=owned, published=published, generations=generations))
+            contents = {entry.request_id: self.jobs[entry.request_id].contents for entry in plan.admissions}
+            self._flights.append(
+                Flight(plan=plan, owned=owned, published=published, generations=generations, contents=contents)
+            )
             self.plans.append(plan)
             is_lazy = self._coin.random() < 0.5 if self._is_lazy is None else self._is_lazy
             if not is_lazy:
@@ -195,15 +199,16 @@ class Loop:
         for block_id in range(1, pool.num_blocks):
             assert pool.is_free(block_id) == (block_id not in held), f"block {block_id} is lost or was freed early"
         assert pool.num_free == pool.num_usable - len(held), "num_free does not count the free blocks"
-        users: dict[int, tuple[int, tuple[int, ...]]] = {}
+        users: dict[int, tuple[int, tuple[Entry, ...]]] = {}
         for request in running:
             assert len(set(request.block_ids)) == len(request.block_ids), "a request holds a block twice"
             assert len(request.block_ids) * SIZE >= request.num_computed_tokens
             assert request.num_computed_tokens <= request.num_tokens <= request.max_total_tokens
             for index, block_id in enumerate(request.block_ids):
                 if held[block_id] > 1:
-                    use = (index, tuple(request.token_ids[: (index + 1) * SIZE]))
-                    assert len(use[1]) == (index + 1) * SIZE, f"block {block_id} is shared and not full"
+                    tokens = request.token_ids[: (index + 1) * SIZE]
+                    assert len(tokens) == (index + 1) * SIZE, f"block {block_id} is shared and not full"
+                    use = (index, tuple(entries_of(tokens, contents=request.request.content_keys)))
                     assert users.setdefault(block_id, use) == use, f"block {block_id} is held twice"
         rows = [request.row for request in running]
         assert len(set(rows)) == len(rows) <= self.setting.max_num_seqs

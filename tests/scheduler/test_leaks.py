@@ -1,20 +1,22 @@
 """Mistakes put into the scheduler, one at a time: each must turn the simulations red. A suite that cannot fail
 proves nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
+from outrider.core.content import ContentKey
 from outrider.core.plan import RowPlan, RowResult, StepPlan, StepResult
+from outrider.scheduler import prefix
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.prefix import Hit, PrefixCache
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
 from outrider.scheduler.step import OpenStep
 
-from .workloads import rotate, simulate
+from .workloads import rotate, simulate, simulate_contents
 
 Patch = pytest.MonkeyPatch
 
@@ -243,3 +245,30 @@ def test_missing_lookahead_turns_the_simulations_red() -> None:
     with pytest.raises(AssertionError, match="too few blocks"):
         for seed in range(40):
             simulate(seed, num_lookahead=0, num_drafts=5, budget=40)
+
+
+def name_blocks_without_their_content(patch: Patch) -> None:
+    patch.setattr(prefix, "content_of_block", lambda contents, start, end: b"")
+
+
+def name_blocks_by_content_without_its_place(patch: Patch) -> None:
+    def keys(contents: Sequence[ContentKey], start: int, end: int) -> bytes:
+        return b"".join(sorted(entry.key for entry in contents if entry.touches(start, end)))
+
+    patch.setattr(prefix, "content_of_block", keys)
+
+
+CONTENT_LEAKS = [
+    name_blocks_without_their_content,
+    name_blocks_by_content_without_its_place,
+]
+
+
+@pytest.mark.parametrize("leak", CONTENT_LEAKS, ids=lambda leak: leak.__name__)
+def test_content_leak_turns_the_simulation_red(leak: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    leak(monkeypatch)
+    with pytest.raises(
+        AssertionError, match=r"is held twice|does not hold the prefix|one name for two prefixes|boundary feature"
+    ):
+        for seed in range(2000, 2080):
+            simulate_contents(seed)

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from .loop import Loop
-from .workloads import simulate
+from .workloads import simulate, simulate_contents
 
 SEEDS = range(140)
 CROWDED = range(500, 560)
@@ -72,3 +72,19 @@ def test_every_step_may_ask_for_another_number_of_drafts() -> None:
         if len({row.num_drafts for row in plan.rows if row.num_drafts}) > 1
     ]
     assert len(mixed) > 30, "rows that missed a step have another number than the others"
+
+
+def test_equal_ids_with_other_content_share_nothing_and_with_equal_content_they_do() -> None:
+    """The device checks every entry that is read, target and drafter, behind hits and after preemption."""
+    loops = [simulate_contents(seed) for seed in range(2000, 2080)]
+    met = coverage(loops)
+    assert met["prefix hits"] > 2000 and met["preempted in flight"] > 20, met
+    hits_with_content = [
+        admission
+        for loop in loops
+        for plan in loop.plans
+        for admission in plan.admissions
+        if admission.num_computed_tokens
+        and any(key.first_token < admission.num_computed_tokens for key in loop.jobs[admission.request_id].contents)
+    ]
+    assert len(hits_with_content) > 50, "equal content is not shared"

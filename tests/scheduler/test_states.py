@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from outrider.core.content import ContentKey, content_digest
 from outrider.core.outputs import FinishReason
 from outrider.core.plan import RowResult, StepPlan, StepResult
 from outrider.core.request import Request
@@ -32,10 +33,12 @@ def scheduler(*, num_slots: int = 8, budget: int = 64, num_drafts: int = 0, bloc
     )  # fmt: skip
 
 
-def add(engine: Scheduler, name: str, prompt: list[int], *, max_tokens: int = 4) -> RequestState:
+def add(
+    engine: Scheduler, name: str, prompt: list[int], *, max_tokens: int = 4, contents: tuple[ContentKey, ...] = ()
+) -> RequestState:
     request = Request(
         request_id=name, prompt_token_ids=tuple(prompt), params=SamplingParams(max_tokens=max_tokens), seed=0,
-        eos_token_ids=(), max_total_tokens=len(prompt) + max_tokens,
+        eos_token_ids=(), max_total_tokens=len(prompt) + max_tokens, content_keys=contents,
     )  # fmt: skip
     return engine.add(request)
 
@@ -167,6 +170,24 @@ def test_a_snapshot_of_another_is_not_given_up():
     for text, found in ((first.token_ids, 0), (second.token_ids, 64)):
         add(engine, f"again {found}", [*text, 1])
         assert step(engine).admissions[0].num_computed_tokens == found
+
+
+@pytest.mark.parametrize("num_tokens", [5, None])
+def test_a_snapshot_with_other_content_is_no_hit(num_tokens):
+    """Snapshots are named like blocks; equal ids and content start behind one, equal ids alone do not."""
+    engine = scheduler()
+    pictures = [
+        (ContentKey(key=content_digest("image", name), first_token=2, num_tokens=num_tokens),) for name in (b"a", b"b")
+    ]
+    prompt = list(range(60))
+    add(engine, "first", prompt, contents=pictures[0])
+    run(engine)
+    found = {}
+    for name, contents in (("other", pictures[1]), ("equal", pictures[0]), ("none", ())):
+        add(engine, name, prompt, contents=contents)
+        found[name] = step(engine).admissions[0].num_computed_tokens
+        run(engine)
+    assert found == {"other": 0, "equal": 48, "none": 0}
 
 
 class Device:

@@ -3,8 +3,23 @@
 import random
 from dataclasses import replace
 
+from outrider.core.content import ContentKey, content_digest
+
 from .hash_model import SIZE, VOCAB_SIZE, Job, Setting, continuation
 from .loop import Loop
+
+KEYS = [content_digest("image", bytes([index])) for index in range(2)]
+
+
+def random_contents(rng: random.Random, num_tokens: int) -> tuple[ContentKey, ...]:
+    """A few images among `num_tokens` tokens, now and then an adapter; of so few kinds that equal ones meet."""
+    images = []
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        first = rng.randrange(num_tokens) // 4 * 4
+        images.append(ContentKey(key=rng.choice(KEYS), first_token=first, num_tokens=rng.choice((1, 7, 20))))
+    if rng.random() < 0.2:
+        images.append(ContentKey(key=content_digest("adapter", b"")))
+    return tuple(images)
 
 
 def random_jobs(rng: random.Random, *, is_tight: bool) -> list[Job]:
@@ -75,6 +90,30 @@ def simulate(seed: int, *, is_tight: bool = False, num_lookahead: int | None = N
         return Loop(setting, seed=seed, num_lookahead=num_lookahead).run(jobs)
     except AssertionError as error:
         error.add_note(f"seed={seed}, is_tight={is_tight}, {setting}")
+        raise
+
+
+def simulate_contents(seed: int) -> Loop:
+    """Requests with equal ids and other content, or equal content at other places, on pools that preempt them."""
+    rng = random.Random(seed)
+    prompt = tuple(rng.randrange(VOCAB_SIZE) for _ in range(rng.randrange(17, 70)))
+    contents = [random_contents(rng, len(prompt)) for _ in range(3)]
+    jobs = [
+        Job(
+            request_id=f"r{index}",
+            prompt=prompt[: rng.choice((len(prompt), rng.randrange(1, len(prompt)), 33))],
+            max_tokens=rng.randrange(5, 60),
+            contents=rng.choice(contents),
+            arrives=rng.randrange(60),
+        )
+        for index in range(10)
+    ]
+    largest = max(-(-job.max_total // SIZE) for job in jobs)
+    setting = Setting(num_blocks=1 + largest + rng.choice((0, 2, 40)), depth=rng.choice((0, 1)), accuracy=0.8)
+    try:
+        return Loop(setting, seed=seed).run(jobs)
+    except AssertionError as error:
+        error.add_note(f"seed={seed}, {setting}")
         raise
 
 

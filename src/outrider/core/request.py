@@ -5,6 +5,7 @@ It crosses the socket to the engine process. Its progress is kept by the schedul
 
 from dataclasses import dataclass
 
+from outrider.core.content import ContentKey
 from outrider.core.sampling_params import SamplingParams
 
 
@@ -26,6 +27,8 @@ class Request:
     """Index among the n completions of its prompt; a part of the noise's key."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """params.bad_words as token ids."""
+    content_keys: tuple[ContentKey, ...] = ()
+    """Content beside the token ids. No caller can give any yet: admission refuses all prompts but text and ids."""
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:

@@ -155,6 +155,11 @@ class Admission:
             if not given:
                 raise RequestError("prompt_token_ids=[] is empty. Give at least one token.")
             return prompt.get("prompt"), list(given)
+        if isinstance(prompt, dict) and (unknown := sorted(map(str, set(prompt) - _PROMPT_KEYS))):
+            raise RequestError(
+                f"prompt key {unknown[0]!r} is not supported: a prompt is text or token ids. "
+                "Give {'prompt_token_ids': [...]} or text."
+            )
         raise RequestError(
             f"prompt {prompt!r} is not understood. It is text or {{'prompt_token_ids': [...]}}; "
             "use chat() for messages."

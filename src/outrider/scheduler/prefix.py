@@ -1,14 +1,15 @@
-"""Which leading blocks of a request are already computed.
+"""The prefix cache: finds the leading blocks of a request that are already computed.
 
-A block is named by the hash of its tokens and of all before it. Only blocks of confirmed tokens are published,
-target and drafter together: the drafter's KV at index j holds (feature of j - 1, token j), so a block's drafter
-KV depends on no token behind the block, and the same name serves both.
+A block is named by the hash of its tokens, of the content beside them (`core/content.py`) and of all before it. Only
+blocks of confirmed tokens are published, target and drafter together: the drafter's KV at index j holds (feature of
+j - 1, token j), so a block's drafter KV depends on no token behind the block, and the same name serves both.
 """
 
 from array import array
 from dataclasses import dataclass
 from hashlib import sha256
 
+from outrider.core.content import content_of_block
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.states import StateSlots
@@ -42,11 +43,13 @@ class PrefixCache:
 
     def _extend_hashes(self, state: RequestState, count: int) -> None:
         """Make sure the first `count` blocks of `state` are named."""
-        hashes, size = state.block_hashes, self._block_size
+        hashes, size, content_keys = state.block_hashes, self._block_size, state.request.content_keys
         while len(hashes) < count:
             start = len(hashes) * size
             digest = sha256(hashes[-1] if hashes else b"")
             digest.update(array("q", state.token_ids[start : start + size]).tobytes())
+            if content_keys:
+                digest.update(content_of_block(content_keys, start, start + size))
             hashes.append(digest.digest())
 
     def match(self, state: RequestState) -> Hit:

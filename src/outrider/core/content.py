@@ -1,0 +1,57 @@
+"""Content that a request has beside its token ids: the pixels behind placeholder tokens, an adapter's weights.
+
+KV depends on it, so everything that requests share by token ids (blocks of the prefix cache, snapshots) is named by ids
+and content.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+KEY_BYTES = 32
+"""All keys have one length, so that the bytes of a hash can be read in one way only."""
+
+_PLACE = struct.Struct(">qq")
+
+
+def content_digest(kind: str, data: bytes) -> bytes:
+    """Names content by its bytes; different kinds never share a key."""
+    return sha256(sha256(kind.encode()).digest() + data).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentKey:
+    """Names one piece of content, and says which tokens' KV depends on it."""
+
+    key: bytes
+    """From `content_digest`. Equal keys promise equal content."""
+    first_token: int = 0
+    """Index of its first token in the request."""
+    num_tokens: int | None = None
+    """None: every token from the first on, the output included (an adapter)."""
+
+    def __post_init__(self) -> None:
+        assert len(self.key) == KEY_BYTES, f"a content key has {KEY_BYTES} bytes, and this one {len(self.key)}"
+        assert self.first_token >= 0, f"content begins at token {self.first_token}"
+        assert self.num_tokens is None or self.num_tokens > 0, f"content of {self.num_tokens} tokens"
+
+    def touches(self, start: int, end: int) -> bool:
+        """True where the KV of a token in start … end - 1 depends on it."""
+        if self.num_tokens is None:
+            return self.first_token < end
+        return self.first_token < end and self.first_token + self.num_tokens > start
+
+
+def content_of_block(contents: Iterable[ContentKey], start: int, end: int) -> bytes:
+    """The content of tokens start … end - 1 as bytes for a hash: keys, and where each begins relative to `start`.
+
+    b"" without content. Independent of the order of `contents`.
+    """
+    return b"".join(
+        sorted(
+            _PLACE.pack(content.first_token - start, content.num_tokens or 0) + content.key
+            for content in contents
+            if content.touches(start, end)
+        )
+    )
