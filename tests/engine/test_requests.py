@@ -276,6 +276,7 @@ def test_closing_a_stream_aborts_its_requests(llm: LLM) -> None:
         llm.stream("")
 
 
+@pytest.mark.slow
 def test_many_callers_at_once_get_what_they_would_get_alone(directory: Path, llm: LLM) -> None:
     cases = [random_params(random.Random(seed), "some text that is not there") for seed in range(10)]
     expected = [llm.generate(PROMPT, params)[0] for params in cases]

@@ -41,7 +41,13 @@ def test_the_zoo_has_baselines():
         assert any(entry.key["device"] == "cpu" for entry in read_baseline(path).entries)
 
 
-@pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
+FAST = {"zoo-eagle3-random", "zoo-mtp-k3"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[] if path.stem in FAST else [pytest.mark.slow]) for path in BASELINES],
+)
 def test_the_zoo_on_the_cpu(path):
     result = checked(path, "cpu")
     assert result.verdict.passed, [result.verdict.cause, *map(line, result.verdict.differences), *result.notes]

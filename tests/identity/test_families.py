@@ -53,7 +53,9 @@ def family(request, tmp_path_factory):
     return directory, speculative, cases, request_mix.truth(directory, cases)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", [name if name == "few blocks" else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
+)
 def test_every_request_comes_out_as_alone(family, setting, monkeypatch):
     directory, speculative, cases, truth = family
     make_half_right(monkeypatch, [(case.prompt, want.token_ids) for case, want in zip(cases, truth, strict=True)])

@@ -61,16 +61,22 @@ def half_right(cases, truth, monkeypatch):
 @pytest.mark.parametrize(
     ("drafter", "k", "some", "options"),
     [
-        ("none", 0, SHORT, {"max_num_batched_tokens": 41}),
-        ("none", 0, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 24}),
-        ("ngram", 3, SHORT, {"max_num_batched_tokens": 33, "overlap_depth": 0}),
+        pytest.param("none", 0, SHORT, {"max_num_batched_tokens": 41}, marks=pytest.mark.slow),
+        pytest.param("none", 0, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 24}, marks=pytest.mark.slow),
+        pytest.param("ngram", 3, SHORT, {"max_num_batched_tokens": 33, "overlap_depth": 0}, marks=pytest.mark.slow),
         ("tests.support.drafters.noise", 3, SHORT, {"max_num_batched_tokens": 100}),
-        ("mtp", 1, SHORT, {"max_num_batched_tokens": 29}),
+        pytest.param("mtp", 1, SHORT, {"max_num_batched_tokens": 29}, marks=pytest.mark.slow),
         ("mtp", 3, SHORT, {"num_gpu_blocks_override": 18, "max_num_seqs": 5}),
-        ("replay", 1, SHORT, {"max_num_batched_tokens": 31}),
+        pytest.param("replay", 1, SHORT, {"max_num_batched_tokens": 31}, marks=pytest.mark.slow),
         ("replay", 3, ALL, {"max_num_batched_tokens": 50}),
-        ("replay", 8, LONG, {"max_num_batched_tokens": 128, "max_num_seqs": 6, "block_size": 32}),
-        ("changing", 3, LONG, {"max_num_batched_tokens": 41, "block_size": 64}),
+        pytest.param(
+            "replay",
+            8,
+            LONG,
+            {"max_num_batched_tokens": 128, "max_num_seqs": 6, "block_size": 32},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("changing", 3, LONG, {"max_num_batched_tokens": 41, "block_size": 64}, marks=pytest.mark.slow),
     ],
 )
 def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, drafter, k, some, options):
@@ -243,11 +249,11 @@ def turns(target, cases, truth):
 @pytest.mark.parametrize(
     ("drafter", "num_slots", "options"),
     [
-        ("none", None, {"max_num_batched_tokens": 41}),
+        pytest.param("none", None, {"max_num_batched_tokens": 41}, marks=pytest.mark.slow),
         ("replay", None, {"max_num_batched_tokens": 50, "num_gpu_blocks_override": 36}),
-        ("replay", 5, {"overlap_depth": 0, "max_num_seqs": 3}),
+        pytest.param("replay", 5, {"overlap_depth": 0, "max_num_seqs": 3}, marks=pytest.mark.slow),
         ("mtp", 6, {"max_num_batched_tokens": 37, "block_size": 32}),
-        ("mtp", None, {"max_num_batched_tokens": 90, "block_size": 64}),
+        pytest.param("mtp", None, {"max_num_batched_tokens": 90, "block_size": 64}, marks=pytest.mark.slow),
     ],
 )
 def test_behind_cached_blocks_and_snapshots(

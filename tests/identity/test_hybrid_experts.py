@@ -15,7 +15,7 @@ TEMPERATURE = {"qwen3_5_moe": 0, "qwen3_next": 1}
 """Of the request that goes on for hundreds of tokens."""
 
 
-@pytest.fixture(scope="module", params=LAYERS)
+@pytest.fixture(scope="module", params=["qwen3_5_moe", pytest.param("qwen3_next", marks=pytest.mark.slow)])
 def family(request):
     return request.param
 

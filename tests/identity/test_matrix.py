@@ -128,7 +128,7 @@ def test_replay_is_accepted_at_every_count(k, target, speculative, cases, truth)
 
 
 def test_acceptance_counts_do_not_depend_on_the_crowd(target, speculative, cases):
-    cases = cases[1:16:2]
+    cases = cases[1:16:3]
     config = speculative["eagle3"] | {"num_speculative_tokens": 3}
     together = request_mix.run(request_mix.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
     alone = request_mix.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
@@ -141,7 +141,7 @@ def test_a_draft_model_is_accepted_at_every_count(target, speculative, cases, tr
     config = speculative["draft model"] | {"num_speculative_tokens": 3}
     together = request_mix.run(request_mix.make(target, speculative_config=config, max_num_batched_tokens=41), cases)
     assert request_mix.mismatches(cases, together, truth) == []
-    some = [2, 4, 11]
+    some = [4, 11]
     alone = request_mix.make(target, speculative_config=config, max_num_seqs=1, overlap_depth=0)
     for index in some:
         assert request_mix.run(alone, [cases[index]])[0].speculation == together[index].speculation

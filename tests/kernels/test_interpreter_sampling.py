@@ -6,6 +6,8 @@ import pytest
 
 from tests.kernels.interpreter import run_interpreted
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def failed() -> dict[str, str]:

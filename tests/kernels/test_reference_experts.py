@@ -117,6 +117,7 @@ def failed() -> dict[str, str]:
     return json.loads(run_interpreted("interpreted_routing.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", ["choice", "records", "gather", "combine"])
 def test_the_interpreted_router_is_right(check, failed):
     assert check not in failed, failed[check]

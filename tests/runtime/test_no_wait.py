@@ -90,7 +90,13 @@ def speculation(name: str, directory: Path) -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize(("family", "drafter"), [("qwen3", "ngram"), *((name, run[0]) for name, run in RUNS.items())])
+FAST = {("qwen3", "ngram"), ("qwen3_moe", "eagle3"), ("qwen3_5", "mtp")}
+PAIRS = [("qwen3", "ngram"), *((name, run[0]) for name, run in RUNS.items())]
+
+
+@pytest.mark.parametrize(
+    ("family", "drafter"), [pytest.param(*pair, marks=[] if pair in FAST else [pytest.mark.slow]) for pair in PAIRS]
+)
 def test_no_step_reads_a_value(meta, tmp_path, monkeypatch, family, drafter):
     _, cases, most_steps = RUNS[family]
     # plain PyTorch finds an expert's tokens by value, where nothing waits; what the step does around it is seen here

@@ -99,13 +99,13 @@ def test_it_is_reported_as_not_exact_everywhere(target, speculative):
         assert llm.engine.worker.is_exact == is_real
         exact = dict(describe(llm.engine.worker))["exact"]
         assert exact.startswith("yes" if is_real else "NO: acceptance is synthetic")
-        (output,) = request_mix.run(llm, request_mix.make_cases()[:1])
+        (output,) = request_mix.run(llm, request_mix.make_cases()[1:2])
         assert output.speculation.is_synthetic == (not is_real)
 
 
 def test_acceptance_is_as_asked_and_reproducible_in_any_batch(target, speculative):
     cases = [
-        request_mix.Case(str(seed), (3 + seed,) * 9, SamplingParams(seed=seed, max_tokens=200, ignore_eos=True))
+        request_mix.Case(str(seed), (3 + seed,) * 9, SamplingParams(seed=seed, max_tokens=100, ignore_eos=True))
         for seed in range(12)
     ]
     config = speculative["synthetic"]

@@ -71,6 +71,7 @@ def test_a_sample_has_the_same_bits_in_every_batch(
                 assert torch.equal(to_bits(sampled), torch.stack([expected[sample] for sample in crowd]))
 
 
+@pytest.mark.slow
 def test_a_long_row_has_the_same_bits_in_every_batch(make_crowd, make_batch, make_table) -> None:
     vocab_size = 40_001  # above the size at which PyTorch splits one row over threads
     cases = make_crowd(6, vocab_size=vocab_size, num_drafts=0, seed=8)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from outrider import LLM, SamplingParams
 from outrider.cli import ZOO
-from tests.support.server_under_test import ServerUnderTest, serve
+from tests.support.server_under_test import ServerUnderTest
 
 CHAT = [{"role": "user", "content": "Anna has 14 apples and buys 9 more. How many apples does she have?"}]
 CODE = "def fibonacci(n):"
@@ -38,12 +38,6 @@ NEGATE = {
     },
 }
 TOOLS = [ADD, NEGATE]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerUnderTest]:
-    with serve() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

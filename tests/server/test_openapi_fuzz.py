@@ -5,7 +5,6 @@ What a schema cannot say are the document's rules (`openapi.RULES`): bodies are 
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.request import urlopen
 
@@ -20,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.support.server_under_test import ServerUnderTest, serve
+from tests.support.server_under_test import ServerUnderTest
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -47,12 +46,6 @@ JUDGED = {
 }
 """Fields whose values a schema cannot judge (is it a grammar? does the template take it?), and how a refusal calls
 them."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerUnderTest]:
-    with serve() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +143,15 @@ def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, 
 
 @pytest.mark.parametrize("path", WITH_BODY)
 def test_bodies_that_the_document_allows_are_answered(schema: Any, path: str) -> None:
-    statuses = fuzz(schema, path, GenerationMode.POSITIVE, 30)
+    statuses = fuzz(schema, path, GenerationMode.POSITIVE, 20)
     assert statuses.keys() <= {200, 400}
     assert statuses[200] > sum(statuses.values()) // 2, statuses
 
 
 @pytest.mark.parametrize("path", WITH_BODY)
 def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str) -> None:
-    statuses = fuzz(schema, path, GenerationMode.NEGATIVE, 30)
-    assert sum(statuses.values()) >= 15 and statuses.keys() <= {400, 404, 415}, statuses
+    statuses = fuzz(schema, path, GenerationMode.NEGATIVE, 20)
+    assert sum(statuses.values()) >= 10 and statuses.keys() <= {400, 404, 415}, statuses
 
 
 @pytest.mark.soak

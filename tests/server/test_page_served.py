@@ -7,17 +7,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.server_under_test import ServerUnderTest, serve
+from tests.support.server_under_test import ServerUnderTest
 
 from .browser import chromium, need_chromium, run, until, watch
 
 need_chromium()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerUnderTest]:
-    with serve() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,8 @@ def check_nothing_is_held(server: RunningServer) -> dict[str, float]:
     return counts
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_each_of_500_streams_finishes_or_is_refused(server: RunningServer) -> None:
     """A hundred of the refused come again. What a request says does not depend on how many came with it."""
     bodies = [body_of(prompt=f"def f{index}(", seed=index, max_tokens=2) for index in range(500)]
@@ -129,6 +131,7 @@ def test_callers_who_leave_give_back_what_they_held(server: RunningServer) -> No
     assert after["request_success_total:abort"] - before["request_success_total:abort"] == num_left
 
 
+@pytest.mark.slow
 def test_a_caller_who_does_not_read_costs_the_others_nothing(server: RunningServer) -> None:
     """What comes while nobody reads is merged: it arrives late, in fewer pieces, and whole."""
     body = body_of(prompt="x = [", max_tokens=40, n=8, logprobs=20, seed=5)
@@ -178,6 +181,7 @@ async def begin(
     return tasks
 
 
+@pytest.mark.slow
 def test_the_benchmark_and_the_gate_count_what_the_engine_did(server: RunningServer, tmp_path: Path) -> None:
     """The engine in this process is asked the same; `bench serve` with another number of drafts gets the same texts."""
     zoo = ROOT / "zoo"

@@ -15,6 +15,7 @@ from tests.support.server_under_test import serve
 FILES = Path(__file__).parent / "tls"
 
 
+@pytest.mark.slow
 def test_it_is_spoken_to_those_who_know_the_certificate() -> None:
     certificate = str(FILES / "certificate.pem")
     with serve("--ssl-certfile", certificate, "--ssl-keyfile", str(FILES / "key.pem")) as server:

@@ -15,9 +15,9 @@ QUESTIONS = [json.loads(line) for line in (ZOO / "questions.jsonl").read_text().
 MEASURED = 8
 
 
-def answers(speculative_config=None):
+def answers(num_questions: int, speculative_config=None):
     llm = LLM(str(ZOO / "tiny-hybrid"), logits_digest=True, speculative_config=speculative_config)
-    messages = [[{"role": "user", "content": question["question"]}] for question in QUESTIONS]
+    messages = [[{"role": "user", "content": question["question"]}] for question in QUESTIONS[:num_questions]]
     return llm.chat(messages, SamplingParams(temperature=0.0, max_tokens=160))
 
 
@@ -27,9 +27,10 @@ def facts(outputs):
 
 @pytest.fixture(scope="module")
 def plain():
-    return answers()
+    return answers(len(QUESTIONS))
 
 
+@pytest.mark.slow
 def test_the_hybrid_solves_held_out_problems(plain):
     right = [
         final_answer(output.outputs[0].text) == int(question["answer"].rpartition("#### ")[2])
@@ -39,9 +40,19 @@ def test_the_hybrid_solves_held_out_problems(plain):
     assert {output.outputs[0].finish_reason for output in plain} == {"stop"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_drafts", "least"), [(1, 1.8), (3, 3.0)])
 def test_the_module_changes_nothing_but_the_number_of_steps(plain, num_drafts, least):
-    outputs = answers({"method": "mtp", "num_speculative_tokens": num_drafts})
+    check(plain, num_drafts=num_drafts, least=least)
+
+
+def test_the_module_changes_nothing_in_a_few_answers():
+    check(answers(3), num_drafts=3, least=3.0)
+
+
+def check(plain, *, num_drafts: int, least: float) -> None:
+    """The same answers with drafts, and an acceptance length between `least` and the largest."""
+    outputs = answers(len(plain), {"method": "mtp", "num_speculative_tokens": num_drafts})
     assert facts(outputs) == facts(plain)
     drafts = sum(output.speculation.num_drafts for output in outputs)
     accepted = sum(output.speculation.num_accepted_tokens for output in outputs)

@@ -116,6 +116,7 @@ def test_structured_output_of_the_shipped_models_is_exact_and_parses(plain, eagl
     assert _facts(outputs) == _facts(expected)
 
 
+@pytest.mark.slow
 def test_long_outputs_are_equal(plain, eagle3):
     params = SamplingParams(temperature=0.9, seed=5, max_tokens=500, ignore_eos=True)
     assert _facts(eagle3.generate(CODE[0], params)) == _facts(plain.generate(CODE[0], params))
@@ -129,6 +130,8 @@ def test_eagle3_reaches_its_acceptance_length_on_held_out_code(eagle3):
     assert stats.mean_acceptance_length >= 2.2
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_at_least_60_percent_of_held_out_word_problems_are_right(eagle3):
     """All 400 of the figures in zoo/README.md: families and numbers that were never trained on."""
     problems = held_out_problems(HELD_OUT_FAMILIES, per_family=25)
