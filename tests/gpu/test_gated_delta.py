@@ -117,7 +117,8 @@ def test_a_snapshot_behind_open_tokens_is_the_state_that_a_step_moved(layer):
         )  # fmt: skip
         moved = Table(layer)
         moved.step([(1, layer.projected[1, :length], 0)])
-        state, inputs = table.states._snapshots[0]
+        saved = table.states._snapshots[0]
+        state, inputs = saved.state, saved.inputs
         assert table.lengths[1] == 0 and torch.equal(state[2], moved.cache.state[1])
         assert torch.equal(inputs[2], layer.projected[1, length - 3 : length, : inputs.shape[2]])
         started = Table(layer)
