@@ -38,7 +38,7 @@ class Mutation:
     name: str
     area: str
     what: str
-    """What is wrong, for a person."""
+    """Description of the fault for a person."""
     file: str
     """Relative to the root of the repository."""
     old: str
@@ -52,7 +52,7 @@ class Mutation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one fault."""
+    """Result of one fault."""
 
     mutation: Mutation
     caught_by: str | None

@@ -1,4 +1,4 @@
-"""What the benchmarks count, on a tiny model: tokens, deliveries, parts of a step, bytes. Never how fast it was."""
+"""Counts of the benchmarks on a tiny model: tokens, deliveries, parts of a step, bytes. Never how fast it was."""
 
 import json
 from pathlib import Path

@@ -33,7 +33,7 @@ DATASET = {
 
 
 def bench(url: str, *options: str) -> tuple[str, dict[str, Any]]:
-    """What was printed, and the saved result in detail."""
+    """The printed text, and the saved result."""
     folder = Path(".")
     arguments = ["bench", "serve", "--base-url", url, "--save-detailed", "--result-filename", "out.json", *options]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""What speculation did, in numbers; and the digest of logits."""
+"""Counts of speculation, and the digest of logits."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What may be asked of the sampler: each refusal names parameter, value, range and remedy."""
+"""Limits of sampling parameters: each refusal names parameter, value, range and remedy."""
 
 from typing import Any
 

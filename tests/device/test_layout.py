@@ -1,4 +1,4 @@
-"""Where rows, tokens and samples of a step lie: against loops, over random plans; and what is remembered."""
+"""Places of rows, tokens and samples in a step, against loops over random plans; and layouts that are kept."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What a request may ask for: every refusal names the value, the reason and the remedy."""
+"""Limits of a request: every refusal names the value, the reason and the remedy."""
 
 from typing import Any
 

@@ -17,7 +17,7 @@ NGRAM = {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 2}
 
 @pytest.mark.parametrize("depth", [0, 1])
 def test_blocks_are_free_within_two_steps(tmp_path: Path, depth: int) -> None:
-    """Of one that runs, with n completions, and of one that waits; the third goes on as if it were alone."""
+    """Aborts a running request with n completions and a waiting one; the third goes on as if it were alone."""
     directory = write_text_model(tmp_path)
     engine = LLM(str(directory), speculative_config=NGRAM, max_num_seqs=4, overlap_depth=depth).engine
     params = SamplingParams(max_tokens=120, ignore_eos=True, seed=3)

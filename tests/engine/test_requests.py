@@ -1,4 +1,4 @@
-"""What a request can ask for, through the whole engine and with speculation on; deltas make the whole."""
+"""Options of a request through the whole engine with speculation on; deltas join to the whole output."""
 
 import asyncio
 import itertools

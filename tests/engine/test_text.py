@@ -1,4 +1,4 @@
-"""Where an output ends, and its text: random outputs and stop strings against a search over all prefixes."""
+"""The end of an output and its text: random outputs and stop strings against a search over all prefixes."""
 
 import random
 from collections.abc import Sequence

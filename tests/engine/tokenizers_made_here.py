@@ -38,7 +38,7 @@ def save_byte_level(directory: Path) -> Path:
 
 
 def save_byte_fallback(directory: Path) -> Path:
-    """As Llama 2 has it: bytes only for characters without a token of their own; U+2581 stands for a space."""
+    """Like Llama 2: bytes only for characters without a token of their own; U+2581 stands for a space."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁a", "▁b", "▁the", "ab", "好"]
     tokenizer = Tokenizer(

@@ -96,7 +96,7 @@ def test_a_damaged_drafter_is_a_regression_and_only_the_drafter_is_blamed(baseli
 
 
 def test_another_text_is_the_targets_doing(baseline, monkeypatch):
-    """The same drafter after a change of the sampler: one token other than before."""
+    """One token differs, as after a change of the sampler; the drafter is the same."""
     original = measure._sample
 
     def sample(prompt, output, *, turn):

@@ -1,4 +1,4 @@
-"""What a person and a CI system see: one screen, JUnit XML, an HTML file that needs nothing else."""
+"""Reports for a person and for CI: one screen, JUnit XML, an HTML file that needs nothing else."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace

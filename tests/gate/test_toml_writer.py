@@ -1,4 +1,4 @@
-"""What is written is what `tomllib` reads."""
+"""`tomllib` reads what the writer wrote."""
 
 import datetime
 import tomllib

@@ -100,7 +100,7 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
 
 
 def found(target, replay, cases, truth, *, some: slice = SOME) -> list[str]:
-    """What differs in a mix of requests with real acceptance, in chunks, overlapped."""
+    """Differences in a mix of requests with real acceptance, in chunks, overlapped."""
     config = replay | {"num_speculative_tokens": 3}
     llm = hybrid_requests.make(target, speculative_config=config, max_num_batched_tokens=37)
     return request_mix.mismatches(cases[some], request_mix.run(llm, cases[some]), truth[some])
@@ -259,7 +259,7 @@ def turns(target, cases, truth):
 def test_behind_cached_blocks_and_snapshots(
     target, replay, cases, truth, turns, half_right, monkeypatch, drafter, num_slots, options
 ):
-    """The same requests again, then second turns of conversations: they start behind snapshots, and nothing differs.
+    """Runs the requests twice, then second turns of conversations: they start behind snapshots, and nothing differs.
     With few slots, snapshots are overwritten all the time, so hits are certain only over the whole run."""
     if num_slots is not None:
         monkeypatch.setattr(worker, "size_snapshots", lambda *arguments, **named: num_slots)
@@ -320,8 +320,8 @@ def save_at_the_end_only(monkeypatch) -> None:
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_hits_that_fall_are_seen(target, cases, truth, monkeypatch, leak, block_size):
-    """What made them fall elsewhere: the last block made again for the drafter, sparse snapshots whose places are not
-    those of blocks, large blocks (vLLM #45238, #54360, #53504, #38182, #40624, #33270, #44986, #46971)."""
+    """Causes of fewer hits in other engines: the last block made again for the drafter, sparse snapshots whose places
+    are not those of blocks, large blocks (vLLM #45238, #54360, #53504, #38182, #40624, #33270, #44986, #46971)."""
     leak(monkeypatch)
     hits, most = hybrid_requests.hits_of_turns(
         hybrid_requests.make(target, block_size=block_size), cases[:4], truth[:4]
@@ -339,8 +339,8 @@ def test_a_hit_without_a_snapshot(target, cases, truth, monkeypatch):
 
 
 def test_a_snapshot_of_a_row_that_has_a_new_owner(target, cases, truth, monkeypatch):
-    """What one step reads, the next has begun to write: vLLM #51571, #56736. Snapshots are taken before a row is given
-    to another request; here after it."""
+    """The next step has begun to write what one step reads: vLLM #51571, #56736. Snapshots are taken before a row is
+    given to another request; here after it."""
     some, expected = cases[:2], truth[:2]
     turns = request_mix.second_turns(some, expected, max_tokens=1)
     turns_truth = hybrid_requests.truth(target, turns)

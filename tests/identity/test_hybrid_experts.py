@@ -10,9 +10,9 @@ from tests.support.half_right_drafts import make_half_right
 K = 3
 LAYERS = {"qwen3_5_moe": ("linear_attention", "full_attention"), "qwen3_next": ("full_attention", "linear_attention")}
 BLOCK_SIZE = {"qwen3_5_moe": 32, "qwen3_next": 64}
-"""Of the run that caches; the other's is 16."""
+"""Block size of the run with conversations; the other run has 16."""
 TEMPERATURE = {"qwen3_5_moe": 0, "qwen3_next": 1}
-"""Of the request that goes on for hundreds of tokens."""
+"""Temperature of the request with hundreds of tokens."""
 
 
 @pytest.fixture(scope="module", params=["qwen3_5_moe", pytest.param("qwen3_next", marks=pytest.mark.slow)])

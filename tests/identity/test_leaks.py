@@ -21,7 +21,7 @@ from tests.support import request_mix
 
 
 def found(target, speculative, cases, truth, *, warm: bool = False, **options) -> list[str]:
-    """What differs in a mix of requests with real acceptance, in chunks, overlapped."""
+    """Differences in a mix of requests with real acceptance, in chunks, overlapped."""
     config = speculative["replay"] | {"num_speculative_tokens": 3}
     llm = request_mix.make(
         target, speculative_config=config, **{"max_num_batched_tokens": 41, "max_num_seqs": 16} | options

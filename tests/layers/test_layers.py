@@ -1,4 +1,4 @@
-"""What layers add to kernels: fused pieces, tied heads, and weights that do not train."""
+"""Layers on top of kernels: fused pieces, tied heads, and weights that do not train."""
 
 import pytest
 import torch

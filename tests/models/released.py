@@ -1,4 +1,4 @@
-"""What released checkpoints hold: their config.json, and their tensors by the names and shapes they have on the hub.
+"""Contents of released checkpoints: config.json, and the names and shapes of their tensors on the hub.
 
 Of a multimodal one, the text model's. Shapes are written down apart from what the engine makes of a config.
 """
@@ -37,7 +37,7 @@ class ReleasedHead:
 
 
 def under(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-    """The same shapes, their names behind a prefix."""
+    """These shapes, their names behind a prefix."""
     return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
 
@@ -289,7 +289,7 @@ _LINEAR_35B: Shapes = {
     "out_proj.weight": (2048, 4096),
 }
 _GATED_2048 = attention(2048, 8192, 512, out=4096) | head_norms(256)
-"""Of 35B-A3B and of Qwen3-Next: 16 heads, 2 of k and v."""
+"""Attention of 35B-A3B and of Qwen3-Next: 16 heads, 2 of k and v."""
 
 
 def _shared(num_experts: int, experts: Shapes) -> Shapes:

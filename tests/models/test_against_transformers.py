@@ -81,7 +81,7 @@ WRITERS = {
     "mimo": lambda directory, **options: write_mimo(directory, **options)[0],
     **{form: partial(write_multimodal, family=form.split()[1]) for form in FORMS},
 }
-"""What writes a family that transformers does not save as it is released."""
+"""Writers of families that transformers does not save in the released form."""
 KINDS = {"L": "linear_attention", "F": "full_attention"}
 HYBRID_LAYERS = ("LLLF", "FLLFL", "LLLF", "LF")
 """Linear and full attention in the order of layers."""

@@ -20,7 +20,7 @@ from tests.support.paged_runner import cpu_context
 from .released import HEADS, RELEASES, Shapes
 
 DTYPES = {"d2t": torch.int64, "t2d": torch.bool}
-"""Of tensors that are no weights."""
+"""Names of tensors that are not weights."""
 
 HYBRIDS = [name for name, release in RELEASES.items() if release.module and "MiMo" not in name]
 

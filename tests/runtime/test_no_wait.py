@@ -54,7 +54,7 @@ def meta(tmp_path, monkeypatch):
 
 EVERYTHING = (*request_mix.make_cases()[1:9], *request_mix.make_cases()[1:3], *request_mix.make_cases()[14:19])
 FEW = (*request_mix.make_cases()[1:4], *request_mix.make_cases()[1:3], request_mix.make_cases()[6])
-"""What differs between families is their layers and drafters: no need to see every sampling parameter with each."""
+"""Families differ in layers and drafters only, so most need not meet every sampling parameter."""
 
 RUNS = {
     "qwen3": ("draft_model", EVERYTHING, 14),

@@ -18,7 +18,7 @@ Store = dict[int, list[Entry | None]]
 """Block id to its entries. The drafter's at index j is (feature of j - 1, token j); index 0 stays empty."""
 
 PROVISIONAL = (-1, -1)
-"""What the draft loop writes: never an entry that may be read later."""
+"""Stands for everything that the draft loop writes; no later step may read it."""
 
 
 @dataclass(slots=True, kw_only=True)

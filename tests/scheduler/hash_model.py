@@ -30,7 +30,7 @@ def next_token(prefix: int, salt: int) -> int:
 
 
 def seen(token_id: int, index: int, contents: Contents) -> int:
-    """What the model sees at `index`: the token, with the part of each content that lies there."""
+    """The model's input at `index`: the token, with the part of each content that lies there."""
     parts = [
         (int.from_bytes(content.key[:8]), index - content.first_token, content.num_tokens or 0)
         for content in contents
@@ -43,7 +43,7 @@ def seen(token_id: int, index: int, contents: Contents) -> int:
 def entries_of(
     token_ids: Iterable[int], before: int = NO_PREFIX, *, first: int = 0, contents: Contents = ()
 ) -> list[Entry]:
-    """Of tokens from index `first` on."""
+    """Inputs of the tokens from index `first` on."""
     entries = []
     for index, token_id in enumerate(token_ids, start=first):
         token = seen(token_id, index, contents)
@@ -53,7 +53,7 @@ def entries_of(
 
 
 def continuation(prompt: Sequence[int], count: int, salt: int = 0, contents: Contents = ()) -> list[int]:
-    """What the model says after `prompt`."""
+    """The model's output after `prompt`."""
     before = entries_of(prompt, contents=contents)[-1][1]
     output = []
     for index in range(len(prompt), len(prompt) + count):

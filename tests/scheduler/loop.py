@@ -147,7 +147,7 @@ class Loop:
         return changed
 
     def turn(self) -> list[RequestState]:
-        """What the engine does in one turn; the requests that changed."""
+        """Runs one turn of the engine's loop; returns the requests that changed."""
         self.num_turns += 1
         plan = self.plan()
         if plan is not None and len(self._flights) <= self.setting.depth:

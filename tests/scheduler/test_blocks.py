@@ -9,7 +9,7 @@ from outrider.scheduler.blocks import NULL_BLOCK, BlockPool
 
 
 class ModelPool:
-    """Who holds what, in obvious code: holders are lists, free blocks carry the time of their release."""
+    """A pool in obvious code: holders are lists, and free blocks carry the time of their release."""
 
     def __init__(self, num_blocks: int) -> None:
         self.block_ids = range(1, num_blocks)

@@ -32,7 +32,7 @@ def make_policy() -> AdaptiveDrafts:
 
 
 def see(policy: AdaptiveDrafts, request: RequestState, *, num_drafts: int, num_accepted: int) -> None:
-    """As in the scheduler: the request counts its steps."""
+    """Shows a row to the policy as the scheduler does, which counts the steps of a request first."""
     policy.see_row(request, num_drafts=num_drafts, num_accepted=num_accepted)
     request.speculation.record(num_drafts=num_drafts, num_accepted=num_accepted)
 
@@ -263,7 +263,7 @@ def test_times_between_measured_loads_lie_between() -> None:
 
 
 def test_known_times_hold_until_they_are_corrected() -> None:
-    """What all numbers of drafts take longer is told from what one of them does."""
+    """A slowdown of every number of drafts is told from a slowdown of one."""
     known = {(rows, width): 1.0 + 0.1 * width + 0.01 * rows for rows in BUCKETS for width in WIDTHS}
     times = StepTimes(WIDTHS, BUCKETS, known)
     assert times.has_measurement and all(0.0 < times.doubt(rows, width) < 1.0 for rows in BUCKETS for width in WIDTHS)

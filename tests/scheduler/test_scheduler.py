@@ -1,4 +1,4 @@
-"""What the scheduler does, one behaviour at a time; the loop checks each step of these too."""
+"""Behaviours of the scheduler, one at a time; the loop checks each step of these, too."""
 
 import pytest
 

@@ -16,7 +16,7 @@ CROWDED = range(500, 560)
 
 
 def coverage(loops: list[Loop]) -> Counter[str]:
-    """What the simulations met."""
+    """Counts of events in the simulations."""
     met: Counter[str] = Counter()
     for loop in loops:
         met["dropped results"] += loop.num_dropped

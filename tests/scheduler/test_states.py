@@ -191,7 +191,7 @@ def test_a_snapshot_with_other_content_is_no_hit(num_tokens):
 
 
 class Device:
-    """Where the states of a hybrid stand, moved by the kernel itself; checks every snapshot before it is taken."""
+    """Positions of a hybrid's states, moved by the kernel itself; checks every snapshot before it is taken."""
 
     def __init__(self, num_drafts: int) -> None:
         self.most_open = CHUNK + 2 * num_drafts

@@ -55,13 +55,13 @@ def chromium() -> Iterator[Any]:
 
 @dataclass
 class Seen:
-    """What a page did that a person does not see."""
+    """Requests and errors of a page, which a person does not see."""
 
     errors: list[str] = field(default_factory=list)
     """Messages of its console that are warnings or errors, and exceptions; not the server's refusals."""
     refusals: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
-    """Of every request."""
+    """URLs of all requests."""
 
 
 def watch(page: Any) -> Seen:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 VOCAB_SIZE = 3072
-"""Of the zoo's target."""
+"""Vocabulary of the zoo's target."""
 MAX_MODEL_LEN = 2048
 
 Fields = dict[str, Any]
@@ -176,7 +176,7 @@ GRAMMARS: list[Fields] = [
     {"json_object": False},
     {"structural_tag": "x"},
 ]
-"""What `structured_outputs` must refuse."""
+"""Values that `structured_outputs` must refuse."""
 
 TOGETHER: list[tuple[str, Fields, tuple[str, ...]]] = [
     ("min_tokens above max_tokens", {"min_tokens": 9, "max_tokens": 8}, ("min_tokens",)),

@@ -50,7 +50,7 @@ def tokens_of(text: str) -> list[Token]:
 
 @dataclass
 class Script:
-    """What the server does."""
+    """Behaviour of the server."""
 
     plain: list[Token] = field(default_factory=lambda: tokens_of(TEXT))
     drafted: list[Token] | None = None

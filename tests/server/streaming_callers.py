@@ -13,12 +13,12 @@ TIMEOUT = aiohttp.ClientTimeout(total=600)
 
 @dataclass(slots=True)
 class StreamRecord:
-    """What one caller was told."""
+    """Everything that one caller received."""
 
     status: int = 0
     retry_after: str | None = None
     body: str = ""
-    """Of an answer that is no stream."""
+    """The body of an answer that is not a stream."""
     text: dict[int, str] = field(default_factory=dict)
     token_ids: dict[int, list[int]] = field(default_factory=dict)
     finish_reasons: dict[int, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class StreamRecord:
                 self.finish_reasons[index] = choice["finish_reason"]
 
     def outcome(self) -> tuple[Any, ...]:
-        """What may depend on the request only."""
+        """The fields that may depend on the request only."""
         return self.text, self.token_ids, self.finish_reasons
 
 

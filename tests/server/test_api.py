@@ -1,4 +1,4 @@
-"""What the server says to calls that are wrong, to whom it listens, and the fields that vLLM's users send."""
+"""Answers to wrong calls, API keys and origins, and the fields that vLLM's users send."""
 
 import json
 import re

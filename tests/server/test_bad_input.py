@@ -63,14 +63,14 @@ class Caller:
         return found
 
     def close(self) -> None:
-        """Of the connection only."""
+        """Closes the connection."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
 
 
 def streamed(caller: Caller, path: str, fields: dict[str, Any]) -> list[Any]:
-    """What a stream gave, without what differs from call to call."""
+    """The chunks of a stream without the fields that differ from call to call."""
     body = {**fields, "stream": True, "return_token_ids": True}
     status, content = caller.post(path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     assert status == 200, content
@@ -87,7 +87,7 @@ def streamed(caller: Caller, path: str, fields: dict[str, Any]) -> list[Any]:
 
 
 def refuse(caller: Caller, bad: Bad) -> str | None:
-    """What is wrong with how the server refuses, or None."""
+    """A description of what is wrong with the refusal, or None."""
     status, content = caller.post(bad.path, bad.content, bad.headers)
     if status == 0 and len(bad.content) > 1 << 20:
         return None

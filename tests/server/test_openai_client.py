@@ -48,7 +48,7 @@ def client(server: ServerUnderTest) -> Iterator[OpenAI]:
 
 @pytest.fixture(scope="module")
 def llm() -> LLM:
-    """The same model here, without speculation: what the server must say."""
+    """An engine in this process without speculation; the server must give the same answers."""
     return LLM(str(ZOO / "tiny"))
 
 

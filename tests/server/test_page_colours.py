@@ -74,7 +74,7 @@ def lab(colour: Colour) -> Colour:
 
 
 def seen_by(eye: str, colour: Colour) -> Colour:
-    """What is left of a colour."""
+    """The colour after blending."""
     return tuple(max(0.0, sum(m * c for m, c in zip(row, colour, strict=True))) for row in EYES[eye])  # type: ignore[return-value]
 
 

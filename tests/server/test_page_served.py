@@ -28,7 +28,7 @@ def page(server: ServerUnderTest) -> Iterator[Any]:
 
 
 def ask(server: ServerUnderTest, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The same request, not streamed."""
+    """Sends a request without streaming."""
     body = {name: value for name, value in body.items() if not name.startswith("stream")}
     request = Request(server.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urlopen(request) as answer:

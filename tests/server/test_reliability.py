@@ -133,7 +133,7 @@ def test_callers_who_leave_give_back_what_they_held(server: RunningServer) -> No
 
 @pytest.mark.slow
 def test_a_caller_who_does_not_read_costs_the_others_nothing(server: RunningServer) -> None:
-    """What comes while nobody reads is merged: it arrives late, in fewer pieces, and whole."""
+    """Deltas that come while the caller does not read are merged: they arrive late, in fewer chunks, and complete."""
     body = body_of(prompt="x = [", max_tokens=40, n=8, logprobs=20, seed=5)
     prompt = alone(server, body)
     check_whole(prompt, body)

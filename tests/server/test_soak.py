@@ -27,7 +27,7 @@ NUM_WAVES, NUM_CALLERS, NUM_WARM = 8, 500, 3
 
 
 def mixed_body(index: int) -> dict[str, Any]:
-    """What caller `index` asks for, every time the same: everything that a request can ask for occurs."""
+    """The body of caller `index`, every time the same; together the bodies use every field of a request."""
     rng = random.Random(index)
     body = body_of(
         prompt=f"def function_{index}({'x, ' * rng.randrange(30)}y):",

@@ -1,4 +1,4 @@
-"""What a choice says of its tokens: own texts that make up the whole, however it is cut; usage growing in a stream."""
+"""Texts of single tokens join to the whole text, however it is cut; usage grows in a stream."""
 
 import random
 from pathlib import Path

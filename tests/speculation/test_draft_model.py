@@ -57,7 +57,7 @@ def test_drafts_are_what_transformers_would_draft(target, other, temperature):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_target_itself_as_draft_model_is_always_right(target, temperature):
-    """The same logits under the same noise: every draft is accepted, at any temperature."""
+    """Equal logits under equal noise: every draft is accepted, at any temperature."""
     params = SamplingParams(temperature=temperature, seed=2, max_tokens=41, ignore_eos=True)
     for budget in (512, 9):
         llm = make(target, target, max_num_batched_tokens=budget)

@@ -46,7 +46,7 @@ def _prompt(count: int, seed: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def answers(tiny):
-    """What the target says to prompts, as far as the tests go; asked once."""
+    """Outputs of the target for prompts, each generated once."""
     plain = LLM(str(tiny.target), skip_tokenizer_init=True)
     params = SamplingParams(temperature=0.0, max_tokens=90, ignore_eos=True)
 

@@ -27,7 +27,7 @@ VALUES: dict[str, Any] = {
 """A right value of each option that a drafter has."""
 
 FROZEN: dict[str, Any] = VALUES | {"aux_hidden_state_layer_ids": (1, 2), "answers": ((1, 2),)}
-"""The same values as a drafter gets them."""
+"""The values as a drafter gets them."""
 
 MODULES = {name: plugins.find(drafters, name, what="drafter") for name in plugins.names(drafters)}
 MODULES |= {

@@ -15,7 +15,7 @@ K = 3
 
 
 class Counters:
-    """What a server counts."""
+    """Counters of the server."""
 
     def __init__(self) -> None:
         self.tokens = self.finished = self.drafts = 0

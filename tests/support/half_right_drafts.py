@@ -12,7 +12,7 @@ import torch
 from outrider.speculation.chain import ChainDrafter
 
 WRONG = (0, 2, 5, 10)
-"""Of 11 positions, those where the drafter's own pick stands: runs of 1 to 4 right ones lie between."""
+"""Positions modulo 11 at which the drafter's own pick is kept; between them lie runs of 1 to 4 right drafts."""
 
 
 def make_half_right(

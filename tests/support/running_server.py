@@ -103,7 +103,7 @@ class RunningServer:
         return counts
 
     def terminate(self) -> None:
-        """What a supervisor sends."""
+        """Sends SIGTERM, as a supervisor does."""
         self.process.send_signal(signal.SIGTERM)
 
     def end(self, seconds: float = 30.0) -> int:

@@ -71,7 +71,7 @@ def random_head(
 
 
 def save_speculators(model: Eagle3DraftModel, directory: Path) -> Path:
-    """As the library saves it."""
+    """Saves a head the way the speculators library does."""
     model.save_pretrained(directory)
     return directory
 

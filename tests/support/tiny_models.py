@@ -88,7 +88,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "use_cache": True,
 }
-"""What a tiny model is made of where the caller says nothing else."""
+"""Default shape of a tiny model."""
 
 
 def write_tiny_model(

@@ -51,7 +51,7 @@ def test_the_module_changes_nothing_in_a_few_answers():
 
 
 def check(plain, *, num_drafts: int, least: float) -> None:
-    """The same answers with drafts, and an acceptance length between `least` and the largest."""
+    """Drafts change no answer, and the acceptance length lies between `least` and the largest."""
     outputs = answers(len(plain), {"method": "mtp", "num_speculative_tokens": num_drafts})
     assert facts(outputs) == facts(plain)
     drafts = sum(output.speculation.num_drafts for output in outputs)
