@@ -160,12 +160,12 @@ def test_a_synthetic_length_is_spread_with_the_least_variance(length: float, rat
 @pytest.mark.parametrize("method", [None, 3, ["ngram"]])
 def test_method_that_is_not_a_string_is_refused(method: Any) -> None:
     assert speculative_refusal(method=method) == (
-        f"speculative_config['method']={method!r} must be a string. Use 'eagle3' or 'ngram'."
+        f"speculative_config['method']={method!r} must be a string. Name a drafter, such as 'ngram'."
     )
 
 
 def test_missing_method_is_refused() -> None:
-    assert refusal(speculative_config={}) == "speculative_config has no 'method'. Use 'eagle3' or 'ngram'."
+    assert refusal(speculative_config={}) == "speculative_config has no 'method'. Name a drafter, such as 'ngram'."
 
 
 @pytest.mark.parametrize("values", ["ngram", [], 3])

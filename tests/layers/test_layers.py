@@ -6,7 +6,7 @@ import torch
 from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.linear import Linear
-from outrider.models import architectures
+from outrider.models import families
 from tests.support.paged_runner import cpu_context
 
 CONFIG = ModelConfig(
@@ -25,9 +25,9 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", families())
 def test_no_weight_of_a_model_wants_a_gradient(name):
-    model = architectures()[name](CONFIG, cpu_context(), max_positions=64)
+    model = families()[name].Model(CONFIG, cpu_context(), max_positions=64)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.rope.cos_sin.requires_grad
 

@@ -5,7 +5,8 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from outrider.core.model_config import ROPE_TYPES, ModelConfig
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ROPE_TYPES, RopeConfig, read_rope
 from outrider.layers.rope import inverse_frequencies, rope_table
 
 WIDTH = 64
@@ -34,23 +35,27 @@ def _sizes() -> dict[str, object]:
     }
 
 
+def _read(case) -> RopeConfig:
+    return read_rope(ConfigReader({"rope_parameters": dict(case)}), max_positions=512)
+
+
 def test_every_type_has_a_case():
     assert {case["rope_type"] for case in CASES} == set(ROPE_TYPES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_table_equals_transformers(case):
-    config = ModelConfig.from_dict(_sizes() | {"rope_parameters": dict(case)}, architecture="LlamaForCausalLM")
+    rope = _read(case)
     oracle = LlamaRotaryEmbedding(LlamaConfig(**_sizes(), rope_parameters=dict(case)))
     cos, sin = oracle(torch.zeros(1), torch.arange(POSITIONS)[None])
     half = WIDTH // 2
     expected = torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=1)
-    torch.testing.assert_close(rope_table(config.rope, WIDTH, POSITIONS), expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(rope_table(rope, WIDTH, POSITIONS), expected, rtol=0, atol=2e-6)
 
 
 def test_llama3_has_all_three_bands():
-    config = ModelConfig.from_dict(_sizes() | {"rope_parameters": CASES[2]}, architecture="LlamaForCausalLM")
-    scaled, _ = inverse_frequencies(config.rope, WIDTH)
+    rope = _read(CASES[2])
+    scaled, _ = inverse_frequencies(rope, WIDTH)
     plain = 10000.0 ** -(torch.arange(0, WIDTH, 2) / WIDTH)
     ratio = plain / scaled
     assert (ratio < 1.001).any() and (ratio > 7.999).any()
@@ -58,5 +63,5 @@ def test_llama3_has_all_three_bands():
 
 
 def test_a_longer_table_begins_with_the_shorter_one():
-    config = ModelConfig.from_dict(_sizes() | {"rope_parameters": CASES[3]}, architecture="LlamaForCausalLM")
-    assert torch.equal(rope_table(config.rope, WIDTH, 1000)[:77], rope_table(config.rope, WIDTH, 77))
+    rope = _read(CASES[3])
+    assert torch.equal(rope_table(rope, WIDTH, 1000)[:77], rope_table(rope, WIDTH, 77))

@@ -1,14 +1,14 @@
-"""config.json: both spellings, derived values, and everything that is refused by field and value."""
+"""config.json: both spellings, derived values, and the values that are refused by key."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from transformers import LlamaConfig, Qwen3Config, Qwen3MoeConfig
 
+from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
-from outrider.loading.hf import read_json, read_model_config
-from outrider.models import find_model
+from outrider.models import families, read_config, read_model_config
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -44,14 +44,32 @@ LLAMA = {
 }
 
 
-def _without(*fields):
-    return {key: value for key, value in LLAMA.items() if key not in fields}
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 503, "hidden_size": 1024,
+    "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 2,
+    "max_position_embeddings": 512, "rms_norm_eps": 1e-06,
+}  # fmt: skip
+EXPERTS = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True}
+QWEN3_MOE = QWEN3 | {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"} | EXPERTS
+LINEAR_SIZES = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 32,
+}  # fmt: skip
+QWEN3_5 = QWEN3 | {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | LINEAR_SIZES
+QWEN3_NEXT = QWEN3_MOE | {"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next"} | LINEAR_SIZES
+
+
+def read(values) -> ModelConfig:
+    return read_config(ConfigReader(values))
+
+
+def _without(*fields, of=LLAMA):
+    return {key: value for key, value in of.items() if key not in fields}
 
 
 def test_the_old_spelling():
-    config = ModelConfig.from_dict(LLAMA)
+    config = read(LLAMA)
     assert config.architecture == "LlamaForCausalLM"
-    assert (config.head_dim, config.group_size, config.dtype) == (128, 4, "bfloat16")
+    assert (config.head_dim, config.dtype) == (128, "bfloat16")
     assert config.eos_token_ids == (128001, 128008, 128009)
     assert config.rope == RopeConfig(
         rope_type="llama3", theta=500000.0, factor=8.0, original_max_position_embeddings=8192
@@ -63,103 +81,116 @@ def test_both_spellings_say_the_same():
         "dtype": "bfloat16",
         "rope_parameters": LLAMA["rope_scaling"] | {"rope_theta": 500000.0},
     }
-    assert ModelConfig.from_dict(new) == ModelConfig.from_dict(LLAMA)
+    assert read(new) == read(LLAMA)
     old_type = LLAMA["rope_scaling"] | {"type": "llama3"}
     del old_type["rope_type"]
-    assert ModelConfig.from_dict(LLAMA | {"rope_scaling": old_type}) == ModelConfig.from_dict(LLAMA)
+    assert read(LLAMA | {"rope_scaling": old_type}) == read(LLAMA)
 
 
 def test_what_may_be_absent():
-    config = ModelConfig.from_dict(
+    config = read(
         _without("num_key_value_heads", "rope_theta", "rope_scaling", "torch_dtype", "eos_token_id", "hidden_act")
         | {"rope_scaling": None, "head_dim": None}
     )
     assert config.num_kv_heads == 32 and config.rope == RopeConfig(theta=10000.0)
     assert config.eos_token_ids == () and config.dtype == "float32"
-    assert ModelConfig.from_dict(_without("architectures"), architecture="X").architecture == "X"
-    qwen = _without("head_dim") | {"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16}
-    assert ModelConfig.from_dict(qwen).head_dim == 128
-    assert ModelConfig.from_dict(qwen | {"head_dim": 64}).head_dim == 64
+    assert read(_without("model_type")) == read(LLAMA)
+
+
+def test_head_dim_is_derived_where_the_family_derives_it():
+    assert read(LLAMA).head_dim == 4096 // 32
+    assert read(QWEN3).head_dim == 128, "whatever the width"
+    assert read(QWEN3 | {"head_dim": 64}).head_dim == 64
+    assert read(QWEN3_MOE).head_dim == 1024 // 16
+    assert read(QWEN3_5).head_dim == 256
 
 
 def test_yarn_takes_its_origin_from_the_config_where_it_has_none():
-    config = ModelConfig.from_dict(LLAMA | {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}})
+    config = read(LLAMA | {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}})
     assert config.rope.original_max_position_embeddings == 131072 and not config.rope.truncate
 
 
-@pytest.mark.parametrize("config_class", [LlamaConfig, Qwen3Config])
-def test_what_transformers_writes_is_read(tmp_path, config_class):
-    oracle = config_class(architectures=["LlamaForCausalLM"])
-    oracle.save_pretrained(tmp_path)
-    config = ModelConfig.from_dict(read_json(tmp_path, "config.json"))
-    assert config.hidden_size == oracle.hidden_size and config.num_kv_heads == oracle.num_key_value_heads
-    assert config.head_dim == (oracle.head_dim or oracle.hidden_size // oracle.num_attention_heads)
-    assert config.rope.theta == oracle.rope_parameters["rope_theta"]
-
-
-MOE = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True}
-
-
 def test_experts():
-    moe = ModelConfig.from_dict(LLAMA | MOE).moe
+    moe = read(QWEN3_MOE).moe
     assert moe == MoeConfig(num_experts=128, num_experts_per_tok=8, intermediate_size=768, is_normalized=True)
-    sparse = ModelConfig.from_dict(LLAMA | MOE | {"decoder_sparse_step": 3, "mlp_only_layers": [5, 6]}).moe
-    assert [layer for layer in range(13) if layer not in sparse.dense_layers] == [2, 8, 11]
-    assert ModelConfig.from_dict(LLAMA).moe is None
-    assert ModelConfig.from_dict(LLAMA | {"num_experts": 0}).moe is None
-    shared = ModelConfig.from_dict(_without("intermediate_size") | MOE | {"shared_expert_intermediate_size": 512})
+    sparse = read(QWEN3_MOE | {"decoder_sparse_step": 3, "mlp_only_layers": [5, 6]}).moe
+    assert [layer for layer in range(8) if layer not in sparse.dense_layers] == [2]
+    assert read(QWEN3).moe is None
+    assert read(QWEN3 | {"num_experts": 0}).moe is None
+    shared = read(_without("intermediate_size", of=QWEN3_NEXT) | {"shared_expert_intermediate_size": 512})
     assert shared.moe.shared_intermediate_size == 512
 
 
-@pytest.mark.parametrize(
-    ("model_type", "is_normalized"), [("qwen3_moe", False), ("qwen3_next", True), ("qwen3_5_moe_text", True)]
-)
-def test_a_config_that_is_silent_about_the_sum_of_weights(model_type, is_normalized):
-    values = LLAMA | MOE | {"model_type": model_type, "norm_topk_prob": None}
-    assert ModelConfig.from_dict(values).moe.is_normalized == is_normalized
+def test_both_spellings_of_the_number_of_experts():
+    new = _without("num_experts", of=QWEN3_MOE) | {"num_local_experts": 128}
+    assert read(new) == read(QWEN3_MOE) == read(new | {"num_experts": 128})
+    with pytest.raises(ConfigError, match="num_experts=64 contradicts num_local_experts=128"):
+        read(new | {"num_experts": 64})
 
 
-def test_experts_as_transformers_writes_them(tmp_path):
-    Qwen3MoeConfig(architectures=["Qwen3MoeForCausalLM"], num_experts=16, mlp_only_layers=[1]).save_pretrained(tmp_path)
-    moe = ModelConfig.from_dict(read_json(tmp_path, "config.json")).moe
-    assert moe.num_experts == 16 and moe.dense_layers == {1}
+@pytest.mark.parametrize(("values", "is_normalized"), [(QWEN3_MOE, False), (QWEN3_NEXT, True)])
+def test_a_config_that_is_silent_about_the_sum_of_weights(values, is_normalized):
+    assert read(values | {"norm_topk_prob": None}).moe.is_normalized == is_normalized
 
 
 def test_prediction_layers():
-    assert ModelConfig.from_dict(LLAMA).num_mtp_layers == 0
-    for field in ("num_nextn_predict_layers", "mtp_num_hidden_layers"):
-        assert ModelConfig.from_dict(LLAMA | {field: 1}).num_mtp_layers == 1
+    mimo = QWEN3 | {"architectures": ["MiMoForCausalLM"], "model_type": "mimo"}
+    assert read(mimo).num_mtp_layers == 0
+    assert read(mimo | {"num_nextn_predict_layers": 1}).num_mtp_layers == 1
+    assert read(QWEN3_5).num_mtp_layers == 0
+    assert read(QWEN3_5 | {"mtp_num_hidden_layers": 1}).num_mtp_layers == 1
+
+
+def test_the_text_part_of_a_multimodal_config():
+    inner = _without("architectures", of=QWEN3_5)
+    whole = {"architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5", "text_config": inner}
+    config = read(whole | {"vision_config": {"depth": 2}, "image_token_id": 7})
+    assert config == replace(read(QWEN3_5), architecture="Qwen3_5ForConditionalGeneration")
+    assert read(whole | {"tie_word_embeddings": True}).tie_word_embeddings, "the outer one counts"
+    assert read(whole | {"text_config": inner | {"tie_word_embeddings": True}}).tie_word_embeddings
+    eos = read(whole | {"eos_token_id": [9, 5], "text_config": inner | {"eos_token_id": 5}}).eos_token_ids
+    assert eos == (5, 9)
+
+
+def test_layer_types_are_given_or_follow_from_the_interval():
+    full, linear = "full_attention", "linear_attention"
+    assert read(QWEN3_5).layer_types == (linear, linear, linear, full) * 2
+    assert read(QWEN3_5 | {"full_attention_interval": 2}).layer_types == (linear, full) * 4
+    given = [full, *[linear] * 7]
+    assert read(QWEN3_5 | {"full_attention_interval": 2, "layer_types": given}).layer_types == tuple(given)
 
 
 YARN = {"rope_type": "yarn", "factor": 2.0}
 REFUSED = [
-    ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config.*'fp8'.*not built yet"),
-    ({"compression_config": {"quant_method": "int8"}}, "compression_config"),
-    ({"vision_config": {"depth": 2}}, "vision_config.*multimodal"),
-    ({"text_config": {"hidden_size": 2}}, "text_config.*multimodal"),
-    ({"use_sliding_window": True}, "use_sliding_window=True"),
-    ({"sliding_window": 4096}, "sliding_window=4096"),
+    ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config=.*'fp8'.*quantised weights.*Use a float32"),
+    ({"compression_config": {"quant_method": "int8"}}, "compression_config=.*quantised weights"),
+    ({"vision_config": {"depth": 2}}, "vision_config=.*multimodal"),
+    ({"text_config": {"hidden_size": 2}}, "text_config=.*multimodal"),
+    ({"use_sliding_window": True}, "use_sliding_window=True is not supported"),
+    ({"sliding_window": 4096}, "sliding_window=4096 is not supported: set it to null"),
     ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types has 'sliding_attention'"),
-    ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+    ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported. Supported: 'silu'"),
     ({"head_dim": 100}, "head_dim=100"),
     ({"head_dim": 512}, "head_dim=512"),
-    ({"torch_dtype": "float8_e4m3fn"}, "dtype='float8_e4m3fn'"),
-    ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling has rope_type='longrope'.*yarn"),
-    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type='dynamic'"),
-    ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}, "rope_type='mrope'"),
-    ({"rope_scaling": {**YARN, "surprise": 3}}, "surprise=3.*rope_type='yarn' does not read"),
+    ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype='float8_e4m3fn'"),
+    ({"model_type": "gemma"}, "model_type='gemma' is not supported. Supported: 'llama'"),
+    ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling.rope_type='longrope'.*'yarn'"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type='dynamic'"),
+    ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}, "rope_scaling.type='mrope'"),
+    ({"rope_scaling": {**YARN, "surprise": 3}}, "keys that are not supported: rope_scaling.surprise=3"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0}}, "rope_scaling.beta_fast=3.0"),
     (
-        {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
-        "rope_parameters=.*one dict for all layers",
+        {"rope_parameters": {"full_attention": {"rope_type": "default"}}, "rope_scaling": None},
+        "rope_parameters.full_attention=.*one for all layers",
     ),
-    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported. Supported: 1.0"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED, ids=[message for _, message in REFUSED])
 def test_what_is_not_built_is_refused_by_name(change, message):
     with pytest.raises(UnsupportedError, match=message):
-        ModelConfig.from_dict(LLAMA | change)
+        read(LLAMA | change)
 
 
 WRONG = [
@@ -170,49 +201,56 @@ WRONG = [
     ({"intermediate_size": None}, "has no intermediate_size"),
     ({"rms_norm_eps": None}, "has no rms_norm_eps"),
     ({"max_position_embeddings": None}, "has no max_position_embeddings"),
-    ({"vocab_size": 0}, "vocab_size=0 is not a positive integer"),
+    ({"vocab_size": 0}, "vocab_size=0 must be a positive integer"),
+    ({"vocab_size": 2**31}, "vocab_size=2147483648 must be a positive integer of at most 2147483647"),
     ({"num_hidden_layers": True}, "num_hidden_layers=True"),
     ({"hidden_size": "4096"}, "hidden_size='4096'"),
-    ({"rms_norm_eps": -1}, "rms_norm_eps=-1 is not a positive number"),
+    ({"rms_norm_eps": -1}, "rms_norm_eps=-1 must be a positive number"),
     ({"num_key_value_heads": 5}, "num_attention_heads=32 is not a multiple of num_key_value_heads=5"),
     ({"hidden_size": 4100}, "no head_dim, and hidden_size=4100"),
-    ({"tie_word_embeddings": "yes"}, "tie_word_embeddings='yes' is neither true nor false"),
+    ({"tie_word_embeddings": "yes"}, "tie_word_embeddings='yes' must be true or false"),
     ({"architectures": []}, r"architectures=\[\] names no model"),
     ({"architectures": None}, "architectures=None names no model"),
-    ({"eos_token_id": "</s>"}, "eos_token_id='</s>'"),
-    ({"rope_scaling": {"rope_type": "linear"}}, "rope_type='linear' but no factor"),
-    (MOE | {"num_experts_per_tok": 129}, "num_experts_per_tok=129 is more than num_experts=128"),
-    (MOE | {"num_experts_per_tok": None}, "has no num_experts_per_tok"),
-    (MOE | {"mlp_only_layers": 3}, "mlp_only_layers=3 is not a list of layer numbers"),
-    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "no low_freq_factor"),
-    ({"rope_scaling": {**YARN, "factor": "2"}}, "factor='2', which is not a positive number"),
+    ({"layer_types": ["full_attention"]}, "layer_types names 1 layers, and num_hidden_layers=32"),
+    ({"eos_token_id": "</s>"}, "eos_token_id='</s>' must be a token id or a list of token ids"),
+    ({"rope_scaling": {"rope_type": "linear"}}, "has no rope_scaling.factor"),
+    ({"rope_scaling": 8.0}, "rope_scaling=8.0 must be an object"),
+    ({"rope_parameters": {"rope_type": "default"}}, "rope_parameters and rope_scaling, two spellings"),
+    ({"rope_scaling": {**YARN, "type": "linear"}}, "type='linear' contradicts rope_type='yarn'"),
+    ({"rope_scaling": {**YARN, "rope_theta": 7.0}}, "rope_theta=500000.0 contradicts.*rope_scaling.rope_theta=7.0"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "has no rope_scaling.low_freq_factor"),
+    ({"rope_scaling": {**YARN, "factor": "2"}}, "rope_scaling.factor='2' must be a positive number"),
     (
         {"rope_scaling": LLAMA["rope_scaling"] | {"high_freq_factor": 1.0}},
-        "high_freq_factor=1.0, which is not above",
+        "high_freq_factor=1.0 is not above low_freq_factor=1.0",
     ),
+]
+WRONG_EXPERTS = [
+    ({"num_experts_per_tok": 129}, "num_experts_per_tok=129 is more than num_experts=128"),
+    ({"num_experts_per_tok": None}, "has no num_experts_per_tok"),
+    ({"num_experts": None}, "has no num_experts"),
+    ({"moe_intermediate_size": None}, "has no moe_intermediate_size"),
+    ({"mlp_only_layers": 3}, "mlp_only_layers=3 must be a list of integers"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG, ids=[message for _, message in WRONG])
 def test_what_cannot_be_is_refused_by_name(change, message):
     with pytest.raises(ConfigError, match=message):
-        ModelConfig.from_dict(LLAMA | change)
+        read(LLAMA | change)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "message"),
-    [
-        ("Gemma3ForCausalLM", "not built yet"),
-        ("DeepseekV3ForCausalLM", "mixture of experts.*not built yet"),
-        ("GptOssForCausalLM", "not built yet"),
-        ("Qwen3VLForConditionalGeneration", "vision.*not built yet"),
-        ("SurpriseForCausalLM", "'SurpriseForCausalLM' is not known"),
-    ],
-)
-def test_an_architecture_without_a_file_is_refused_by_name(architecture, message):
-    config = ModelConfig.from_dict(LLAMA | {"architectures": [architecture]})
-    with pytest.raises(UnsupportedError, match=rf"{message}.*LlamaForCausalLM.*Qwen3ForCausalLM"):
-        find_model(config)
+@pytest.mark.parametrize(("change", "message"), WRONG_EXPERTS, ids=[message for _, message in WRONG_EXPERTS])
+def test_experts_that_cannot_be_are_refused_by_name(change, message):
+    with pytest.raises(ConfigError, match=message):
+        read(QWEN3_MOE | change)
+
+
+@pytest.mark.parametrize("architecture", ["SurpriseForCausalLM", "BertModel"])
+def test_an_architecture_without_a_file_is_refused_by_name(architecture):
+    with pytest.raises(UnsupportedError, match=rf"'{architecture}' is not supported.*LlamaForC.*Qwen3ForCausalLM"):
+        read(LLAMA | {"architectures": [architecture]})
+    assert "LlamaForCausalLM" in families()
 
 
 def _write(directory, config, generation=None):

@@ -1,6 +1,7 @@
 """Contents of released checkpoints: config.json, and the names and shapes of their tensors on the hub.
 
-Of a multimodal one, the text model's. Shapes are written down apart from what the engine makes of a config.
+A multimodal checkpoint has the tensors of its text model here. Shapes are written down apart from what the engine makes
+of a config.
 """
 
 from collections.abc import Mapping
@@ -97,7 +98,9 @@ LLAMA_8B = Release(
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         },
-        "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16", "attention_bias": False, "mlp_bias": False,
+        "attention_dropout": 0.0, "hidden_act": "silu", "bos_token_id": 128000, "eos_token_id": 128001,
+        "initializer_range": 0.02, "pretraining_tp": 1, "use_cache": True, "transformers_version": "4.43.0.dev0",
     },
     num_tensors=291,
     shapes=text_model(
@@ -109,6 +112,8 @@ QWEN3: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": 151936, "head_dim": 128,
     "rms_norm_eps": 1e-6, "max_position_embeddings": 40960, "rope_theta": 1000000, "rope_scaling": None,
     "sliding_window": None, "use_sliding_window": False, "attention_bias": False, "torch_dtype": "bfloat16",
+    "attention_dropout": 0.0, "hidden_act": "silu", "bos_token_id": 151643, "eos_token_id": 151645,
+    "initializer_range": 0.02, "use_cache": True, "transformers_version": "4.51.0",
 }  # fmt: skip
 
 QWEN3_8B = Release(
@@ -143,6 +148,7 @@ def _qwen3_moe(experts: Shapes, num_tensors: int) -> Release:
             "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "intermediate_size": 6144,
             "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True,
             "decoder_sparse_step": 1, "mlp_only_layers": [], "max_window_layers": 48, "tie_word_embeddings": False,
+            "output_router_logits": False, "router_aux_loss_coef": 0.001,
         },
         num_tensors=num_tensors,
         shapes=text_model(
@@ -166,7 +172,8 @@ MIMO_7B = Release(
         "intermediate_size": 11008, "rms_norm_eps": 1e-5, "max_position_embeddings": 32768, "rope_theta": 640000,
         "rope_scaling": None, "attention_bias": True, "sliding_window": 32768, "use_sliding_window": False,
         "max_window_layers": 36, "num_nextn_predict_layers": 1, "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
+        "torch_dtype": "bfloat16", "attention_dropout": 0.0, "hidden_act": "silu", "initializer_range": 0.02,
+        "use_cache": True, "auto_map": {"AutoConfig": "configuration_mimo.MiMoConfig"},
     },
     num_tensors=36 * 12 + 3,
     shapes=text_model([MIMO_LAYER] * 36, vocab=151680, hidden=4096),
@@ -193,6 +200,11 @@ QWEN3_5: dict[str, Any] = {
     "mtp_use_dedicated_embeddings": False,
     "eos_token_id": 248044,
     "dtype": "bfloat16",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "use_cache": True,
     "rope_parameters": {
         "rope_type": "default",
         "rope_theta": 10000000,
@@ -223,6 +235,8 @@ def _qwen3_5(
     return Release(
         config={
             "architectures": [f"{name}ForConditionalGeneration"], "image_token_id": 248056,
+            "model_type": {"Qwen3_5": "qwen3_5", "Qwen3_5Moe": "qwen3_5_moe"}[name], "video_token_id": 248057,
+            "vision_start_token_id": 248053, "vision_end_token_id": 248054,
             "tie_word_embeddings": is_tied, "text_config": QWEN3_5 | sizes | text, "vision_config": {"depth": 12},
         },
         shapes=text_model(
@@ -338,7 +352,9 @@ QWEN3_NEXT_80B = Release(
         "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32, "num_experts": 512,
         "num_experts_per_tok": 10, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
         "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "use_sliding_window": False,
-        "eos_token_id": 151645, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+        "eos_token_id": 151645, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 151643,
+        "attention_dropout": 0.0, "hidden_act": "silu", "initializer_range": 0.02, "use_cache": True,
+        "output_router_logits": False, "router_aux_loss_coef": 0.001,
     },
     num_tensors=36 * (7 + 2 + 5 + 3 * 512) + 12 * (6 + 2 + 5 + 3 * 512) + 3,
     shapes=text_model(
@@ -365,7 +381,8 @@ RELEASES = {
 _LLAMA_HEAD: dict[str, Any] = {
     "hidden_size": 4096, "num_hidden_layers": 1, "num_attention_heads": 32, "num_key_value_heads": 8,
     "intermediate_size": 14336, "rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "vocab_size": 128256,
-    "model_type": "llama", "tie_word_embeddings": False,
+    "model_type": "llama", "tie_word_embeddings": False, "hidden_act": "silu", "initializer_range": 0.02,
+    "bos_token_id": 128000, "eos_token_id": 128001, "pad_token_id": 0, "use_cache": True, "torch_dtype": "float16",
 }  # fmt: skip
 _EAGLE: Shapes = {"fc.weight": (4096, 8192)} | under(
     "layers.0",

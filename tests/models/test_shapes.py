@@ -9,6 +9,7 @@ import torch
 
 from outrider import models
 from outrider.core.config import SpeculativeConfig, engine_config
+from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.platforms.base import select_platform
@@ -51,6 +52,10 @@ def files(monkeypatch):
     return hold
 
 
+def read(values) -> ModelConfig:
+    return models.read_config(ConfigReader(values))
+
+
 def on_meta(config: ModelConfig):
     return replace(cpu_context(), dtype=torch.bfloat16, device=torch.device("meta"))
 
@@ -65,7 +70,8 @@ def drafter_context(target, directory: str, **speculative) -> DrafterContext:
         config=config, options=find_drafter(config).options, engine=engine_config(directory),
         target_config=target.config, target=target, layers=target.context, platform=select_platform("cpu"),
         max_model_len=4096,
-        load_model=lambda *_: pytest.fail("a head is no whole model"),
+        read_config=lambda *_: pytest.fail("a head is not a whole model"),
+        load_model=lambda *_: pytest.fail("a head is not a whole model"),
     )  # fmt: skip
 
 
@@ -82,7 +88,7 @@ def test_a_release_fills_the_model(name, files):
     release = RELEASES[name]
     assert len(release.shapes) == release.num_tensors
     files(release.shapes | release.module | release.elsewhere)
-    model = load(ModelConfig.from_dict(release.config))
+    model = load(read(release.config))
     assert size_of(model) == num_elements(release.shapes)
     for key, parameter in model.named_parameters():
         assert parameter.dtype == (torch.float32 if key.endswith(("A_log", "dt_bias")) else torch.bfloat16)
@@ -92,7 +98,7 @@ def test_a_release_fills_the_model(name, files):
 def test_a_release_fills_its_prediction_module(name, files):
     release = RELEASES[name]
     files(release.shapes | release.module | release.elsewhere)
-    config = ModelConfig.from_dict(release.config)
+    config = read(release.config)
     target = models.find_model(config)(config, on_meta(config), max_positions=4096)
     module = mtp._load_module(drafter_context(target, "a release", method="mtp"))
     assert size_of(module) == num_elements(release.module)
@@ -101,18 +107,18 @@ def test_a_release_fills_its_prediction_module(name, files):
 @pytest.mark.parametrize("name", HEADS)
 def test_a_released_head_is_filled(name, files, tmp_path):
     release = HEADS[name]
-    config = ModelConfig.from_dict(RELEASES[release.target].config)
+    config = read(RELEASES[release.target].config)
     target = models.find_model(config)(config, on_meta(config), max_positions=4096)
     context = drafter_context(target, "a release", method=release.method, model=str(tmp_path))
     files(release.shapes)
     if release.method == "eagle":
-        parsed = eagle.parse_eagle_config(release.config, target=config)
+        parsed = eagle.read_eagle_config(ConfigReader(release.config), target=config)
         filled = head.load_head(
             str(tmp_path), lambda found: eagle._make_head(parsed, context, found),
             layer=parsed.layer, context=context, renames={},
         )  # fmt: skip
     else:
-        parsed = eagle3.parse_eagle3_config(release.config, target=config, tap_layers=None)
+        parsed = eagle3.read_eagle3_config(ConfigReader(release.config), target=config, tap_layers=None)
         assert parsed.tap_layers == (2, 16, 29)
         filled = head.load_head(
             str(tmp_path), lambda found: eagle3._make_head(parsed, context, found),
@@ -124,7 +130,7 @@ def test_a_released_head_is_filled(name, files, tmp_path):
 
 def test_hybrids_are_read_as_they_are_released():
     for name in HYBRIDS:
-        config = ModelConfig.from_dict(RELEASES[name].config)
+        config = read(RELEASES[name].config)
         assert (config.head_dim, config.rotary_size, config.rope.theta, config.norm_plus_one) == (256, 64, 1e7, True)
         assert [config.has_state(index) for index in range(4)] == [True, True, True, False]
         assert config.num_attention_layers * 4 == config.num_layers
@@ -138,7 +144,7 @@ def test_other_tensors_are_not_left_silently(extra, files):
     release = RELEASES["Qwen3.5-0.8B"]
     files(release.shapes | {extra: (1,)})
     with pytest.raises(CheckpointError, match="not used by the model"):
-        load(ModelConfig.from_dict(release.config))
+        load(read(release.config))
 
 
 @pytest.mark.parametrize(
@@ -155,4 +161,4 @@ def test_other_tensors_are_not_left_silently(extra, files):
 def test_what_is_not_built_is_refused_by_name(field, value):
     values = RELEASES["Qwen3.5-0.8B"].config
     with pytest.raises(UnsupportedError, match=field):
-        ModelConfig.from_dict(values | {"text_config": values["text_config"] | {field: value}})
+        read(values | {"text_config": values["text_config"] | {field: value}})

@@ -16,8 +16,7 @@ from outrider.kernels import load_kernels
 from outrider.kernels.interface.state import StateRows
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM, Hidden
-from outrider.loading.hf import read_model_config
-from outrider.models import load_model
+from outrider.models import load_model, read_model_config
 from outrider.platforms.base import select_platform
 
 

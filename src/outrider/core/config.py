@@ -40,7 +40,7 @@ class SpeculativeConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.method, str):
             raise ConfigError(
-                f"speculative_config['method']={self.method!r} must be a string. Use 'eagle3' or 'ngram'."
+                f"speculative_config['method']={self.method!r} must be a string. Name a drafter, such as 'ngram'."
             )
         check_integer(
             _key("num_speculative_tokens"),
@@ -108,7 +108,7 @@ class SpeculativeConfig:
         if not isinstance(values, dict):
             raise ConfigError(f"speculative_config={values!r} must be a dict. Example: {{'method': 'ngram'}}.")
         if "method" not in values:
-            raise ConfigError("speculative_config has no 'method'. Use 'eagle3' or 'ngram'.")
+            raise ConfigError("speculative_config has no 'method'. Name a drafter, such as 'ngram'.")
         if "options" in values:
             raise ConfigError(
                 "speculative_config['options'] is not an option: a drafter's own options stand beside 'method'. Write"

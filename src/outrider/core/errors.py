@@ -13,7 +13,7 @@ class ConfigError(OutriderError, ValueError):
 
 
 class UnsupportedError(ConfigError):
-    """Something that is known by name and not built yet."""
+    """Something that Outrider does not support. The message names it."""
 
 
 class CheckpointError(OutriderError, ValueError):

@@ -1,12 +1,11 @@
-"""config.json and generation_config.json of a local model directory. Nothing is ever downloaded."""
+"""JSON files of a local model directory, such as config.json. Nothing is ever downloaded."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError
-from outrider.core.model_config import ModelConfig, token_ids
 
 
 def read_json(directory: str | Path, file: str) -> dict[str, Any]:
@@ -27,11 +26,14 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
     return values
 
 
-def read_model_config(directory: str | Path) -> ModelConfig:
-    """The model's config. Its eos ids are those of generation_config.json, then those of config.json."""
-    config = ModelConfig.from_dict(read_json(directory, "config.json"))
-    if not (Path(directory) / "generation_config.json").is_file():
-        return config
-    value = read_json(directory, "generation_config.json").get("eos_token_id")
-    ids = token_ids(value, where="generation_config.json: eos_token_id")
-    return replace(config, eos_token_ids=tuple(dict.fromkeys(ids + config.eos_token_ids)))
+def open_config(directory: str | Path) -> ConfigReader:
+    """A reader of the directory's config.json."""
+    return ConfigReader(read_json(directory, "config.json"), where=str(Path(directory) / "config.json"))
+
+
+def read_generation_eos(directory: str | Path) -> tuple[int, ...]:
+    """eos ids of generation_config.json; none where there is no such file or it names none."""
+    file = "generation_config.json"
+    if not (Path(directory) / file).is_file():
+        return ()
+    return ConfigReader(read_json(directory, file), where=str(Path(directory) / file)).token_ids("eos_token_id")

@@ -80,7 +80,7 @@ def load_into(
     where: the directory, for errors. renames: leading parts of names that differ from the module's. optional:
     names inside the module that may be absent, because the caller fills or shares them. skips: leading parts of names
     that are left out on purpose, wrappers stripped. `CheckpointError` names every tensor that is missing, unused, of
-    another shape or of a dtype that is not built.
+    another shape or of a dtype that cannot be read.
     """
     targets = targets_of(module)
     filled: dict[str, str] = {}
@@ -111,7 +111,7 @@ def load_into(
     if unused:
         raise CheckpointError(
             f"{where}: {_listed(unused, 'tensor')} in the files not used by the model."
-            " config.json belongs to another model, or asks for something that is not built."
+            " config.json belongs to another model, or the files hold parts that are not supported."
         )
     for name, tensor in copies:
         _check_copy(name, tensor, targets, renames or {}, where=where)

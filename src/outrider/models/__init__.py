@@ -1,52 +1,64 @@
-"""One file per family of models; each exports `Model` and the `ARCHITECTURES` it answers to."""
+"""One file per family of models; each exports `Model`, `read_config` and the `ARCHITECTURES` it answers to."""
 
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core import plugins
+from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import UnsupportedError
-from outrider.core.model_config import ModelConfig
+from outrider.core.model_config import ModelConfig, read_architecture
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
 from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
+from outrider.loading.hf import open_config, read_generation_eos
 from outrider.loading.load import load_into
 
-_LATER = {
-    "Qwen2ForCausalLM": "Qwen2",
-    "DeepseekV3ForCausalLM": "latent attention, mixture of experts",
-    "GptOssForCausalLM": "attention sinks, mixture of experts",
-    "MistralForCausalLM": "Mistral",
-    "Gemma3ForCausalLM": "Gemma 3",
-    "Gemma3ForConditionalGeneration": "Gemma 3, vision",
-    "Qwen2_5_VLForConditionalGeneration": "vision",
-    "Qwen3VLForConditionalGeneration": "vision",
-    "Qwen3VLMoeForConditionalGeneration": "vision, mixture of experts",
-}
-"""Known by name, not built yet."""
 
-
-def architectures() -> dict[str, type[CausalLM]]:
-    """Every architecture that is built, by listing this folder."""
+def families() -> dict[str, ModuleType]:
+    """Architecture -> the file that has it, by listing this folder."""
     package = sys.modules[__name__]
-    found: dict[str, type[CausalLM]] = {}
+    found: dict[str, ModuleType] = {}
     for name in plugins.names(package):
         module = plugins.find(package, name, what="model")
-        found |= dict.fromkeys(module.ARCHITECTURES, module.Model)
+        found |= dict.fromkeys(module.ARCHITECTURES, module)
     return found
 
 
+def find_family(architecture: str) -> ModuleType:
+    """The file that has `architecture`; `UnsupportedError` lists those that there are."""
+    known = families()
+    if architecture not in known:
+        raise UnsupportedError(
+            f"config.json: architecture {architecture!r} is not supported. Supported: {', '.join(sorted(known))}."
+        )
+    return known[architecture]
+
+
 def find_model(config: ModelConfig) -> type[CausalLM]:
-    """The class for `config.architecture`; `UnsupportedError` lists those that are built."""
-    known = architectures()
-    if config.architecture in known:
-        return known[config.architecture]
-    kind = f" ({_LATER[config.architecture]})" if config.architecture in _LATER else ""
-    state = "is not built yet" if kind else "is not known"
-    raise UnsupportedError(f"architecture {config.architecture!r}{kind} {state}. Built: {', '.join(sorted(known))}.")
+    """The class for `config.architecture`."""
+    model_class: type[CausalLM] = find_family(config.architecture).Model
+    return model_class
+
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """The config of a model, read by its family. `UnsupportedError` names every key that the family does not know."""
+    config: ModelConfig = find_family(read_architecture(reader)).read_config(reader)
+    reader.finish()
+    return config
+
+
+def read_model_config(directory: str | Path) -> ModelConfig:
+    """The config of the model in `directory`. Its eos ids are those of generation_config.json, then those of
+    config.json."""
+    config = read_config(open_config(directory))
+    ids = read_generation_eos(directory) + config.eos_token_ids
+    return replace(config, eos_token_ids=tuple(dict.fromkeys(ids)))
 
 
 def cache_specs(config: ModelConfig, context: LayerContext) -> tuple[CacheSpec, ...]:

@@ -1,5 +1,7 @@
 """Llama 2 and 3: the shared decoder as it is."""
 
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ModelConfig, read_dense
 from outrider.layers.decoder import CausalLM
 
 ARCHITECTURES = ("LlamaForCausalLM",)
@@ -7,3 +9,8 @@ ARCHITECTURES = ("LlamaForCausalLM",)
 
 class Model(CausalLM):
     """`LlamaForCausalLM`."""
+
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """The shared keys, and biases on the MLP."""
+    return read_dense(reader, model_types=("llama",), has_mlp_bias=True)

@@ -1,5 +1,9 @@
 """MiMo-7B: Llama with biases on q, k and v, and a prediction module that takes the hidden state first."""
 
+from dataclasses import replace
+
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ModelConfig, read_dense
 from outrider.layers.decoder import CausalLM
 from outrider.layers.mtp import MtpForm
 
@@ -21,3 +25,9 @@ class Model(CausalLM):
         },
         is_hidden_first=True,
     )
+
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """The shared keys, and how many prediction layers there are."""
+    num_mtp_layers = reader.integer("num_nextn_predict_layers", default=0, minimum=0)
+    return replace(read_dense(reader, model_types=("mimo",)), num_mtp_layers=num_mtp_layers)

@@ -1,8 +1,7 @@
 """Qwen3-MoE: Qwen3 with a mixture of experts in the place of the MLP, in all layers or in those the config says."""
 
-from torch import nn
-
-from outrider.core.errors import ConfigError
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ModelConfig, read_dense, read_moe
 from outrider.layers.decoder import CausalLM
 
 ARCHITECTURES = ("Qwen3MoeForCausalLM",)
@@ -13,7 +12,7 @@ class Model(CausalLM):
 
     qk_norm = True
 
-    def build_mlp(self, index: int) -> nn.Module:
-        if self.config.moe is None:
-            raise ConfigError("config.json has no num_experts or no moe_intermediate_size. Copy the original one.")
-        return super().build_mlp(index)
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """The shared keys and the experts, whose weights sum to one only where the config says so."""
+    return read_dense(reader, model_types=("qwen3_moe",), moe=read_moe(reader, is_normalized=False))

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ModelConfig
 from outrider.models import qwen3_5
 
 ARCHITECTURES = ("Qwen3NextForCausalLM",)
@@ -34,6 +36,11 @@ class Model(qwen3_5.Model):
             yield f"{prefix}in_proj_a.weight", _stacked(a)
         else:
             yield name, tensor
+
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """The keys of Qwen3.5 with experts; there is no multimodal form."""
+    return qwen3_5.read_hybrid(reader, architecture=ARCHITECTURES[0], model_types=("qwen3_next",), has_experts=True)
 
 
 def _by_key_head(tensor: Tensor, num_key_heads: int, sizes: list[int]) -> tuple[Tensor, ...]:

@@ -23,8 +23,7 @@ from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
-from outrider.loading.hf import read_model_config
-from outrider.models import cache_specs, load_model
+from outrider.models import cache_specs, load_model, read_model_config
 from outrider.platforms.base import select_platform
 from outrider.runtime.largest_step import measure_kv_budget
 from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_blocks, size_snapshots, without
@@ -118,6 +117,7 @@ class Worker:
                 layers=self._layers,
                 platform=self.platform,
                 max_model_len=self.max_model_len,
+                read_config=read_model_config,
                 load_model=self._load,
             )
         )

@@ -44,6 +44,8 @@ class DrafterContext:
     layers: LayerContext
     platform: BasePlatform
     max_model_len: int
+    read_config: Callable[[str], ModelConfig]
+    """Reads the config of a model from its directory."""
     load_model: Callable[[str, ModelConfig], CausalLM]
     """Loads a whole model from its directory, for requests as long as the engine's longest."""
 

@@ -1,15 +1,21 @@
-"""What an EAGLE-3 head's config.json says, in the original form and in that of the `speculators` library.
+"""Config of an EAGLE-3 head, in the original form and in that of the `speculators` library.
 
-Both describe one transformer layer, the target layers it reads (as "after k layers") and a few variants. Anything
-that is not implemented is refused by name. No tensors here.
+Both describe one transformer layer, the target layers it reads (as "after k layers") and a few variants. Anything that
+is not implemented is refused by name. No tensors here.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
-from outrider.core.model_config import ModelConfig
+from outrider.core.ignored_keys import ignore_leftovers
+from outrider.core.model_config import ModelConfig, read_dense
+from outrider.speculation.head import check_one_layer
+
+_MODEL_TYPES = ("llama", "qwen2", "qwen3")
+"""Kinds of layers: qwen3 norms the heads of q and k, the others are the same but for biases, which the config says."""
+
+_QWEN3_HEAD_DIM = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,67 +36,120 @@ class Eagle3Config:
     """The state given to the next pass is normed (`norm_output` of speculators)."""
 
 
-def parse_eagle3_config(
-    values: Mapping[str, Any], *, target: ModelConfig, tap_layers: tuple[int, ...] | None
+def read_eagle3_config(
+    reader: ConfigReader, *, target: ModelConfig, tap_layers: tuple[int, ...] | None
 ) -> Eagle3Config:
-    """`values` is the head's config.json; `tap_layers` overrides what it says about target layers."""
-    is_speculators = "speculators_model_type" in values
-    layer_values = values["transformer_layer_config"] if is_speculators else values
-    if is_speculators and values["speculators_model_type"] != "eagle3":
-        raise UnsupportedError(
-            f"speculators_model_type={values['speculators_model_type']!r} is not built yet. Use an 'eagle3' head."
-        )
-    layer = ModelConfig.from_dict(layer_values, architecture="Eagle3")
-    if layer.num_layers != 1:
-        raise UnsupportedError(
-            f"the EAGLE-3 head has num_hidden_layers={layer.num_layers}; only heads of one layer are built."
-        )
-    if layer.vocab_size != target.vocab_size:
-        raise ConfigError(
-            f"the drafter's vocab_size={layer.vocab_size} is not the target's {target.vocab_size}. "
-            "A head drafts for the target it was trained on."
-        )
-    target_hidden_size = values.get("target_hidden_size") or (
-        layer.hidden_size if is_speculators else target.hidden_size
+    """`reader` reads the head's config.json; `tap_layers` overrides what it says about target layers."""
+    is_speculators = reader.has("speculators_model_type")
+    if is_speculators:
+        layer_reader = _speculators_layer(reader)
+    else:
+        layer_reader = reader
+        if reader.has("norm_output"):
+            raise UnsupportedError(
+                f"{reader.said('norm_output')} is not supported in the original format, because tools disagree about"
+                " its meaning. Remove it, or convert the head to the speculators format."
+            )
+    qk_norm = layer_reader.text("model_type", default="llama") == "qwen3"
+    layer = read_dense(
+        layer_reader,
+        model_types=_MODEL_TYPES,
+        architecture="Eagle3",
+        default_head_dim=_QWEN3_HEAD_DIM if qk_norm else None,
+        has_mlp_bias=True,
     )
-    if target_hidden_size != target.hidden_size:
-        raise ConfigError(
-            f"the drafter reads hidden states of width {target_hidden_size} and the target has {target.hidden_size}. "
-            "A head drafts for the target it was trained on."
-        )
-    draft_vocab_size = values.get("draft_vocab_size") or values.get("truncated_vocab_size") or layer.vocab_size
-    if not 0 < draft_vocab_size <= layer.vocab_size:
-        raise ConfigError(f"draft_vocab_size={draft_vocab_size} does not fit vocab_size={layer.vocab_size}.")
-    if not is_speculators and values.get("norm_output") is not None:
-        raise UnsupportedError(
-            "norm_output in an original-format head means different things in different tools; it is not guessed. "
-            "Remove it, or convert the head to the speculators format."
-        )
-    return Eagle3Config(
+    own_width = layer.hidden_size if is_speculators else target.hidden_size
+    vocab_key = "draft_vocab_size" if reader.has("draft_vocab_size") else "truncated_vocab_size"
+    stated_taps = _read_tap_layers(reader)
+    config = Eagle3Config(
         layer=layer,
-        draft_vocab_size=draft_vocab_size,
-        target_hidden_size=target_hidden_size,
-        tap_layers=tap_layers or _tap_layers(values, num_layers=target.num_layers),
-        qk_norm=layer_values.get("model_type") == "qwen3",
-        norm_before_residual=bool(values.get("norm_before_residual", False)),
-        norm_before_fc=bool(values.get("norm_before_fc", False)),
-        fc_norm=bool(values.get("fc_norm", False)),
-        feeds_back_normed=bool(values.get("norm_output", False)),
+        draft_vocab_size=reader.integer(vocab_key, default=layer.vocab_size),
+        target_hidden_size=reader.integer("target_hidden_size", default=own_width),
+        tap_layers=tap_layers or stated_taps or _usual_tap_layers(target.num_layers),
+        qk_norm=qk_norm,
+        norm_before_residual=reader.flag("norm_before_residual"),
+        norm_before_fc=reader.flag("norm_before_fc"),
+        fc_norm=reader.flag("fc_norm"),
+        feeds_back_normed=reader.flag("norm_output"),
     )
+    reader.finish()
+    check_one_layer(layer, reader)
+    _check_fit(config, target)
+    return config
 
 
-def _tap_layers(values: Mapping[str, Any], *, num_layers: int) -> tuple[int, ...]:
-    """Top-level ids count layers before the tap; ids nested in `eagle_config` name the layer whose output it is."""
-    ids = values.get("eagle_aux_hidden_state_layer_ids")
-    if ids is not None:
-        return tuple(ids)
-    nested = (values.get("eagle_config") or {}).get("eagle_aux_hidden_state_layer_ids")
-    if nested is not None:
-        return tuple(layer_id + 1 for layer_id in nested)
-    default = (2, num_layers // 2, num_layers - 3)
-    if min(default) < 0:
+def _speculators_layer(reader: ConfigReader) -> ConfigReader:
+    """The section of the layer; reads what only the speculators format has around it."""
+    ignore_leftovers(reader)
+    reader.choice("speculators_model_type", ("eagle3",))
+    reader.ignore("architectures", reason="the method says what kind of head it is")
+    reader.ignore("speculators_version", reason="version of the tool that saved the config")
+    reader.ignore("embed_requires_grad", reason="training only")
+    reader.ignore("dtype", "torch_dtype", reason="weights are cast to the engine's dtype")
+    reader.ignore("tie_word_embeddings", reason="the head's files hold its own lm_head")
+    proposal = reader.section("speculators_config")
+    proposal.choice("algorithm", ("eagle3",), default="eagle3")
+    proposal.ignore(
+        "default_proposal_method",
+        "proposal_methods",
+        reason="speculative_config says how many drafts there are, and verification is exact",
+    )
+    proposal.ignore("verifier", reason="the engine's model is the target")
+    if not reader.has("transformer_layer_config"):
+        raise ConfigError(f"{reader.where} has no transformer_layer_config. Copy the file that came with the head.")
+    return reader.section("transformer_layer_config")
+
+
+def _read_tap_layers(reader: ConfigReader) -> tuple[int, ...]:
+    """Target layers that the config names, as "after k layers"; empty where it names none.
+
+    Top-level ids count layers before the tap. Ids nested in `eagle_config` name the layer whose output is read, which
+    is one layer later.
+    """
+    key = "eagle_aux_hidden_state_layer_ids"
+    nested = reader.section("eagle_config")
+    nested.choice("use_aux_hidden_state", (True,), default=True)
+    nested.neutral("use_input_layernorm_in_first_layer", True, reason="every head norms its input")
+    nested.neutral("use_last_layernorm", True, reason="every head norms its output before lm_head")
+    nested.neutral("use_mtp_layernorm", False, reason="no further norms")
+    stated = reader.integers(key)
+    counted = tuple(layer_id + 1 for layer_id in nested.integers(key))
+    for section, ids in ((reader, stated), (nested, counted)):
+        if section.has(key) and not ids:
+            raise ConfigError(f"{section.said(key)} names no layer. Name the target layers that the head reads.")
+    if stated and counted and stated != counted:
+        raise ConfigError(
+            f"{nested.said(key)} contradicts {reader.said(key)}: nested ids name the layer whose output is read,"
+            " top-level ids the number of layers before it. Remove one of the two."
+        )
+    return stated or counted
+
+
+def _usual_tap_layers(num_layers: int) -> tuple[int, ...]:
+    """Layers that a head reads if its config names none."""
+    usual = (2, num_layers // 2, num_layers - 3)
+    if min(usual) < 0:
         raise CheckpointError(
-            f"the head names no target layers, and the usual ones {default} do not exist in a target of {num_layers} "
+            f"the head names no target layers, and the usual ones {usual} do not exist in a target of {num_layers} "
             "layers. Set aux_hidden_state_layer_ids in speculative_config."
         )
-    return default
+    return usual
+
+
+def _check_fit(config: Eagle3Config, target: ModelConfig) -> None:
+    """The head was made for a target of this vocabulary and width."""
+    if config.layer.vocab_size != target.vocab_size:
+        raise ConfigError(
+            f"the drafter's vocab_size={config.layer.vocab_size} is not the target's {target.vocab_size}. "
+            "A head drafts for the target it was trained on."
+        )
+    if config.target_hidden_size != target.hidden_size:
+        raise ConfigError(
+            f"the drafter reads hidden states of width {config.target_hidden_size} and the target has"
+            f" {target.hidden_size}. A head drafts for the target it was trained on."
+        )
+    if config.draft_vocab_size > config.layer.vocab_size:
+        raise ConfigError(
+            f"draft_vocab_size={config.draft_vocab_size} is more than vocab_size={config.layer.vocab_size}. Use the"
+            " config.json that came with the head."
+        )

@@ -7,7 +7,8 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from outrider.attention.batch import ForwardBatch
-from outrider.core.errors import CheckpointError
+from outrider.core.config_reader import ConfigReader
+from outrider.core.errors import CheckpointError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding
@@ -47,6 +48,14 @@ class HeadFiles:
     """Names of its tensors, without prefixes of wrappers; empty if weights are random."""
     embed: Embed | None
     """The target's embedding, where the head has none of its own."""
+
+
+def check_one_layer(layer: ModelConfig, reader: ConfigReader) -> None:
+    """Refuses a head of several layers."""
+    if layer.num_layers != 1:
+        raise UnsupportedError(
+            f"{reader.where}: num_hidden_layers={layer.num_layers} is not supported for an EAGLE head. Supported: 1."
+        )
 
 
 def load_head(

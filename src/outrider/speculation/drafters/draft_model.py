@@ -21,7 +21,7 @@ from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.plan import RowAdmission
 from outrider.layers.decoder import Hidden
-from outrider.loading.hf import read_json, read_model_config
+from outrider.loading.hf import read_json
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
 from outrider.speculation.options import check_directory
@@ -46,7 +46,7 @@ class Drafter(ChainDrafter):
     def __init__(self, context: DrafterContext) -> None:
         options: Options = context.options
         directory = options.model
-        config = read_model_config(directory)
+        config = context.read_config(directory)
         if config.gated_delta is not None:
             raise UnsupportedError(
                 f"{directory}: {config.architecture} as a draft model is not built yet: its layers have states."

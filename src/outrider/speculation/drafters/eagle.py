@@ -8,10 +8,9 @@ built, which is not done here: drafts are a chain. Source: Li, Wei, Zhang, Zhang
 the format of their release. Everything about indices, KV and blocks is `speculation/chain.py`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,10 @@ from torch import Tensor, nn
 from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.paged_kv import LayerKV, PagedKV
+from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.core.model_config import ModelConfig
+from outrider.core.ignored_keys import ignore_leftovers
+from outrider.core.model_config import ModelConfig, read_dense
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import Hidden
@@ -28,11 +29,14 @@ from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
-from outrider.loading.hf import read_json
+from outrider.loading.hf import open_config
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
-from outrider.speculation.head import Embed, Head, HeadFiles, load_head
+from outrider.speculation.head import Embed, Head, HeadFiles, check_one_layer, load_head
 from outrider.speculation.options import check_directory
+
+_MODEL_TYPES = ("llama", "qwen2", "eagle")
+"""Layers of these models are the same but for their biases, which the config says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ class Drafter(ChainDrafter):
 
     def __init__(self, context: DrafterContext) -> None:
         options: Options = context.options
-        self.config = parse_eagle_config(read_json(options.model, "config.json"), target=context.target_config)
+        self.config = read_eagle_config(open_config(options.model), target=context.target_config)
         layer = self.config.layer
         super().__init__(context, feature_size=layer.hidden_size)
         self._target = context.target
@@ -140,25 +144,29 @@ class Drafter(ChainDrafter):
         return self._target.logits(state)
 
 
-def parse_eagle_config(values: Mapping[str, Any], *, target: ModelConfig) -> EagleConfig:
-    """`values` is the head's config.json; variants that are not built are refused by name."""
-    if values.get("model_type") == "eagle" and isinstance(values.get("model"), Mapping):
-        values = values["model"]  # a wrapper that some tools write
-    kind = values.get("speculators_model_type")
-    if kind is not None:
+def read_eagle_config(reader: ConfigReader, *, target: ModelConfig) -> EagleConfig:
+    """`reader` reads the head's config.json. Variants that are not supported are refused by name."""
+    if reader.is_object("model"):  # a wrapper that some tools write
+        reader.choice("model_type", ("eagle",))
+        reader.ignore("architectures", reason="the method says what kind of head it is")
+        reader.neutral("truncated_vocab_size", reason="not set")
+        ignore_leftovers(reader)
+        layer_reader = reader.section("model")
+    else:
+        layer_reader = reader
+    if layer_reader.has("speculators_model_type"):
         raise UnsupportedError(
-            f"speculators_model_type={kind!r} is not built for method 'eagle'. Use a head in the format of its release."
+            f"{layer_reader.said('speculators_model_type')} is not supported by method 'eagle'. Use a head in the"
+            " format of its release."
         )
-    named = [str(name) for name in values.get("architectures") or []]
-    if any("eagle3" in name.lower() for name in named) or "draft_vocab_size" in values:
-        raise ConfigError("the drafter is an EAGLE-3 head, not one for method 'eagle'. Use method 'eagle3'.")
-    layer = ModelConfig.from_dict(values, architecture="Eagle")
-    if layer.num_layers != 1:
-        raise UnsupportedError(
-            f"the EAGLE head has num_hidden_layers={layer.num_layers}; only heads of one layer are built."
-        )
-    if layer.moe is not None:
-        raise UnsupportedError(f"the EAGLE head has num_experts={layer.moe.num_experts}; only dense heads are built.")
+    is_eagle3 = any("eagle3" in name.lower() for name in layer_reader.texts("architectures"))
+    if is_eagle3 or "draft_vocab_size" in layer_reader.keys:
+        raise ConfigError(f"{reader.where} describes an EAGLE-3 head, not one for method 'eagle'. Use method 'eagle3'.")
+    layer = read_dense(layer_reader, model_types=_MODEL_TYPES, architecture="Eagle", has_mlp_bias=True)
+    has_qkv_bias = layer_reader.flag("qkv_bias")
+    has_fc_bias = layer_reader.flag("bias", default=True)
+    reader.finish()
+    check_one_layer(layer, reader)
     if layer.hidden_size != target.hidden_size:
         raise ConfigError(
             f"the drafter reads hidden states of width {layer.hidden_size} and the target has {target.hidden_size}. "
@@ -169,11 +177,10 @@ def parse_eagle_config(values: Mapping[str, Any], *, target: ModelConfig) -> Eag
             f"the drafter's vocab_size={layer.vocab_size} is less than the target's {target.vocab_size}. "
             "A head drafts for the target it was trained on."
         )
-    has_qkv_bias = layer.attention_bias or bool(values.get("qkv_bias", False))
     return EagleConfig(
-        layer=replace(layer, attention_bias=has_qkv_bias),
+        layer=replace(layer, attention_bias=layer.attention_bias or has_qkv_bias),
         has_output_bias=layer.attention_bias,
-        has_fc_bias=bool(values.get("bias", True)),
+        has_fc_bias=has_fc_bias,
     )
 
 

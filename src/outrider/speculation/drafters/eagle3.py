@@ -28,10 +28,10 @@ from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
-from outrider.loading.hf import read_json
+from outrider.loading.hf import open_config
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
-from outrider.speculation.eagle3_config import Eagle3Config, parse_eagle3_config
+from outrider.speculation.eagle3_config import Eagle3Config, read_eagle3_config
 from outrider.speculation.head import Embed, Head, HeadFiles, load_head
 from outrider.speculation.options import check_directory
 
@@ -154,8 +154,8 @@ class Drafter(ChainDrafter):
 
     def __init__(self, context: DrafterContext) -> None:
         options: Options = context.options
-        self.config = parse_eagle3_config(
-            read_json(options.model, "config.json"),
+        self.config = read_eagle3_config(
+            open_config(options.model),
             target=context.target_config,
             tap_layers=options.aux_hidden_state_layer_ids,
         )

@@ -1,0 +1,306 @@
+"""Every key of a model's or a head's config.json has its account: read, ignored with a reason, neutral, or refused."""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import transformers
+
+from outrider.core.config_reader import ConfigReader
+from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.core.ignored_keys import IGNORED, NEUTRAL
+from outrider.models import families, read_config
+from outrider.speculation.drafters.eagle import read_eagle_config
+from outrider.speculation.eagle3_config import read_eagle3_config
+from tests.support.tiny_heads import random_head
+from tests.support.tiny_models import HYBRIDS, write_multimodal, write_tiny_model
+from tests.support.tiny_mtp import write_mimo
+
+from .released import HEADS, RELEASES
+
+ZOO = Path(__file__).parents[2] / "zoo"
+
+TARGETS = {name: release.config for name, release in RELEASES.items()} | {
+    f"zoo/{name}": json.loads((ZOO / name / "config.json").read_text())
+    for name in ("tiny", "tiny-hybrid", "tiny-draft")
+}
+"""Name -> config.json of a model."""
+
+
+def _heads() -> Iterator[tuple[str, tuple[str, str, dict]]]:
+    """(name, (method, target, config.json)): released ones, the zoo's, and the other forms of a head's config."""
+    for name, release in HEADS.items():
+        yield name, (release.method, release.target, release.config)
+    original = HEADS["EAGLE-3 for Llama-3.1-8B"].config
+    nested = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 15, 28]}
+    llama = "Llama-3.1-8B"
+    yield "EAGLE-3, nested", ("eagle3", llama, original | {"eagle_config": nested, "target_hidden_size": 4096})
+    yield "EAGLE-3, top-level", ("eagle3", llama, original | {"eagle_aux_hidden_state_layer_ids": [2, 16, 29]})
+    wrapped = {"architectures": ["EAGLEModel"], "model_type": "eagle", "truncated_vocab_size": None}
+    inner = HEADS["EAGLE for Llama-3.1-8B"].config | {"qkv_bias": False}
+    yield "EAGLE, wrapped", ("eagle", llama, wrapped | {"model": inner})
+    zoo = json.loads((ZOO / "tiny-eagle3" / "config.json").read_text())
+    yield "zoo/tiny-eagle3", ("eagle3", "zoo/tiny", zoo)
+    for layer in ("llama", "qwen3"):
+        model = random_head(vocab_size=3072, draft_vocab_size=40, hidden_size=64, layer=layer)
+        model.config.target_hidden_size = 256
+        yield f"speculators, {layer}", ("eagle3", "zoo/tiny", json.loads(model.config.to_json_string()))
+
+
+DRAFTERS = dict(_heads())
+NAMES = [*TARGETS, *DRAFTERS]
+STRANGE = {
+    "nonsense": 1,
+    "attn_logit_softcapping": 30.0,
+    "final_logit_softcapping": 30.0,
+    "query_pre_attn_scalar": 24,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 8.0,
+    "no_rope_layers": [1, 1, 1, 0],
+    "use_qk_norm": True,
+    "kv_lora_rank": 512,
+    "rope_local_base_freq": 10000.0,
+    "quantization_config": {"quant_method": "fp8"},
+}
+"""Keys that other architectures compute with, or nobody."""
+
+OUTER_COUNTS = "text_config.tie_word_embeddings"
+"""Read, but without effect where the object around it has the key too."""
+
+SWITCHES = {"truncated_vocab_size", *(key for key, *_ in NEUTRAL)}
+"""Keys that are ignored for their value, not by name."""
+
+
+def config_of(name: str) -> dict:
+    return TARGETS[name] if name in TARGETS else DRAFTERS[name][2]
+
+
+def parse(name: str, values: Mapping):
+    """(what the config says, its reader): a model's, or a head's beside its target."""
+    reader = ConfigReader(values)
+    if name in TARGETS:
+        return read_config(reader), reader
+    method, target, _ = DRAFTERS[name]
+    target_config = read_config(ConfigReader(TARGETS[target]))
+    if method == "eagle":
+        return read_eagle_config(reader, target=target_config), reader
+    return read_eagle3_config(reader, target=target_config, tap_layers=None), reader
+
+
+def paths(values: Mapping, without: Mapping, prefix: str = "") -> Iterator[str]:
+    """Paths of all keys; those of nested objects too, but for objects in `without`."""
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping) and prefix + key not in without:
+            yield from paths(value, without, f"{prefix}{key}.")
+
+
+def changed(values: Mapping, path: str, value) -> dict:
+    """A copy of `values` with another value at `path`."""
+    copied = copy.deepcopy(dict(values))
+    *sections, key = path.split(".")
+    inner = copied
+    for section in sections:
+        inner = inner[section]
+    inner[key] = value
+    return copied
+
+
+def other(value):
+    """Another value, of the same type where it has one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value * 2 if value else 1
+    if isinstance(value, list):
+        return [other(value[0]), *value[1:]] if value else [0]
+    kinds = {"full_attention": "linear_attention", "linear_attention": "full_attention"}
+    return kinds.get(value, "surprise") if isinstance(value, str) else "surprise"
+
+
+def test_every_file_in_models_has_a_released_config():
+    architectures = {config["architectures"][0] for config in TARGETS.values()}
+    text_only = {"Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM"}
+    assert set(families()) == architectures | text_only
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_is_read_or_ignored_with_a_reason(name):
+    _, reader = parse(name, config_of(name))
+    for path, reason in sorted(reader.keys_ignored.items()):
+        print(f"{name}: {path} is ignored: {reason}")
+        assert reason
+    assert reader.keys_read | reader.keys_ignored.keys() == set(paths(config_of(name), reader.keys_ignored))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_that_is_read_changes_the_model_or_is_refused(name):
+    values = config_of(name)
+    config, reader = parse(name, values)
+    silent = []
+    for path in sorted(reader.keys_read):
+        *sections, key = path.split(".")
+        inner = values
+        for section in sections:
+            inner = inner[section]
+        if isinstance(inner[key], Mapping) or (path == OUTER_COUNTS and "tie_word_embeddings" in values):
+            continue
+        if name in DRAFTERS and key == "architectures":
+            continue  # read only to tell EAGLE-3 heads from EAGLE heads
+        try:
+            if parse(name, changed(values, path, other(inner[key])))[0] == config:
+                silent.append(path)
+        except ConfigError:
+            pass
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_key_that_is_ignored_changes_the_model(name):
+    values = config_of(name)
+    config, reader = parse(name, values)
+    for path in reader.keys_ignored:
+        inner = values
+        for section in path.split("."):
+            inner = inner[section]
+        if isinstance(inner, Mapping) or path.split(".")[-1] in SWITCHES:
+            continue
+        assert parse(name, changed(values, path, other(inner)))[0] == config, path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_key_that_the_model_does_not_know_is_refused_wherever_it_stands(name):
+    values = config_of(name)
+    _, reader = parse(name, values)
+    sections = [path for path in reader.keys_read if isinstance(_at(values, path), Mapping)]
+    for place in ["", *sections]:
+        for key, value in STRANGE.items():
+            path = f"{place}.{key}" if place else key
+            with pytest.raises(UnsupportedError, match=rf"{path}="):
+                parse(name, changed(values, path, value))
+
+
+def _at(values, path: str):
+    for key in path.split("."):
+        values = values[key]
+    return values
+
+
+LEFTOVERS = {
+    "transformers": {
+        "_name_or_path": "meta/model", "transformers_version": "4.51.3", "_attn_implementation_autoset": True,
+        "use_cache": False, "initializer_range": 0.02, "return_dict": True, "output_attentions": False,
+        "output_hidden_states": False, "torchscript": False, "use_bfloat16": False, "tf_legacy_loss": False,
+        "pruned_heads": {}, "chunk_size_feed_forward": 0, "is_encoder_decoder": False, "is_decoder": False,
+        "add_cross_attention": False, "cross_attention_hidden_size": None, "tie_encoder_decoder": False,
+        "finetuning_task": None, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": None,
+        "tokenizer_class": None, "prefix": None, "task_specific_params": None, "bos_token_id": 1, "pad_token_id": 0,
+        "sep_token_id": None, "decoder_start_token_id": None, "_commit_hash": "0123abcd",
+        "auto_map": {"AutoConfig": "x"},
+    },
+    "generate()": {
+        "max_length": 20, "min_length": 0, "do_sample": False, "early_stopping": False, "num_beams": 1,
+        "num_beam_groups": 1, "diversity_penalty": 0.0, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "typical_p": 1.0,
+        "repetition_penalty": 1.0, "length_penalty": 1.0, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0,
+        "bad_words_ids": None, "num_return_sequences": 1, "output_scores": False, "return_dict_in_generate": False,
+        "forced_bos_token_id": None, "forced_eos_token_id": None, "remove_invalid_values": False,
+        "exponential_decay_length_penalty": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    },
+    "training": {
+        "attention_dropout": 0.1, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "hidden_dropout": 0.0, "pretraining_tp": 1,
+        "gradient_checkpointing": True, "router_aux_loss_coef": 0.001, "output_router_logits": False,
+        "model_max_length": 4096, "max_sequence_length": 2048, "tokenizer_padding_side": "right",
+    },
+    "fine-tuning tools": {
+        "unsloth_version": "2025.3.1", "unsloth_fixed": True, "axolotl_version": "0.8.0", "use_flash_attention": True,
+        "_flash_attn_2_enabled": True, "use_liger_kernel": True, "peft_version": "0.15.0", "model_name": "base/model",
+    },
+    "switched off": {
+        "quantization_config": None, "final_logit_softcapping": None, "residual_multiplier": 1.0, "num_experts": 0,
+        "use_qk_norm": False, "sliding_window": None, "vision_config": None, "no_rope_layers": [],
+    },
+}  # fmt: skip
+"""Keys that configs in the wild carry and that change nothing, by who leaves them."""
+
+
+@pytest.mark.parametrize("origin", LEFTOVERS)
+@pytest.mark.parametrize(
+    "name", ["Llama-3.1-8B", "Qwen3-8B", "Qwen3.5-9B", "EAGLE-3 for Llama-3.1-8B", "EAGLE, wrapped"]
+)
+def test_leftovers_change_nothing(name, origin):
+    config, _ = parse(name, config_of(name))
+    assert parse(name, config_of(name) | LEFTOVERS[origin])[0] == config
+    together = {key: value for leftovers in LEFTOVERS.values() for key, value in leftovers.items()}
+    assert len(together) >= 60
+    assert parse(name, config_of(name) | together)[0] == config
+
+
+def test_keys_that_could_mislead_are_not_ignored():
+    ignored = [key for keys in IGNORED.values() for key in keys]
+    assert len(ignored) == len(set(ignored)), "a key has one reason"
+    assert not set(ignored) & {
+        "quantization_config", "sliding_window", "use_sliding_window", "layer_types", "tie_word_embeddings",
+        "eos_token_id", "rope_scaling", "rope_theta", "hidden_act", "hidden_activation", "head_dim", "is_causal",
+        *(key for key, *_ in NEUTRAL), *STRANGE,
+    }  # fmt: skip
+
+
+MULTIMODAL = ("qwen3_5", "qwen3_5_moe")
+WRITTEN = ["llama", "qwen3", "qwen3_moe", *HYBRIDS, "mimo", *(f"multimodal {family}" for family in MULTIMODAL)]
+
+
+@pytest.mark.parametrize("family", WRITTEN)
+def test_what_transformers_writes_is_read_with_all_its_defaults(tmp_path, family):
+    kind = family.split()[-1]
+    if family.startswith("multimodal"):
+        oracle = write_multimodal(tmp_path, kind).config
+    elif family == "mimo":
+        oracle = write_mimo(tmp_path)[0].config
+    else:
+        oracle = write_tiny_model(tmp_path, family).config
+    saved = json.loads((tmp_path / "config.json").read_text())
+    everything = oracle.to_dict() | {"architectures": saved["architectures"], "model_type": saved["model_type"]}
+    if family == "mimo":
+        everything |= {"attention_bias": True, "num_nextn_predict_layers": 1}
+        del everything["mtp_hidden_states_first"]  # for the test's own module
+    assert set(saved) <= set(everything)
+    config = read_config(ConfigReader(everything))
+    assert config == read_config(ConfigReader(saved))
+    text = oracle.get_text_config()
+    assert (config.hidden_size, config.num_layers) == (text.hidden_size, text.num_hidden_layers)
+    assert (config.num_kv_heads, config.head_dim) == (text.num_key_value_heads, text.head_dim)
+    assert config.rope.theta == text.rope_parameters["rope_theta"]
+
+
+CLASSES = {
+    "LlamaForCausalLM": "LlamaConfig",
+    "Qwen3ForCausalLM": "Qwen3Config",
+    "Qwen3MoeForCausalLM": "Qwen3MoeConfig",
+    "Qwen3NextForCausalLM": "Qwen3NextConfig",
+    "Qwen3_5ForCausalLM": "Qwen3_5TextConfig",
+    "Qwen3_5ForConditionalGeneration": "Qwen3_5Config",
+    "Qwen3_5MoeForCausalLM": "Qwen3_5MoeTextConfig",
+    "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
+}
+
+
+@pytest.mark.parametrize("architecture", sorted(families()))
+def test_the_defaults_of_transformers_are_read_as_they_are(architecture):
+    if architecture == "MiMoForCausalLM":
+        assert not hasattr(transformers, "MiMoConfig"), "transformers has it now: add its config class"
+        return
+    oracle = getattr(transformers, CLASSES[architecture])(architectures=[architecture])
+    text = oracle.get_text_config()
+    config = read_config(ConfigReader(oracle.to_dict()))
+    assert config.vocab_size == text.vocab_size and config.norm_eps == text.rms_norm_eps
+    assert config.head_dim == (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    assert config.rope.theta == text.rope_parameters["rope_theta"]
+    assert config.rope.partial_rotary_factor == text.rope_parameters.get("partial_rotary_factor", 1.0)
+    if config.layer_types:
+        assert list(config.layer_types) == text.layer_types
+    if config.moe is not None:
+        assert config.moe.num_experts == text.num_experts
