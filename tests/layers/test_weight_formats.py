@@ -15,9 +15,8 @@ from outrider.core.errors import CheckpointError, ConfigError
 from outrider.kernels import load_kernels
 from outrider.layers import formats
 from outrider.layers.weight_format import Weight, WeightFormat, find_format
-from outrider.loading.hf import read_model_config
 from outrider.loading.load import load_into
-from outrider.models import find_model
+from outrider.models import find_model, read_model_config
 from tests.support.paged_runner import PagedRunner, cpu_context, load_tiny
 from tests.support.tiny_models import write_tiny_model
 
