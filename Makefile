@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo check test test-all matrix soak gate gate-record gpu-test bench-kernels clean
+.PHONY: setup setup-dev demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -42,6 +42,10 @@ test: check
 # everything else that a CPU can run in half an hour
 test-all: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m '(slow or soak) and not gpu'
+
+# faults put in one at a time, and the tests that see them: an hour
+mutations: setup-dev
+	$(BIN)/python -m tests.mutations --whole
 
 # every combination of the identity matrix: hours
 matrix: setup-dev

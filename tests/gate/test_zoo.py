@@ -3,10 +3,13 @@
 `outrider gate record` wrote them (`make gate-record`). Nothing here knows which platform runs the test.
 """
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from outrider.cli import app
 from outrider.core.errors import UnsupportedError
 from outrider.gate.baseline import read_baseline
 from outrider.gate.check import check
@@ -51,6 +54,27 @@ FAST = {"zoo-eagle3-random", "zoo-mtp-k3"}
 def test_the_zoo_on_the_cpu(path):
     result = checked(path, "cpu")
     assert result.verdict.passed, [result.verdict.cause, *map(line, result.verdict.differences), *result.notes]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("model", "speculative", "baseline"),
+    [
+        ("tiny", {"method": "eagle3", "model": str(ROOT / "zoo/tiny-eagle3")}, "zoo-accuracy"),
+        ("tiny-hybrid", {"method": "mtp"}, "zoo-hybrid-accuracy"),
+    ],
+)
+def test_the_zoo_answers_as_recorded(model, speculative, baseline):
+    """The accuracy checks of `make gate`: 48 questions, with and without drafts."""
+    arguments = [
+        "gate", "accuracy", "--model", str(ROOT / "zoo" / model),
+        "--speculative-config", json.dumps(speculative | {"num_speculative_tokens": 3}),
+        "--questions", str(ROOT / "zoo/questions.jsonl"), "--max-tokens", "200",
+        "--baseline", str(ROOT / f"tests/gate/baselines/{baseline}.toml"),
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.gpu
