@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from outrider import LLM, RequestOutput, SamplingParams, SpeculationStats
-from outrider.kernels.reference import sampling as sampling_kernels
-from outrider.kernels.reference.noise import gumbel, gumbel_at
+from outrider.kernels.reference.sampling import choose as choosing
+from outrider.kernels.reference.sampling.noise import gumbel, gumbel_at
 from outrider_recipe.checkpoints import load_target
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
@@ -75,7 +75,7 @@ def in_the_engine(
         expected: list[list[int]] | None = None
         for drafter, llm in engines.items():
             for pick in PICKS if temperature else ["most likely"]:
-                with mock.patch.object(sampling_kernels, "gumbel_at", PICKS[pick]):
+                with mock.patch.object(choosing, "gumbel_at", PICKS[pick]):
                     outputs = generate(llm, category, prompts, temperature, max_tokens)
                 stats = SpeculationStats()
                 for output in outputs:

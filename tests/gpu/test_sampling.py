@@ -11,14 +11,17 @@ from torch import Tensor
 
 from outrider.kernels import load_kernels
 from outrider.kernels.hopper import intrinsics
-from outrider.kernels.hopper.sampling import noise, probability_mass, topk_topp
+from outrider.kernels.hopper.sampling import noise, probability_mass, record, topk_topp
 from outrider.kernels.hopper.sampling.choose import argmax
-from outrider.kernels.reference import noise as reference_noise
-from outrider.kernels.reference import sampling as reference
+from outrider.kernels.reference.sampling import choose as reference_choose
+from outrider.kernels.reference.sampling import logprobs as reference_logprobs
+from outrider.kernels.reference.sampling import noise as reference_noise
+from outrider.kernels.reference.sampling import row_max as reference_row_max
+from outrider.kernels.reference.sampling import sort_keys as reference_sort_keys
 
 from .comparison import replayed
 
-KERNELS = load_kernels(("hopper",))
+KERNELS, REFERENCE = load_kernels(("hopper",)), load_kernels(("reference",))
 VOCAB_SIZES = (5, 1000, 8192, 32000, 128256, 262144)
 NUM_TABLE_ROWS = 300
 
@@ -92,20 +95,20 @@ def weights_of(logits: Tensor, temperature: Tensor) -> Tensor:
 def expected_tokens(logits: Tensor, rows: dict[str, Tensor], columns: dict[str, Tensor]) -> Tensor:
     """That of the reference, which sorts the vocabulary and is given the weights of the kernels."""
     everything = torch.arange(logits.shape[0], device="cuda")
-    finite = reference.finite(logits)
+    finite = reference_sort_keys.finite(logits)
     temperature = columns["temperature"][rows["rows"]]
     weights = weights_of(finite, torch.where(temperature > 0, temperature, 1.0))
-    order = reference.order_keys(finite).sort(dim=1, descending=True).indices
+    order = reference_sort_keys.order_keys(finite).sort(dim=1, descending=True).indices
     with any_order(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "exp", lambda _: weights.gather(1, order))
-        return reference.choose(logits, **rows, **columns, random_index=everything, truncation_index=everything)
+        return REFERENCE.choose(logits, **rows, **columns, random_index=everything, truncation_index=everything)
 
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
 def test_weights_are_exponentials(vocab_size: int) -> None:
-    logits = reference.finite(make_logits(9, vocab_size))[4:]
+    logits = reference_sort_keys.finite(make_logits(9, vocab_size))[4:]
     temperature = torch.tensor([0.3, 0.8, 1.0, 1.5, 100.0], device="cuda")
-    exact = (reference.below_max(logits).double() / temperature.unsqueeze(1)).exp()
+    exact = (reference_row_max.below_max(logits).double() / temperature.unsqueeze(1)).exp()
     torch.testing.assert_close(weights_of(logits, temperature).double(), exact, rtol=1e-5, atol=1e-30)
 
 
@@ -113,7 +116,7 @@ def test_weights_are_exponentials(vocab_size: int) -> None:
 @pytest.mark.parametrize("num_rows", [5, 70])
 def test_argmax_takes_the_lowest_id(vocab_size: int, num_rows: int) -> None:
     logits = make_logits(num_rows, vocab_size)
-    assert torch.equal(argmax(logits), reference.argmax(reference.finite(logits)))
+    assert torch.equal(argmax(logits), reference_choose.argmax(reference_sort_keys.finite(logits)))
 
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
@@ -185,7 +188,7 @@ def test_the_cut_lies_in_the_bracket(
 ) -> None:
     """Few tokens that are allowed, low temperatures, outliers: tokens are right, and no row has to be read whole."""
     seen: dict[str, Tensor] = {}
-    launch = topk_topp.cut_kernel
+    launch = topk_topp.threshold_select
 
     class Watched:
         def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
@@ -195,7 +198,7 @@ def test_the_cut_lies_in_the_bracket(
 
             return run
 
-    monkeypatch.setattr(topk_topp, "cut_kernel", Watched())
+    monkeypatch.setattr(topk_topp, "threshold_select", Watched())
     logits, rows = make_masked(kind, num_allowed, num_rows), make_rows(num_rows)
     columns = make_columns() | {
         "temperature": pick(0.02, 0.3, 0.8, 1.5),
@@ -205,7 +208,7 @@ def test_the_cut_lies_in_the_bracket(
     }
     assert torch.equal(choose(logits, rows, columns), expected_tokens(logits, rows, columns))
 
-    low, high = seen["p_records"][:, 0].unsqueeze(1), seen["p_records"][:, 1].unsqueeze(1)
+    low, high = (seen["p_records"][:, [place.value]] for place in (record.REC_LOW, record.REC_HIGH))
     counts = seen["p_counts"]
     assert ((counts & 0xFFFFFFFF) + (counts >> 32)).max() <= topk_topp._SEGMENT
     temperature, top_k, top_p = (columns[name][rows["rows"]] for name in ("temperature", "top_k", "top_p"))
@@ -245,7 +248,7 @@ def test_drafts_are_chosen_under_the_noise_of_the_target(num_rows: int) -> None:
         "has_random_rows": True
     }
     ours = KERNELS.draft_choose(logits, target_ids, **rows, **arguments)
-    assert torch.equal(ours, reference.draft_choose(logits, target_ids, **rows, **arguments))
+    assert torch.equal(ours, REFERENCE.draft_choose(logits, target_ids, **rows, **arguments))
     is_greedy = columns["temperature"][rows["rows"]] <= 0
     assert torch.equal(ours[is_greedy], target_ids[argmax(logits)][is_greedy])
     none = {name: values[:0] for name, values in rows.items()}
@@ -259,15 +262,15 @@ def test_logprobs(vocab_size: int, num_top: int) -> None:
     chosen = torch.randint(0, vocab_size, (40,), device="cuda")
     given = torch.randint(0, vocab_size, (40, num_top // 4), device="cuda")
     out = KERNELS.logprobs(logits, chosen, num_top=num_top, given_ids=given)
-    finite = reference.finite(logits)
+    finite = reference_sort_keys.finite(logits)
     exact = finite.double().log_softmax(dim=1).float()
     exact = torch.where(exact.isnan(), -torch.inf, exact)  # a row of -inf only
-    assert torch.equal(out.top_ids, reference.top(finite, min(num_top, vocab_size)))
-    assert torch.equal(out.ranks, reference.ranks(finite, chosen))
+    assert torch.equal(out.top_ids, reference_logprobs.top(finite, min(num_top, vocab_size)))
+    assert torch.equal(out.ranks, reference_logprobs.ranks(finite, chosen))
     torch.testing.assert_close(out.chosen, exact.gather(1, chosen.unsqueeze(1)).squeeze(1), rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(out.top_logprobs, exact.gather(1, out.top_ids), rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(out.given, exact.gather(1, given), rtol=2e-6, atol=2e-6)
-    assert torch.equal(out.given_ranks, reference.logprobs(logits, chosen, num_top=0, given_ids=given).given_ranks)
+    assert torch.equal(out.given_ranks, REFERENCE.logprobs(logits, chosen, num_top=0, given_ids=given).given_ranks)
     assert KERNELS.logprobs(logits[:0], chosen[:0], num_top=num_top).chosen.shape == (0,)
 
 
@@ -276,7 +279,7 @@ def test_hash_is_that_of_the_reference(vocab_size: int) -> None:
     logits = make_logits(11, vocab_size)
     logits[5, 2] = -0.0
     with any_order():
-        expected = reference.hash_rows(logits)
+        expected = REFERENCE.hash_rows(logits)
     assert torch.equal(KERNELS.hash_rows(logits), expected)
     assert KERNELS.hash_rows(logits[:0]).shape == (0,)
 
@@ -329,9 +332,9 @@ def test_process_is_the_composition_of_the_reference(vocab_size: int) -> None:
     lists = dict.fromkeys(("bias_index", "min_tokens_index", "penalty_index", "allowed_index", "bad_words_index"))
     everything = dict.fromkeys(lists, torch.arange(num_rows, device="cuda"))
     with any_order():
-        expected = reference.process(logits, **rows, **tables, **everything)
+        expected = REFERENCE.process(logits, **rows, **tables, **everything)
     assert torch.equal(KERNELS.process(logits, **rows, **tables, **everything), expected)
-    assert expected.isneginf().sum() > reference.finite(logits).isneginf().sum()
+    assert expected.isneginf().sum() > reference_sort_keys.finite(logits).isneginf().sum()
     assert KERNELS.process(logits, **rows, **tables, **lists) is logits
     none = {name: values[:0] for name, values in rows.items()}
     assert KERNELS.process(logits[:0], **none, **tables, **everything).shape == (0, vocab_size)
@@ -353,7 +356,7 @@ def test_verify_equals_the_verifier(num_drafts: int, num_rows: int) -> None:
             "num_tokens_left": num_tokens_left,
         }
         with any_order():
-            expected = reference.verify(sampled, **arguments)
+            expected = REFERENCE.verify(sampled, **arguments)
         for ours, theirs in zip(KERNELS.verify(sampled, **arguments), expected, strict=True):
             assert torch.equal(ours, theirs)
 

@@ -12,7 +12,8 @@ from outrider import SamplingParams
 from outrider.attention.backends.oracle import Backend
 from outrider.device.assemble import Assembler
 from outrider.device.table import RequestTable
-from outrider.kernels.reference import sampling as sampling_kernels
+from outrider.kernels.reference.sampling import choose as choosing
+from outrider.kernels.reference.sampling import logits_processors, logprobs
 from outrider.layers.linear import Linear
 from outrider.sampling.params import SamplingTable
 from outrider.scheduler.prefix import PrefixCache
@@ -45,12 +46,12 @@ def test_a_stock_gemm(target, speculative, cases, monkeypatch):
 
 
 def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
-    original = sampling_kernels.gumbel
+    original = choosing.gumbel
 
     def gumbel(seeds, completion_indices, positions, vocab_size):
         return original(torch.arange(len(seeds)), completion_indices, positions, vocab_size)
 
-    monkeypatch.setattr(sampling_kernels, "gumbel", gumbel)
+    monkeypatch.setattr(choosing, "gumbel", gumbel)
     wrong = found(target, speculative, cases, truth)
     assert any("temperature 1" in line for line in wrong)
     assert not any(line.startswith("greedy") for line in wrong)
@@ -82,14 +83,14 @@ def test_an_unconfirmed_block_is_published(target, monkeypatch):
 
 
 def test_penalties_blind_to_drafts(target, speculative, cases, truth, monkeypatch):
-    monkeypatch.setattr(sampling_kernels, "count_drafts", lambda counts, drafts, offsets: counts)
+    monkeypatch.setattr(logits_processors, "count_drafts", lambda counts, drafts, offsets: counts)
     wrong = found(target, speculative, cases, truth)
     assert any("penalties" in line for line in wrong)
     assert not any("top-k" in line for line in wrong)
 
 
 def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatch):
-    original = sampling_kernels.output_tails
+    original = logits_processors.output_tails
 
     def output_tails(token_ids, drafts, *, offsets, lengths, num_prompt_tokens, width):
         return original(
@@ -97,7 +98,7 @@ def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatc
             width=width,
         )  # fmt: skip
 
-    monkeypatch.setattr(sampling_kernels, "output_tails", output_tails)
+    monkeypatch.setattr(logits_processors, "output_tails", output_tails)
     wrong = found(target, speculative, cases, truth)
     assert wrong and all(line.startswith("bad words") for line in wrong)
 
@@ -161,11 +162,11 @@ def test_drafts_keyed_by_batch_row(target, speculative, cases, truth, monkeypatc
 
 def test_top_p_mass_in_floating_point_of_the_batch(target, speculative, cases, truth, monkeypatch):
     """Log-probabilities normalised over the whole batch: only `logprobs` shows it."""
-    original = sampling_kernels.row_sum
+    original = logprobs.row_sum
 
     def row_sum(values):
         return original(values) * (1 + 1e-6 * (values.shape[0] > 4))
 
-    monkeypatch.setattr(sampling_kernels, "row_sum", row_sum)
+    monkeypatch.setattr(logprobs, "row_sum", row_sum)
     wrong = found(target, speculative, cases, truth)
     assert wrong and all(": logprobs" in line or "prompt_logprobs" in line for line in wrong)

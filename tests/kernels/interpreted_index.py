@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper import step_inputs as kernels
-from outrider.kernels.reference import step_inputs as reference
+from outrider.kernels import load_kernels
 
+KERNELS, REFERENCE = load_kernels(("hopper",)), load_kernels(("reference",))
 NUM_STEPS = 12
 BLOCK_SIZE = 4
 VOCAB_SIZE = 50
@@ -60,7 +60,7 @@ def check_assemble(step: Step) -> None:
             token_offset=step.token_offset,
             block_size=BLOCK_SIZE,
         )
-        for module in (kernels, reference)
+        for module in (KERNELS, REFERENCE)
     ]
     for name, ours, expected in zip(results[0]._fields, *results, strict=True):
         assert torch.equal(ours, expected), f"assemble: {name}\n{ours}\n{expected}"
@@ -79,8 +79,8 @@ def check_commit(step: Step) -> None:
         "num_accepted": (num_emitted - 1).clamp(min=0),
     }
     ours, expected = step.table()[:3], step.table()[:3]
-    kernels.commit(*ours, **arguments)
-    reference.commit(*expected, **arguments)
+    KERNELS.commit(*ours, **arguments)
+    REFERENCE.commit(*expected, **arguments)
     is_kept = torch.arange(ours[0].shape[1]) < expected[1].unsqueeze(1)  # what lies behind is never read
     assert torch.equal(ours[0][is_kept], expected[0][is_kept]), "commit: token_ids"
     assert torch.equal(ours[1], expected[1]), "commit: num_tokens"
@@ -98,8 +98,8 @@ def check_drafts(step: Step) -> None:
         "position_limit": 20,
     }
     ours, expected = ((step.drafts.clone(), step.num_real.clone()) for _ in range(2))
-    kernels.put_drafts(*ours, **arguments)
-    reference.put_drafts(*expected, **arguments)
+    KERNELS.put_drafts(*ours, **arguments)
+    REFERENCE.put_drafts(*expected, **arguments)
     assert torch.equal(ours[0], expected[0]), "put_drafts: drafts"
     assert torch.equal(ours[1], expected[1]), "put_drafts: num_drafts"
 
@@ -116,7 +116,7 @@ def check_chain_known(step: Step) -> None:
         "first_index": step.rng.randint(0, 1),
         "block_size": BLOCK_SIZE,
     }
-    results = [module.chain_known(token_ids, num_tokens, tables, **arguments) for module in (kernels, reference)]
+    results = [module.chain_known(token_ids, num_tokens, tables, **arguments) for module in (KERNELS, REFERENCE)]
     for name, ours, expected in zip(results[1]._fields, *results, strict=True):
         assert torch.equal(ours, expected), f"chain_known: {name}\n{ours}\n{expected}"
 
@@ -132,7 +132,7 @@ def check_chain_drafted(step: Step) -> None:
         "first_index": step.rng.randint(0, 1),
         "block_size": BLOCK_SIZE,
     }
-    results = [module.chain_drafted(num_tokens, max_total, tables, **arguments) for module in (kernels, reference)]
+    results = [module.chain_drafted(num_tokens, max_total, tables, **arguments) for module in (KERNELS, REFERENCE)]
     for name, ours, expected in zip(results[1]._fields, *results, strict=True):
         assert torch.equal(ours, expected), f"chain_drafted: {name}\n{ours}\n{expected}"
 

@@ -12,6 +12,7 @@ import outrider.kernels as package
 from outrider import LLM, SamplingParams
 from outrider.core.errors import ConfigError
 from outrider.kernels import FUNCTIONS, Kernels, describe_stacks, load_kernels, stack_names
+from outrider.kernels.reference import norm
 from outrider.platforms.cpu import Platform
 from outrider.runtime.describe import describe
 
@@ -93,6 +94,11 @@ def test_imported_functions_are_not_exports_unless_named_so(third: Path) -> None
     (third / "plain.py").write_text(NORM + '\nadd_rms_norm = plain_add\n__all__ = ["add_rms_norm"]\n')
     origins = load_kernels(("third", "reference")).origins
     assert (origins["add_rms_norm"], origins["rms_norm"]) == ("third", "reference")
+
+
+def test_a_replaced_function_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norm, "rms_norm", lambda *_, **__: None)
+    assert load_kernels(("reference",)).rms_norm(torch.ones(1, 2), torch.ones(2), 1e-6) is None
 
 
 def test_two_functions_of_one_name_are_refused(third: Path) -> None:

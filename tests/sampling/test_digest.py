@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from outrider.core.digest import fold
-from outrider.kernels.reference.sampling import hash_rows
+from outrider.kernels.reference.sampling.row_hash import hash_rows
 
 MASK = (1 << 64) - 1
 

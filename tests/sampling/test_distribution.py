@@ -9,7 +9,7 @@ from torch import Tensor
 
 from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import SamplingParams
-from outrider.kernels.reference.noise import gumbel, gumbel_at
+from outrider.kernels.reference.sampling.noise import gumbel, gumbel_at
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampler
 

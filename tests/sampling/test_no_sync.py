@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from outrider.kernels.reference.noise import gumbel_at
+from outrider.kernels.reference.sampling.noise import gumbel_at
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampler
 from outrider.sampling.verifier import verify

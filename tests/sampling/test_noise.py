@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from outrider.kernels.philox import philox
-from outrider.kernels.reference.noise import gumbel, gumbel_at, gumbel_of_bits
+from outrider.kernels.reference.sampling.noise import gumbel, gumbel_at, gumbel_of_bits
 
 WORD = 0xFFFFFFFF
 

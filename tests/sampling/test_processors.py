@@ -16,8 +16,21 @@ from torch import Tensor
 from transformers.generation.logits_process import NoBadWordsLogitsProcessor
 
 from outrider.core.sampling_params import SamplingParams
-from outrider.kernels.reference import sampling as kernels
-from outrider.kernels.reference.noise import gumbel
+from outrider.kernels.reference.row_sum import row_sum
+from outrider.kernels.reference.sampling.choose import argmax
+from outrider.kernels.reference.sampling.logits_processors import (
+    add_bias,
+    apply_mask,
+    count_drafts,
+    forbid,
+    forbid_words,
+    output_tails,
+    penalize,
+)
+from outrider.kernels.reference.sampling.noise import gumbel
+from outrider.kernels.reference.sampling.row_max import below_max
+from outrider.kernels.reference.sampling.sort_keys import finite, order_keys
+from outrider.kernels.reference.sampling.topk_topp import truncate
 from outrider.sampling.sampler import Sampler
 
 INFINITY = math.inf
@@ -151,10 +164,8 @@ def test_sampler_equals_slow_python(vocab_size: int, make_crowd, make_batch, mak
 def ids_kept(
     logits: Tensor, *, top_k: list[int], top_p: list[float], min_p: list[float], temperature: float = 1.0
 ) -> list[set[int]]:
-    scaled = kernels.below_max(logits) / temperature
-    result = kernels.truncate(
-        logits, scaled, top_k=torch.tensor(top_k), top_p=torch.tensor(top_p), min_p=torch.tensor(min_p)
-    )
+    scaled = below_max(logits) / temperature
+    result = truncate(logits, scaled, top_k=torch.tensor(top_k), top_p=torch.tensor(top_p), min_p=torch.tensor(min_p))
     assert torch.equal(result[result > -INFINITY], scaled[result > -INFINITY]), "what is kept keeps its bits"
     return [set(row.nonzero().flatten().tolist()) for row in result > -INFINITY]
 
@@ -211,12 +222,12 @@ def test_argmax_gives_the_lowest_id_among_ties() -> None:
     values[0], values[1] = 0.0, -INFINITY
     values[2, ::2] = -0.0
     expected = [row.index(max(row)) for row in values.tolist()]
-    assert kernels.argmax(values).tolist() == expected
+    assert argmax(values).tolist() == expected
 
 
 def test_order_keys_sort_like_floats_and_are_unique() -> None:
     values = torch.tensor([[0.0, -0.0, 1e-45, -1e-45, LARGEST, -LARGEST, -INFINITY, 1.0, -1.0, 1.0, -INFINITY]])
-    keys = kernels.order_keys(values)
+    keys = order_keys(values)
     assert keys.unique().numel() == values.numel()
     assert keys[0].argsort(descending=True).tolist() == slow_order(values[0].tolist())
 
@@ -226,24 +237,24 @@ def test_bias_and_forbidden_ids_touch_only_what_the_count_covers() -> None:
     ids = torch.tensor([[2, 0, 1], [1, 0, 0]])
     values = torch.tensor([[1.5, 9.0, 9.0], [3e38, 5.0, 9.0]])
     counts = torch.tensor([1, 2])
-    assert kernels.add_bias(logits, ids, values, counts).tolist() == [
+    assert add_bias(logits, ids, values, counts).tolist() == [
         [0.5, -1.0, 3.5],
         [-INFINITY, LARGEST, 0.0],
     ]
-    assert kernels.forbid(logits, ids, counts).tolist() == [[0.5, -1.0, -INFINITY], [-INFINITY, -INFINITY, 0.0]]
+    assert forbid(logits, ids, counts).tolist() == [[0.5, -1.0, -INFINITY], [-INFINITY, -INFINITY, 0.0]]
     nothing = torch.zeros(2, dtype=torch.int64)
-    assert torch.equal(kernels.add_bias(logits, ids, values, nothing), logits)
-    assert torch.equal(kernels.forbid(logits, ids, nothing), logits)
+    assert torch.equal(add_bias(logits, ids, values, nothing), logits)
+    assert torch.equal(forbid(logits, ids, nothing), logits)
 
 
 def test_penalties_equal_slow_python_bit_for_bit(make_crowd, make_table) -> None:
     cases = make_crowd(64, vocab_size=41, num_drafts=4, seed=12)
     table = make_table(cases, vocab_size=41)
-    logits = kernels.finite(torch.stack([case.logits[0] for case in cases]))
+    logits = finite(torch.stack([case.logits[0] for case in cases]))
     drafts = torch.tensor([case.drafts for case in cases])
     for offset in range(5):
-        counts = kernels.count_drafts(table.output_counts, drafts, torch.full((64,), offset))
-        result = kernels.penalize(
+        counts = count_drafts(table.output_counts, drafts, torch.full((64,), offset))
+        result = penalize(
             logits,
             counts,
             table.prompt_mask,
@@ -262,7 +273,7 @@ def test_penalties_equal_slow_python_bit_for_bit(make_crowd, make_table) -> None
 def test_row_sum_is_close_to_the_exact_sum(width: int) -> None:
     values = torch.rand(5, width, generator=torch.Generator().manual_seed(width))
     exact = [math.fsum(row) for row in values.tolist()]
-    result = kernels.row_sum(values)
+    result = row_sum(values)
     assert result.shape == (5, 1) and result.flatten().tolist() == pytest.approx(exact, rel=1e-6)
 
 
@@ -322,12 +333,12 @@ def test_bad_words_are_those_of_transformers() -> None:
         for row, offset in enumerate(offsets.tolist()):  # the last tokens are drafts, and not in the table
             known[row, 12 - offset : 12] = 7
             drafts[row, :offset] = torch.tensor(outputs[row][12 - offset :], dtype=torch.int64)
-        tails = kernels.output_tails(
+        tails = output_tails(
             known, drafts, offsets=offsets, lengths=torch.full((num_rows,), 12),
             num_prompt_tokens=torch.zeros(num_rows, dtype=torch.int64), width=4,
         )  # fmt: skip
         padded = torch.tensor([[-1] * (5 - len(word)) + word for word in words], dtype=torch.int32)
-        ours = kernels.forbid_words(logits, tails, padded.expand(num_rows, -1, -1), torch.full((num_rows,), len(words)))
+        ours = forbid_words(logits, tails, padded.expand(num_rows, -1, -1), torch.full((num_rows,), len(words)))
         assert torch.equal(ours, theirs)
 
 
@@ -337,5 +348,5 @@ def test_a_mask_of_bits_keeps_the_tokens_whose_bits_are_set(vocab_size: int) -> 
     is_allowed = torch.rand(6, vocab_size) < 0.5
     words = np.packbits(is_allowed.numpy(), axis=1, bitorder="little")
     words = np.pad(words, ((0, 0), (0, -words.shape[1] % 4))).view(np.int32)
-    masked = kernels.apply_mask(logits, torch.from_numpy(words))
+    masked = apply_mask(logits, torch.from_numpy(words))
     assert torch.equal(masked, logits.masked_fill(~is_allowed, -INFINITY))

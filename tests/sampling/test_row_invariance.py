@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.reference import sampling as kernels
-from outrider.kernels.reference import sampling as sampler_module
+from outrider.kernels.reference.row_sum import row_sum
+from outrider.kernels.reference.sampling import choose as choosing
+from outrider.kernels.reference.sampling import logits_processors
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampled, Sampler
 
@@ -145,15 +146,15 @@ def test_noise_keyed_by_batch_row_would_be_seen(make_crowd, make_batch, make_tab
     cases = make_crowd(20, vocab_size=61, num_drafts=0, seed=23)
     table = make_table(cases, vocab_size=61)
     samples = [(case, 0) for case in range(20)]
-    right = sampler_module.gumbel
+    right = choosing.gumbel
     monkeypatch.setattr(
-        sampler_module,
+        choosing,
         "gumbel",
         lambda seeds, completion_indices, positions, size: right(seeds * 0, completion_indices, positions, size),
     )
     together = Sampler()(*make_batch(cases, samples), table).token_ids
     monkeypatch.setattr(
-        sampler_module,
+        choosing,
         "gumbel",
         lambda seeds, completion_indices, positions, size: right(seeds * 0, torch.arange(len(seeds)), positions, size),
     )
@@ -167,15 +168,15 @@ def test_penalties_blind_to_drafts_would_be_seen(make_crowd, make_batch, make_ta
     cases = make_crowd(60, vocab_size=61, num_drafts=NUM_DRAFTS, seed=24)
     one, other = (make_table(cases, vocab_size=61) for _ in range(2))
     expected = plain_decoding(cases, other, make_batch)
-    monkeypatch.setattr(kernels, "count_drafts", lambda counts, drafts, offsets: counts)
+    monkeypatch.setattr(logits_processors, "count_drafts", lambda counts, drafts, offsets: counts)
     assert not torch.equal(verified(cases, one, make_batch), expected)
 
 
 def test_a_row_sum_has_the_same_bits_in_every_batch() -> None:
     values = torch.rand(8, 70_001, generator=torch.Generator().manual_seed(31))
-    expected = kernels.row_sum(values)
+    expected = row_sum(values)
     for num_threads in (1, 2):
         with threads(num_threads):
-            assert torch.equal(kernels.row_sum(values.flip(0)), expected.flip(0))
-            assert torch.equal(torch.cat([kernels.row_sum(row[None]) for row in values]), expected)
-            assert torch.equal(kernels.row_sum(values[3:5, :]), expected[3:5])
+            assert torch.equal(row_sum(values.flip(0)), expected.flip(0))
+            assert torch.equal(torch.cat([row_sum(row[None]) for row in values]), expected)
+            assert torch.equal(row_sum(values[3:5, :]), expected[3:5])

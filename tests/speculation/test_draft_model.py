@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from outrider import LLM, ConfigError, SamplingParams
-from outrider.kernels.reference.noise import gumbel
+from outrider.kernels.reference.sampling.noise import gumbel
 from tests.support.tiny_models import write_draft_model, write_tiny_model
 
 VOCAB, K = 61, 3

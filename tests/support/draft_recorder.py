@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from outrider import LLM, SamplingParams
-from outrider.kernels.reference.noise import gumbel
+from outrider.kernels.reference.sampling.noise import gumbel
 from outrider.speculation.chain import ChainDrafter
 
 SEED = 5

@@ -4,10 +4,12 @@ A stack is a sub-package of `outrider.kernels`. It exports the functions of the 
 module with `__all__` exports what that names. Which module holds a function is the stack's own business.
 """
 
+import functools
 import importlib
 import pkgutil
 import types
 from collections.abc import Callable, Iterator
+from importlib.abc import InspectLoader
 from typing import Any, cast
 
 from outrider.core.errors import ConfigError
@@ -82,10 +84,16 @@ def _modules(stack: str) -> Iterator[types.ModuleType]:
 
 
 def _is_exported(module: types.ModuleType, name: str) -> bool:
-    value = getattr(module, name, None)
-    if value is None:
+    if not hasattr(module, name):
         return False
-    if hasattr(module, "__all__"):
-        return name in module.__all__
-    home = getattr(value, "__module__", "")  # a name that another module of the kernels defines is only imported here
-    return home == module.__name__ or not home.startswith(f"{_PACKAGE}.")
+    return name in module.__all__ if hasattr(module, "__all__") else name in _definitions(module)
+
+
+@functools.cache
+def _definitions(module: types.ModuleType) -> frozenset[str]:
+    """Names of the functions that the module's source defines, whatever they are bound to now."""
+    loader = module.__spec__.loader if module.__spec__ is not None else None
+    assert isinstance(loader, InspectLoader), f"{module.__name__} was not imported from a file"
+    code = loader.get_code(module.__name__)
+    assert code is not None, f"{module.__name__} has no code"
+    return frozenset(const.co_name for const in code.co_consts if isinstance(const, types.CodeType))

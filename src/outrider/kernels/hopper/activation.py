@@ -5,10 +5,9 @@
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.hopper.intrinsics import product
-from outrider.kernels.hopper.launch import empty_rows
+from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
+from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
 
 _BLOCK = 1024
 
@@ -20,17 +19,17 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     out = empty_rows(num_tokens, width, dtype=gate_up.dtype, device=gate_up.device)
     if num_tokens > 0:
         grid = (num_tokens, triton.cdiv(width, _BLOCK))
-        _silu_kernel[grid](gate_up, out, width, gate_up.stride(0), BLOCK=_BLOCK, num_warps=4, launch_pdl=True)
+        _silu_kernel[grid](gate_up, out, width, gate_up.stride(0), BLOCK=_BLOCK, num_warps=4, **OVERLAPPED)
     return out
 
 
 @triton.jit
 def _silu_kernel(p_gate_up, p_out, width, stride, BLOCK: tl.constexpr):
-    gdc_launch_dependents()
+    launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     o_column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     m = o_column < width
-    gdc_wait()
+    wait()
     b_gate = tl.load(p_gate_up + i_row * stride + o_column, mask=m, other=0.0).to(tl.float32)
     b_up = tl.load(p_gate_up + i_row * stride + width + o_column, mask=m, other=0.0)
     b_silu = (b_gate / (1.0 + tl.exp(-b_gate))).to(b_up.dtype)
@@ -46,17 +45,17 @@ def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     out = empty_rows(num_tokens, width, dtype=x.dtype, device=x.device)
     if num_tokens > 0:
         grid = (num_tokens, triton.cdiv(width, _BLOCK))
-        _add_gated_kernel[grid](x, y, gate, out, width, gate.stride(0), BLOCK=_BLOCK, num_warps=4, launch_pdl=True)
+        _add_gated_kernel[grid](x, y, gate, out, width, gate.stride(0), BLOCK=_BLOCK, num_warps=4, **OVERLAPPED)
     return out
 
 
 @triton.jit
 def _add_gated_kernel(p_x, p_y, p_gate, p_out, width, stride, BLOCK: tl.constexpr):
-    gdc_launch_dependents()
+    launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     o_column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     m = o_column < width
-    gdc_wait()
+    wait()
     b_x = tl.load(p_x + i_row * width + o_column, mask=m, other=0.0)
     b_y = tl.load(p_y + i_row * width + o_column, mask=m, other=0.0).to(tl.float32)
     b_gate = tl.zeros([BLOCK], tl.float32) + tl.load(p_gate + i_row * stride)
@@ -74,18 +73,18 @@ def gate_heads(x: Tensor, heads: Tensor) -> Tensor:
         width = num_heads * head_dim
         grid = (num_tokens, triton.cdiv(width, _BLOCK))
         _gate_heads_kernel[grid](
-            x, heads, out, width, heads.stride(0), D=head_dim, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
+            x, heads, out, width, heads.stride(0), D=head_dim, BLOCK=_BLOCK, num_warps=4, **OVERLAPPED
         )
     return out
 
 
 @triton.jit
 def _gate_heads_kernel(p_x, p_heads, p_out, width, stride, D: tl.constexpr, BLOCK: tl.constexpr):
-    gdc_launch_dependents()
+    launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     m = o < width
-    gdc_wait()
+    wait()
     b_x = tl.load(p_x + i_row * width + o, mask=m, other=0.0)
     b_gate = tl.load(p_heads + i_row * stride + (2 * (o // D) + 1) * D + o % D, mask=m, other=0.0).to(tl.float32)
     b_sigmoid = (1.0 / (1.0 + tl.exp(-b_gate))).to(b_x.dtype)

@@ -14,9 +14,10 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from outrider.kernels.hopper.attention_plan import LANES, ROWS, Work, make_tiles, make_work
+from outrider.kernels.hopper.attention_records import STATE_WIDTH
 from outrider.kernels.hopper.attention_state import combine_kernel
 from outrider.kernels.hopper.attention_tiles import attention_kernel
-from outrider.kernels.hopper.launch import empty_rows, num_sms
+from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows, num_sms
 
 _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
 """KV tiles in flight by head dim and row blocks: what 227 KB hold beside the queries."""
@@ -103,7 +104,7 @@ def paged_attention(
     is_split = any(work.may_split for work in works)
     num_states = num_tokens * num_heads * works[0].max_pieces if is_split else 1
     acc = torch.empty(num_states, head_dim, dtype=torch.float32, device=q.device)
-    state = torch.empty(num_states, 2, dtype=torch.float32, device=q.device)
+    state = torch.empty(num_states, STATE_WIDTH.value, dtype=torch.float32, device=q.device)
     for work in works:
         _attend(
             q,
@@ -138,7 +139,7 @@ def paged_attention(
                 D=head_dim,
                 HAS_SINKS=sinks is not None,
                 num_warps=heads_to_cta,
-                launch_pdl=True,
+                **OVERLAPPED,
             )
     return out
 
@@ -209,7 +210,7 @@ def _attend(
         HAS_SINKS=sinks is not None,
         num_warps=4,
         maxnreg=152 if row_blocks == 1 and head_dim < 256 else None,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
 
 

@@ -14,6 +14,30 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from outrider.kernels.hopper.attention_records import (
+    FIRST_PART,
+    ITEM_ALL_END,
+    ITEM_ALL_LOW,
+    ITEM_BEGIN,
+    ITEM_COUNT,
+    ITEM_END,
+    ITEM_FIRST_PIECE,
+    ITEM_LOW,
+    ITEM_MODE,
+    ITEM_ROW,
+    ITEM_TOKEN,
+    ITEM_WIDTH,
+    LATER_PART,
+    SPLIT_FIRST_PIECE,
+    SPLIT_MERGED,
+    SPLIT_WIDTH,
+    TILE_COUNT,
+    TILE_ROW,
+    TILE_TOKEN,
+    TILE_WIDTH,
+    WHOLE,
+)
+
 PIECE = 256
 """KV positions that are summed alone: part of the arithmetic."""
 
@@ -22,13 +46,6 @@ LANES = 64
 
 ROWS = 64
 """Query rows of one warpgroup: heads of one kv head, of as many tokens as fit."""
-
-ITEM_WIDTH = 16
-"""int32 numbers of an item: request row, first token, tokens, first KV position (a multiple of LANES), last + 1, mode,
-lowest position any token sees, first piece of the tile, last + 1 and first positions that all its tokens see."""
-
-WHOLE, FIRST_PART, LATER_PART = 0, 1, 2
-"""Modes of an item: writes the output; writes the merged state of its pieces; writes every piece."""
 
 _MAX_PARTIAL_BYTES = 1 << 28
 
@@ -39,7 +56,7 @@ class Tiles:
 
     row_blocks: int  # warpgroups that share the KV of a tile
     tokens_per_tile: int
-    table: Tensor  # [num_tiles, 4] int32: request row, first token, number of tokens, 0
+    table: Tensor  # [num_tiles, TILE_WIDTH] int32
     tokens: Tensor  # [n] int32, all tokens of these tiles
 
 
@@ -50,7 +67,7 @@ class Work:
     tiles: Tiles
     items: Tensor  # [bound, ITEM_WIDTH] int32
     num_items: Tensor  # [1] int32
-    splits: Tensor  # [num_tokens, 2] int32: pieces that a first part has merged (0: whole), first piece
+    splits: Tensor  # [num_tokens, SPLIT_WIDTH] int32
     max_pieces: int
     may_split: bool
 
@@ -122,9 +139,9 @@ def make_work(
     bound = num_tiles * (max_pieces if may_split else 1)
     work = Work(
         tiles=tiles,
-        items=torch.empty(bound, ITEM_WIDTH, dtype=torch.int32, device=device),
+        items=torch.empty(bound, ITEM_WIDTH.value, dtype=torch.int32, device=device),
         num_items=torch.empty(1, dtype=torch.int32, device=device),
-        splits=torch.empty(kv_lengths.shape[0], 2, dtype=torch.int32, device=device),
+        splits=torch.empty(kv_lengths.shape[0], SPLIT_WIDTH.value, dtype=torch.int32, device=device),
         max_pieces=max_pieces,
         may_split=may_split,
     )
@@ -144,7 +161,6 @@ def make_work(
         TOKENS=tiles.tokens_per_tile,
         PIECE=PIECE,
         LANES=LANES,
-        ITEM_WIDTH=ITEM_WIDTH,
         BLOCK=block,
         num_warps=4 if block <= 512 else 8,
     )
@@ -153,11 +169,11 @@ def make_work(
 
 @triton.jit(do_not_specialize=["num_tiles", "kv_start", "window", "num_lanes"])
 def _plan_kernel(
-    p_tiles,  # [num_tiles, 4] int32
+    p_tiles,  # [num_tiles, TILE_WIDTH] int32
     p_lengths,  # [num_tokens] int64
-    p_items,
-    p_num_items,
-    p_splits,
+    p_items,  # [bound, ITEM_WIDTH] int32
+    p_num_items,  # [1] int32
+    p_splits,  # [num_tokens, SPLIT_WIDTH] int32
     num_tiles,
     kv_start,
     window,
@@ -167,14 +183,13 @@ def _plan_kernel(
     TOKENS: tl.constexpr,
     PIECE: tl.constexpr,
     LANES: tl.constexpr,
-    ITEM_WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     o_tile = tl.arange(0, BLOCK)
     m_tile = o_tile < num_tiles
-    i_row = tl.load(p_tiles + o_tile * 4, mask=m_tile, other=0)
-    i_token = tl.load(p_tiles + o_tile * 4 + 1, mask=m_tile, other=0)
-    count = tl.load(p_tiles + o_tile * 4 + 2, mask=m_tile, other=0)
+    i_row = tl.load(p_tiles + o_tile * TILE_WIDTH + TILE_ROW, mask=m_tile, other=0)
+    i_token = tl.load(p_tiles + o_tile * TILE_WIDTH + TILE_TOKEN, mask=m_tile, other=0)
+    count = tl.load(p_tiles + o_tile * TILE_WIDTH + TILE_COUNT, mask=m_tile, other=0)
 
     # padding tokens have length 0 and see nothing
     end = tl.zeros([BLOCK], tl.int32)
@@ -211,18 +226,19 @@ def _plan_kernel(
     for i in range(tl.max(num_parts, axis=0)):
         m_part = i < num_parts
         p_item = p_items + (place + i) * ITEM_WIDTH
-        tl.store(p_item, i_row, mask=m_part)
-        tl.store(p_item + 1, i_token, mask=m_part)
-        tl.store(p_item + 2, count, mask=m_part)
-        tl.store(p_item + 3, tl.where(i > 0, (i_piece + i * size) * PIECE, begin), mask=m_part)
+        tl.store(p_item + ITEM_ROW, i_row, mask=m_part)
+        tl.store(p_item + ITEM_TOKEN, i_token, mask=m_part)
+        tl.store(p_item + ITEM_COUNT, count, mask=m_part)
+        tl.store(p_item + ITEM_BEGIN, tl.where(i > 0, (i_piece + i * size) * PIECE, begin), mask=m_part)
         part_end = tl.where(is_split, tl.minimum((i_piece + (i + 1) * size) * PIECE, end), end)
-        tl.store(p_item + 4, part_end, mask=m_part)
-        tl.store(p_item + 5, tl.where(is_split, tl.where(i > 0, 2, 1), 0), mask=m_part)
-        tl.store(p_item + 6, low, mask=m_part)
-        tl.store(p_item + 7, i_piece, mask=m_part)
-        tl.store(p_item + 8, all_end, mask=m_part)
-        tl.store(p_item + 9, all_low, mask=m_part)
+        tl.store(p_item + ITEM_END, part_end, mask=m_part)
+        tl.store(p_item + ITEM_MODE, tl.where(is_split, tl.where(i > 0, LATER_PART, FIRST_PART), WHOLE), mask=m_part)
+        tl.store(p_item + ITEM_LOW, low, mask=m_part)
+        tl.store(p_item + ITEM_FIRST_PIECE, i_piece, mask=m_part)
+        tl.store(p_item + ITEM_ALL_END, all_end, mask=m_part)
+        tl.store(p_item + ITEM_ALL_LOW, all_low, mask=m_part)
     for i in range(TOKENS):
         m_token = m_tile & (i < count)
-        tl.store(p_splits + (i_token + i) * 2, tl.where(is_split, size, 0), mask=m_token)
-        tl.store(p_splits + (i_token + i) * 2 + 1, i_piece, mask=m_token)
+        p_split = p_splits + (i_token + i) * SPLIT_WIDTH
+        tl.store(p_split + SPLIT_MERGED, tl.where(is_split, size, 0), mask=m_token)
+        tl.store(p_split + SPLIT_FIRST_PIECE, i_piece, mask=m_token)

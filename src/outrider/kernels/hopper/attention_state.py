@@ -8,9 +8,17 @@ kernels of attention merge with these functions, whose every rounding is spelled
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.hopper import attention_plan
+from outrider.kernels.hopper.attention_records import (
+    SPLIT_FIRST_PIECE,
+    SPLIT_MERGED,
+    SPLIT_WIDTH,
+    STATE_MAX,
+    STATE_SUM,
+    STATE_WIDTH,
+)
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
 
 PIECE = gl.constexpr(attention_plan.PIECE)
 LOG2E = gl.constexpr(1.4426950408889634)
@@ -44,8 +52,8 @@ def normalise(m, w, acc, p_sinks, o_head, m_row, HAS_SINKS: gl.constexpr):
 
 @gluon.jit
 def _load_state(p_acc, p_state, o_slot, o_d, m_piece, D: gl.constexpr):
-    m = gl.load(p_state + o_slot * 2, mask=m_piece, other=float("-inf"))
-    w = gl.load(p_state + o_slot * 2 + 1, mask=m_piece, other=0.0)
+    m = gl.load(p_state + o_slot * STATE_WIDTH + STATE_MAX, mask=m_piece, other=float("-inf"))
+    w = gl.load(p_state + o_slot * STATE_WIDTH + STATE_SUM, mask=m_piece, other=0.0)
     acc = gl.load(p_acc + o_slot[:, None] * D + o_d[None, :], mask=m_piece[:, None] & (o_d[None, :] < D), other=0.0)
     return m, w, acc
 
@@ -54,7 +62,7 @@ def _load_state(p_acc, p_state, o_slot, o_d, m_piece, D: gl.constexpr):
 def combine_kernel(
     p_tokens,  # [n] int32, tokens that may have been split
     p_lengths,
-    p_splits,  # [num_tokens, 2] int32
+    p_splits,  # [num_tokens, SPLIT_WIDTH] int32
     p_acc,
     p_state,
     p_sinks,
@@ -69,11 +77,11 @@ def combine_kernel(
     """One token and HEADS query heads, a warp each: the first part, then pieces in ascending order."""
     BLOCK: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [gl.num_warps(), 1], [1, 0])
     ROW: gl.constexpr = gl.SliceLayout(1, BLOCK)
-    gdc_launch_dependents()
-    gdc_wait()
+    launch_dependents()
+    wait()
     i_token = gl.load(p_tokens + gl.program_id(0))
-    num_merged = gl.load(p_splits + i_token * 2)
-    first_piece = gl.load(p_splits + i_token * 2 + 1)
+    num_merged = gl.load(p_splits + i_token * SPLIT_WIDTH + SPLIT_MERGED)
+    first_piece = gl.load(p_splits + i_token * SPLIT_WIDTH + SPLIT_FIRST_PIECE)
     length = gl.load(p_lengths + i_token).to(gl.int32)
     if num_merged == 0:
         return

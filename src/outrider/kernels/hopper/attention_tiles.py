@@ -14,23 +14,36 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     fence_async_shared,
     mbarrier,
-    tma,
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.hopper import attention_plan
+from outrider.kernels.hopper.attention_records import (
+    FIRST_PART,
+    ITEM_ALL_END,
+    ITEM_ALL_LOW,
+    ITEM_BEGIN,
+    ITEM_COUNT,
+    ITEM_END,
+    ITEM_FIRST_PIECE,
+    ITEM_LOW,
+    ITEM_MODE,
+    ITEM_ROW,
+    ITEM_TOKEN,
+    ITEM_WIDTH,
+    LATER_PART,
+    STATE_MAX,
+    STATE_SUM,
+    STATE_WIDTH,
+    WHOLE,
+)
 from outrider.kernels.hopper.attention_state import merge, normalise
-
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.tma import load_tile, reinterpret
 
 PIECE = gl.constexpr(attention_plan.PIECE)
 LANES = gl.constexpr(attention_plan.LANES)
-ITEM_WIDTH = gl.constexpr(attention_plan.ITEM_WIDTH)
-WHOLE = gl.constexpr(attention_plan.WHOLE)
-FIRST_PART = gl.constexpr(attention_plan.FIRST_PART)
-LATER_PART = gl.constexpr(attention_plan.LATER_PART)
 HALF = gl.constexpr(64)  # columns of a swizzled tile, 128 bytes
 
 
@@ -85,8 +98,8 @@ def _store_state(
         m_row = (o_row // GROUP_PAD < count) & (o_row % GROUP_PAD < GROUP)
         o_slot = (i_token + o_row // GROUP_PAD) * NUM_HEADS + i_head * GROUP + o_row % GROUP_PAD
         o_slot = o_slot.to(gl.int64) * max_pieces + i_piece
-        gl.store(p_state + o_slot * 2, m, mask=m_row)
-        gl.store(p_state + o_slot * 2 + 1, w, mask=m_row)
+        gl.store(p_state + o_slot * STATE_WIDTH + STATE_MAX, m, mask=m_row)
+        gl.store(p_state + o_slot * STATE_WIDTH + STATE_SUM, w, mask=m_row)
 
 
 @gluon.jit
@@ -113,7 +126,7 @@ def _load(
     TOKENS: gl.constexpr = q_ring.shape[1]
     PAGE: gl.constexpr = k_ring.shape[1]
     PAGES: gl.constexpr = LANES // PAGE
-    gdc_wait()
+    wait()
     num_items = gl.load(p_num_items) * KV_HEADS
     step = 0
     turn = 0
@@ -121,10 +134,10 @@ def _load(
         i_head = item % KV_HEADS
         # not prefetched into variables of the loop: Triton 3.6 loses those that are bounds of the inner loop
         p_item = p_items + item // KV_HEADS * ITEM_WIDTH
-        i_row = gl.load(p_item)
-        i_token = gl.load(p_item + 1)
-        begin = gl.load(p_item + 3)
-        end = gl.load(p_item + 4)
+        i_row = gl.load(p_item + ITEM_ROW)
+        i_token = gl.load(p_item + ITEM_TOKEN)
+        begin = gl.load(p_item + ITEM_BEGIN)
+        end = gl.load(p_item + ITEM_END)
         i_q = turn % 2
         mbarrier.wait(q_empty.index(i_q), ((turn // 2) & 1) ^ 1)
         mbarrier.expect(q_full.index(i_q), ROW_BLOCKS * 64 * HALVES * HALF * 2)
@@ -191,22 +204,22 @@ def _attend(
     OUT: gl.constexpr = _out_layout(COLUMNS)
     o_row = I_ROWS * 64 + gl.arange(0, 64, layout=ROW)
     o_lane = gl.arange(0, LANES, layout=gl.SliceLayout(0, SCORE))
-    gdc_wait()
+    wait()
     num_items = gl.load(p_num_items) * KV_HEADS
     step = 0
     turn = 0
     for item in range(gl.program_id(0), num_items, gl.num_programs(0)):
         i_head = item % KV_HEADS
         p_item = p_items + item // KV_HEADS * ITEM_WIDTH
-        i_token = gl.load(p_item + 1)
-        count = gl.load(p_item + 2)
-        begin = gl.load(p_item + 3)
-        end = gl.load(p_item + 4)
-        mode = gl.load(p_item + 5)
-        tile_low = gl.load(p_item + 6)
-        first_piece = gl.load(p_item + 7)
-        all_end = gl.load(p_item + 8)
-        all_low = gl.load(p_item + 9)
+        i_token = gl.load(p_item + ITEM_TOKEN)
+        count = gl.load(p_item + ITEM_COUNT)
+        begin = gl.load(p_item + ITEM_BEGIN)
+        end = gl.load(p_item + ITEM_END)
+        mode = gl.load(p_item + ITEM_MODE)
+        tile_low = gl.load(p_item + ITEM_LOW)
+        first_piece = gl.load(p_item + ITEM_FIRST_PIECE)
+        all_end = gl.load(p_item + ITEM_ALL_END)
+        all_low = gl.load(p_item + ITEM_ALL_LOW)
         m_row = (o_row // GROUP_PAD < count) & (o_row % GROUP_PAD < GROUP)
         b_end = gl.load(p_lengths + i_token + o_row // GROUP_PAD, mask=m_row, other=0).to(gl.int32)
         b_low = gl.zeros_like(b_end) + kv_start
@@ -315,13 +328,13 @@ def attention_kernel(
     q_desc,  # [num_tokens, heads, D]
     k_desc,  # [num_blocks × block_size, kv heads, D]
     v_desc,  # likewise
-    p_items,
-    p_num_items,
+    p_items,  # [bound, ITEM_WIDTH] int32
+    p_num_items,  # [1] int32
     p_blocks,  # [num_rows, max_blocks] int32
     p_lengths,  # [num_tokens] int64
     p_out,  # [num_tokens, heads, D]
     p_acc,  # [num_tokens, heads, max_pieces, D] fp32
-    p_state,  # [num_tokens, heads, max_pieces, 2] fp32: largest score, sum of weights
+    p_state,  # [num_tokens, heads, max_pieces, STATE_WIDTH] fp32
     p_sinks,  # [heads]
     scale,  # times log2(e)
     kv_start,
@@ -352,9 +365,9 @@ def attention_kernel(
     q_ring = gl.allocate_shared_memory(dtype, [2 * ROW_BLOCKS, 64, D], FLAT)
     k_ring = gl.allocate_shared_memory(dtype, [STAGES, LANES, D], FLAT)
     v_ring = gl.allocate_shared_memory(dtype, [STAGES * COLUMN_BLOCKS, LANES, D // COLUMN_BLOCKS], FLAT)
-    q_boxes = q_ring._reinterpret(dtype, [2 * ROW_BLOCKS * HALVES, 64 // GROUP_PAD, GROUP_PAD, HALF], DEEP)
-    k_boxes = k_ring._reinterpret(dtype, [STAGES * HALVES * PAGES, PAGE, 1, HALF], DEEP)
-    v_boxes = v_ring._reinterpret(dtype, [STAGES * HALVES * PAGES, PAGE, 1, HALF], DEEP)
+    q_boxes = reinterpret(q_ring, dtype, [2 * ROW_BLOCKS * HALVES, 64 // GROUP_PAD, GROUP_PAD, HALF], DEEP)
+    k_boxes = reinterpret(k_ring, dtype, [STAGES * HALVES * PAGES, PAGE, 1, HALF], DEEP)
+    v_boxes = reinterpret(v_ring, dtype, [STAGES * HALVES * PAGES, PAGE, 1, HALF], DEEP)
     q_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -365,7 +378,7 @@ def attention_kernel(
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=WARPGROUPS)
-    gdc_launch_dependents()
+    launch_dependents()
     descriptors = (q_desc, k_desc, v_desc)
     boxes = (q_boxes, k_boxes, v_boxes)
     rings = (q_ring, k_ring, v_ring)

@@ -6,29 +6,13 @@ the same place of the two halves. Which rows lie in a tile, and whose, is not kn
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
-from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup_mma, warpgroup_mma_wait
 from triton.language.core import extern, inline_asm_elementwise, int32
-
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
 
 BOX = gl.constexpr(64)
 """Columns that TMA brings at once, 128 bytes; half of a tile's rows."""
-
-
-def is_aligned(matrix: Tensor) -> bool:
-    """What TMA can read."""
-    pitch = matrix.stride(0) * matrix.element_size()
-    return matrix.stride(1) == 1 and pitch % 16 == 0 and matrix.data_ptr() % 16 == 0 and pitch > 0
-
-
-def descriptor(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """Of a matrix that TMA brings in boxes of `rows` × `columns`."""
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
-    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns], layout)
 
 
 @extern

@@ -20,22 +20,28 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from outrider.kernels.hopper.expert_tiles import (
     BOX,
     columns,
-    descriptor,
     fence_proxies,
     gated,
-    is_aligned,
-    load_tile,
     product,
 )
 from outrider.kernels.hopper.experts_single_token import experts_of_token
-from outrider.kernels.hopper.launch import counters, num_sms
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED, counters, num_sms
 from outrider.kernels.hopper.routing import BLOCK as TOKENS
-from outrider.kernels.hopper.routing import RECORD_WIDTH, Routing, combine, gather
+from outrider.kernels.hopper.routing import (
+    RECORD_EXPERT,
+    RECORD_FIRST_ROW,
+    RECORD_NUM_ROWS,
+    RECORD_WIDTH,
+    Routing,
+    combine,
+    gather,
+)
+from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile, reinterpret
 
 BLOCK = gl.constexpr(TOKENS)
 """Tokens that need no gathering."""
@@ -116,10 +122,9 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         triton.cdiv(width, block_k),
         STAGES=stages,
         K=top_k,
-        RECORD_WIDTH=RECORD_WIDTH,
         IS_GATHERED=routing.is_gathered,
         num_warps=8,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
     return combine(y, routing, num_tokens=num_tokens) if routing.is_gathered else out
 
@@ -152,7 +157,7 @@ def _load_weights(w_desc, boxes, full, stage, i_row, part_rows, i_k, is_needed):
 
 
 @gluon.jit
-def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHERED: gl.constexpr):
+def _load(descriptors, ring, work, extent, IS_GATHERED: gl.constexpr):
     """The producer: one warp."""
     x_desc, gate_up_desc, inner_desc, down_desc = descriptors
     x_ring, _, boxes, full, empty = ring
@@ -162,16 +167,16 @@ def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHER
     TILE: gl.constexpr = x_ring.shape[1]
     BLOCK_K: gl.constexpr = x_ring.shape[2]
     NUM_BYTES: gl.constexpr = (TILE + 2 * BOX) * BLOCK_K * 2
-    gdc_wait()
+    wait()
     num_records = gl.load(p_num_records)
     num_ctas = gl.num_programs(0)
     step = 0
     for item in range(gl.program_id(0), num_records * gate_tiles, num_ctas):
         p_record = p_records + item // gate_tiles * RECORD_WIDTH
-        i_row = gl.load(p_record) * (2 * W) + item % gate_tiles * BOX
+        i_row = gl.load(p_record + RECORD_EXPERT) * (2 * W) + item % gate_tiles * BOX
         i_x = 0
         if IS_GATHERED:
-            i_x = gl.load(p_record + 1)
+            i_x = gl.load(p_record + RECORD_FIRST_ROW)
         for k in range(hidden_blocks):
             stage = step % STAGES
             mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
@@ -184,8 +189,8 @@ def _load(descriptors, ring, work, extent, RECORD_WIDTH: gl.constexpr, IS_GATHER
     for item in range(first, num_records * down_tiles, num_ctas):
         i_record = item // down_tiles
         p_record = p_records + i_record * RECORD_WIDTH
-        i_row = gl.load(p_record) * H + item % down_tiles * (2 * BOX)
-        i_x = gl.load(p_record + 1)
+        i_row = gl.load(p_record + RECORD_EXPERT) * H + item % down_tiles * (2 * BOX)
+        i_x = gl.load(p_record + RECORD_FIRST_ROW)
         # weights of the first item need not wait for the rows that they multiply
         num_early = 0
         if item == first:
@@ -220,7 +225,6 @@ def _multiply(
     work,
     extent,
     K: gl.constexpr,
-    RECORD_WIDTH: gl.constexpr,
     IS_GATHERED: gl.constexpr,
 ):
     """The consumers: two warpgroups, each with 64 rows of weights; gate and up, or two neighbours of down."""
@@ -230,14 +234,14 @@ def _multiply(
     TILE: gl.constexpr = ring[0].shape[1]
     dtype: gl.constexpr = p_y.dtype.element_ty
     OUT: gl.constexpr = _out_layout(TILE)
-    gdc_wait()
+    wait()
     num_records = gl.load(p_num_records)
     num_ctas = gl.num_programs(0)
     step = 0
     for item in range(gl.program_id(0), num_records * gate_tiles, num_ctas):
         i_record = item // gate_tiles
         p_record = p_records + i_record * RECORD_WIDTH
-        first_row, num_rows = gl.load(p_record + 1), gl.load(p_record + 2)
+        first_row, num_rows = gl.load(p_record + RECORD_FIRST_ROW), gl.load(p_record + RECORD_NUM_ROWS)
         acc = product(ring, step, hidden_blocks)
         step += hidden_blocks
         b_inner = gated(acc, dtype)
@@ -258,8 +262,8 @@ def _multiply(
         p_record = p_records + i_record * RECORD_WIDTH
         o_row = gl.arange(0, TILE, layout=gl.SliceLayout(0, OUT))
         if IS_GATHERED:
-            m_row = o_row < gl.load(p_record + 2)
-            i_row = gl.load(p_record + 1) + o_row
+            m_row = o_row < gl.load(p_record + RECORD_NUM_ROWS)
+            i_row = gl.load(p_record + RECORD_FIRST_ROW) + o_row
         else:
             b_slot = gl.load(p_slots + i_record * BLOCK + o_row, mask=o_row < BLOCK, other=-1)
             m_row = b_slot >= 0
@@ -334,7 +338,6 @@ def _experts_kernel(
     width_blocks,
     STAGES: gl.constexpr,
     K: gl.constexpr,
-    RECORD_WIDTH: gl.constexpr,
     IS_GATHERED: gl.constexpr,
 ):
     TILE: gl.constexpr = x_desc.block_type.shape[0]
@@ -344,13 +347,13 @@ def _experts_kernel(
     x_ring = gl.allocate_shared_memory(dtype, [STAGES, TILE, BLOCK_K], FLAT)
     w_ring = gl.allocate_shared_memory(dtype, [STAGES, 2 * BOX, BLOCK_K], FLAT)
     # the same memory as TMA fills it: columns by 64, in them two boxes of rows
-    boxes = w_ring._reinterpret(dtype, [STAGES * (BLOCK_K // BOX) * 2, BOX, BOX], FLAT)
+    boxes = reinterpret(w_ring, dtype, [STAGES * (BLOCK_K // BOX) * 2, BOX, BOX], FLAT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=1)
-    gdc_launch_dependents()
+    launch_dependents()
     descriptors = (x_desc, gate_up_desc, inner_desc, down_desc)
     ring = (x_ring, w_ring, boxes, full, empty)
     work = (p_records, p_num_records, p_ready)
@@ -358,8 +361,8 @@ def _experts_kernel(
     extent = (hidden_octets * 8, width_octets * 8, gate_tiles, down_tiles, hidden_blocks, width_blocks)
     gl.warp_specialize(
         [
-            (_multiply, (ring, p_inner, sums, work, extent, K, RECORD_WIDTH, IS_GATHERED)),
-            (_load, (descriptors, ring, work, extent, RECORD_WIDTH, IS_GATHERED)),
+            (_multiply, (ring, p_inner, sums, work, extent, K, IS_GATHERED)),
+            (_load, (descriptors, ring, work, extent, IS_GATHERED)),
         ],
         [1],
         [40],

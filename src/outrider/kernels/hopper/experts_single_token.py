@@ -15,10 +15,11 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.language.core import extern, inline_asm_elementwise, int32
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.hopper.expert_tiles import BOX, descriptor, fence_proxies, gated, load_tile, product
-from outrider.kernels.hopper.launch import counters, num_sms
+from outrider.kernels.hopper.expert_tiles import BOX, fence_proxies, gated, product
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED, counters, num_sms
+from outrider.kernels.hopper.tma import descriptor, load_tile, reinterpret
 
 _COLUMNS = 16
 """The N of wgmma; the token is the first column for gate and up, one column for each slot for down."""
@@ -70,7 +71,7 @@ def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weig
         PAIRS=pairs,
         K=top_k,
         num_warps=8,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
     return out
 
@@ -153,7 +154,7 @@ def _load(
     X_BYTES: gl.constexpr = COLUMNS * BLOCK_K * 2
     GATE_BYTES: gl.constexpr = X_BYTES + 2 * PAIRS * BLOCK_K * 2
     DOWN_BYTES: gl.constexpr = K * boxes.shape[1] * BLOCK_K * 2
-    gdc_wait()
+    wait()
     num_ctas = gl.num_programs(0)
     num_gates = K * gate_tiles
     step = 0
@@ -215,7 +216,7 @@ def _multiply(ring, landed, p_inner, p_out, p_weights, p_ready, extent, PAIRS: g
     SLOTS: gl.constexpr = 2 * BOX // ROWS
     SLOT: gl.constexpr = _slot_layout(SLOTS)
     dtype: gl.constexpr = p_out.dtype.element_ty
-    gdc_wait()
+    wait()
     num_ctas = gl.num_programs(0)
     num_gates = K * gate_tiles
     step = 0
@@ -297,8 +298,8 @@ def _token_kernel(
     x_ring = gl.allocate_shared_memory(dtype, [STAGES, COLUMNS, BLOCK_K], FLAT)
     w_ring = gl.allocate_shared_memory(dtype, [STAGES, 2 * BOX, BLOCK_K], FLAT)
     # the same memory as TMA fills it: columns by 64, in them boxes of rows
-    gate_boxes = w_ring._reinterpret(dtype, [ROWS // GATE_ROWS, GATE_ROWS, BOX], FLAT)
-    down_boxes = w_ring._reinterpret(dtype, [ROWS // DOWN_ROWS, DOWN_ROWS, BOX], FLAT)
+    gate_boxes = reinterpret(w_ring, dtype, [ROWS // GATE_ROWS, GATE_ROWS, BOX], FLAT)
+    down_boxes = reinterpret(w_ring, dtype, [ROWS // DOWN_ROWS, DOWN_ROWS, BOX], FLAT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     landed = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -306,7 +307,7 @@ def _token_kernel(
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(landed.index(i), count=1)
         mbarrier.init(empty.index(i), count=1)
-    gdc_launch_dependents()
+    launch_dependents()
     descriptors = (x_desc, gate_up_desc, inner_desc, down_desc)
     ring = (x_ring, w_ring, down_boxes, full, empty)
     extent = (hidden_octets * 8, width_octets * 8, gate_tiles, down_tiles, hidden_blocks, width_blocks)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from outrider.kernels.hopper.gated_delta_chunks import COLUMNS, INDICES, rule_kernel
 from outrider.kernels.hopper.intrinsics import launch_dependents, log1p, product, wait
-from outrider.kernels.hopper.launch import empty_rows
+from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
 from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
 from outrider.kernels.reference.gated_delta import load_states, places_before  # copies of whole rows: exact anywhere
 
@@ -155,7 +155,7 @@ def gated_delta_inputs(
             BLOCK=block,
             TOKENS=tokens,
             num_warps=warps,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
     return q, k, v, log_decay, beta
 
@@ -310,7 +310,7 @@ def _run(
         DV=value_size,
         BLOCK=columns,
         num_warps=_WARPS,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
 
 
@@ -360,7 +360,7 @@ def finish_gated_delta(
             BLOCK=block,
             TOKENS=tokens,
             num_warps=warps,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
     return gated
 

@@ -11,8 +11,9 @@ What the chunk form says is in `kernels/reference/gated_delta.py`.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import mma_v2
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.tma import reinterpret
 from outrider.kernels.interface.state import CHUNK
 
 COLUMNS = 16
@@ -99,7 +100,7 @@ def rule_kernel(
     DV: gl.constexpr,
     BLOCK: gl.constexpr,
 ):
-    gdc_launch_dependents()
+    launch_dependents()
     TILE: gl.constexpr = _tile_layout(gl.num_warps())
     ACROSS: gl.constexpr = gl.SliceLayout(0, TILE)
     DOWN: gl.constexpr = gl.SliceLayout(1, TILE)
@@ -122,7 +123,7 @@ def rule_kernel(
     s_q = gl.allocate_shared_memory(gl.bfloat16, [_C, DK], _shared_key_layout(DK))
     s_k = gl.allocate_shared_memory(gl.bfloat16, [_C, DK], _shared_key_layout(DK))
     s_weights = gl.allocate_shared_memory(gl.float32, [_C, _C], gl.SwizzledSharedLayout(1, 1, 1, [1, 0]))
-    gdc_wait()
+    wait()
     i_row = gl.load(p_rows + i_batch)
     i_start = gl.load(p_starts + i_batch)
     i_end = i_start + gl.load(p_counts + i_batch)
@@ -183,7 +184,7 @@ def rule_kernel(
         b_out = _total(by_queries) * b_from_start
         s_weights.store(gl.where(o_row[:, None] > o_c[None, :], b_weights, 0.0))
         b_rest = gl.where(m_old[None, :], b_known, b_rest)
-        s_rows = s_weights._reinterpret(gl.float32, [_C, _C], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+        s_rows = reinterpret(s_weights, gl.float32, [_C, _C], gl.SwizzledSharedLayout(1, 1, 1, [0]))
         for i in range(gl.maximum(i_new, 0).to(gl.int32), gl.minimum(i_stop, _C).to(gl.int32)):
             b_before = gl.sum(b_rest * s_rows.index(i).load(ACROSS)[None, :], axis=1)
             b_rest = gl.where((o_c == i)[None, :], (b_rest - b_before[:, None]) * b_beta[None, :], b_rest)

@@ -1,7 +1,7 @@
-"""What kernels say to a GPU beyond Triton's language, and its stand-in under Triton's interpreter.
+"""PTX instructions, functions of CUDA's library, and the order of overlapping kernels; for Triton and Gluon.
 
-The logarithms and `exp` are those of CUDA's library, which plain PyTorch on a GPU calls too; `rough_exp2` is one
-instruction.
+Under Triton's interpreter each has a stand-in. The logarithms and `exp` are those of CUDA's library, which plain
+PyTorch on a GPU calls too.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -14,18 +14,20 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 IS_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
-@triton.jit
-def launch_dependents():
-    """Let the next kernel start; it waits before it reads what this one writes."""
-    if not IS_INTERPRETED:
-        gdc_launch_dependents()
+if IS_INTERPRETED.value:  # one kernel runs after the other
 
+    def launch_dependents() -> None:
+        """Nothing is to be done."""
 
-@triton.jit
-def wait():
-    """Wait for all kernels before this one."""
-    if not IS_INTERPRETED:
-        gdc_wait()
+    def wait() -> None:
+        """Nothing is to be done."""
+
+else:
+    launch_dependents = gdc_launch_dependents
+    """Lets the next kernel start, if it is launched `OVERLAPPED`. It waits before it reads what this one writes."""
+
+    wait = gdc_wait
+    """Waits for all kernels before this one."""
 
 
 @triton.jit

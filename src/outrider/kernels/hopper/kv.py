@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED
 from outrider.kernels.hopper.norm import rms_norm
 from outrider.kernels.hopper.rope import rotary, rotate
 
@@ -37,7 +38,7 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
         BLOCK_HEADS=triton.next_power_of_2(num_heads),
         BLOCK_D=triton.next_power_of_2(head_dim),
         num_warps=4,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
 
 
@@ -130,7 +131,7 @@ def rotary_and_write_kv(
             HEADS=_HEADS,
             HAS_NORM=norms is not None,
             num_warps=4,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
     return q
 

@@ -1,26 +1,30 @@
-"""What kernels must know of the device they are launched on."""
+"""Launching kernels: the option to overlap them, multiprocessors, counters, and memory with padding."""
 
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+OVERLAPPED = {"launch_pdl": True}
+"""Option of a kernel that may start while the one before it still runs (programmatic dependent launch). It must call
+`wait` of `intrinsics.py` before it reads what an earlier kernel writes."""
+
 _NUM_COUNTERS = 1 << 16
 
 _ROW_TILES = (16, 32, 64, 256)
-"""Tokens that a tile of `linear` may have, the larger of which divide the last."""
+"""Tokens of a tile of `linear`, each dividing the next."""
 
 
 @lru_cache
 def num_sms(device: torch.device) -> int:
-    """Multiprocessors, each of which runs one CTA of a persistent kernel."""
+    """Number of multiprocessors; each runs one CTA of a persistent kernel."""
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def empty_rows(num_rows: int, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[num_rows, *shape], unfilled, with memory behind it for as many rows as fill the last tile of `linear`.
+    """[num_rows, *shape], unfilled, with memory behind it to fill the last tile of `linear`.
 
-    TMA reads what lies there faster than it makes zeros for rows outside of a matrix (benchmarks/log.md, entry 10).
+    TMA reads that memory faster than it makes zeros for rows outside of a matrix (benchmarks/log.md, entry 10).
     """
     tile = next((tile for tile in _ROW_TILES if num_rows <= tile), _ROW_TILES[-1])
     padded = -(-num_rows // tile) * tile
@@ -28,17 +32,17 @@ def empty_rows(num_rows: int, *shape: int, dtype: torch.dtype, device: torch.dev
 
 
 def counters(device: torch.device, count: int) -> Tensor:
-    """At least `count` int32 zeros, for kernels that leave them zero.
+    """At least `count` int32 zeros, for kernels that set them back to zero.
 
-    There is one set for a device, so kernels that use them must not run at the same time on two streams. They are made
+    A device has one set, so two kernels that use them must not run at the same time on two streams. They are allocated
     on first use, which a capture cannot do.
     """
-    assert count <= _NUM_COUNTERS, f"{count} counters of {_NUM_COUNTERS}"
+    assert count <= _NUM_COUNTERS, f"{count} counters are asked for, and there are {_NUM_COUNTERS}"
     return _counters(device)
 
 
 @lru_cache
 def _counters(device: torch.device) -> Tensor:
     if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("run the step once before it is captured in a graph: a capture cannot make the counters")
+        raise RuntimeError("counters cannot be allocated during a capture; run the step once before it is captured")
     return torch.zeros(_NUM_COUNTERS, dtype=torch.int32, device=device)

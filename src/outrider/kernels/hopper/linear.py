@@ -17,13 +17,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup_mma, warpgroup_mma_wait
 
-from outrider.kernels.hopper.launch import counters, empty_rows, num_sms
-
-load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # Triton 3.7 renamed it
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED, counters, empty_rows, num_sms
+from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile
 
 WEIGHT_ROWS = 64
 """Rows of W that one warpgroup multiplies: the M of wgmma."""
@@ -127,8 +125,8 @@ def linear(
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape: tuple[int, int]) -> None:
     num_tokens, input_size = x.shape
     output_size = weight.shape[0]
-    assert _is_aligned(weight), "rows of a weight must start at multiples of 16 bytes; make it with empty_weight"
-    if not _is_aligned(x):
+    assert is_aligned(weight), "rows of a weight must start at multiples of 16 bytes; make it with empty_weight"
+    if not is_aligned(x):
         aligned = empty_rows(num_tokens, triton.cdiv(input_size, 8) * 8, dtype=x.dtype, device=x.device)
         x = aligned[:, :input_size].copy_(x)
 
@@ -148,8 +146,8 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape:
         count = counters(x.device, token_tiles * weight_tiles * tile.warpgroups)
     segment = triton.cdiv(input_size, segments * _SEGMENT_UNIT) * _SEGMENT_UNIT
     _linear_kernel[(grid,)](
-        _descriptor(x, _rows_at_hand(x, token_tiles * tile.tokens), tile.tokens, tile.block_k),
-        _descriptor(weight, output_size, WEIGHT_ROWS, tile.block_k),
+        descriptor(x, tile.tokens, tile.block_k, num_rows=_rows_at_hand(x, token_tiles * tile.tokens)),
+        descriptor(weight, WEIGHT_ROWS, tile.block_k, num_rows=output_size),
         y,
         y if bias is None else bias,
         partial,
@@ -168,14 +166,8 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape:
         TOKEN_TILES=_TOKEN_TILES,
         HAS_BIAS=bias is not None,
         num_warps=4,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
-
-
-def _is_aligned(matrix: Tensor) -> bool:
-    """What TMA can read."""
-    pitch = matrix.stride(0) * matrix.element_size()
-    return matrix.stride(1) == 1 and pitch % 16 == 0 and matrix.data_ptr() % 16 == 0 and pitch > 0
 
 
 def _rows_at_hand(x: Tensor, wanted: int) -> int:
@@ -185,11 +177,6 @@ def _rows_at_hand(x: Tensor, wanted: int) -> int:
     """
     last = x.storage_offset() + (wanted - 1) * x.stride(0) + x.shape[1]
     return wanted if last * x.element_size() <= x.untyped_storage().nbytes() else x.shape[0]
-
-
-def _descriptor(matrix: Tensor, num_rows: int, rows: int, columns: int) -> TensorDescriptor:
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
-    return TensorDescriptor(matrix, [num_rows, matrix.shape[1]], list(matrix.stride()), [rows, columns], layout)
 
 
 @gluon.constexpr_function
@@ -248,7 +235,7 @@ def _load(
                 for i in gl.static_range(WARPGROUPS):
                     b_w = w_ring.index(k * WARPGROUPS + i)
                     load_tile(w_desc, [(i_n * WARPGROUPS + i) * 64, (k_begin + k) * BLOCK_K], full.index(k), b_w)
-            gdc_wait()
+            wait()
         for k in range(k_begin, k_end):
             stage = step % STAGES
             is_late = step >= num_early
@@ -302,7 +289,7 @@ def _multiply(
     o_column = gl.arange(0, BLOCK_M, layout=gl.SliceLayout(0, SUM))
     o_sum = o_row[:, None] * BLOCK_M + o_column[None, :]
     step = 0
-    gdc_wait()
+    wait()
     for item in range(gl.program_id(0), token_tiles * weight_tiles * ACROSS, gl.num_programs(0)):
         i_part = item % ACROSS
         total = gl.zeros([64, BLOCK_M], gl.float32, SUM)
@@ -386,7 +373,7 @@ def _linear_kernel(
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
         mbarrier.init(empty.index(i), count=WARPGROUPS)
-    gdc_launch_dependents()
+    launch_dependents()
     ring = (x_ring, w_ring, full, empty)
     pointers = (p_y, p_bias, p_partial, p_count)
     shape = (M, N, pitch)

@@ -8,9 +8,9 @@ A row belongs to one program, whose shape is fixed by the width alone, so a row'
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.hopper.launch import empty_rows
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
@@ -71,7 +71,7 @@ def _run(
         ROWS=rows,
         BLOCK=block,
         num_warps=max(1, min(16, block * rows // 512)),
-        launch_pdl=True,
+        **OVERLAPPED,
     )
 
 
@@ -103,12 +103,12 @@ def _norm_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    gdc_launch_dependents()
+    launch_dependents()
     o_row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     o_column = tl.arange(0, BLOCK)
     m = (o_row < num_rows)[:, None] & (o_column < width)[None, :]
     b_weight = tl.load(p_weight + o_column, mask=o_column < width, other=0.0).to(tl.float32)
-    gdc_wait()
+    wait()
     o_x = (o_row // num_inner) * x_outer + (o_row % num_inner) * x_inner
     b_x = tl.load(p_x + o_x[:, None] + o_column[None, :], mask=m, other=0.0)
     if HAS_RESIDUAL:

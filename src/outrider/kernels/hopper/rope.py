@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
+from outrider.kernels.hopper.launch import OVERLAPPED
 
 
 def rotary(x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def rotary(x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:
             BLOCK_HALF=triton.next_power_of_2(width // 2),
             BLOCK_REST=triton.next_power_of_2(max(1, head_dim - width)),
             num_warps=4,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
     return out
 

@@ -14,15 +14,18 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from outrider.kernels.hopper.launch import counters
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED, counters
 
 BLOCK = 8
 """Tokens of one CTA of the router; so few that they need no gathering: every expert multiplies them all."""
 
-RECORD_WIDTH = 4
-"""int32 numbers of a record, one for each tile of an expert's tokens: expert, first row, number of rows, unused."""
+RECORD_WIDTH = tl.constexpr(4)
+"""int32 numbers of a record, of which there is one for each tile of an expert's tokens; the last is unused."""
+RECORD_EXPERT = tl.constexpr(0)
+RECORD_FIRST_ROW = tl.constexpr(1)
+RECORD_NUM_ROWS = tl.constexpr(2)
 
 LONE_EXPERTS = 16
 """One token with so few experts needs no lists of work: its kernel reads the choice itself."""
@@ -82,7 +85,7 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
     ids, ranks = torch.empty(2, num_tokens, top_k, dtype=torch.int32, device=device)
     bases = torch.empty(num_blocks, num_experts, dtype=torch.int32, device=device)
     slots = torch.empty(0 if is_gathered else bound, BLOCK, dtype=torch.int32, device=device)
-    records = torch.empty(bound, RECORD_WIDTH, dtype=torch.int32, device=device)
+    records = torch.empty(bound, RECORD_WIDTH.value, dtype=torch.int32, device=device)
     num_records = torch.empty(1, dtype=torch.int32, device=device)
     if num_tokens > 0:
         _route_kernel[(num_blocks,)](
@@ -105,12 +108,11 @@ def route(logits: Tensor, *, top_k: int, is_normalized: bool) -> Routing:
             LOG_E_PAD=(num_experts - 1).bit_length(),
             BLOCK=BLOCK,
             TOKENS=BLOCK if is_gathered else triton.next_power_of_2(num_tokens),
-            RECORD_WIDTH=RECORD_WIDTH,
             IS_GATHERED=is_gathered,
             IS_LONE=is_lone,
             IS_NORMALIZED=is_normalized,
             num_warps=1 if num_tokens <= 4 else 4,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
     num_rows = num_pairs if is_gathered else num_used * _SMALL_TILE
     return Routing(weights, ids, ranks, bases, slots, records, num_records, tile, num_rows, is_gathered)
@@ -137,13 +139,12 @@ def _route_kernel(
     LOG_E_PAD: tl.constexpr,
     BLOCK: tl.constexpr,
     TOKENS: tl.constexpr,  # of this program: BLOCK, or as many as there are
-    RECORD_WIDTH: tl.constexpr,
     IS_GATHERED: tl.constexpr,
     IS_LONE: tl.constexpr,
     IS_NORMALIZED: tl.constexpr,
 ):
     """One warp does for up to four tokens: it finds a largest int32 by one instruction and waits for no other."""
-    gdc_launch_dependents()
+    launch_dependents()
     i_block = tl.program_id(0)
     o_token = i_block * BLOCK + tl.arange(0, TOKENS)
     o_expert = tl.arange(0, E_PAD)
@@ -151,7 +152,7 @@ def _route_kernel(
     m_token = o_token < num_tokens
     m_expert = o_expert < E
     m_logit = m_token[:, None] & m_expert[None, :]
-    gdc_wait()
+    wait()
     b_logit = tl.load(p_logits + o_token.to(tl.int64)[:, None] * stride + o_expert[None, :], mask=m_logit, other=0.0)
     b_logit = tl.where(b_logit == 0.0, 0.0, b_logit)  # −0 equals 0
 
@@ -204,9 +205,9 @@ def _route_kernel(
             p_slot, tl.full([BLOCK, E_PAD], -1, tl.int32), mask=(m_used > 0)[None, :] & (o_rest >= TOKENS)[:, None]
         )
         p_record = p_records + i_record * RECORD_WIDTH
-        tl.store(p_record, o_expert, mask=m_used > 0)
-        tl.store(p_record + 1, i_record * tile, mask=m_used > 0)
-        tl.store(p_record + 2, tl.zeros([E_PAD], tl.int32) + num_tokens, mask=m_used > 0)
+        tl.store(p_record + RECORD_EXPERT, o_expert, mask=m_used > 0)
+        tl.store(p_record + RECORD_FIRST_ROW, i_record * tile, mask=m_used > 0)
+        tl.store(p_record + RECORD_NUM_ROWS, tl.zeros([E_PAD], tl.int32) + num_tokens, mask=m_used > 0)
         tl.store(p_num_records, tl.sum(m_used, axis=0))
     else:
         b_before = tl.cumsum(m_chosen, axis=0) - m_chosen
@@ -222,7 +223,7 @@ def _route_kernel(
         num_blocks = tl.num_programs(0)
         if tl.atomic_add(p_count, 1, sem="acq_rel", scope="gpu") == num_blocks - 1:
             tl.store(p_count, 0)
-            _finish(p_bases, p_records, p_num_records, num_blocks, tile, E, E_PAD, BLOCK * 2, RECORD_WIDTH)
+            _finish(p_bases, p_records, p_num_records, num_blocks, tile, E, E_PAD, BLOCK * 2)
 
 
 @triton.jit
@@ -235,7 +236,6 @@ def _finish(
     E: tl.constexpr,
     E_PAD: tl.constexpr,
     ROWS: tl.constexpr,
-    RECORD_WIDTH: tl.constexpr,
 ):
     """The last CTA: counts of blocks become the first rows of blocks, and records are made."""
     o_row = tl.arange(0, ROWS)
@@ -254,9 +254,9 @@ def _finish(
     for i in range(tl.max(b_tiles, axis=0)):
         m_tile = i < b_tiles
         p_record = p_records + (i_first + i) * RECORD_WIDTH
-        tl.store(p_record, o_expert, mask=m_tile)
-        tl.store(p_record + 1, b_first + i * tile, mask=m_tile)
-        tl.store(p_record + 2, tl.minimum(b_total - i * tile, tile), mask=m_tile)
+        tl.store(p_record + RECORD_EXPERT, o_expert, mask=m_tile)
+        tl.store(p_record + RECORD_FIRST_ROW, b_first + i * tile, mask=m_tile)
+        tl.store(p_record + RECORD_NUM_ROWS, tl.minimum(b_total - i * tile, tile), mask=m_tile)
 
     for i in range(0, num_blocks, ROWS):
         m = (i + o_row < num_blocks)[:, None] & m_expert[None, :]
@@ -284,7 +284,7 @@ def gather(x: Tensor, routing: Routing) -> Tensor:
         BLOCK=BLOCK,
         COLUMNS=_COLUMNS,
         num_warps=4,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
     return rows
 
@@ -310,11 +310,11 @@ def _gather_kernel(
     BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    gdc_launch_dependents()
+    launch_dependents()
     i_token = tl.program_id(0).to(tl.int64)
     o_column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     m = o_column < width
-    gdc_wait()
+    wait()
     b_x = tl.load(p_x + i_token * stride + o_column, mask=m)
     for i in tl.static_range(K):
         i_row = _row(p_ids, p_ranks, p_bases, i_token, i_token * K + i, E, BLOCK)
@@ -338,7 +338,7 @@ def combine(y: Tensor, routing: Routing, *, num_tokens: int) -> Tensor:
         BLOCK=BLOCK,
         COLUMNS=_COLUMNS,
         num_warps=4,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
     return out
 
@@ -357,12 +357,12 @@ def _combine_kernel(
     BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    gdc_launch_dependents()
+    launch_dependents()
     i_token = tl.program_id(0).to(tl.int64)
     o_column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     m = o_column < width
     acc = tl.zeros([COLUMNS], tl.float32)
-    gdc_wait()
+    wait()
     for i in tl.static_range(K):
         i_row = _row(p_ids, p_ranks, p_bases, i_token, i_token * K + i, E, BLOCK)
         b_y = tl.load(p_y + i_row * width + o_column, mask=m, other=0.0).to(tl.float32)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from outrider.kernels.reference.sampling import row_sum
+from outrider.kernels.reference.row_sum import row_sum
 
 
 class Routing(NamedTuple):

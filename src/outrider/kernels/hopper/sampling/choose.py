@@ -13,10 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED
 from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
 from outrider.kernels.hopper.sampling.row_max import load_first, read_chunk
 from outrider.kernels.hopper.sampling.sort_keys import NOTHING, finite, id_of, key_of, largest_of, load_finite
-from outrider.kernels.hopper.sampling.topk_topp import choose_random
+from outrider.kernels.hopper.sampling.topk_topp import RowParams, choose_random
 
 _FEW_ROWS = 32
 
@@ -37,10 +38,10 @@ def argmax(values: Tensor) -> Tensor:
         num_chunks = triton.cdiv(vocab_size, steps * _TILE)
         keys = torch.empty(num_rows, num_chunks, dtype=torch.int64, device=values.device)
         _maximum_kernel[(num_chunks, num_rows)](
-            values, keys, vocab_size, values.stride(0), STEPS=steps, TILE=_TILE, num_warps=1, launch_pdl=True
+            values, keys, vocab_size, values.stride(0), STEPS=steps, TILE=_TILE, num_warps=1, **OVERLAPPED
         )
         _best_kernel[(num_rows,)](
-            keys, out, num_chunks, BLOCK=triton.next_power_of_2(num_chunks), num_warps=1, launch_pdl=True
+            keys, out, num_chunks, BLOCK=triton.next_power_of_2(num_chunks), num_warps=1, **OVERLAPPED
         )
     return out
 
@@ -69,8 +70,19 @@ def choose(
     """
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
-    columns = (temperature, top_k, top_p, min_p, seeds, completion_indices)
-    return choose_random(logits, rows=rows, positions=positions, columns=columns)
+    return choose_random(
+        logits,
+        RowParams(
+            rows=rows,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seeds=seeds,
+            completion_indices=completion_indices,
+            positions=positions,
+        ),
+    )
 
 
 @triton.jit
@@ -136,10 +148,10 @@ def draft_choose(
         logits.stride(0),
         BLOCK=_DRAFT_BLOCK,
         num_warps=4,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
     _best_draft_kernel[(num_rows,)](
-        keys, target_ids, out, num_chunks, BLOCK=triton.next_power_of_2(num_chunks), num_warps=1, launch_pdl=True
+        keys, target_ids, out, num_chunks, BLOCK=triton.next_power_of_2(num_chunks), num_warps=1, **OVERLAPPED
     )
     return out
 

@@ -1,4 +1,4 @@
-"""What a model thought of tokens, on a GPU: log-probabilities, ranks, the most likely ones; and a hash of its logits.
+"""Log-probabilities and ranks of chosen, given and most likely tokens, on a GPU.
 
 The vocabulary is cut into segments of a fixed size, whatever the batch, so the only floating-point sum of a row has one
 order: inside a segment that of the block, then that of the segments.
@@ -12,10 +12,19 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import exp, launch_dependents, log, wait
+from outrider.kernels.hopper.launch import OVERLAPPED
 from outrider.kernels.hopper.sampling.sort_keys import NOTHING, id_of, key_of, load_finite, logit_of
 from outrider.kernels.interface.sampling import Logprobs
 
 _SEGMENT = 2048
+"""Logits of a program."""
+
+_SUMS = tl.constexpr(2)
+"""Places of what is known of a segment, fp32."""
+_LARGEST = tl.constexpr(0)
+"""Its largest logit."""
+_SUM = tl.constexpr(1)
+"""Sum of exp(logit - largest)."""
 
 
 def logprobs(logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tensor | None = None) -> Logprobs:
@@ -37,7 +46,7 @@ def logprobs(logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tens
     asked, asked_ranks = (empty(num_rows, 1 + num_given, dtype=dtype) for dtype in (torch.float32, torch.int64))
     top_ids, top_logprobs = (empty(num_rows, num_top, dtype=dtype) for dtype in (torch.int64, torch.float32))
     if num_rows > 0:
-        sums = empty(num_rows, num_segments, 2, dtype=torch.float32)
+        sums = empty(num_rows, num_segments, _SUMS.value, dtype=torch.float32)
         before = empty(num_rows, 1 + num_given, num_segments, dtype=torch.int32)
         keys = empty(num_rows, num_segments, num_top, dtype=torch.int64)
         _segment_kernel[(num_rows, num_segments)](
@@ -53,7 +62,7 @@ def logprobs(logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tens
             num_top,
             BLOCK=_SEGMENT,
             num_warps=4,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
         _logprobs_kernel[(num_rows,)](
             logits,
@@ -73,7 +82,7 @@ def logprobs(logits: Tensor, token_ids: Tensor, *, num_top: int, given_ids: Tens
             SEGMENTS=triton.next_power_of_2(num_segments),
             KEYS=triton.next_power_of_2(max(num_segments * num_top, 1)),
             num_warps=4,
-            launch_pdl=True,
+            **OVERLAPPED,
         )
     return Logprobs(
         chosen=asked[:, 0],
@@ -99,7 +108,7 @@ def _segment_kernel(
     p_logits,
     p_token_ids,
     p_given_ids,
-    p_sums,  # [R, num_segments, 2] fp32: largest logit, sum of exp below it
+    p_sums,  # [R, num_segments, _SUMS] fp32
     p_before,  # [R, 1 + num_given, num_segments] int32: tokens before the chosen and the given ones
     p_keys,  # [R, num_segments, num_top] int64: first keys
     vocab_size,
@@ -117,9 +126,9 @@ def _segment_kernel(
     wait()
     b = load_finite(p_row + o_id, m)
     largest = tl.max(b, axis=0)
-    tl.store(p_sums + i_place * 2, largest)
+    tl.store(p_sums + i_place * _SUMS + _LARGEST, largest)
     b_below = b - tl.where(largest == float("-inf"), 0.0, largest)
-    tl.store(p_sums + i_place * 2 + 1, tl.sum(exp(b_below), axis=0))
+    tl.store(p_sums + i_place * _SUMS + _SUM, tl.sum(exp(b_below), axis=0))
     for i in range(1 + num_given):
         token_id = _asked_id(p_token_ids, p_given_ids, i_row, i, num_given)
         asked = load_finite(p_row + token_id, True)
@@ -157,11 +166,11 @@ def _logprobs_kernel(
     o = tl.arange(0, SEGMENTS)
     m = o < num_segments
     wait()
-    p_sum = p_sums + (i_row * num_segments + o) * 2
-    b_largest = tl.load(p_sum, mask=m, other=float("-inf"))
+    p_sum = p_sums + (i_row * num_segments + o) * _SUMS
+    b_largest = tl.load(p_sum + _LARGEST, mask=m, other=float("-inf"))
     largest = tl.max(b_largest, axis=0)
     largest = tl.where(largest == float("-inf"), 0.0, largest)
-    b_sum = tl.load(p_sum + 1, mask=m, other=0.0) * exp(b_largest - largest)
+    b_sum = tl.load(p_sum + _SUM, mask=m, other=0.0) * exp(b_largest - largest)
     log_total = log(tl.maximum(tl.sum(b_sum, axis=0), 1e-30))  # at least 1, but for a row of -inf
     for i in range(1 + num_given):
         i_asked = i_row * (1 + num_given) + i
@@ -178,56 +187,3 @@ def _logprobs_kernel(
         tl.store(p_top_ids + i_row * num_top + i, id_of(best))
         tl.store(p_top_logprobs + i_row * num_top + i, (logit_of(best) - largest) - log_total)
         b_key = tl.where(b_key == best, NOTHING, b_key)
-
-
-def hash_rows(logits: Tensor) -> Tensor:
-    """Hash of the bits of each row: [num_rows] int64 of [num_rows, vocab_size] fp32, as the reference has it."""
-    num_rows, vocab_size = logits.shape
-    assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
-    out = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
-    if num_rows > 0:
-        num_chunks = triton.cdiv(vocab_size, _HASH_CHUNK)
-        parts = torch.empty(num_rows, num_chunks, dtype=torch.int64, device=logits.device)
-        _hash_kernel[(num_rows, num_chunks)](
-            logits, parts, vocab_size, logits.stride(0), CHUNK=_HASH_CHUNK, BLOCK=_SEGMENT, num_warps=4, launch_pdl=True
-        )
-        _hash_sum_kernel[(num_rows,)](
-            parts, out, vocab_size, num_chunks, CHUNKS=triton.next_power_of_2(num_chunks), num_warps=1, launch_pdl=True
-        )
-    return out
-
-
-_HASH_CHUNK = 2 * _SEGMENT
-
-
-@triton.jit
-def _mix(words):
-    """splitmix64's bijection of uint64."""
-    words = (words ^ (words >> 30)) * 0xBF58476D1CE4E5B9
-    words = (words ^ (words >> 27)) * 0x94D049BB133111EB
-    return words ^ (words >> 31)
-
-
-@triton.jit
-def _hash_kernel(p_logits, p_parts, vocab_size, stride, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
-    launch_dependents()
-    i_row, i_chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    b_sum = tl.zeros([BLOCK], tl.int64)
-    wait()
-    for start in range(i_chunk * CHUNK, tl.minimum(i_chunk * CHUNK + CHUNK, vocab_size), BLOCK):
-        o = start + tl.arange(0, BLOCK)
-        b = tl.load(p_logits + i_row * stride + o, mask=o < vocab_size, other=0.0)
-        b_word = b.to(tl.uint32, bitcast=True).to(tl.uint64) | (o.to(tl.uint64) << 32)
-        b_mixed = _mix(b_word ^ 0x9E3779B97F4A7C15).to(tl.int64, bitcast=True)
-        b_sum += tl.where(o < vocab_size, b_mixed, 0)
-    tl.store(p_parts + i_row * tl.num_programs(1) + i_chunk, tl.sum(b_sum, axis=0))
-
-
-@triton.jit
-def _hash_sum_kernel(p_parts, p_out, vocab_size, num_chunks, CHUNKS: tl.constexpr):
-    launch_dependents()
-    i_row = tl.program_id(0).to(tl.int64)
-    o = tl.arange(0, CHUNKS)
-    wait()
-    total = tl.sum(tl.load(p_parts + i_row * num_chunks + o, mask=o < num_chunks, other=0), axis=0) + vocab_size
-    tl.store(p_out + i_row, _mix(total.to(tl.uint64, bitcast=True)).to(tl.int64, bitcast=True))

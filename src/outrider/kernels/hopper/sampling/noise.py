@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, log, log1p, rough_log2, wait
+from outrider.kernels.hopper.launch import OVERLAPPED
 
 _BLOCK = 1024
 
@@ -88,7 +89,7 @@ def gumbel(seeds: Tensor, completion_indices: Tensor, positions: Tensor, vocab_s
     if num_rows > 0:
         grid = (num_rows, triton.cdiv(vocab_size, _BLOCK))
         _gumbel_kernel[grid](
-            seeds, completion_indices, positions, out, vocab_size, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
+            seeds, completion_indices, positions, out, vocab_size, BLOCK=_BLOCK, num_warps=4, **OVERLAPPED
         )
     return out
 
@@ -115,7 +116,7 @@ def gumbel_at(seeds: Tensor, completion_indices: Tensor, positions: Tensor, toke
     if num_rows > 0 and num_ids > 0:
         grid = (num_rows, triton.cdiv(num_ids, _BLOCK))
         _gumbel_at_kernel[grid](
-            seeds, completion_indices, positions, token_ids, out, num_ids, BLOCK=_BLOCK, num_warps=4, launch_pdl=True
+            seeds, completion_indices, positions, token_ids, out, num_ids, BLOCK=_BLOCK, num_warps=4, **OVERLAPPED
         )
     return out
 

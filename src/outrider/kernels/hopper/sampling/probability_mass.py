@@ -63,3 +63,9 @@ def joined_mass(b_high, b_low, NUM: tl.constexpr):
 def needed_mass(top_p, total):
     """The mass that top_p asks for: one token at least."""
     return tl.maximum(tl.ceil(top_p.to(tl.float64) * total.to(tl.float64)).to(tl.int64), 1)
+
+
+@triton.jit
+def add_pairs(a, b, c, d):
+    """For tl.reduce over two blocks at once."""
+    return a + c, b + d

@@ -12,15 +12,18 @@ import triton.language as tl
 NOTHING = tl.constexpr(-0x8000000000000000)
 """Less than the key of any token."""
 
+LARGEST = tl.constexpr(3.4028234663852886e38)
+"""The largest finite fp32, which stands for +inf."""
+
 LOWEST = tl.constexpr(-3.4028234663852886e38)
-"""The smallest finite fp32: all tokens but those that are masked have it or more."""
+"""The smallest finite fp32: every token that is not masked has it or more."""
 
 
 @triton.jit
 def finite(b):
     """NaN becomes -inf, +inf the largest fp32, -0 becomes 0."""
     b = tl.maximum(b, float("-inf"))  # of a NaN and a number, the number
-    return tl.minimum(b, 3.4028234663852886e38) + 0.0
+    return tl.minimum(b, LARGEST) + 0.0
 
 
 @triton.jit

@@ -2,67 +2,86 @@
 
 Four kernels, each of which leaves greedy rows alone:
 
-    sample    a histogram of a sample of the vocabulary, and a token that may be the best (`threshold_estimate.py`)
-    bracket   largest logit and about the whole mass of each chunk (`row_max.py`); from these and the sample, two logits
-              between which the last kept token should stand (`threshold_estimate.py`)
-    sift      masses are added; tokens inside the bracket and tokens that may be chosen are listed (`threshold_scan.py`)
-    cut       the row is cut where the kept tokens end, exactly; noise decides among them (`threshold_select.py`)
+    sample_histogram    a histogram of some thousand tokens of the row, and the incumbent: a token that is kept for
+                        certain and may be the best
+    threshold_estimate  the first reading: largest logit and about the whole mass; from these and the histogram, a
+                        bracket: two logits between which the last kept token should stand
+    threshold_scan      the second reading: exact masses; undecided tokens (inside the bracket) and candidates (tokens
+                        that may be better than the incumbent) are listed
+    threshold_select    the exact threshold among the undecided tokens; noise decides among the candidates it keeps
 
-The first runs beside the second. A guess costs time and never changes the result.
+    | certain .............. | undecided .. threshold .. | dropped ......... |    tokens in order
+                           high                         low
+
+The first runs beside the second. Each row has a record (`record.py`) through which they tell each other what they
+found. A wrong estimate costs time and never changes the result.
 """
+
+from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels.hopper.launch import counters
-from outrider.kernels.hopper.sampling.threshold_estimate import (
-    NUM_BINS,
-    RECORD,
-    SAMPLE,
-    SEGMENT,
-    bracket_kernel,
-    sample_kernel,
-)
-from outrider.kernels.hopper.sampling.threshold_scan import HOPEFUL, LOOK, TILE, TILES, sift_kernel
-from outrider.kernels.hopper.sampling.threshold_select import cut_kernel
+from outrider.kernels.hopper.launch import OVERLAPPED, counters
+from outrider.kernels.hopper.sampling.record import MASSES, RECORD, SCALES, SUMS
+from outrider.kernels.hopper.sampling.sample_histogram import NUM_BINS, SAMPLE, SEGMENT, sample_histogram
+from outrider.kernels.hopper.sampling.threshold_estimate import threshold_estimate
+from outrider.kernels.hopper.sampling.threshold_scan import SHORTLIST, SHORTLIST_BLOCK, TILE, TILES, threshold_scan
+from outrider.kernels.hopper.sampling.threshold_select import threshold_select
 
 _MAX_CHUNKS = 512
+"""Chunks of a row, which `threshold_select` looks at together."""
+
 _SEGMENT = 1024
 """Keys that a program of the second reading may list."""
 
-_FEW = 64
-_OPEN_BINS = 256
+_MAX_BOUNDARY = 64
+"""Undecided tokens of the threshold's bin that are compared with each other; of more, bins are divided again."""
+
+_UNDECIDED_BINS = 256
 _LIST_BLOCK = 1024
 _NOISE_BLOCK = 512
 
-_QUIET = 12288
-"""Rows of which fewer tokens lie above the lower end of the bracket take noise for these, and for no other token."""
+_MAX_NOISE_CANDIDATES = 12288
+"""Where no more tokens lie above the bracket's lower end, only these take noise; where more do, all of the row."""
 
 _FEW_ROWS = 32
+"""So few rows are cut into smaller chunks, to fill the GPU."""
 
 _CHUNK = 4096
-"""Logits of a program of either reading, which is one warp; those of few rows are spread over more of them."""
+"""Logits of a program of either reading, which is one warp."""
+
+_SMALL_CHUNK = 1024
+"""Likewise for few rows."""
 
 _SAMPLE_REGISTERS = 80
 """For many rows: so few that the first reading finds room beside the sample."""
 
-_SIFT_REGISTERS = 96
+_SCAN_REGISTERS = 96
 
 _FIRST_TILE = 256
-"""Logits that a warp looks at a time in the first reading."""
-
-Columns = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Logits that a warp reads at a time in the first reading."""
 
 
-def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: Columns) -> Tensor:
-    """Tokens [num_rows] int64 of logits [num_rows, vocab_size] fp32, at least one row.
+class RowParams(NamedTuple):
+    """What random rows are sampled by: tensors in the order in which the kernels take them."""
 
-    columns: temperature, top_k, top_p, min_p, seeds, completion_indices.
-    """
+    rows: Tensor  # [num_rows] int64, entry of each row in the columns
+    temperature: Tensor  # [num_table_rows] fp32, a column, as are the next five
+    top_k: Tensor  # int64
+    top_p: Tensor  # fp32
+    min_p: Tensor  # fp32
+    seeds: Tensor  # int64
+    completion_indices: Tensor  # int64
+    positions: Tensor  # [num_rows] int64
+
+
+def choose_random(logits: Tensor, params: RowParams) -> Tensor:
+    """Tokens [num_rows] int64 of logits [num_rows, vocab_size] fp32, at least one row."""
     num_rows, vocab_size = logits.shape
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
-    chunk = 1024 if num_rows <= _FEW_ROWS else _CHUNK
+    chunk = _SMALL_CHUNK if num_rows <= _FEW_ROWS else _CHUNK
     num_chunks = triton.cdiv(vocab_size, chunk)
     assert num_chunks <= _MAX_CHUNKS, f"a vocabulary of {vocab_size} is too large"
 
@@ -70,48 +89,46 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
         return torch.empty(shape, dtype=dtype, device=logits.device)
 
     histograms = scratch(num_rows, NUM_BINS, dtype=torch.int32)
-    scales = scratch(num_rows, 2, dtype=torch.float32)
-    firm = scratch(num_rows)
+    scales = scratch(num_rows, SCALES.value, dtype=torch.float32)
+    incumbent = scratch(num_rows)
     maxima = scratch(num_rows, num_chunks)
-    sums = scratch(num_rows, num_chunks, 2, dtype=torch.float32)
+    sums = scratch(num_rows, num_chunks, SUMS.value, dtype=torch.float32)
     records = scratch(num_rows, RECORD, dtype=torch.float32)
-    bins = scratch(num_rows, _OPEN_BINS)
-    fews = scratch(num_rows, _FEW + 1)
+    bins = scratch(num_rows, _UNDECIDED_BINS)
+    boundaries = scratch(num_rows, _MAX_BOUNDARY + 1)
     counts = scratch(num_rows, num_chunks)
     lists = scratch(num_rows, num_chunks, _SEGMENT)
-    hopeful = scratch(num_rows, num_chunks, HOPEFUL, dtype=torch.int16)
-    found = scratch(num_rows, num_chunks, 2)
+    shortlists = scratch(num_rows, num_chunks, SHORTLIST, dtype=torch.int16)
+    masses = scratch(num_rows, num_chunks, MASSES.value)
     out = scratch(num_rows)
-    temperature, top_k, top_p, min_p, seeds, completion_indices = columns
-    limits = (rows, temperature, top_k, top_p, min_p, seeds, completion_indices, positions)
-    sample_kernel[(num_rows,)](
+    sample_histogram[(num_rows,)](
         logits,
         histograms,
         scales,
-        firm,
-        *limits,
+        incumbent,
+        *params,
         logits.stride(0),
         vocab_size,
         SAMPLE=SAMPLE,
         SEGMENT=SEGMENT,
         NUM_BINS=NUM_BINS,
-        QUIET=_QUIET,
+        MAX_NOISE_CANDIDATES=_MAX_NOISE_CANDIDATES,
         num_warps=8,
         maxnreg=128 if num_rows <= _FEW_ROWS else _SAMPLE_REGISTERS,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
-    bracket_kernel[(num_chunks, num_rows)](
+    threshold_estimate[(num_chunks, num_rows)](
         logits,
         maxima,
         sums,
         histograms,
         scales,
-        firm,
+        incumbent,
         records,
         bins,
-        fews,
+        boundaries,
         counters(logits.device, num_rows),
-        *limits,
+        *params,
         logits.stride(0),
         vocab_size,
         num_chunks,
@@ -120,64 +137,64 @@ def choose_random(logits: Tensor, *, rows: Tensor, positions: Tensor, columns: C
         CHUNKS=triton.next_power_of_2(num_chunks),
         SAMPLE=SAMPLE,
         NUM_BINS=NUM_BINS,
-        OPEN_BINS=_OPEN_BINS,
-        FEW=_FEW,
+        UNDECIDED_BINS=_UNDECIDED_BINS,
+        MAX_BOUNDARY=_MAX_BOUNDARY,
         RECORD=RECORD,
-        QUIET=_QUIET,
+        MAX_NOISE_CANDIDATES=_MAX_NOISE_CANDIDATES,
         num_warps=1,
         maxnreg=64,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
-    sift_kernel[(num_chunks, num_rows)](
+    threshold_scan[(num_chunks, num_rows)](
         logits,
         records,
         bins,
         counts,
         lists,
-        hopeful,
-        found,
-        rows,
-        seeds,
-        completion_indices,
-        positions,
+        shortlists,
+        masses,
+        params.rows,
+        params.seeds,
+        params.completion_indices,
+        params.positions,
         logits.stride(0),
         vocab_size,
         STEPS=chunk // (TILES * TILE),
         TILES=TILES,
         TILE=TILE,
         SEGMENT=_SEGMENT,
-        HOPEFUL=HOPEFUL,
-        LOOK=LOOK,
-        NUM_BINS=_OPEN_BINS,
+        SHORTLIST=SHORTLIST,
+        SHORTLIST_BLOCK=SHORTLIST_BLOCK,
+        NUM_BINS=_UNDECIDED_BINS,
         RECORD=RECORD,
         num_warps=1,
-        maxnreg=_SIFT_REGISTERS,
-        launch_pdl=True,
+        maxnreg=_SCAN_REGISTERS,
+        **OVERLAPPED,
     )
-    cut_kernel[(num_rows,)](
+    threshold_select[(num_rows,)](
         logits,
         maxima,
         records,
-        firm,
+        incumbent,
         bins,
         counts,
         lists,
-        fews,
-        found,
-        *limits,
+        boundaries,
+        masses,
+        *params,
         out,
         logits.stride(0),
         vocab_size,
         num_chunks,
-        FEW=_FEW,
+        MAX_BOUNDARY=_MAX_BOUNDARY,
         BLOCK=_LIST_BLOCK,
         NOISE_BLOCK=_NOISE_BLOCK,
         SEGMENT=_SEGMENT,
         WIDTH=triton.next_power_of_2(num_chunks),
-        NUM_BINS=_OPEN_BINS,
+        NUM_BINS=_UNDECIDED_BINS,
         RECORD=RECORD,
         num_warps=8,
         maxnreg=128,
-        launch_pdl=True,
+        **OVERLAPPED,
     )
     return out

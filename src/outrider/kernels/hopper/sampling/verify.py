@@ -1,0 +1,123 @@
+"""Verifying drafts on a GPU: which of them are accepted, and the tokens that a step emits. One kernel of integers."""
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (arguments of kernels are Triton's own)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.launch import OVERLAPPED
+from outrider.kernels.interface.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, Comparison
+
+_BLOCK = 32
+"""Rows of a program."""
+
+
+def verify(
+    sampled_ids: Tensor,
+    *,
+    sample_starts: Tensor,
+    num_samples: Tensor,
+    drafts: Tensor,
+    num_tokens_left: Tensor,
+    rows: Tensor | None = None,
+    comparison: Comparison | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Drafts kept while they equal the tokens sampled in their place: see `sampling/verifier.py`.
+
+    sampled_ids [num_all_samples] int64, drafts [num_rows, k] int64, the others [num_rows] int64 -> token ids
+    [num_rows, k + 1] int64, of which the first num_tokens hold and the others are 0; num_tokens, num_accepted and
+    num_drafts, each [num_rows] int64. One kernel, also where acceptance is drawn.
+    """
+    tables = comparison.tables if comparison is not None else None
+    assert tables is None or rows is not None, "synthetic acceptance is keyed by the request"
+    numbers, rates, seeds, lengths = tables or (num_tokens_left, num_tokens_left, num_tokens_left, num_tokens_left)
+    num_rows, num_places = drafts.shape[0], drafts.shape[1] + 1
+    token_ids = torch.empty(num_rows, num_places, dtype=torch.int64, device=drafts.device)
+    counts = torch.empty(3, num_rows, dtype=torch.int64, device=drafts.device)
+    if num_rows > 0:
+        _verify_kernel[(triton.cdiv(num_rows, _BLOCK),)](
+            sampled_ids,
+            sample_starts,
+            num_samples,
+            drafts,
+            num_tokens_left,
+            num_tokens_left if rows is None else rows,
+            numbers,
+            rates,
+            seeds,
+            lengths,
+            token_ids,
+            counts,
+            num_rows,
+            sampled_ids.shape[0],
+            drafts.stride(0),
+            IS_DRAWN=tables is not None,
+            SIZE=SYNTHETIC_SIZE,
+            STRIDE=SYNTHETIC_STRIDE,
+            PLACES=num_places,
+            BLOCK=_BLOCK,
+            num_warps=1,
+            **OVERLAPPED,
+        )
+    return token_ids, counts[0], counts[1], counts[2]
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_all_samples"])
+def _verify_kernel(
+    p_sampled,
+    p_starts,
+    p_num_samples,
+    p_drafts,
+    p_num_tokens_left,
+    p_rows,
+    p_numbers,  # [SIZE] fp32, and the next three: read where acceptance is drawn
+    p_rates,  # [k] fp32
+    p_seeds,  # [N] int64
+    p_lengths,  # [N] int64
+    p_token_ids,  # [R, PLACES]
+    p_counts,  # [3, R]: tokens, accepted, drafts
+    num_rows,
+    num_all_samples,
+    drafts_stride,
+    IS_DRAWN: tl.constexpr,
+    SIZE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    o_row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    m = o_row < num_rows
+    wait()
+    b_start = tl.load(p_starts + o_row, mask=m, other=0)
+    b_samples = tl.load(p_num_samples + o_row, mask=m, other=0)
+    b_drafts = tl.maximum(b_samples - 1, 0)
+    b_equal = tl.zeros([BLOCK], tl.int64)
+    if IS_DRAWN:
+        i_table = tl.load(p_rows + o_row, mask=m, other=0)
+        b_place = tl.load(p_seeds + i_table, mask=m, other=0) * STRIDE + tl.load(p_lengths + i_table, mask=m, other=0)
+        b_number = tl.load(p_numbers + (b_place & (SIZE - 1)), mask=m, other=0.0)
+    for i in tl.static_range(PLACES - 1):
+        m_here = m & (b_start + i < num_all_samples)
+        b_sampled = tl.load(p_sampled + b_start + i, mask=m_here, other=0)
+        b_draft = tl.load(p_drafts + o_row * drafts_stride + i, mask=m, other=0)
+        m_kept = b_draft == b_sampled
+        if IS_DRAWN:
+            m_kept = b_number < tl.load(p_rates + i)
+        b_equal += ((b_equal == i) & (i < b_drafts) & m_kept).to(tl.int64)
+    b_tokens_left = tl.maximum(tl.load(p_num_tokens_left + o_row, mask=m, other=0), 0)
+    b_tokens = tl.where(b_samples > 0, tl.minimum(b_equal + 1, b_tokens_left), 0)
+    for i in tl.static_range(PLACES):
+        m_here = m & (b_start + i < num_all_samples) & (i < b_tokens)
+        b_sampled = tl.load(p_sampled + b_start + i, mask=m_here, other=0)
+        if IS_DRAWN and i < PLACES - 1:
+            m_draft = m_here & (i < b_equal)
+            b_draft = tl.load(p_drafts + o_row * drafts_stride + i, mask=m_draft, other=0)
+            b_sampled = tl.where(m_draft, b_draft, b_sampled)
+        tl.store(p_token_ids + o_row * PLACES + i, b_sampled, mask=m)
+    tl.store(p_counts + o_row, b_tokens, mask=m)
+    tl.store(p_counts + num_rows + o_row, tl.minimum(b_equal, b_tokens), mask=m)
+    tl.store(p_counts + num_rows * 2 + o_row, b_drafts, mask=m)
