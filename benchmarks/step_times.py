@@ -21,7 +21,6 @@ from benchmarks import decode
 from benchmarks.timing import RESULTS, Table, save
 from outrider import LLM
 from outrider.device.graphs import ROW_BUCKETS, Shape
-from outrider.sampling.params import Need
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
 MOST = 5
@@ -39,7 +38,7 @@ def times_of(llm: LLM, all_rows: Sequence[int], num_drafts: int) -> dict[int, fl
     state.block_tables[: max(all_rows)] = (first + torch.arange(per_row, device="cuda")).int()
     found = {}
     for num_rows in all_rows:
-        captured = graphs.captured(Shape(num_rows, 4096, Need.NOTHING, num_drafts))
+        captured = graphs.captured(Shape(num_rows, 4096, (), num_drafts))
         captured.inputs[0] = torch.arange(num_rows, device="cuda")
         captured.inputs[1] = num_drafts
         times = []

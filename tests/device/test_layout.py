@@ -23,13 +23,13 @@ PARAMS = (
     SamplingParams(temperature=0.0, allowed_token_ids=[1, 4], logprob_token_ids=[2, 3]),
 )
 LISTS = {
-    "random_index": lambda params: params.temperature > 0,
-    "penalty_index": lambda params: params.presence_penalty != 0 or params.repetition_penalty != 1,
-    "bias_index": lambda params: params.logit_bias is not None,
-    "min_tokens_index": lambda params: params.min_tokens > 0,
-    "bad_words_index": lambda params: bool(params.bad_words),
-    "allowed_index": lambda params: params.allowed_token_ids is not None,
-    "truncation_index": lambda params: params.temperature > 0 and (params.top_k > 0 or params.top_p < 1),
+    "random": lambda params: params.temperature > 0,
+    "penalty": lambda params: params.presence_penalty != 0 or params.repetition_penalty != 1,
+    "bias": lambda params: params.logit_bias is not None,
+    "min_tokens": lambda params: params.min_tokens > 0,
+    "bad_words": lambda params: bool(params.bad_words),
+    "allowed": lambda params: params.allowed_token_ids is not None,
+    "truncation": lambda params: params.temperature > 0 and (params.top_k > 0 or params.top_p < 1),
 }
 
 

@@ -13,8 +13,7 @@ from outrider.core.sampling_params import SamplingParams
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch
 
-INDEX_LISTS = ("random_index", "penalty_index", "bias_index", "min_tokens_index", "truncation_index")
-INDEX_LISTS += ("bad_words_index", "allowed_index")
+OPERATIONS = ("random", "penalty", "bias", "min_tokens", "truncation", "bad_words", "allowed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +130,13 @@ def _make_crowd(num_requests: int, *, vocab_size: int, num_drafts: int, seed: in
 def _wants(case: Case) -> dict[str, bool]:
     params = case.params
     return {
-        "random_index": not params.is_greedy,
-        "penalty_index": params.has_penalties,
-        "bias_index": bool(params.logit_bias),
-        "min_tokens_index": params.min_tokens > 0,
-        "truncation_index": params.has_truncation,
-        "bad_words_index": bool(params.bad_words),
-        "allowed_index": params.allowed_token_ids is not None,
+        "random": not params.is_greedy,
+        "penalty": params.has_penalties,
+        "bias": bool(params.logit_bias),
+        "min_tokens": params.min_tokens > 0,
+        "truncation": params.has_truncation,
+        "bad_words": bool(params.bad_words),
+        "allowed": params.allowed_token_ids is not None,
     }
 
 
@@ -151,7 +150,7 @@ def _make_batch(
 ) -> tuple[Tensor, SampleBatch]:
     """Logits and batch of the samples (case, offset); case i stands in row i of the table."""
     wanted = {}
-    for name in INDEX_LISTS:
+    for name in OPERATIONS:
         listed = [place for place, (case, _) in enumerate(samples) if lists_all or _wants(cases[case])[name]]
         wanted[name] = torch.tensor(listed) if listed else None
     num_drafts = len(cases[0].drafts)
@@ -168,7 +167,7 @@ def _make_batch(
         wants_digest=wants_digest,
         token_ids=known,
         num_given=2 if num_logprobs is not None else 0,
-        **wanted,
+        lists=wanted,
     )
     return torch.stack([cases[case].logits[offset] for case, offset in samples]), batch
 

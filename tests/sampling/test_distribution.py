@@ -42,11 +42,7 @@ def draw(params: SamplingParams, *, num_seeds: int, num_positions: int, logits: 
         offsets=torch.zeros(count, dtype=torch.int64),
         lengths=positions.reshape(-1) + 1,
         drafts=torch.zeros(count, 0, dtype=torch.int64),
-        random_index=everyone,
-        penalty_index=None,
-        bias_index=None,
-        min_tokens_index=None,
-        truncation_index=everyone if params.has_truncation else None,
+        lists={"random": everyone, "truncation": everyone if params.has_truncation else None},
         num_logprobs=None,
         wants_digest=False,
     )

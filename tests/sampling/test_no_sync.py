@@ -45,13 +45,10 @@ def test_a_step_needs_no_value_on_the_host(num_drafts: int, lists_all: bool) -> 
         offsets=ints(num_samples),
         lengths=ints(num_samples),
         drafts=ints(num_samples, num_drafts),
-        random_index=listed,
-        penalty_index=listed,
-        bias_index=listed,
-        min_tokens_index=listed,
-        truncation_index=listed,
+        lists=dict.fromkeys(table.operations, listed),
         num_logprobs=20 if lists_all else None,
         wants_digest=lists_all,
+        token_ids=ints(8, 50),
     )
     logits = torch.zeros(num_samples, vocab_size, device="meta")
     rows, drafts = ints(num_rows), ints(num_rows, num_drafts)

@@ -28,7 +28,7 @@ def admission(row: int, params: SamplingParams, **changes) -> RowAdmission:
 
 
 def tensors(table: SamplingTable) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in vars(table).items() if isinstance(value, torch.Tensor)}
+    return table.columns | {name: value for name, value in vars(table).items() if isinstance(value, torch.Tensor)}
 
 
 FULL = SamplingParams(
@@ -51,16 +51,18 @@ def test_write_fills_the_row_and_no_other() -> None:
     table.write(admission(1, FULL, stop_token_ids=stop_token_ids))
     for name, value in tensors(table).items():
         assert torch.equal(value[[0, 2]], neutral[name][[0, 2]]), name
-    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty"):
-        assert getattr(table, name)[1].item() == getattr(FULL, name), name
-    assert table.presence_penalty[1].item() == -1.0
+    columns = table.columns
+    for name in ("temperature", "top_k", "top_p", "min_p"):
+        assert columns[name][1].item() == getattr(FULL, name), name
+    for name in ("repetition", "presence", "frequency"):
+        assert columns[name][1].item() == getattr(FULL, f"{name}_penalty"), name
     assert table.seed[1].item() == -(2**63) and table.completion_index[1].item() == 0
-    assert table.min_length[1].item() == 3 + 4, "absolute: prompt and min_tokens"
-    assert tuple(table.stop_token_ids[1].tolist()) == stop_token_ids
-    assert table.num_stop_token_ids[1].item() == MAX_STOP_TOKEN_IDS
-    assert table.num_logit_bias[1].item() == MAX_LOGIT_BIAS
-    assert table.logit_bias_ids[1].tolist() == list(range(MAX_LOGIT_BIAS))
-    assert table.logit_bias[1, 6:9].tolist() == [6.0, torch.finfo(torch.float32).max, 8.0], "clamped to fp32"
+    assert columns["min_length"][1].item() == 3 + 4, "absolute: prompt and min_tokens"
+    assert tuple(columns["stop_token_ids"][1].tolist()) == stop_token_ids
+    assert columns["num_stop_token_ids"][1].item() == MAX_STOP_TOKEN_IDS
+    assert columns["num_logit_bias"][1].item() == MAX_LOGIT_BIAS
+    assert columns["logit_bias_ids"][1].tolist() == list(range(MAX_LOGIT_BIAS))
+    assert columns["logit_bias"][1, 6:9].tolist() == [6.0, torch.finfo(torch.float32).max, 8.0], "clamped to fp32"
 
 
 def test_prompt_and_output_are_kept_apart() -> None:
@@ -80,14 +82,15 @@ def test_a_row_keeps_nothing_of_its_last_owner() -> None:
     behind_a_count = {"stop_token_ids", "logit_bias_ids", "logit_bias"}
     for name, value in tensors(table).items():
         assert name in behind_a_count or torch.equal(value, tensors(fresh)[name]), name
-    assert table.num_stop_token_ids[0].item() == table.num_logit_bias[0].item() == 0
+    assert table.columns["num_stop_token_ids"][0].item() == table.columns["num_logit_bias"][0].item() == 0
 
 
 def test_a_temperature_that_is_greedy_is_written_as_zero() -> None:
     table = SamplingTable(2, VOCAB_SIZE, "cpu")
     table.write(admission(0, SamplingParams(temperature=9.9999999e-6)))
     table.write(admission(1, SamplingParams(temperature=1e-5)))
-    assert table.temperature[0].item() == 0.0 and table.temperature[1].item() > 0.0
+    temperature = table.columns["temperature"]
+    assert temperature[0].item() == 0.0 and temperature[1].item() > 0.0
 
 
 def test_counts_grow_as_they_would_be_rebuilt() -> None:

@@ -258,9 +258,9 @@ def test_penalties_equal_slow_python_bit_for_bit(make_crowd, make_table) -> None
             logits,
             counts,
             table.prompt_mask,
-            repetition=table.repetition_penalty,
-            presence=table.presence_penalty,
-            frequency=table.frequency_penalty,
+            repetition=table.columns["repetition"],
+            presence=table.columns["presence"],
+            frequency=table.columns["frequency"],
         )
         expected = [
             slow_penalize(row, case.prompt, case.output + case.drafts[:offset], case.params)
@@ -281,8 +281,7 @@ def test_no_samples_give_empty_results(make_crowd, make_batch, make_table) -> No
     cases = make_crowd(1, vocab_size=9, num_drafts=2, seed=1)
     logits, batch = make_batch(cases, [(0, 0)])
     fields = {name: getattr(batch, name)[:0] for name in ("rows", "offsets", "lengths", "drafts")}
-    lists = dict.fromkeys(("random_index", "penalty_index", "bias_index", "min_tokens_index", "truncation_index"))
-    empty = type(batch)(**fields, **lists, num_logprobs=3, wants_digest=True)
+    empty = type(batch)(**fields, lists={}, num_logprobs=3, wants_digest=True)
     sampled = Sampler()(logits[:0], empty, make_table(cases, vocab_size=9))
     assert sampled.token_ids.shape == (0,) and sampled.logits_hashes.shape == (0,)
     assert sampled.top_ids.shape == (0, 3)

@@ -6,7 +6,7 @@ layout whose rows all decode depends on their number only, but for the rows them
 serve every such step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,19 +21,7 @@ from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
 from outrider.kernels.interface.state import StateRows
 from outrider.kernels.interface.step import Assembled
-from outrider.sampling.params import Need
 from outrider.sampling.sampler import SampleBatch
-
-_LISTS = {
-    "random_index": Need.RANDOM,
-    "truncation_index": Need.TRUNCATION,
-    "penalty_index": Need.PENALTIES,
-    "bias_index": Need.BIAS,
-    "min_tokens_index": Need.MIN_TOKENS,
-    "bad_words_index": Need.BAD_WORDS,
-    "allowed_index": Need.ALLOWED,
-}
-"""Lists of samples in `SampleBatch`, and who is in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +84,7 @@ class Assembler:
         samples = (1 + draft_bound) * does_sample
         numbers = _numbers(rows, counts=counts, samples=samples, draft_bound=draft_bound)
         needs = needs[numbers["sample_row"]]
-        lists = {name: np.flatnonzero(needs & need) for name, need in _LISTS.items()}
+        lists = {name: np.flatnonzero(needs & bit) for name, bit in table.sampling.bits.items()}
         if scored.any():
             first = numbers["row_starts"] + np.array([row.first_scored for row in plan.rows])
             numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
@@ -106,7 +94,7 @@ class Assembler:
             masks = b"".join(mask for row in plan.rows for mask in row.masks)
             numbers["masks"] = np.frombuffer(masks, dtype=np.int32)
             numbers["mask_index"] = np.flatnonzero(has_masks[numbers["sample_row"]])
-        put = self._staging.put({**numbers, **lists})
+        put = self._staging.put({**numbers, **{f"list {name}": index for name, index in lists.items()}})
         self._last_key = None if brings_tensors else key
         most_logprobs = int(num_logprobs.max())
         self._last = Layout(
@@ -118,7 +106,7 @@ class Assembler:
             num_logprobs=None if most_logprobs < 0 else most_logprobs,
             num_given=int(num_given.max()),
             numbers={name: put[name] for name in numbers},
-            lists={name: put[name] if index.size else None for name, index in lists.items()},
+            lists={name: put[f"list {name}"] if index.size else None for name, index in lists.items()},
             num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
         )
         return self._last
@@ -131,7 +119,7 @@ class Assembler:
         length_bound: int,
         num_drafts: int,
         num_proposals: int,
-        needs: Need,
+        needs: Sequence[str],
         num_logprobs: int | None,
         num_given: int,
     ) -> Layout:
@@ -151,7 +139,7 @@ class Assembler:
             num_logprobs=num_logprobs,
             num_given=num_given,
             numbers={**put, "rows": rows, "draft_bound": draft_bound},
-            lists={name: everyone if needs & need else None for name, need in _LISTS.items()},
+            lists=dict.fromkeys(needs, everyone),
         )
 
     def build(self, layout: Layout, table: RequestTable) -> StepBatch:
@@ -207,7 +195,7 @@ class Assembler:
                 num_given=layout.num_given,
                 mask_index=put.get("mask_index"),
                 masks=put["masks"].to(torch.int32).view(put["mask_index"].shape[0], -1) if layout.has_masks else None,
-                **layout.lists,
+                lists=layout.lists,
             ),
             samples_of_rows=layout.samples_of_rows,
             length_bound=layout.length_bound + 1,

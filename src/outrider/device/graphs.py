@@ -26,7 +26,6 @@ from outrider.device.readback import Packed
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.platforms.accelerator import Accelerator, Graph
-from outrider.sampling.params import Need
 
 ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Rows of a graph; more are never replayed."""
@@ -41,8 +40,8 @@ _LOGPROBS = (0, 5, 20)
 _REPLAYS = 3
 """Replays of each graph that is measured."""
 
-_RANDOM = Need.RANDOM | Need.TRUNCATION
-_EVERYTHING = ~Need.NOTHING
+_RANDOM = ("random", "truncation")
+"""Operations on logits of graphs for random rows; rows that need others get a graph with every operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,8 @@ class Shape:
 
     num_rows: int
     length_bound: int
-    needs: Need
+    needs: tuple[str, ...]
+    """Operations on logits that every sample is listed for."""
     num_drafts: int
     """Drafts that a row verifies, and that the step makes."""
     num_logprobs: int | None = None
@@ -94,6 +94,7 @@ class StepGraphs:
             self._bounds.append(self._bounds[-1] * _LENGTH_STEP)
         self._bounds[-1] = min(self._bounds[-1], max_model_len)
         self._widths = tuple(widths)
+        self._random_bits = sum(table.sampling.bits[name] for name in _RANDOM)
         self._accelerator = accelerator
         self._pool = accelerator.graph_pool()
         self._captured: dict[Shape, Captured] = {}
@@ -104,7 +105,7 @@ class StepGraphs:
 
     def prepare(self) -> None:
         """Capture greedy and random rows in every bucket, at every number of drafts; the largest first."""
-        for needs in (Need.NOTHING, _RANDOM):
+        for needs in ((), _RANDOM):
             for width in reversed(self._widths):
                 for size in reversed(self._buckets):
                     self.captured(Shape(size, self._bounds[0], needs, width))
@@ -113,7 +114,7 @@ class StepGraphs:
         """Seconds of a step by (rows, drafts), of the prepared greedy graphs replayed with padding rows: the time to
         read the context of real rows is not included. Blocks the host; call it before there are requests."""
         return {
-            (size, width): self._measured(Shape(size, self._bounds[0], Need.NOTHING, width))
+            (size, width): self._measured(Shape(size, self._bounds[0], (), width))
             for width in self._widths
             for size in self._buckets
         }
@@ -147,11 +148,10 @@ class StepGraphs:
         return captured.packed
 
     def _shape(self, rows: list[int], *, length: int, num_drafts: int) -> Shape:
-        needs = Need(int(np.bitwise_or.reduce(self._table.sampling.needs[rows])))
-        if needs & ~_RANDOM:
-            needs = _EVERYTHING
-        elif needs:
-            needs = _RANDOM
+        bits = int(np.bitwise_or.reduce(self._table.sampling.needs[rows]))
+        needs: tuple[str, ...] = _RANDOM if bits else ()
+        if bits & ~self._random_bits:
+            needs = tuple(self._table.sampling.operations)
         num_logprobs = int(self._table.sampling.num_logprobs[rows].max())
         return Shape(
             next(size for size in self._buckets if size >= len(rows)),

@@ -13,7 +13,6 @@ from outrider.core.sampling_params import SamplingParams
 from outrider.platforms.accelerator import Accelerator
 from outrider.runtime.memory import KVBudget, MemoryMeasurement
 from outrider.runtime.step import Step
-from outrider.sampling.params import Need
 
 
 @torch.inference_mode()
@@ -27,9 +26,9 @@ def measure_kv_budget(
     largest = _largest_plan(config, table.padding_row)
     step(step.assembler.lay_out(largest, table))
     when_compiled()
-    table.sampling.needs[table.padding_row] = Need.RANDOM | Need.TRUNCATION
+    table.sampling.needs[table.padding_row] = table.sampling.bits["random"] | table.sampling.bits["truncation"]
     step(step.assembler.lay_out(largest, table))
-    table.sampling.needs[table.padding_row] = Need.NOTHING
+    table.sampling.needs[table.padding_row] = 0
     return measurement.kv_budget(config.gpu_memory_utilization)
 
 

@@ -1,14 +1,16 @@
 """Choosing tokens: one call for plain decoding and for the k + 1 rows of a verified request.
 
 A sample is one row of logits. Sample i of a request is treated as if the drafts 0 .. i-1 had been accepted, so its
-token is the one that plain decoding would choose there. Whether drafts are accepted is the verifier's business.
+token is the one that plain decoding would choose there. Verifying drafts is not done here.
 
 Order of work (vLLM's): log-probabilities and hash of the raw logits; logit bias; stop ids before min_tokens;
-penalties; tokens that are not allowed, bad words and grammars; the largest logit where temperature is 0; else
-temperature, min_p, top_k, top_p and the Gumbel argmax.
+penalties; tokens that are not allowed, bad words and grammars; operations without a kernel; the largest logit where
+temperature is 0; else temperature, min_p, top_k, top_p and the Gumbel argmax.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,25 +21,19 @@ from outrider.sampling.params import SamplingTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleBatch:
-    """Which request each row of logits belongs to, and what work there is.
-
-    The index lists ([number] int64, no sample twice) are known to the host and only say where work may be left
-    out: a sample that is listed without need comes out the same. None: no sample needs it.
-    """
+    """Which request each row of logits belongs to, and what work there is."""
 
     rows: Tensor  # [num_samples] int64, row of the sampling table
     offsets: Tensor  # [num_samples] int64, i: drafts 0 .. i-1 count as accepted
     lengths: Tensor  # [num_samples] int64, tokens before the one produced: its absolute position
     drafts: Tensor  # [num_samples, k] int64 in [0, vocab_size), the request's drafts; the first `offsets` are read
-    random_index: Tensor | None  # samples with temperature > 0; those not listed are greedy
-    penalty_index: Tensor | None  # samples whose request has penalties
-    bias_index: Tensor | None  # samples whose request has a logit bias
-    min_tokens_index: Tensor | None  # samples whose request has min_tokens
-    truncation_index: Tensor | None  # random samples whose request has top_k, top_p or min_p
+    lists: Mapping[str, Tensor | None]
+    """By operation: the samples whose request needs it, [number] int64, no sample twice; None: no sample does.
+
+    The host knows these lists, and they only save work: a sample that is listed without need comes out the same. An
+    operation that is missing here is needed by no sample."""
     num_logprobs: int | None  # most top log-probabilities that a sample wants; None: no log-probabilities
     wants_digest: bool
-    bad_words_index: Tensor | None = None  # samples whose request has bad words
-    allowed_index: Tensor | None = None  # samples whose request may produce certain tokens only
     mask_index: Tensor | None = None  # samples whose request has a grammar
     masks: Tensor | None = None  # [len(mask_index), ceil(vocab_size / 32)] int32, a bit for each token it allows
     token_ids: Tensor | None = None  # [max_rows, max_tokens] int32, the request table's; read for bad words
@@ -47,10 +43,15 @@ class SampleBatch:
     def num_samples(self) -> int:
         return self.rows.shape[0]
 
+    @property
+    def has_random_samples(self) -> bool:
+        """True if a sample may have a temperature above 0."""
+        return self.lists.get("random") is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """What the sampler chose; on the device, rows in the order of the samples."""
+    """Results of the sampler, on the device; rows in the order of the samples."""
 
     token_ids: Tensor  # [num_samples] int64
     logprobs: Tensor | None  # [num_samples] fp32, of the chosen token
@@ -79,18 +80,14 @@ class Sampler:
         )
         assert logits.dtype == torch.float32, f"logits are {logits.dtype}, not float32"
         kernels = self._kernels
+        processed = _apply(_mask(self._process(logits, batch, table), batch, kernels), batch, table)
         token_ids = kernels.choose(
-            self._mask(self._process(logits, batch, table), batch),
+            processed,
             rows=batch.rows,
             positions=batch.lengths,
-            temperature=table.temperature,
-            top_k=table.top_k,
-            top_p=table.top_p,
-            min_p=table.min_p,
             seeds=table.seed,
             completion_indices=table.completion_index,
-            random_index=batch.random_index,
-            truncation_index=batch.truncation_index,
+            **_arguments("choose", batch, table),
         )
         logprobs = None
         if batch.num_logprobs is not None:
@@ -108,15 +105,9 @@ class Sampler:
         )
 
     def _process(self, logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:
-        """What changes logits before temperature, each where it is listed: [num_samples, vocab_size] fp32."""
-        lists = {
-            "bias_index": batch.bias_index,
-            "min_tokens_index": batch.min_tokens_index,
-            "penalty_index": batch.penalty_index,
-            "allowed_index": batch.allowed_index,
-            "bad_words_index": batch.bad_words_index,
-        }
-        if all(index is None for index in lists.values()):
+        """Logits [num_samples, vocab_size] fp32 after all operations of the kernel `process`."""
+        names = [name for name, operation in table.operations.items() if operation.kernel == "process"]
+        if all(batch.lists.get(name) is None for name in names):
             return logits
         return self._kernels.process(
             logits,
@@ -124,28 +115,38 @@ class Sampler:
             offsets=batch.offsets,
             lengths=batch.lengths,
             drafts=batch.drafts,
-            num_logit_bias=table.num_logit_bias,
-            logit_bias_ids=table.logit_bias_ids,
-            logit_bias=table.logit_bias,
-            min_length=table.min_length,
-            num_stop_token_ids=table.num_stop_token_ids,
-            stop_token_ids=table.stop_token_ids,
             output_counts=table.output_counts,
             prompt_mask=table.prompt_mask,
-            repetition=table.repetition_penalty,
-            presence=table.presence_penalty,
-            frequency=table.frequency_penalty,
-            allowed=table.allowed,
-            num_bad_words=table.num_bad_words,
-            bad_words=table.bad_words,
             token_ids=batch.token_ids,
             num_prompt_tokens=table.num_prompt_tokens,
-            **lists,
+            **_arguments("process", batch, table),
         )
 
-    def _mask(self, logits: Tensor, batch: SampleBatch) -> Tensor:
-        """-inf where a grammar forbids a token."""
-        if batch.mask_index is None or batch.masks is None:
-            return logits
-        masked = self._kernels.apply_mask(logits[batch.mask_index], batch.masks)
-        return logits.index_copy(0, batch.mask_index, masked)
+
+def _arguments(kernel: str, batch: SampleBatch, table: SamplingTable) -> dict[str, Any]:
+    """Arguments of a kernel: columns of all its operations, and `x_index`, the samples that need operation x."""
+    arguments: dict[str, Any] = {}
+    for name, operation in table.operations.items():
+        if operation.kernel == kernel:
+            arguments |= {column.name: table.columns[column.name] for column in operation.columns}
+            arguments[f"{name}_index"] = batch.lists.get(name)
+    return arguments
+
+
+def _mask(logits: Tensor, batch: SampleBatch, kernels: Kernels) -> Tensor:
+    """-inf where a grammar forbids a token."""
+    if batch.mask_index is None or batch.masks is None:
+        return logits
+    masked = kernels.apply_mask(logits[batch.mask_index], batch.masks)
+    return logits.index_copy(0, batch.mask_index, masked)
+
+
+def _apply(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:
+    """Logits after the operations that have no kernel, each on the samples that need it."""
+    for name, operation in table.operations.items():
+        index = batch.lists.get(name)
+        if operation.kernel is None and index is not None:
+            rows = batch.rows[index]
+            own = {column.name: table.columns[column.name][rows] for column in operation.columns}
+            logits = logits.index_copy(0, index, operation.apply(logits[index], own))
+    return logits

@@ -134,8 +134,8 @@ class ChainDrafter(BaseDrafter):
             self.draft_token_ids,
             rows=batch.rows,
             positions=positions,
-            temperature=sampling.temperature,
+            temperature=sampling.columns["temperature"],
             seeds=sampling.seed,
             completion_indices=sampling.completion_index,
-            has_random_rows=batch.sample.random_index is not None,
+            has_random_rows=batch.sample.has_random_samples,
         )

@@ -1,0 +1,35 @@
+"""Allowed tokens: the output has no others."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from outrider.core.plan import RowAdmission
+from outrider.core.sampling_params import SamplingParams
+from outrider.sampling.operation import BaseOperation, Column, Value
+
+
+class Operation(BaseOperation):
+    """Forbids every token that `allowed_token_ids` lacks."""
+
+    kernel = "process"
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        return (Column(name="allowed", dtype=torch.int32, neutral=-1, shape=(self._num_words,)),)  # a bit per token
+
+    @property
+    def _num_words(self) -> int:
+        return -(-self.vocab_size // 32)
+
+    def is_needed(self, params: SamplingParams) -> bool:
+        return params.allowed_token_ids is not None
+
+    def values(self, admission: RowAdmission) -> Mapping[str, Value]:
+        token_ids = admission.params.allowed_token_ids
+        if token_ids is None:
+            return {"allowed": -1}
+        bits = [0] * self._num_words
+        for token_id in token_ids:
+            bits[token_id // 32] |= 1 << token_id % 32
+        return {"allowed": [word - (1 << 32) if word >> 31 else word for word in bits]}
