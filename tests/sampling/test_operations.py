@@ -50,6 +50,9 @@ def test_an_operation_states_its_columns_and_their_values(name: str) -> None:
     columns = {column.name: column for column in operation.columns}
     assert columns and operation.values(admission(0, GREEDY)).keys() == columns.keys()
     assert not operation.is_needed(GREEDY), "a greedy request without other parameters needs nothing"
+    nothing = admission(0, GREEDY, token_ids=(), num_prompt_tokens=0, stop_token_ids=())
+    for column, value in operation.values(nothing).items():
+        assert value == columns[column].neutral if isinstance(value, (int, float)) else len(value) == 0
     if operation.kernel is None:
         own = {name: torch.full((4, *c.shape), c.neutral, dtype=c.dtype) for name, c in columns.items()}
         logits = torch.randn(4, VOCAB_SIZE)
