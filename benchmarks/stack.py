@@ -57,7 +57,9 @@ def stack() -> Table:
 
         gemm = microseconds(partial(products, inputs, weights)) / 1e3
         lengths = torch.full((num_rows,), CONTEXT, device="cuda")
-        plan = plan_attention(state.block_tables[:num_rows], lengths, row_counts=(1,) * num_rows, kv_length_bound=4096)
+        plan = plan_attention(
+            state.block_tables[0][:num_rows], lengths, row_counts=(1,) * num_rows, kv_length_bound=4096
+        )
         q = torch.randn(num_rows, config.num_heads, config.head_dim, device="cuda", dtype=torch.bfloat16)
 
         def attend(q: torch.Tensor, plan: AttentionPlan, caches: ModelCaches) -> None:

@@ -34,8 +34,8 @@ def times_of(llm: LLM, all_rows: Sequence[int], num_drafts: int) -> dict[int, fl
     state, graphs = worker.table, worker.graphs
     assert graphs is not None
     per_row = -(-4096 // 16)
-    first = torch.arange(max(all_rows), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks - per_row) + 1
-    state.block_tables[: max(all_rows)] = (first + torch.arange(per_row, device="cuda")).int()
+    first = torch.arange(max(all_rows), device="cuda").unsqueeze(1) * per_row % (worker.num_blocks[0] - per_row) + 1
+    state.block_tables[0][: max(all_rows)] = (first + torch.arange(per_row, device="cuda")).int()
     found = {}
     for num_rows in all_rows:
         captured = graphs.captured(Shape(num_rows, 4096, (), num_drafts))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from outrider.attention.base import AttentionBackend
-from outrider.attention.batch import ForwardBatch
+from outrider.attention.batch import ForwardBatch, GroupBatch
 from outrider.attention.caches.paged_kv import PagedKV
 
 BLOCK_SIZE = 16
@@ -56,9 +56,8 @@ class Requests:
         batch = ForwardBatch(
             token_ids=torch.zeros_like(positions),
             positions=positions,
-            slots=torch.zeros_like(positions),
             kv_lengths=positions + 1,
-            block_tables=torch.tensor(tables, dtype=torch.int32, device=device),
+            groups={0: GroupBatch(torch.tensor(tables, dtype=torch.int32, device=device), torch.zeros_like(positions))},
             row_counts=tuple(stop - start for _, start, stop in rows),
             kv_length_bound=max(stop for _, _, stop in rows),
             kv_start=kv_start,

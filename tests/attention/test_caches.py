@@ -6,7 +6,7 @@ import torch
 from outrider.attention.backends.oracle import Backend
 from outrider.attention.caches.delta_state import DeltaState, StateCache
 from outrider.attention.caches.model_caches import ModelCaches
-from outrider.attention.caches.paged import windows_of
+from outrider.attention.caches.paged import groups_of
 from outrider.attention.caches.paged_kv import LayerKV, PagedKV
 from outrider.kernels import load_kernels
 
@@ -19,11 +19,14 @@ OTHER = DeltaState(num_key_heads=1, num_value_heads=2, key_size=8, value_size=16
 
 
 def made(specs, *, states=(), block_size: int = 32) -> ModelCaches:
-    windows = windows_of([spec for spec in specs if isinstance(spec, PagedKV)])
+    groups = groups_of([spec for spec in specs if isinstance(spec, PagedKV)], block_size=block_size)
     return ModelCaches(
-        specs, backend=Backend(load_kernels(("reference",))), windows=windows, block_size=block_size, device=CPU,
-        states=states,
+        specs, backend=Backend(load_kernels(("reference",))), groups=groups, device=CPU, states=states
     )  # fmt: skip
+
+
+def windows_of(specs) -> list[int | None]:
+    return [group.window for group in groups_of(specs, block_size=16)]
 
 
 def bytes_of(*tensors: torch.Tensor) -> int:
@@ -53,12 +56,13 @@ def vars_of(layer) -> list[torch.Tensor]:
 
 
 def test_layers_of_one_window_form_a_group_whatever_their_shapes():
-    assert windows_of([]) == (None,)
-    assert windows_of([NARROW, FULL, WIDE, NARROW]) == (None, 100, 24)
-    assert windows_of([NARROW, WIDE]) == (100, 24)
+    assert windows_of([]) == [None]
+    assert windows_of([NARROW, FULL, WIDE, NARROW]) == [None, 100, 24]
+    assert windows_of([NARROW, WIDE]) == [100, 24]
     other = PagedKV(num_kv_heads=1, head_dim=16, value_dim=16, dtype=torch.float32)
     caches = made([NARROW, FULL, other, WIDE])
     caches.allocate([9, 5, 3])
+    assert caches.group_indices == [0, 1, 2]
     assert [cache.group for cache in caches] == [2, 0, 0, 1]
     assert [cache.k.shape[0] for cache in caches] == [3, 9, 9, 5]
     for group, num_blocks in enumerate((9, 5, 3)):

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.plan import RowAdmission, RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler, Layout
@@ -41,8 +42,8 @@ class Layouts:
         staging = Staging(select_platform("cpu"))
         self.assembler = Assembler(kernels=kernels, staging=staging, num_drafts=3, wants_digest=False)
         self.table = RequestTable(
-            max_rows=NUM_ROWS, max_model_len=64, num_drafts=3, block_size=16, vocab_size=9, kernels=kernels,
-            staging=staging, device=device,
+            max_rows=NUM_ROWS, max_model_len=64, num_drafts=3, groups=(BlockGroup(block_size=16),), vocab_size=9,
+            kernels=kernels, staging=staging, device=device,
         )  # fmt: skip
 
     def admit(self, chosen: dict[int, SamplingParams]) -> None:

@@ -84,7 +84,7 @@ def test_padding_that_has_room(cases, truth, monkeypatch):
     def admit(self, admissions):
         original(self, admissions)
         self.max_total[self.padding_row] = 100
-        self.block_tables[self.padding_row] = 1
+        self.block_tables[0][self.padding_row] = 1
 
     monkeypatch.setattr(RequestTable, "admit", admit)
     assert _found(cases, truth) != []

@@ -136,10 +136,9 @@ def test_padding_that_writes_into_a_block(target, speculative, cases, truth, mon
 
     def build(self, layout, table):
         batch = original(self, layout, table)
-        slots = torch.where(
-            batch.forward.slots == 0, 16 + torch.arange(len(batch.forward.slots)) % 16, batch.forward.slots
-        )
-        object.__setattr__(batch.forward, "slots", slots)
+        (group,) = batch.forward.groups.values()
+        slots = torch.where(group.slots == 0, 16 + torch.arange(len(group.slots)) % 16, group.slots)
+        object.__setattr__(group, "slots", slots)
         return batch
 
     monkeypatch.setattr(Assembler, "build", build)

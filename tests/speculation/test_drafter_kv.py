@@ -127,7 +127,7 @@ def test_kv_of_drafted_states_is_found(tiny, half_right, monkeypatch):
         for row, start, count in zip(batch.rows, batch.row_starts, verified.num_accepted.tolist(), strict=True):
             for index in range(1, min(count, K - 1) + 1):
                 place = int(batch.forward.positions[start]) + index
-                block = drafter.table.block_tables[row, place // 16]
+                block = drafter.table.block_tables[0][row, place // 16]
                 for part, old in zip(parts, before, strict=True):
                     part[block, place % 16] = old[block, place % 16]
         return drafts

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from outrider.attention.batch import ForwardBatch
+from outrider.attention.batch import ForwardBatch, GroupBatch
 from outrider.attention.caches.delta_state import DeltaState, StateCache
 from outrider.attention.caches.model_caches import ModelCaches
-from outrider.attention.caches.paged import PagedSpec, windows_of
+from outrider.attention.caches.paged import PagedSpec, groups_of
 from outrider.attention.caches.paged_kv import LayerKV
 from outrider.attention.selector import select_backend
 from outrider.kernels import load_kernels
@@ -39,11 +39,22 @@ NUM_ROWS = 8
 
 
 class PagedRunner:
-    """Rows are named by any key; each keeps its length and its blocks."""
+    """Rows are named by any key; each keeps its length and its blocks of every group of layers."""
 
-    def __init__(self, model: CausalLM, *, block_size: int = 16, num_blocks: int = 96, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: CausalLM,
+        *,
+        block_size: int = 16,
+        num_blocks: int = 96,
+        seed: int = 0,
+        gives_blocks_back: bool = False,
+    ) -> None:
+        """`gives_blocks_back`: after each step, blocks that no later token sees are filled with NaN and taken from the
+        tables; such rows cannot be rewound."""
         self.model = model
         self.block_size = block_size
+        self.gives_blocks_back = gives_blocks_back
         specs, device = model.cache_specs, torch.device("cpu")
         paged = [spec for spec in specs if isinstance(spec, PagedSpec)]
         self.states = StateCache(
@@ -55,12 +66,12 @@ class PagedRunner:
         self.caches = ModelCaches(
             specs,
             backend=select_backend("auto", paged, select_platform("cpu")).backend,
-            windows=windows_of(paged),
-            block_size=block_size,
+            groups=groups_of(paged, block_size=block_size),
             device=device,
             states=self.states,
         )
-        self.caches.allocate([num_blocks] * len(windows_of(paged)))
+        self.groups = self.caches.groups
+        self.caches.allocate([num_blocks] * len(self.groups))
         for cache in self.caches:
             fields = ("k", "v") if isinstance(cache, LayerKV) else ("state", "keys", "deltas", "log_decays", "inputs")
             for field in fields:
@@ -68,9 +79,10 @@ class PagedRunner:
         self.state_lengths = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
         self.state_known = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
         self.rows: dict[object, int] = {}
-        self.free = list(range(1, num_blocks))
-        random.Random(seed).shuffle(self.free)
-        self.blocks: dict[object, list[int]] = {}
+        self.free = [list(range(1, num_blocks)) for _ in self.groups]
+        for index, free in enumerate(self.free):
+            random.Random(seed + index).shuffle(free)
+        self.blocks: dict[object, list[list[int]]] = {}  # of each group
         self.lengths: dict[object, int] = {}
 
     def feed(
@@ -84,35 +96,56 @@ class PagedRunner:
         """One step: new tokens of each row, the last `num_drafts` of them drafts. Gives the hidden states and where
         each row's tokens lie in them."""
         starts = [self.lengths.get(key, 0) for key, _ in rows]
-        ids, positions, slots, lengths, places = [], [], [], [], []
+        ids, positions, places = [], [], []
         for key, tokens in rows:
-            blocks, start = self.blocks.setdefault(key, []), self.lengths.get(key, 0)
-            while len(blocks) * self.block_size < start + len(tokens):
-                blocks.append(self.free.pop())
+            start = self.lengths.get(key, 0)
             places.append(slice(len(ids), len(ids) + len(tokens)))
-            for position, token in enumerate(tokens, start=start):
-                ids.append(token)
-                positions.append(position)
-                slots.append(blocks[position // self.block_size] * self.block_size + position % self.block_size)
-                lengths.append(position + 1)
+            ids += tokens
+            positions += range(start, start + len(tokens))
             self.lengths[key] = start + len(tokens)
-        width = max(len(self.blocks[key]) for key, _ in rows)
-        tables = [self.blocks[key] + [0] * (width - len(self.blocks[key])) for key, _ in rows]
+        lengths = [position + 1 for position in positions]
         counts = [len(tokens) for _, tokens in rows]
         counts[-1] += num_padding
         padding = [0] * num_padding
         batch = ForwardBatch(
             token_ids=torch.tensor(ids + padding),
             positions=torch.tensor(positions + padding),
-            slots=torch.tensor(slots + padding),
             kv_lengths=torch.tensor(lengths + padding),
-            block_tables=torch.tensor(tables, dtype=torch.int32),
+            groups={index: self._group(index, rows, starts, num_padding) for index in range(len(self.groups))},
             row_counts=tuple(counts),
             kv_length_bound=max(lengths) + extra_bound,
             states=self._states(rows, starts, counts, num_drafts),
         )
         with torch.inference_mode():
-            return self.model(batch, self.caches), places
+            hidden = self.model(batch, self.caches)
+        if self.gives_blocks_back:
+            for key, _ in rows:
+                self._give_blocks_back(key)
+        return hidden, places
+
+    def _group(self, index: int, rows, starts: list[int], num_padding: int) -> GroupBatch:
+        slots = []
+        for (key, tokens), start in zip(rows, starts, strict=True):
+            blocks = self.blocks.setdefault(key, [[] for _ in self.groups])[index]
+            while len(blocks) * self.block_size < start + len(tokens):
+                blocks.append(self.free[index].pop())
+            for position in range(start, start + len(tokens)):
+                slots.append(blocks[position // self.block_size] * self.block_size + position % self.block_size)
+        tables = [self.blocks[key][index] for key, _ in rows]
+        width = max(len(blocks) for blocks in tables)
+        tables = [blocks + [0] * (width - len(blocks)) for blocks in tables]
+        return GroupBatch(torch.tensor(tables, dtype=torch.int32), torch.tensor(slots + [0] * num_padding))
+
+    def _give_blocks_back(self, key: object) -> None:
+        for index, group in enumerate(self.groups):
+            blocks = self.blocks[key][index]
+            for column in range(group.first_needed_block(self.lengths[key])):
+                if block := blocks[column]:
+                    for cache in self.caches:
+                        if isinstance(cache, LayerKV) and cache.group == index:
+                            cache.k[block], cache.v[block] = float("nan"), float("nan")
+                    self.free[index].append(block)
+                    blocks[column] = 0
 
     def _states(self, rows, starts: list[int], counts: list[int], num_drafts: int) -> StateRows | None:
         if not self.states:

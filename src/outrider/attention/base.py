@@ -33,13 +33,16 @@ class AttentionBackend(ABC):
         """Why it cannot attend over a cache of this shape on this platform, or None where it can."""
 
     def begin(self, batch: ForwardBatch) -> Any:
-        """Metadata of one step, shared by all layers; no wait for the device."""
-        return self.kernels.plan_attention(
-            batch.block_tables,
-            batch.kv_lengths,
-            row_counts=batch.row_counts,
-            kv_length_bound=batch.kv_length_bound,
-        )
+        """Metadata of one step, shared by all layers: a plan for each group. Does not wait for the device."""
+        return {
+            index: self.kernels.plan_attention(
+                group.block_tables,
+                batch.kv_lengths,
+                row_counts=batch.row_counts,
+                kv_length_bound=batch.kv_length_bound,
+            )
+            for index, group in batch.groups.items()
+        }
 
     def attend(
         self,
@@ -56,8 +59,9 @@ class AttentionBackend(ABC):
 
         Token t sees KV indices [max(batch.kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
         """
+        plan = metadata[cache.group]
         return self.kernels.paged_attention(
-            q, cache.k, cache.v, metadata, scale=scale, kv_start=batch.kv_start, window=window, sinks=sinks
+            q, cache.k, cache.v, plan, scale=scale, kv_start=batch.kv_start, window=window, sinks=sinks
         )
 
 

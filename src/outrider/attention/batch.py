@@ -1,18 +1,27 @@
-"""The flat batch of one forward pass: what model layers and attention backends see of a step.
+"""The flat batch of one forward pass: the part of a step that model layers and attention backends see.
 
-Tokens of all rows lie end to end. Everything on the device is a tensor; what the host knows exactly (how many
-tokens each row was given) is a tuple. Padding tokens have id 0, position 0, a slot in the null block and
-`kv_length` 0: they read nothing, write where nobody reads, and their outputs are never used.
+Tokens of all rows lie end to end. Values that only the device knows are tensors; those that the host knows exactly
+(how many tokens each row was given) are tuples. Padding tokens have id 0, position 0, a slot in the null block and
+`kv_length` 0: they read nothing, write where no token reads, and their outputs are never used.
 
     token_ids: | row 0: chunk of 5 | row 1: 1 + k | row 2: 1 + k | ...
     row_starts: 0                   5              5+(1+k)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from outrider.kernels.interface.state import StateRows
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBatch:
+    """Where the batch's tokens stand in the blocks of one group of layers."""
+
+    block_tables: Tensor  # [num_rows, max_blocks] int32, null block 0 where unset
+    slots: Tensor  # [num_tokens] int64, block_id * block_size + offset: where this token's K and V are written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +30,8 @@ class ForwardBatch:
 
     token_ids: Tensor  # [num_tokens] int64, always in [0, vocab_size)
     positions: Tensor  # [num_tokens] int64, rotary position
-    slots: Tensor  # [num_tokens] int64, block_id * block_size + offset: where this token's K and V are written
     kv_lengths: Tensor  # [num_tokens] int64, this token sees KV indices [kv_start, kv_length); 0 for padding
-    block_tables: Tensor  # [num_rows, max_blocks] int32, null block 0 where unset
+    groups: Mapping[int, GroupBatch]  # by the index of the group, for every group of the layers that run
     row_counts: tuple[int, ...]  # tokens of each row, padding included
     kv_length_bound: int  # host's bound on kv_lengths
     states: StateRows | None = None  # where the rows of layers with a state stand; None: the model has no such layers

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from outrider.bench.null_device import Answer, NullDevice
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.plan import StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler
@@ -115,7 +116,7 @@ class _Loop:
             max_rows=num_rows,
             max_model_len=num_tokens,
             num_drafts=len(rates),
-            block_size=_BLOCK_SIZE,
+            groups=(BlockGroup(block_size=_BLOCK_SIZE),),
             vocab_size=1 + max(script),
             kernels=kernels,
             staging=staging,

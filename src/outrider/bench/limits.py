@@ -51,7 +51,7 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
     worker = engine.worker
     model = worker.model
     config = worker.config
-    kv_bytes = _kv_bytes(worker.caches)
+    kv_bytes = _kv_bytes(worker.caches, mean_length)
     num_bytes = weight_bytes(
         model, without=() if model.lm_head.weight is model.embed_tokens.weight else ("embed_tokens",)
     )
@@ -62,16 +62,20 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
             num_bytes -= round(weight_bytes(module.experts) * share_unread)
     if worker.drafter is not None:
         num_bytes += worker.drafter.bytes_per_step
-        per_pass = _kv_bytes(worker.drafter.caches) + worker.drafter.extra_bytes_per_block / config.block_size
-        kv_bytes += per_pass * config.num_speculative_tokens
+        boundary = worker.drafter.extra_bytes_per_block / config.block_size * mean_length
+        kv_bytes += (_kv_bytes(worker.drafter.caches, mean_length) + boundary) * config.num_speculative_tokens
     if worker.states is not None:
         num_bytes += num_requests * sum(spec.state_bytes for spec in worker.states.specs)
-    return num_bytes + round(num_requests * mean_length * kv_bytes)
+    return num_bytes + round(num_requests * kv_bytes)
 
 
-def _kv_bytes(caches: ModelCaches) -> float:
-    """Bytes of one token in all layers."""
-    return sum(spec.bytes_per_block(caches.block_size) for spec in caches.paged) / caches.block_size
+def _kv_bytes(caches: ModelCaches, length: float) -> float:
+    """Bytes that a token behind `length` others reads in all layers: no more than the window of each."""
+    total = 0.0
+    for spec in caches.paged:
+        num_tokens = length if spec.window is None else min(length, spec.window)
+        total += spec.bytes_per_block(1) * num_tokens
+    return total
 
 
 def weight_bytes(module: nn.Module, *, without: tuple[str, ...] = ()) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outrider.attention.batch import ForwardBatch
+from outrider.attention.batch import ForwardBatch, GroupBatch
 from outrider.core.plan import StepPlan
 from outrider.device.staging import Staging
 from outrider.device.step_batch import ScoredTokens, StepBatch
@@ -146,30 +146,18 @@ class Assembler:
         """The step's tensors, from the layout and from where the rows of the table stand now."""
         put = layout.numbers
         rows = put["rows"]
-        tokens = self._kernels.assemble(
-            table.token_ids,
-            table.num_tokens,
-            table.num_computed,
-            table.max_total,
-            table.drafts,
-            table.num_drafts,
-            table.block_tables,
-            rows=rows,
-            num_known=put["num_known"],
-            draft_bound=put["draft_bound"],
-            token_row=put["token_row"],
-            token_offset=put["token_offset"],
-            block_size=table.block_size,
-        )
+        tokens, *others = (self._assemble(layout, table, group) for group in range(len(table.groups)))
         drafts = table.drafts[rows, : layout.num_drafts]
         sample_rows = rows[put["sample_row"]]
         return StepBatch(
             forward=ForwardBatch(
                 token_ids=tokens.token_ids,
                 positions=tokens.positions,
-                slots=tokens.slots,
                 kv_lengths=tokens.kv_lengths,
-                block_tables=table.block_tables[rows],
+                groups={
+                    group: GroupBatch(table.block_tables[group][rows], found.slots)
+                    for group, found in enumerate((tokens, *others))
+                },
                 row_counts=layout.row_counts,
                 kv_length_bound=layout.length_bound,
                 states=self._states(layout, table, tokens),
@@ -201,6 +189,25 @@ class Assembler:
             length_bound=layout.length_bound + 1,
             num_proposals=layout.num_proposals,
             scored=_scored_tokens(layout, table, tokens.positions),
+        )
+
+    def _assemble(self, layout: Layout, table: RequestTable, group: int) -> Assembled:
+        """Inputs of the forward pass, with the slots of one group; everything else is the same for all groups."""
+        put = layout.numbers
+        return self._kernels.assemble(
+            table.token_ids,
+            table.num_tokens,
+            table.num_computed,
+            table.max_total,
+            table.drafts,
+            table.num_drafts,
+            table.block_tables[group],
+            rows=put["rows"],
+            num_known=put["num_known"],
+            draft_bound=put["draft_bound"],
+            token_row=put["token_row"],
+            token_offset=put["token_offset"],
+            block_size=table.groups[group].block_size,
         )
 
     def _states(self, layout: Layout, table: RequestTable, tokens: Assembled) -> StateRows | None:

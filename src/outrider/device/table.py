@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.plan import NewBlocks, RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
@@ -28,7 +29,7 @@ class RequestTable:
         max_rows: int,
         max_model_len: int,
         num_drafts: int,
-        block_size: int,
+        groups: Sequence[BlockGroup],
         vocab_size: int,
         kernels: Kernels,
         staging: Staging,
@@ -43,7 +44,7 @@ class RequestTable:
         self.max_model_len = max_model_len
         self.num_drafts_max = num_drafts
         self.vocab_size = vocab_size
-        self.block_size = block_size
+        self.groups = tuple(groups)
         self.token_ids = zeros(max_rows, max_model_len + num_drafts + 1, dtype=torch.int32)
         self.num_tokens = zeros(max_rows)  # known: prompt and emitted
         self.num_computed = zeros(max_rows)  # tokens whose KV is written and accepted
@@ -52,7 +53,7 @@ class RequestTable:
         self.state_known = zeros(max_rows)  # tokens known when the row's last step began
         self.drafts = zeros(max_rows, max(num_drafts, 1))
         self.num_drafts = zeros(max_rows)
-        self.block_tables = zeros(max_rows, -(-max_model_len // block_size), dtype=torch.int32)
+        self.block_tables = [zeros(max_rows, group.num_blocks(max_model_len), dtype=torch.int32) for group in groups]
         self.sampling = SamplingTable(max_rows, vocab_size, device, is_pinned=staging.is_pinned)
         self._kernels = kernels
         self._staging = staging
@@ -77,7 +78,8 @@ class RequestTable:
         self.state_lengths[rows] = scalars["num_computed"]
         self.state_known[rows] = scalars["num_computed"]
         self.num_drafts.index_fill_(0, rows, 0)
-        self.block_tables.index_fill_(0, rows, 0)
+        for block_tables in self.block_tables:
+            block_tables.index_fill_(0, rows, 0)
         for index, entry in enumerate(admissions):
             self.token_ids[entry.row, : len(entry.token_ids)] = tokens[str(index)].to(torch.int32)
             self.sampling.write(entry)
@@ -88,16 +90,18 @@ class RequestTable:
 
     def add_blocks(self, new_blocks: tuple[NewBlocks, ...]) -> None:
         """Append blocks to block tables."""
-        if not new_blocks:
-            return
-        put = self._staging.put(
-            {
-                "rows": [entry.row for entry in new_blocks for _ in entry.block_ids],
-                "columns": [entry.first_index + i for entry in new_blocks for i in range(len(entry.block_ids))],
-                "blocks": [block_id for entry in new_blocks for block_id in entry.block_ids],
-            }
-        )
-        self.block_tables[put["rows"], put["columns"]] = put["blocks"].to(torch.int32)
+        for group, block_tables in enumerate(self.block_tables):
+            entries = [entry for entry in new_blocks if entry.group == group]
+            if not entries:
+                continue
+            put = self._staging.put(
+                {
+                    "rows": [entry.row for entry in entries for _ in entry.block_ids],
+                    "columns": [entry.first_index + i for entry in entries for i in range(len(entry.block_ids))],
+                    "blocks": [block_id for entry in entries for block_id in entry.block_ids],
+                }
+            )
+            block_tables[put["rows"], put["columns"]] = put["blocks"].to(torch.int32)
 
     def commit(self, batch: StepBatch, verified: Verified) -> None:
         """Advance every row of the step by what was accepted."""

@@ -55,7 +55,7 @@ class Engine:
         policy = _draft_policy(config, self.worker)
         self._clock = StepClock(policy)
         self.scheduler = Scheduler(
-            num_blocks=self.worker.num_blocks,
+            num_blocks=self.worker.num_blocks[0],
             block_size=config.block_size,
             max_num_seqs=config.num_rows,
             max_num_batched_tokens=config.step_token_budget,

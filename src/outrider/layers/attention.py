@@ -7,7 +7,7 @@ from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.paged_kv import LayerKV, PagedKV
 from outrider.core.model_config import ModelConfig
 from outrider.layers.context import LayerContext
-from outrider.layers.linear import Linear
+from outrider.layers.linear import Linear, empty_parameter
 from outrider.layers.norm import RMSNorm
 from outrider.layers.rope import Rope
 
@@ -25,9 +25,11 @@ class Attention(nn.Module):
         qk_norm: bool = False,
         output_bias: bool = True,
         window: int | None = None,
+        has_sinks: bool = False,
     ) -> None:
         """`input_size`: width of the input, if not hidden_size. `output_bias`: o has a bias if q, k and v have.
-        `window`: tokens that a token sees, itself included; None: all before it.
+        `window`: tokens that a token sees, itself included; None: all before it. `has_sinks`: the softmax of each head
+        has one more logit, which is a weight and has no value.
         """
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
@@ -46,6 +48,7 @@ class Attention(nn.Module):
         plus_one = config.norm_plus_one
         self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
+        self.sinks = empty_parameter(self.num_heads, context=context) if has_sinks else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
         self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
         self._gate_heads = context.kernels.gate_heads
@@ -66,7 +69,7 @@ class Attention(nn.Module):
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
         heads = self._heads(x)
         q = self._write(heads, batch, cache)
-        attended = attention.attend(q, cache, scale=self.head_dim**-0.5, window=self.window)
+        attended = attention.attend(q, cache, scale=self.head_dim**-0.5, window=self.window, sinks=self.sinks)
         if self.has_gates:
             attended = self._gate_heads(attended, heads)
         return self.o_proj(attended.view(x.shape[0], -1))
@@ -91,7 +94,7 @@ class Attention(nn.Module):
             rope.cos_sin,
             cache.k,
             cache.v,
-            batch.slots,
+            batch.groups[cache.group].slots,
             norms=norms,
             eps=eps,
             plus_one=plus_one,

@@ -18,13 +18,22 @@ def describe(worker: Worker) -> list[tuple[str, str]]:
         ("kernels", describe_stacks(worker.kernels)),
         ("attention backend", f"{selection.backend.name}: {selection.reason}"),
         *(("  not " + name, reason) for name, reason in selection.refused),
-        ("KV blocks", f"{worker.num_blocks - 1} of {worker.config.block_size} tokens"),
+        *_blocks(worker),
         ("KV memory", worker.kv_budget.explanation),
         *(_states(worker.states, worker.num_snapshots) if worker.states is not None else []),
         ("graphs", f"{worker.num_graphs} captured" if worker.num_graphs else "none"),
         ("drafter", _drafter(worker)),
         ("exact", _exactness(worker)),
     ]
+
+
+def _blocks(worker: Worker) -> list[tuple[str, str]]:
+    """One line for each group of layers."""
+    lines = []
+    for group, count in zip(worker.groups, worker.num_blocks, strict=True):
+        name = "KV blocks" if group.window is None else f"KV blocks, window {group.window}"
+        lines.append((name, f"{count - 1} of {group.block_size} tokens"))
+    return lines
 
 
 def _states(states: StateCache, num_snapshots: int | None) -> list[tuple[str, str]]:

@@ -4,10 +4,12 @@ A GPU's budget is measured: the weights are loaded, the largest step has run onc
 the sum are kept in words.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
+from outrider.core.kv_groups import BlockGroup
 from outrider.platforms.accelerator import Accelerator
 
 CPU_KV_BYTES = 1 << 30
@@ -74,18 +76,46 @@ def without(budget: KVBudget, num_bytes: int, what: str) -> KVBudget:
     return KVBudget(budget.num_bytes - num_bytes, f"{budget.explanation} - {num_bytes / _GIB:.2f} {what}")
 
 
-def size_blocks(config: EngineConfig, budget: KVBudget, *, bytes_per_block: int, max_model_len: int) -> int:
-    """Number of blocks, null block included; never more than max_num_seqs full-length requests can use.
+def size_groups(
+    config: EngineConfig,
+    budget: KVBudget,
+    *,
+    groups: Sequence[BlockGroup],
+    bytes_per_block: Sequence[int],
+    max_model_len: int,
+) -> tuple[int, ...]:
+    """Number of blocks of each group, null block included. `bytes_per_block`: in all layers of the group.
 
-    Raises ConfigError if the budget has not room for two.
+    Every group gets the same number of tokens, but none more than its requests can use (`_most_blocks`); the others
+    share what it leaves. Raises ConfigError if a group would have less than two blocks.
     """
     if config.num_gpu_blocks_override is not None:
-        return config.num_gpu_blocks_override
-    most = 1 + config.num_rows * -(-max_model_len // config.block_size)
-    count = min(most, budget.num_bytes // bytes_per_block)
-    if count < 2:
+        return (config.num_gpu_blocks_override,) * len(groups)
+    most = [1 + _most_blocks(config, group, max_model_len) for group in groups]
+    counts = [0] * len(groups)
+    num_bytes, waiting = budget.num_bytes, sorted(range(len(groups)), key=lambda index: most[index])
+    while waiting:
+        share = num_bytes // sum(bytes_per_block[index] for index in waiting)
+        index = waiting.pop(0)
+        counts[index] = min(most[index], share)
+        num_bytes -= counts[index] * bytes_per_block[index]
+    if min(counts) < 2:
         raise ConfigError(
-            f"one KV block takes {bytes_per_block} bytes and there is room for {max(count, 0)}: two are the least"
-            f" ({budget.explanation}). Raise gpu_memory_utilization or choose a smaller model."
+            f"one KV block takes {sum(bytes_per_block)} bytes and there is room for {max(min(counts), 0)}: two are the"
+            f" least ({budget.explanation}). Raise gpu_memory_utilization or choose a smaller model."
         )
-    return count
+    return tuple(counts)
+
+
+def _most_blocks(config: EngineConfig, group: BlockGroup, max_model_len: int) -> int:
+    """Blocks that a group can use: those of max_num_seqs full-length requests; with a window fewer.
+
+    Under a window each request keeps the window, twice a step's tokens (one step in flight, one planned) and the blocks
+    at both ends. That is counted twice, once for requests that run and once for prefixes in the cache, and a whole
+    request is added, whose prompt may be reserved at once.
+    """
+    whole = group.num_blocks(max_model_len)
+    if group.window is None:
+        return config.num_rows * whole
+    per_row = min(whole, group.num_blocks(group.window + 2 * config.step_token_budget) + 2)
+    return min(config.num_rows * whole, whole + 2 * config.num_rows * per_row)

@@ -9,7 +9,7 @@ import torch
 
 from outrider.attention.caches.delta_state import DeltaState, StateCache
 from outrider.attention.caches.model_caches import CacheSpec, ModelCaches
-from outrider.attention.caches.paged import PagedSpec, windows_of
+from outrider.attention.caches.paged import PagedSpec, groups_of
 from outrider.attention.selector import refusal_of, select_backend
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
@@ -26,7 +26,7 @@ from outrider.layers.decoder import CausalLM
 from outrider.models import cache_specs, load_model, read_model_config
 from outrider.platforms.base import select_platform
 from outrider.runtime.largest_step import measure_kv_budget
-from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_blocks, size_snapshots, without
+from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_groups, size_snapshots, without
 from outrider.runtime.step import Step
 from outrider.runtime.warm_up import compile_sampler
 from outrider.sampling.synthetic import SyntheticAcceptance
@@ -56,6 +56,7 @@ class Worker:
         self.drafter = self._load_drafter()
         self.num_lookahead = self.drafter.num_lookahead if self.drafter else 0
         self.staging = Staging(platform)
+        self.groups = groups_of(_paged([*specs, *self._drafter_specs]), block_size=config.block_size)
         self.table = self._make_table()
         self.states = self._make_states(specs)
         self.caches = self._make_caches(specs)
@@ -75,7 +76,7 @@ class Worker:
             comparison=self._comparison(),
             states=self.states,
         )
-        self._allocate_blocks(2)  # for the steps that measure memory: the null block and one more
+        self._allocate_blocks([2] * len(self.groups))  # the null block and one more, for steps that measure memory
         self.kv_budget = self._measure_kv_budget(compiling)
         self.num_snapshots = self._allocate_snapshots()
         self.num_blocks = self._size_blocks()
@@ -128,12 +129,16 @@ class Worker:
             raise ConfigError(f"attention backend {backend.name!r} cannot run the drafter: {refusal}.")
         return drafter
 
+    @property
+    def _drafter_specs(self) -> tuple[CacheSpec, ...]:
+        return self.drafter.cache_specs if self.drafter is not None else ()
+
     def _make_table(self) -> RequestTable:
         return RequestTable(
             max_rows=self.config.num_rows,
             max_model_len=self.max_model_len,
             num_drafts=self.config.num_speculative_tokens,
-            block_size=self.config.block_size,
+            groups=self.groups,
             vocab_size=self.model_config.vocab_size,
             kernels=self.kernels,
             staging=self.staging,
@@ -150,22 +155,19 @@ class Worker:
 
     def _make_caches(self, specs: Sequence[CacheSpec]) -> ModelCaches:
         """The model's caches; the drafter gets its own. Blocks have no memory yet."""
-        drafter_specs = self.drafter.cache_specs if self.drafter is not None else ()
-        windows = windows_of(_paged([*specs, *drafter_specs]))
-        assert len(windows) == 1, f"groups of windows {windows}: one pool of blocks serves one group"
+        assert len(self.groups) == 1, f"{self.groups}: one pool of blocks serves one group"
 
         def caches_of(specs: Sequence[CacheSpec], states: StateCache | None) -> ModelCaches:
             return ModelCaches(
                 specs,
                 backend=self.selection.backend,
-                windows=windows,
-                block_size=self.config.block_size,
+                groups=self.groups,
                 device=self.platform.device,
                 states=states or (),
             )
 
         if self.drafter is not None:
-            self.drafter.caches = caches_of(drafter_specs, None)
+            self.drafter.caches = caches_of(self._drafter_specs, None)
             self.drafter.attach(self.table, self.staging)
         return caches_of(specs, self.states)
 
@@ -175,10 +177,10 @@ class Worker:
             return EQUALITY
         return SyntheticAcceptance(rates, seeds=self.table.sampling.seed, lengths=self.table.num_tokens)
 
-    def _allocate_blocks(self, num_blocks: int) -> None:
-        self.caches.allocate([num_blocks])
+    def _allocate_blocks(self, num_blocks: Sequence[int]) -> None:
+        self.caches.allocate(num_blocks)
         if self.drafter is not None:
-            self.drafter.allocate([num_blocks])
+            self.drafter.allocate(num_blocks)
 
     def _measure_kv_budget(self, compiling: Thread | None) -> KVBudget:
         accelerator = self.platform.accelerator
@@ -201,12 +203,19 @@ class Worker:
         self.kv_budget = without(self.kv_budget, count * size, "snapshots of states")
         return count
 
-    def _size_blocks(self) -> int:
-        bytes_per_block = self.caches.bytes_per_block(0)
+    def _size_blocks(self) -> tuple[int, ...]:
+        """Number of blocks of each group, null blocks included."""
+        bytes_per_block = [self.caches.bytes_per_block(group) for group in range(len(self.groups))]
         if self.drafter is not None:
-            bytes_per_block += self.drafter.caches.bytes_per_block(0) + self.drafter.extra_bytes_per_block
-        return size_blocks(
-            self.config, self.kv_budget, bytes_per_block=bytes_per_block, max_model_len=self.max_model_len
+            for group in self.drafter.caches.group_indices:
+                bytes_per_block[group] += self.drafter.caches.bytes_per_block(group)
+            bytes_per_block[0] += self.drafter.extra_bytes_per_block
+        return size_groups(
+            self.config,
+            self.kv_budget,
+            groups=self.groups,
+            bytes_per_block=bytes_per_block,
+            max_model_len=self.max_model_len,
         )
 
     @torch.inference_mode()

@@ -96,7 +96,7 @@ class ChainDrafter(BaseDrafter):
 
     def attach(self, table: RequestTable, staging: Staging) -> None:
         super().attach(table, staging)
-        self.kv.attach(table, staging)
+        self.kv.attach(table, staging, self.caches)
 
     def needs_first_row(self, entry: RowAdmission) -> bool:
         """True if no row of the step writes the request's first index: its feature lies in a cached block."""

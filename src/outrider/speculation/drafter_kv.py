@@ -6,13 +6,14 @@ feature may be kept, that of the block's last token (`boundary`): a drafter that
 token before it needs it behind a prefix-cache hit. Which features go into a row is not known here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from outrider.attention.batch import ForwardBatch
+from outrider.attention.batch import ForwardBatch, GroupBatch
+from outrider.attention.caches.model_caches import ModelCaches
 from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
@@ -45,19 +46,20 @@ class DrafterKV:
         """Allocate the kept features of `num_blocks` blocks, in place of what was there before."""
         self.boundary = torch.zeros(num_blocks, self._feature_size, dtype=self._dtype, device=self._device)
 
-    def attach(self, table: RequestTable, staging: Staging) -> None:
-        """Take the engine's request table and staging buffer; called once, before any step."""
+    def attach(self, table: RequestTable, staging: Staging, caches: ModelCaches) -> None:
+        """Take the engine's table and staging buffer, and the drafter's caches; called once, before any step."""
         self._table = table
         self._staging = staging
-        self._block_size = table.block_size
+        self._groups = caches.group_indices
 
     def keep_boundary(self, target: ForwardBatch, features: Tensor) -> None:
-        """Keep the feature of every token of the step that ends a block.
+        """Keep the feature of every token of the step that ends a block of the first group.
 
         features [T, feature_size]: of the target's tokens. Those of other tokens go to the null block's place.
         """
-        ends_block = (target.slots + 1) % self._block_size == 0
-        self.boundary[torch.where(ends_block, target.slots // self._block_size, 0)] = features
+        slots, block_size = target.groups[0].slots, self._table.groups[0].block_size
+        ends_block = (slots + 1) % block_size == 0
+        self.boundary[torch.where(ends_block, slots // block_size, 0)] = features
 
     def first_rows(self, admissions: Sequence[RowAdmission]) -> tuple[Tensor, ForwardBatch]:
         """Rows of the first token that each of these requests computes, and the features kept before it.
@@ -73,15 +75,16 @@ class DrafterKV:
             }
         )
         count = len(admissions)
-        tokens = self._next_tokens(
+        rows = self._next_rows(
             rows=put["rows"],
             token_row=torch.arange(count, device=self._device),
             positions=put["index"] - 1,
             kv_lengths=put["index"] - self.first_index + 1,
+            block_tables={group: self._table.block_tables[group][put["rows"]] for group in self._groups},
+            row_counts=(1,) * count,
+            length_bound=max(entry.num_computed_tokens for entry in admissions) + 1,
         )
-        bound = max(entry.num_computed_tokens for entry in admissions) + 1
-        block_tables = self._table.block_tables[put["rows"]]
-        return self.boundary[put["block"]], self.batch(tokens, (1,) * count, block_tables, length_bound=bound)
+        return self.boundary[put["block"]], rows
 
     def true_rows(self, batch: StepBatch) -> ForwardBatch:
         """Rows of the token after each of the target's, where it is known once the step is committed.
@@ -89,62 +92,89 @@ class DrafterKV:
         As many rows as the target's batch has, in its order; those after a refused draft are padding.
         """
         target = batch.forward
-        tokens = self._next_tokens(
+        return self._next_rows(
             rows=batch.rows,
             token_row=batch.token_row,
             positions=target.positions,
             kv_lengths=target.kv_lengths,
+            block_tables={group: target.groups[group].block_tables for group in self._groups},
+            row_counts=target.row_counts,
+            length_bound=target.kv_length_bound + 1,
         )
-        return self.batch(tokens, target.row_counts, target.block_tables, length_bound=target.kv_length_bound + 1)
 
     def drafted_rows(self, batch: StepBatch, drafts: Tensor, *, verified: Verified, num_drafted: int) -> ForwardBatch:
         """Rows of each request's latest draft, one per request; padding where the request ends before it.
 
         drafts [R] int64, anything; num_drafted: drafts made so far, this one included.
         """
-        tokens = self._kernels.chain_drafted(
-            self._table.num_tokens,
-            self._table.max_total,
-            self._table.block_tables,
-            rows=batch.rows,
-            drafts=drafts,
-            num_emitted=verified.num_tokens,
-            step=num_drafted,
-            vocab_size=self._table.vocab_size,
-            first_index=self.first_index,
-            block_size=self._block_size,
-        )
-        counts, block_tables = (1,) * batch.num_rows, batch.forward.block_tables
-        return self.batch(tokens, counts, block_tables, length_bound=batch.length_bound + num_drafted)
+        tokens = {
+            group: self._kernels.chain_drafted(
+                self._table.num_tokens,
+                self._table.max_total,
+                self._table.block_tables[group],
+                rows=batch.rows,
+                drafts=drafts,
+                num_emitted=verified.num_tokens,
+                step=num_drafted,
+                vocab_size=self._table.vocab_size,
+                first_index=self.first_index,
+                block_size=self._table.groups[group].block_size,
+            )
+            for group in self._groups
+        }
+        block_tables = {group: batch.forward.groups[group].block_tables for group in self._groups}
+        counts, length_bound = (1,) * batch.num_rows, batch.length_bound + num_drafted
+        return self._batch(tokens, block_tables, row_counts=counts, length_bound=length_bound)
 
-    def batch(
-        self, tokens: Any, row_counts: tuple[int, ...], block_tables: Tensor, *, length_bound: int
+    def _next_rows(
+        self,
+        *,
+        rows: Tensor,
+        token_row: Tensor,
+        positions: Tensor,
+        kv_lengths: Tensor,
+        block_tables: Mapping[int, Tensor],
+        row_counts: tuple[int, ...],
+        length_bound: int,
     ) -> ForwardBatch:
-        """A pass over `tokens`, which are `ChainTokens`.
+        """Rows of the token after each of `positions` [T]; see `chain_known` of the kernels."""
+        tokens = {
+            group: self._kernels.chain_known(
+                self._table.token_ids,
+                self._table.num_tokens,
+                self._table.block_tables[group],
+                rows=rows,
+                token_row=token_row,
+                positions=positions,
+                kv_lengths=kv_lengths,
+                first_index=self.first_index,
+                block_size=self._table.groups[group].block_size,
+            )
+            for group in self._groups
+        }
+        return self._batch(tokens, block_tables, row_counts=row_counts, length_bound=length_bound)
 
-        block_tables [number of rows, max_blocks] int32; length_bound: host's bound on the KV length of a row.
+    def _batch(
+        self,
+        tokens: Mapping[int, Any],
+        block_tables: Mapping[int, Tensor],
+        *,
+        row_counts: tuple[int, ...],
+        length_bound: int,
+    ) -> ForwardBatch:
+        """A pass over `tokens`: `ChainTokens` for each of the drafter's groups, which differ in their slots only.
+
+        block_tables [number of rows, max_blocks] int32 of each group; length_bound: host's bound on the KV length of a
+        row.
         """
+        first = self._groups[0]
+        capacity = block_tables[first].shape[1] * self._table.groups[first].block_size
         return ForwardBatch(
-            token_ids=tokens.token_ids,
-            positions=tokens.positions,
-            slots=tokens.slots,
-            kv_lengths=tokens.kv_lengths,
-            block_tables=block_tables,
+            token_ids=tokens[first].token_ids,
+            positions=tokens[first].positions,
+            kv_lengths=tokens[first].kv_lengths,
+            groups={group: GroupBatch(block_tables[group], tokens[group].slots) for group in self._groups},
             row_counts=row_counts,
-            kv_length_bound=min(length_bound, block_tables.shape[1] * self._block_size),
+            kv_length_bound=min(length_bound, capacity),
             kv_start=self.first_index,
-        )
-
-    def _next_tokens(self, *, rows: Tensor, token_row: Tensor, positions: Tensor, kv_lengths: Tensor) -> Any:
-        """`ChainTokens` of the token after each of `positions` [T]; see `chain_known` of the kernels."""
-        return self._kernels.chain_known(
-            self._table.token_ids,
-            self._table.num_tokens,
-            self._table.block_tables,
-            rows=rows,
-            token_row=token_row,
-            positions=positions,
-            kv_lengths=kv_lengths,
-            first_index=self.first_index,
-            block_size=self._block_size,
         )

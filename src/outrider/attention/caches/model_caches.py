@@ -9,6 +9,7 @@ from outrider.attention.base import AttentionBackend, StepAttention
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.delta_state import DeltaState, LayerState
 from outrider.attention.caches.paged import PagedMemory, PagedSpec
+from outrider.core.kv_groups import BlockGroup
 
 CacheSpec = PagedSpec | DeltaState
 """What a layer keeps, as the layer states it."""
@@ -25,16 +26,15 @@ class ModelCaches(Sequence[LayerCache]):
         specs: Sequence[CacheSpec],
         *,
         backend: AttentionBackend,
-        windows: Sequence[int | None],
-        block_size: int,
+        groups: Sequence[BlockGroup],
         device: torch.device,
         states: Sequence[LayerState] = (),
     ) -> None:
-        """`windows`: of the engine's groups, among them each one of `specs`; `states`: of the layers that have them."""
+        """`groups`: all of the engine's; `states`: one for each layer whose spec is a `DeltaState`."""
         self.specs = tuple(specs)
         self.backend = backend
-        self.block_size = block_size
-        self._windows = tuple(windows)
+        self.groups = tuple(groups)
+        self._index_of = {group.window: index for index, group in enumerate(groups)}
         self._device = device
         self._states = states
         self._layers: list[LayerCache] = []
@@ -44,21 +44,27 @@ class ModelCaches(Sequence[LayerCache]):
         """Specs of the layers whose cache is paged."""
         return [spec for spec in self.specs if isinstance(spec, PagedSpec)]
 
+    @property
+    def group_indices(self) -> list[int]:
+        """Groups that these layers use, ascending."""
+        return sorted({self._index_of[spec.window] for spec in self.paged})
+
     def bytes_per_block(self, group: int) -> int:
-        """Bytes of one block in all layers of a group."""
-        window = self._windows[group]
-        return sum(spec.bytes_per_block(self.block_size) for spec in self.paged if spec.window == window)
+        """Bytes of one block in all of these layers that are in the group."""
+        window, block_size = self.groups[group].window, self.groups[group].block_size
+        return sum(spec.bytes_per_block(block_size) for spec in self.paged if spec.window == window)
 
     def allocate(self, num_blocks: Sequence[int]) -> None:
-        """Memory for these many blocks of each group, in the place of what was there before."""
+        """Memory for this many blocks in each group, in place of what was there before."""
         self._layers.clear()  # first, so that old and new need not fit together
         states = iter(self._states)
         for spec in self.specs:
             if isinstance(spec, DeltaState):
                 self._layers.append(next(states))
                 continue
-            group = self._windows.index(spec.window)
-            memory = spec.allocate(num_blocks[group], block_size=self.block_size, group=group, device=self._device)
+            group = self._index_of[spec.window]
+            block_size = self.groups[group].block_size
+            memory = spec.allocate(num_blocks[group], block_size=block_size, group=group, device=self._device)
             self._layers.append(memory)
 
     def begin(self, batch: ForwardBatch) -> StepAttention:

@@ -4,10 +4,13 @@ A block holds `block_size` consecutive tokens of one request; block 0 is the nul
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+
+from outrider.core.kv_groups import BlockGroup
 
 
 class PagedMemory(Protocol):
@@ -34,7 +37,8 @@ class PagedSpec(ABC):
         """Memory for `num_blocks` blocks, the null block included."""
 
 
-def windows_of(specs: list[PagedSpec]) -> tuple[int | None, ...]:
-    """The window of each group that these layers form: None first, then the longest; at least one group."""
+def groups_of(specs: Iterable[PagedSpec], *, block_size: int) -> tuple[BlockGroup, ...]:
+    """The groups that these layers form: that of window None first, then the longest; at least one group."""
     windows = {spec.window for spec in specs} or {None}
-    return tuple(sorted(windows, key=lambda window: float("-inf") if window is None else -window))
+    in_order = sorted(windows, key=lambda window: float("-inf") if window is None else -window)
+    return tuple(BlockGroup(block_size=block_size, window=window) for window in in_order)

@@ -1,0 +1,1 @@
+"""Model files that only tests use."""

@@ -1,0 +1,49 @@
+"""A model of five layers of three kinds: full attention, windows of 24 and of 5 tokens, heads of two widths, sinks."""
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ModelConfig, read_dense
+from outrider.layers.attention import Attention
+from outrider.layers.decoder import CausalLM
+from outrider.layers.rope import Rope
+
+ARCHITECTURES = ("WindowedForCausalLM",)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the attention of one layer differs."""
+
+    window: int | None
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 16
+    has_sinks: bool = False
+
+
+KINDS = (
+    Kind(window=None),
+    Kind(window=24),
+    Kind(window=5, num_heads=2, num_kv_heads=1, head_dim=32, has_sinks=True),
+    Kind(window=None, num_heads=2, num_kv_heads=2, head_dim=32),
+    Kind(window=24),
+)
+"""The kind of each layer."""
+
+
+class Model(CausalLM):
+    """`WindowedForCausalLM`; a config of another number of layers takes the first ones."""
+
+    def build_attention(self, index: int) -> nn.Module:
+        kind = KINDS[index]
+        config = replace(self.config, num_heads=kind.num_heads, num_kv_heads=kind.num_kv_heads, head_dim=kind.head_dim)
+        rope = Rope(config.rope, kind.head_dim, self.rope.cos_sin.shape[0], self.context)
+        return Attention(config, self.context, rope=rope, window=kind.window, has_sinks=kind.has_sinks)
+
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """Llama's keys."""
+    return read_dense(reader, model_types=("windowed",))
