@@ -1,12 +1,12 @@
 """Adaptive number of drafts against every fixed one, on a GPU: workload A's shape, acceptance drawn at given rates.
 
 One engine that may draft up to 3 tokens runs k = 1, 2, 3 and the adaptive policy, which differ in nothing but the
-numbers they choose; k = 0 is an engine without a drafter. Each run of the adaptive policy begins with what the engine
-measured at its start and knows nothing of acceptance. Draws of acceptance are the same for all. Prompts: 64 tokens.
+numbers they choose; k = 0 is an engine without a drafter. Each run of the adaptive policy starts from the times that
+the engine measured at startup, without any data on acceptance. All runs draw the same acceptances. Prompts: 64 tokens.
 
-Steady: so many requests decode from their first token to a mean length; tokens/s of that time. Changing: requests come
-in waves, the next when few of the last are left, and each asks for between half and one and a half of its wave's
-tokens; tokens/s of the whole time, prompts included.
+Steady: all requests decode from their first token to a mean length; tokens/s of that time. Changing: requests come in
+waves, the next wave when few requests of the last are left, and each asks for between half and one and a half times its
+wave's tokens; tokens/s of the whole time, prompts included.
 
     PYTHONPATH=src python3 -m benchmarks.adaptive_gpu
 """
@@ -34,20 +34,20 @@ PROFILES = {"high": (0.9, 0.8, 0.7), "usual": (0.75, 0.55, 0.40), "low": (0.3, 0
 STEADY = ((1, 800), (8, 500), (64, 300), (256, 400))
 """Requests, and the mean number of tokens that they reach."""
 WAVES = ((1, 350), (64, 200), (8, 280), (256, 110), (2, 350), (128, 140), (1, 350), (32, 210))
-"""Requests, and tokens that each asks for in the mean."""
+"""Requests, and the mean number of tokens that each asks for."""
 TRACES = {
     "load 1 … 256, usual": ("usual",) * 8,
     "load 1 … 256, low": ("low",) * 8,
     "load 1 … 256, acceptance changes": ("low", "high", "high", "low", "usual", "usual", "high", "low"),
 }
-"""Profile of each wave; it holds for all that run."""
+"""Acceptance profile during each wave, for all running requests."""
 FEW = 8
-"""A wave comes when a share of one in so many requests of the last is left."""
+"""A wave starts when 1 / this of the last wave's requests are still running."""
 PROMPT = 64
 
 
 class Watched(AdaptiveDrafts):
-    """Counts what it chooses."""
+    """Counts the numbers of drafts that it chooses."""
 
     used: Counter[int]
 
@@ -58,7 +58,7 @@ class Watched(AdaptiveDrafts):
 
 
 class Run:
-    """One policy on an engine that is at rest."""
+    """One policy on an idle engine."""
 
     def __init__(self, llm: LLM, policy: DraftPolicy) -> None:
         self.engine = llm.engine
@@ -149,7 +149,7 @@ def used_memory() -> float:
 
 
 def start_cost(directory: Path) -> Table:
-    """Seconds until an engine is ready, and what graphs take beside all else."""
+    """Seconds until an engine is ready, and its memory with the graphs."""
     table = Table("Start, kernels compiled", ["drafter", "LLM(...) s", "of it measuring s", "graphs", "memory GiB"])
     for drafter in ("none", "eagle3", "eagle3-adaptive"):
         start = time.perf_counter()

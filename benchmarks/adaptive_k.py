@@ -4,9 +4,9 @@
 
 Requests decode in steps whose length comes from a table (ms by k and rows, interpolated) and is noisy: 2 % of
 lognormal noise, and one step in 200 takes five times as long. A step that verifies v drafts and makes p takes the mean
-of the steady steps of v and p. Each draft is accepted with its profile's chance. As in the engine, the number
-of drafts of a step is chosen one step before the last results are known. A fixed k meets the same times
-and the same luck (seeded by step and request). Nothing of a model is run.
+of the steady steps of v and p. Each draft is accepted with its profile's probability. As in the engine, the number
+of drafts of a step is chosen one step before the last results are known. A fixed k gets the same step times
+and the same random numbers (seeded by step and request). No model is run.
 
 A trace is a list of phases: (share of its steps, rows, profiles of the rows). In "requests end" a request lives for 128
 tokens, and another takes its place.
@@ -49,7 +49,7 @@ Phase = tuple[float, int, tuple[str, ...]]
 
 
 def read_tables(path: Path) -> tuple[Table, Table]:
-    """ms by k and rows: as steps take, and as the engine knew at its start."""
+    """ms by k and rows: the true times of steps, and those that the engine measured at its start."""
     values = json.loads(path.read_text())
     tables = [{**values["drafting"], PLAIN: values["plain"]}, values["start"]]
     steps, start = [
@@ -76,7 +76,7 @@ def seconds_of(table: Table, num_rows: int, num_drafts: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is decoded. `max_tokens`: of one request; None: they never end."""
+    """A load to decode. `max_tokens`: length of one request's output; None: requests never end."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -86,7 +86,7 @@ class Trace:
 
 
 def traces() -> list[Trace]:
-    """Stationary ones at every load, then those that change."""
+    """Stationary traces at every load, then changing ones."""
     stationary = [
         Trace(f"{name}, {rows} rows", ((1.0, rows, (name,)),), 3000 * rows) for name in PROFILES for rows in LOADS
     ]
@@ -159,7 +159,7 @@ class Simulation:
         return self._trace.num_tokens / rate
 
     def _crowd(self, requests: Sequence[RequestState], phase: Phase) -> list[RequestState]:
-        """Those that go on, and new ones for the rest of the rows."""
+        """The requests that continue, and new ones for the rest of the rows."""
         _, num_rows, profiles = phase
         most = self._trace.max_tokens
         kept = [request for request in requests if most is None or request.num_scheduled_tokens < most][:num_rows]
@@ -252,7 +252,7 @@ def compare(trace: Trace, table: Table, start: Table, *, most: int, seeds: Seque
 
 
 def report(comparisons: Sequence[Comparison], *, most: int) -> str:
-    """A table for people."""
+    """The results as a Markdown table."""
     heads = [f"k = {k}" for k in range(most + 1)]
     lines = [
         f"| trace | {' | '.join(heads)} | adaptive | to the best fixed | worst seed | steps by number of drafts |",
@@ -273,8 +273,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step-times", type=Path, default=STEP_TIMES, help="JSON of benchmarks.step_times")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--most", type=int, nargs="+", default=[3, 5], help="k: most drafts of a step")
-    parser.add_argument("--only", default="", help="traces whose name has this")
+    parser.add_argument("--most", type=int, nargs="+", default=[3, 5], help="k: maximum number of drafts of a step")
+    parser.add_argument("--only", default="", help="run only traces whose name contains this")
     parser.add_argument("--output")
     arguments = parser.parse_args()
     table, start = read_tables(arguments.step_times)

@@ -1,4 +1,4 @@
-"""What the shared noise is worth: acceptance of coupled and of uncoupled drafts, in the engine and by simulation.
+"""The gain from shared noise: acceptance of coupled and of uncoupled drafts, in the engine and by simulation.
 
     python benchmarks/coupling.py [--max-tokens 64] [--num-prompts 20] [--output benchmarks/results/coupling.md]
 

@@ -1,4 +1,4 @@
-"""Copies of an EAGLE-3 head, each broken in one way that happens. For the evidence on the gate's power."""
+"""Copies of an EAGLE-3 head, each broken in one way that occurs in practice. For the evidence on the gate's power."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ CONFIG: dict[str, dict[str, object]] = {"rope theta ten times too large": {"rope
 """Damage to config.json."""
 
 TAPS = {"aux layers one too deep": [3, 6, 8], "aux layers one too shallow": [1, 4, 6]}
-"""Damage to what the engine is told (the shipped head reads the streams after layers 2, 5 and 7)."""
+"""Damage to the engine's options (the shipped head reads the streams after layers 2, 5 and 7)."""
 
 
 def damaged_heads(healthy: Path, directory: Path, *, num_drafts: int = 3) -> dict[str, dict[str, object]]:

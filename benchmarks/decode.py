@@ -6,10 +6,10 @@ c requests of 512 random tokens are submitted at once and produce 257 tokens eac
 no draft would be accepted, so acceptance is synthetic (0.75 / 0.55 / 0.40: length 2.70; of one draft 1.75). The
 byte limit is what a step has to read (weights, states, KV, a drafter's weights once a draft) at 4.37 TB/s.
 
-Where there are experts, the distinct ones that a layer reads in a step stand beside the speed, counted in a second run
-of the same tokens. Routers of random weights spread tokens evenly; `skewed` is the same model with its routers' rows
-scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token again and again;
-`eagle3-spread` turns its drafts into different ones, which choose a few more experts.
+For a mixture of experts, the number of distinct experts that a layer reads in a step is given beside the speed, counted
+in a second run of the same tokens. Routers of random weights spread tokens evenly; `skewed` is the same model with its
+routers' rows scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token
+again and again; `eagle3-spread` turns its drafts into different ones, which choose a few more experts.
 
     PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b|c] [--concurrency 1,8,64]
         [--drafter none,eagle3,eagle3-adaptive,eagle3-spread,mtp-1,mtp-3]
@@ -129,7 +129,7 @@ class Workload:
     title: str
     target: dict[str, Any]
     head: dict[str, Any] | None
-    """Of an EAGLE-3 head."""
+    """True for an EAGLE-3 head."""
     results: str
 
 
@@ -201,7 +201,7 @@ def timed(llm: LLM, count: int, num_tokens: int, **params: Any) -> tuple[float, 
 
 @contextmanager
 def spread_drafts() -> Iterator[None]:
-    """Engines made within draft tokens that differ from position to position."""
+    """Makes engines built inside the context draft tokens that differ from position to position."""
     original = ChainDrafter.choose_drafts
 
     def pick(drafter: ChainDrafter, logits: torch.Tensor, batch: StepBatch, position: torch.Tensor) -> torch.Tensor:
@@ -215,7 +215,7 @@ def spread_drafts() -> Iterator[None]:
 
 
 def skew_routers(llm: LLM) -> None:
-    """From now on the first experts are chosen by most tokens; in place, so that captured graphs see it."""
+    """Make most tokens choose the first experts; changes weights in place, so that captured graphs see it."""
     for module in llm.engine.worker.model.modules():
         if isinstance(module, MoE):
             count = module.config.num_experts

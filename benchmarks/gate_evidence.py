@@ -1,10 +1,10 @@
-"""How often the acceptance gate alarms with nothing changed, and how small a damage it sees. Needs the extra `train`.
+"""False alarms of the acceptance gate, and the smallest damage that it detects.
 
     python -m benchmarks.gate_evidence [--checks 200] [--many 1000]
 
 A check is drawn from `gate_pools.py`'s pools, whose requests ran through the engine once: N prompts and a seed for each
-make a baseline, N others (or the same) the run, and `compare_rates`, the function that `outrider gate check` judges
-with, decides as it does across platforms. Beside it, on the same runs: a fixed tolerance of 5 %, two-sided on the
+make a baseline, N others (or the same) the run, and `compare_rates`, the function that `outrider gate check` uses,
+decides as it does across platforms. For comparison, on the same runs: a fixed tolerance of 5 %, two-sided on the
 acceptance length and one-sided on every position, as in vLLM's test of acceptance lengths.
 """
 
@@ -34,7 +34,7 @@ Draw = Callable[[np.random.Generator, int], tuple[Counts, Counts]]
 
 
 def ratios(counts: Counts) -> list[Ratio]:
-    """As `outrider.gate.statistics.ratios`, from the columns of a pool."""
+    """Like `outrider.gate.statistics.ratios`, from the columns of a pool."""
     steps, drafts, accepted = counts[:, 0], counts[:, 1], counts[:, 4:]
     found = [
         Ratio(name=f"draft {position + 1} accepted", numerators=accepted[:, position], denominators=drafts)
@@ -56,7 +56,7 @@ def fixed_alarms(baseline: list[Ratio], run: list[Ratio]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Shares of checks that alarm, and what they could have seen."""
+    """Shares of checks that alarm, and the falls that they can detect."""
 
     gate: float
     fixed: float
@@ -96,7 +96,7 @@ def outcome(draw: Draw, *, num_prompts: int, checks: int, seed: int) -> Outcome:
 
 
 def resampled(healthy: Counts, other: Counts) -> Draw:
-    """Other prompts and other seeds."""
+    """Draw baseline and run from other prompts and other seeds."""
 
     def draw(rng: np.random.Generator, num: int) -> tuple[Counts, Counts]:
         prompts = rng.permutation(healthy.shape[1])
@@ -108,7 +108,7 @@ def resampled(healthy: Counts, other: Counts) -> Draw:
 
 
 def same_prompts(healthy: Counts, other: Counts) -> Draw:
-    """The same prompts, other seeds."""
+    """Draw baseline and run from equal prompts, with other seeds."""
 
     def draw(rng: np.random.Generator, num: int) -> tuple[Counts, Counts]:
         prompts = rng.permutation(healthy.shape[1])[:num]
@@ -120,7 +120,7 @@ def same_prompts(healthy: Counts, other: Counts) -> Draw:
 
 
 def same_run(healthy: Counts, other: Counts) -> Draw:
-    """The same prompts and seeds: what a check of the gate repeats."""
+    """Draw baseline and run from equal prompts and seeds, as a check of the gate does."""
 
     def draw(rng: np.random.Generator, num: int) -> tuple[Counts, Counts]:
         prompts = rng.permutation(healthy.shape[1])[:num]
@@ -137,25 +137,25 @@ def mixed(healthy: Counts, damaged: Counts, share: float, rng: np.random.Generat
     return np.where(chosen[..., None], damaged, healthy[:num])
 
 
-DESIGNS = {"same prompts, other seeds": same_prompts, "all anew": resampled}
+DESIGNS = {"same prompts, other seeds": same_prompts, "all drawn again": resampled}
 CASES = {
     "same prompts and seeds, 40 prompts": (same_run, 40),
     "same prompts and seeds, 120 prompts": (same_run, 120),
     "same prompts, other seeds, 40 prompts": (same_prompts, 40),
-    "prompts and seeds anew, 40 prompts": (resampled, 40),
+    "new prompts and seeds, 40 prompts": (resampled, 40),
 }
 
 
 def false_alarms(healthy: Counts, *, checks: int, many: int) -> list[str]:
     """Tables of checks with nothing changed."""
     lines = [
-        "| prompts | drawn anew | checks | gate alarms | fixed 5 % alarms | a fall of the length seen in 4 of 5 |",
+        "| prompts | drawn again | checks | gate alarms | fixed 5 % alarms | a fall of the length seen in 4 of 5 |",
         "|---|---|---|---|---|---|",
     ]
-    cases = [(40, name, checks) for name in ("all anew", "same prompts, other seeds")]
-    cases += [(num, name, many) for name in ("all anew", "same prompts, other seeds") for num in (8, 20, 40)]
+    cases = [(40, name, checks) for name in ("all drawn again", "same prompts, other seeds")]
+    cases += [(num, name, many) for name in ("all drawn again", "same prompts, other seeds") for num in (8, 20, 40)]
     for number, (num, name, count) in enumerate(cases):
-        what = "prompts and seeds" if name == "all anew" else "seeds"
+        what = "prompts and seeds" if name == "all drawn again" else "seeds"
         found = outcome(DESIGNS[name](healthy, healthy), num_prompts=num, checks=count, seed=100 + number)
         lines.append(
             f"| {num} | {what} | {count} | {found.gate * count:.0f} ({found.gate:.2%}) "
@@ -169,20 +169,20 @@ def power(pools: dict[str, dict[str, Counts]], *, checks: int) -> tuple[list[str
     """A table of damaged heads, and the outcomes of the ordinary check for the plot."""
     lines = [
         "| damage | temperature | fall of the acceptance length | same platform: integers | gate, 40 prompts "
-        "| fixed 5 % | gate, 120 prompts | fixed 5 % | gate, 40 anew | fixed 5 % |",
+        "| fixed 5 % | gate, 120 prompts | fixed 5 % | gate, 40 drawn again | fixed 5 % |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     shown = {}
     for number, name in enumerate(name for name in pools if name != "healthy"):
         for temperature in ("0", "1"):
             healthy, damaged = pools["healthy"][temperature], pools[name][temperature]
-            few, many, anew = (
+            few, many, again = (
                 outcome(design(healthy, damaged), num_prompts=num, checks=checks, seed=500 + number)
                 for design, num in ((same_run, 40), (same_run, 120), (resampled, 40))
             )
             if temperature == "1":
                 shown[name] = few
-            shares = [few.integers, few.gate, few.fixed, many.gate, many.fixed, anew.gate, anew.fixed]
+            shares = [few.integers, few.gate, few.fixed, many.gate, many.fixed, again.gate, again.fixed]
             cells = " | ".join(f"{share:.0%}" for share in shares)
             lines.append(f"| {name} | {temperature} | {few.fall:.1%} | {cells} |")
             print(lines[-1], flush=True)
@@ -285,7 +285,7 @@ def main() -> None:
         "",
         "## Damaged heads",
         "",
-        "Baseline and run have the same prompts and seeds, as a check of the gate has, but for the last two columns. "
+        "Baseline and run have the same prompts and seeds, as in a check of the gate, except for the last two columns. "
         "The integers are compared on the baseline's platform, rates and the fixed 5 % elsewhere; each share is of "
         f"{POWER_CHECKS} checks. Another platform gives some other texts, so it lies between these columns and the "
         "last two; there the fixed 5 % alarms in 60 % of checks with nothing changed: a high figure of it shows "

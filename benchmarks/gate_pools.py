@@ -1,10 +1,10 @@
-"""The raw material of the gate's evidence: counts per prompt and seed, of the zoo's head and of damaged copies of it.
+"""Counts per prompt and seed, of the zoo's head and of damaged copies: the raw data of the gate's evidence.
 
     python -m benchmarks.gate_pools [--output benchmarks/results/gate-pools.json]
 
 120 prompts: 60 beginnings of the zoo's code prompts and 60 held-out word problems. At temperature 1 the healthy head
 runs with 16 seeds of each, damaged ones with two of them; at temperature 0 each runs once. Every run must give the
-same tokens and logits digests whatever the head, or the script stops. `gate_evidence.py` draws checks from these.
+same tokens and logits digests with every head, or the script stops. `gate_evidence.py` draws checks from these.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def population() -> list[Prompt]:
 
 
 def counts(sample: Sample) -> list[int]:
-    """What a pool keeps of a request: steps, drafts, draft tokens, output tokens, accepted at 1, 2, 3."""
+    """A pool's row for one request: steps, drafts, draft tokens, output tokens, accepted at 1, 2, 3."""
     return [
         sample.num_steps,
         sample.num_drafts,

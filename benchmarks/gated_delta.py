@@ -1,8 +1,8 @@
-"""Which chunk a hybrid's state should advance by: error of the chunk form against the recurrence in fp64, and bytes.
+"""Chunk sizes of a hybrid's state: error of the chunk form against the recurrence in fp64, and bytes.
 
     PYTHONPATH=src:. python -m benchmarks.gated_delta
 
-Knows no model: inputs are random, with decays from those that forget at once to those that hardly forget.
+Uses no model: inputs are random, with decays from immediate to very slow forgetting.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Time to make a grammar's mask with xgrammar and with llguidance: `python benchmarks/grammar_masks.py`.
 
-On the zoo's vocabulary of 3072 and on a synthetic byte-level one of 128 256: all bytes, and the commonest words and
-pieces of words of the Python files of the standard library. Each library walks the same text token by token.
+On the zoo's vocabulary of 3072 and on a synthetic byte-level one of 128 256: all bytes, and the most common words and
+word pieces in the Python files of the standard library. Each library walks the same text token by token.
 """
 
 import argparse

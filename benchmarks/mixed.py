@@ -1,7 +1,7 @@
-"""Decoding while prompts arrive: what 32 running requests feel when four prompts of 4096 tokens come in.
+"""Decoding while prompts arrive: token latency of 32 running requests when four prompts of 4096 tokens arrive.
 
-Workload A's shape. The time between two tokens of a running request before the prompts come and while they are read,
-and the time to the first token of those, for several sizes of a step.
+Workload A's shape. The time between two tokens of a running request before the prompts arrive and while they are read,
+and the prompts' time to the first token, for several sizes of a step.
 
     PYTHONPATH=src python3 -m benchmarks.mixed
 """
@@ -23,7 +23,7 @@ RUNNING, ARRIVING, LENGTH = 32, 4, 4096
 
 
 def latencies(llm: LLM) -> tuple[list[float], list[float], float]:
-    """Milliseconds between tokens of a running request before and while prompts are read; of the first token."""
+    """Milliseconds between tokens of a running request, before and while prompts are read; time to first token."""
     rng = random.Random(0)
     engine = llm.engine
 

@@ -1,7 +1,7 @@
-"""Does the host stay ahead? From a profiler trace of steady decoding: launches against the end of the step before.
+"""Overlap of host and device: launches against the end of the previous step, from a profiler trace of steady decoding.
 
-For each number of requests: steps whose launch came before the end of the step before, and the time in which the device
-did nothing between two steps. Workload A's shape, plain and with EAGLE-3.
+For each number of requests: steps that were launched before the previous step ended, and the device's idle time between
+two steps. Workload A's shape, plain and with EAGLE-3.
 
     PYTHONPATH=src python3 -m benchmarks.overlap
 """

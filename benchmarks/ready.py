@@ -1,6 +1,6 @@
-"""Time until an engine is ready: workload A's shape, random weights, with an empty compiler cache and with a full one.
+"""Time until an engine is ready: workload A's shape, random weights, with an empty and with a full compiler cache.
 
-Each figure is a process of its own, from its start: interpreter and imports, then `LLM(...)`: weights drawn on the
+Each figure is measured in a new process, from its start: interpreter and imports, then `LLM(...)`: weights drawn on the
 device, kernels compiled, memory measured, graphs captured.
 
     PYTHONPATH=src python3 -m benchmarks.ready

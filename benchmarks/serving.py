@@ -1,10 +1,10 @@
-"""How many tokens a second one core brings to the callers: text from ids, and ids' text to HTTP.
+"""Tokens per second that one core delivers to callers: text from ids, and text to HTTP.
 
-The front (HTTP, JSON, server-sent events) runs as in `outrider serve`. Behind it stands, in place of the engine's
-process, one that says what it is told at a steady pace, so that nothing but the front is measured. 64 callers in a
-third process read their streams. Seconds are those of CPU that the front spent, for other work on the machine does not
-count in them; tokens per second of CPU is what one core can bring. The engine says one delta for each stream and turn,
-of 1 token, or of the 2.5 of a step with drafts; where the front lags it merges deltas into fewer events.
+The front (HTTP, JSON, server-sent events) runs as in `outrider serve`. The engine process is replaced by one that sends
+prepared deltas at a steady pace, so that only the front is measured. 64 callers in a third process read their streams.
+Seconds are CPU time of the front, which excludes other work on the machine; tokens per second of CPU time are the limit
+of one core. The engine sends one delta for each stream and turn, of 1 token, or of 2.5 as in a step with drafts; when
+the front lags it merges deltas into fewer events.
 
     PYTHONPATH=src python3 -m benchmarks.serving
 """
@@ -43,7 +43,7 @@ PIECES = (" the", " model", "(x", "):\n", "    return", " value", " of", "'s")
 
 
 def detokenized() -> float:
-    """Tokens of zoo prompts a second of CPU, as the engine follows them: in steps of 2 or 3, with a stop string."""
+    """Tokens per second of CPU time, detokenized as in the engine: in steps of 2 or 3, with a stop string."""
     tokenizer = Tokenizer(ZOO / "tiny")
     lines = [json.loads(line) for line in (ZOO / "prompts.jsonl").read_text().splitlines()]
     ids = [token for line in lines for token in tokenizer.encode(str(line["turns"][0]))]
@@ -68,7 +68,7 @@ def detokenized() -> float:
 
 
 def speak(descriptor: int) -> None:
-    """An engine that says PIECES: 64 requests, `pace` deltas a second of each, `size` tokens in a delta on average."""
+    """An engine that sends PIECES: 64 requests, `pace` deltas a second for each, `size` tokens per delta on average."""
     channel = Channel(socket.socket(fileno=descriptor))
     pace, size = float(os.environ["PACE"]), float(os.environ["SIZE"])
     running: dict[str, int] = {}
@@ -203,7 +203,7 @@ async def measure(pace: float, size: float) -> list[str]:
 
 
 def main() -> None:
-    """Both tables into results/serving.md."""
+    """Write both tables to results/serving.md."""
     text = Table("Text from ids, as the engine's process does it", ("tokens per second of CPU",))
     text.add(f"{detokenized():.0f}")
     columns = (

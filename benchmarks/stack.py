@@ -1,7 +1,7 @@
 """A decoder stack, assembled: every layer, head and sampler of an 8B Llama shape as one graph, against its bytes.
 
-M requests decode one token each behind 640 tokens of context. The graph is the engine's own; it is replayed without the
-engine around it. Beside it the parts alone, each in a graph of its own: what is left are the small kernels and gaps.
+M requests decode one token each after 640 tokens of context. The graph is the engine's own, replayed without the engine
+around it. The parts are also measured alone, each in its own graph; the remainder is small kernels and gaps.
 """
 
 import tempfile

@@ -1,9 +1,9 @@
-"""Milliseconds of one step by number of rows and drafts, workload A's shape: what a policy for k has to know.
+"""Milliseconds of one step by number of rows and drafts, workload A's shape: the input of a policy for k.
 
 A step verifies the rows' k drafts and drafts k new ones. One engine that may draft runs all of them: its steps without
 drafts still write the drafter's KV. "plain" is an engine without a drafter. Each figure is the median of replays of the
-engine's own graph, at 640 tokens of context; behind them what the engine itself measures at its start, without
-contexts. Written as JSON too.
+engine's own graph, at 640 tokens of context; the second table has the engine's own measurements at startup, without
+context. Written as JSON too.
 
     PYTHONPATH=src python3 -m benchmarks.step_times
 """

@@ -1,7 +1,7 @@
 """Time on a GPU by replaying graphs, and tables of it.
 
-What is measured reads more memory than the L2 holds, from random data, in one captured graph of many calls; a figure is
-the median over replays, divided by the calls.
+The measured calls read more memory than the L2 holds, from random data, in one captured graph of many calls; a figure
+is the median over replays, divided by the number of calls.
 """
 
 import datetime

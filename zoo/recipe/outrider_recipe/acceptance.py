@@ -1,4 +1,4 @@
-"""How many drafts a drafter gets accepted on a known continuation of the target. Knows no engine.
+"""Counts the drafts of a drafter that a known continuation of the target accepts. Uses no engine.
 
 Acceptance is by equality, so whatever drafts are made the target's output is the same. It can therefore be
 sampled first; then all positions are drafted at once (`Head.unroll`), and the rounds walked through.

@@ -1,6 +1,6 @@
 """Cleans, deduplicates and splits Python files into a training and a held-out side.
 
-A file is held out by the hash of its path; a held-out file whose lines also stand in training files is
+A file is held out by the hash of its path; a held-out file whose lines also occur in training files is
 dropped, so that copies cannot leak. Knows nothing of tokens.
 """
 

@@ -20,7 +20,7 @@ peaked distributions."""
 
 
 def draft_shape(target: Shape, *, num_layers: int, intermediate_size: int) -> Shape:
-    """As wide as the target, so that the embedding can be shared at the start; fewer and slimmer layers."""
+    """Same width as the target, so that the embedding can be shared at the start; fewer and slimmer layers."""
     return Shape(
         vocab_size=target.vocab_size,
         hidden_size=target.hidden_size,

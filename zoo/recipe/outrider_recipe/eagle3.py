@@ -23,7 +23,7 @@ class HeadShape:
     num_heads: int = 4
     num_kv_heads: int = 2
     head_dim: int = 64
-    rope_theta: float = 10_000.0  # the head's own, on purpose not the target's
+    rope_theta: float = 10_000.0  # the head's own; deliberately not the target's
     norm_eps: float = 1e-6
     max_length: int = 2048
 

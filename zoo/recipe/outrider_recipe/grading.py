@@ -1,4 +1,4 @@
-"""Judges what a target wrote: whether code parses, whether a problem's final number is right."""
+"""Grades the target's text: whether code parses, whether a problem's final number is right."""
 
 import ast
 import codeop

@@ -1,4 +1,4 @@
-"""Generates what a target hands to the training of drafters: features, hidden states, distributions.
+"""Generates the target's data that drafters are trained on: features, hidden states, distributions.
 
 Knows neither drafters nor how the texts were made.
 """

@@ -79,7 +79,7 @@ Memory = tuple[Tensor, Tensor]
 
 
 class Mixer(Protocol):
-    """The part of a layer that looks at other tokens."""
+    """The part of a layer that reads other tokens."""
 
     def empty_memory(self, num_rows: int, *, capacity: int, like: Tensor) -> Memory: ...
 

@@ -1,4 +1,4 @@
-"""Text sampled from the target itself, on which a drafter learns what it will meet when it drafts.
+"""Text sampled from the target itself: a drafter is trained on the text that it will meet when it drafts.
 
 Prompts are beginnings of training windows and training problems; nothing held out is touched.
 """
@@ -32,7 +32,7 @@ def sample_policy(
     seed: int,
     say: Callable[[str], None],
 ) -> None:
-    """Write tokens/policy_{code,arithmetic}; half of the rows greedy, half at temperature 1. Skips what is there."""
+    """Write tokens/policy_{code,arithmetic}; half of the rows greedy, half at temperature 1. Skips files that exist."""
     folder = work / "tokens"
     if (folder / "policy_code.starts.npy").exists():
         return

@@ -1,4 +1,4 @@
-"""From files on this machine to token rows on disk: collect, tokenizer, encode. Each skips what is there.
+"""Turns files on this machine into token rows on disk: collect, tokenizer, encode. Each skips what exists.
 
 Work folder: {training,heldout,arithmetic}.jsonl, sources.json, tokens/{code,chat,arithmetic}.*.npy.
 """
@@ -25,9 +25,9 @@ class Recipe:
 
     vocab_size: int = 3072
     package_limit: int = 24_000_000
-    """Bytes of one package, at most."""
+    """Maximum bytes of one package."""
     num_packages: int = 1000
-    """Number of packages read beside the standard library, at most; small for toy runs."""
+    """Maximum number of packages besides the standard library; small for toy runs."""
     num_problems: int = 700_000
     tokenizer_bytes: int = 40_000_000
     seed: int = 1
@@ -75,7 +75,7 @@ def chat_texts(work: Path) -> Iterator[str]:
 
 
 def _arithmetic_chunk(job: tuple[int, int]) -> list[str]:
-    """About half of the stories as chat, half as plain text, and drills among them."""
+    """Writes about half of the stories as chat, half as plain text, with drills among them."""
     seed, size = job
     random = Random(seed)
     texts = []
@@ -132,7 +132,7 @@ class CodePrompt:
     package: str
     path: str
     ids: list[int]  # the beginning of a held-out file
-    truth: list[int]  # how the file goes on
+    truth: list[int]  # the rest of the file
 
 
 def held_out_code(work: Path, tokenizer: Tokenizer, *, num_tokens: int, most: int, seed: int) -> list[CodePrompt]:

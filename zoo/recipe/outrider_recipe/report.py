@@ -1,8 +1,8 @@
-"""Writes what is kept beside the models from the records of their training: figures, sources, curves.
+"""Writes the files that are kept with the models from the records of their training: figures, sources, curves.
 
 `python -m outrider_recipe.report --leg WORK [--leg WORK ...] --zoo zoo`, one work folder per leg of training of `tiny`,
-in order; figures and sources are those of the last. With `--hybrid WORK` instead, the figures of `tiny-hybrid` join
-those that stand there. Trains and measures nothing.
+in order; figures and sources are those of the last. With `--hybrid WORK` instead, the figures of `tiny-hybrid` are
+added to the file. Trains and measures nothing.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def licence_notes(sources: dict[str, Any]) -> str:
     lines.append(
         f"{len(packages)} packages, {total / 1e6:.0f} million bytes after cleaning: {sources['training_files']} "
         f"training files, {sources['held_out_files']} held out (one file in fifty, by a hash of its path; held-out "
-        "files whose lines also stand in training files were dropped)."
+        "files whose lines also occur in training files were dropped)."
     )
     lines += ["", "| package | version | licence as its metadata states it | files | bytes |", "|---|---|---|---|---|"]
     for name in sorted(packages, key=str.lower):

@@ -35,7 +35,7 @@ def continue_prompts(
     stop_ids: Sequence[int] = (),
     precision: torch.dtype = torch.float32,
 ) -> list[list[int]]:
-    """`num_tokens` more tokens for each prompt, fewer where a stop id came first (it is kept)."""
+    """`num_tokens` more tokens for each prompt, or fewer if a stop id came first (it is kept)."""
     device = target.model.embed_tokens.weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())

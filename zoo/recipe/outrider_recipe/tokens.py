@@ -64,7 +64,7 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many windows a batch takes from one kind of document."""
+    """Number of windows that a batch takes from one kind of document."""
 
     row: TokenRow
     num_rows: int

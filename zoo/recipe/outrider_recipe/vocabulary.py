@@ -13,7 +13,7 @@ END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im
 FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SPECIALS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
 
-# Newlines are never merged with what stands before them, so a prompt may end in the middle of a line.
+# Newlines are never merged with what comes before them, so a prompt may end in the middle of a line.
 PIECES = r"'(?:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[\r\n]+|[^\S\r\n]+(?!\S)|\s+"
 
 CHAT_TEMPLATE = (

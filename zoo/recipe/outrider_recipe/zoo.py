@@ -90,8 +90,10 @@ def parse_arguments() -> argparse.Namespace:
         help="windows of code, chat, arithmetic, sampled code, sampled arithmetic",
     )
     parser.add_argument("--per-family", type=int, default=25, help="held-out problems of each family")
-    parser.add_argument("--target-cooldown", type=float, default=0.45, help="part of the steps with a falling rate")
-    parser.add_argument("--start-from", type=Path, help="a target folder to go on training from")
+    parser.add_argument(
+        "--target-cooldown", type=float, default=0.45, help="share of the steps with a falling learning rate"
+    )
+    parser.add_argument("--start-from", type=Path, help="a target folder from which to continue training")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     return parser.parse_args()
 

@@ -47,7 +47,7 @@ NAMES = "abcdepqrs"
 
 
 class Draft:
-    """A story under way: sentences so far, and the amount that they lead to."""
+    """An unfinished story: the sentences so far, and the amount that they lead to."""
 
     def __init__(self, random: Random) -> None:
         self.random = random

@@ -32,7 +32,7 @@ class Problem:
     question: str
     answer: str  # worked steps, then `#### value`
     value: int
-    numbers: tuple[int, ...]  # as they stand in the question
+    numbers: tuple[int, ...]  # as they are written in the question
     facts: tuple[Fact, ...]  # every fact that the answer states
 
 
@@ -62,7 +62,7 @@ def make_problem(family: str, question: str, *, lines: list[str], facts: list[Fa
 
 
 def explain(question: str, places: dict[str, int], rule: Rule, fact: Fact) -> str:
-    """One line of an answer: where its numbers stand in the question, what is done, the computation."""
+    """One line of an answer: where its numbers are in the question, what is done, the computation."""
     found = [places[operand] for operand in (rule.left, rule.right) if operand in places]
     for operand in (rule.left, rule.right):
         if operand in WORDS_FOR and (match := re.search(WORDS_FOR[operand], question, re.IGNORECASE)):
@@ -102,7 +102,7 @@ def _solve(family: Family, values: dict[str, int]) -> tuple[list[Fact], int] | N
 
 
 def _tell(family: Family, random: Random, values: dict[str, int], *, is_varied: bool) -> tuple[str, dict[str, int]]:
-    """The question, and for each number of the story the character at which it first stands."""
+    """The question, and for each number of the story the character at which it first appears."""
     telling = " ".join(random.choice(part) for part in family.parts)
     if is_varied:
         telling = disturb(reword(telling, random), random)

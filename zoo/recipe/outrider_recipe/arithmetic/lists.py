@@ -5,7 +5,7 @@
     an entry
     another entry
 
-A list begins with its name in square brackets and goes on to the next name. Each line is one entry. In a list of words
+A list begins with its name in square brackets and ends at the next name. Each line is one entry. In a list of words
 entries are separated by blanks instead, and lines mean nothing.
 """
 

@@ -72,7 +72,7 @@ OPENED = 0.1  # of the sentences get a time or a place
 
 
 def disturb(telling: str, random: Random) -> str:
-    """The telling with invented words, adjectives and openers strewn in; its meaning stays."""
+    """The telling with invented words, adjectives and openers added at random; its meaning stays the same."""
     sentences = []
     for sentence in re.split(r"(?<=[.?]) ", telling):
         words = []
