@@ -68,9 +68,9 @@ class Run:
 
     def accept(self, profile: str) -> None:
         """From now on drafts are accepted at these rates."""
-        comparison = self.engine.worker.step_function.comparison
-        if comparison.tables is not None:
-            comparison.tables[1].copy_(torch.tensor(PROFILES[profile]))
+        synthetic = self.engine.worker.step_function.synthetic
+        if synthetic is not None:
+            synthetic.rates.copy_(torch.tensor(PROFILES[profile]))
 
     def submit(self, num_tokens: Sequence[int]) -> list[RequestState]:
         requests = []

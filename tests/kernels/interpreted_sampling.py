@@ -17,7 +17,7 @@ from outrider.kernels.hopper.sampling.choose import argmax
 from outrider.kernels.reference.sampling import choose as reference_choose
 from outrider.kernels.reference.sampling import noise as reference_noise
 from outrider.kernels.reference.sampling import sort_keys as reference_sort_keys
-from outrider.sampling.synthetic import SyntheticAcceptance
+from outrider.sampling.synthetic import synthetic_acceptance
 
 KERNELS, REFERENCE = load_kernels(("hopper",)), load_kernels(("reference",))
 VOCAB_SIZE = 700
@@ -86,7 +86,7 @@ def check_drawn() -> None:
         "drafts": torch.randint(0, 50, (NUM_ROWS, 3)),
         "num_tokens_left": torch.randint(0, 6, (NUM_ROWS,)),
         "rows": rows,
-        "comparison": SyntheticAcceptance((0.8, 0.6, 0.5), seeds=seeds, lengths=lengths),
+        "synthetic": synthetic_acceptance((0.8, 0.6, 0.5), seeds=seeds, lengths=lengths),
     }
     sampled = torch.randint(0, 50, (NUM_ROWS * 4,))
     for ours, expected in zip(

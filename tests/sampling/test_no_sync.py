@@ -11,9 +11,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from outrider.kernels.reference.sampling.noise import gumbel_at
+from outrider.kernels.reference.sampling.verify import verify
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampler
-from outrider.sampling.verifier import verify
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "item", "lift_fresh", "is_nonzero")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from outrider.sampling.synthetic import SyntheticAcceptance
-from outrider.sampling.verifier import verify
+from outrider.kernels.reference.sampling.verify import verify
+from outrider.sampling.synthetic import synthetic_acceptance
 
 RATES = (0.75, 0.55, 0.40)
 NUM_ROWS = 40
@@ -14,7 +14,6 @@ def step(seeds: torch.Tensor, lengths: torch.Tensor, rates: tuple[float, ...] = 
     """One step of all rows with three drafts each; drafts are 100 + row, samples 200 + place."""
     num_rows = len(seeds)
     rows = given.get("rows", torch.arange(num_rows))
-    comparison = SyntheticAcceptance(rates, seeds=seeds, lengths=lengths)
     return verify(
         200 + torch.arange(4).repeat(len(rows)),
         sample_starts=torch.arange(len(rows)) * 4,
@@ -22,7 +21,7 @@ def step(seeds: torch.Tensor, lengths: torch.Tensor, rates: tuple[float, ...] = 
         drafts=(100 + rows).unsqueeze(1).expand(-1, 3),
         num_tokens_left=given.get("num_tokens_left", torch.full((len(rows),), 99)),
         rows=rows,
-        comparison=comparison,
+        synthetic=synthetic_acceptance(rates, seeds=seeds, lengths=lengths),
     )
 
 
@@ -58,7 +57,7 @@ def test_the_draw_depends_on_seed_and_position_only() -> None:
     assert step(seeds + 1, lengths).num_accepted.tolist() != whole.tolist()
 
 
-def test_only_real_drafts_are_accepted_and_room_cuts() -> None:
+def test_only_real_drafts_are_accepted_and_few_tokens_left_cut() -> None:
     seeds = lengths = torch.arange(4)
     ones = (1.0, 1.0, 1.0)
     verified = step(seeds, lengths, ones, num_samples=torch.tensor([1, 2, 4, 0]))

@@ -5,13 +5,14 @@ import random
 import pytest
 import torch
 
-from outrider.sampling.verifier import Verified, verify
+from outrider.kernels.interface.sampling import Verified
+from outrider.kernels.reference.sampling.verify import verify
 
 
 def slow_verify(
     sampled: list[int], starts: list[int], counts: list[int], drafts: list[list[int]], num_tokens_left: list[int]
-) -> list[tuple[list[int], int, int]]:
-    """Per request: emitted tokens, accepted drafts among them, real drafts."""
+) -> list[tuple[list[int], int]]:
+    """Per request: emitted tokens, and the accepted drafts among them."""
     results = []
     for start, count, row, space in zip(starts, counts, drafts, num_tokens_left, strict=True):
         emitted: list[int] = []
@@ -24,24 +25,16 @@ def slow_verify(
             if index == count - 1 or row[index] != token_id:
                 break
             num_accepted += 1
-        results.append((emitted, num_accepted, max(count - 1, 0)))
+        results.append((emitted, num_accepted))
     return results
 
 
-def rows_of(verified: Verified) -> list[tuple[list[int], int, int]]:
+def rows_of(verified: Verified) -> list[tuple[list[int], int]]:
     counts = verified.num_tokens.tolist()
     for row, count in zip(verified.token_ids.tolist(), counts, strict=True):
         assert not any(row[count:]), "places that were not emitted hold 0"
-    return [
-        (row[:count], accepted, drafts)
-        for row, count, accepted, drafts in zip(
-            verified.token_ids.tolist(),
-            counts,
-            verified.num_accepted.tolist(),
-            verified.num_drafts.tolist(),
-            strict=True,
-        )
-    ]
+    rows = zip(verified.token_ids.tolist(), counts, verified.num_accepted.tolist(), strict=True)
+    return [(row[:count], accepted) for row, count, accepted in rows]
 
 
 @pytest.mark.parametrize("num_drafts", [0, 1, 3, 8])
@@ -75,7 +68,7 @@ def test_verify_equals_a_loop_over_requests(num_drafts: int) -> None:
 
 def verify_one(
     sampled: list[int], drafts: list[int], *, num_samples: int, num_tokens_left: int
-) -> tuple[list[int], int, int]:
+) -> tuple[list[int], int]:
     verified = verify(
         torch.tensor(sampled),
         sample_starts=torch.tensor([0]),
@@ -87,17 +80,17 @@ def verify_one(
 
 
 def test_a_stale_draft_beyond_the_real_ones_is_not_accepted() -> None:
-    assert verify_one([4, 5, 6], [4, 5], num_samples=2, num_tokens_left=9) == ([4, 5], 1, 1)
+    assert verify_one([4, 5, 6], [4, 5], num_samples=2, num_tokens_left=9) == ([4, 5], 1)
 
 
 def test_an_equal_draft_after_a_miss_is_not_accepted() -> None:
-    assert verify_one([4, 5, 6, 7], [4, 0, 6], num_samples=4, num_tokens_left=9) == ([4, 5], 1, 3)
+    assert verify_one([4, 5, 6, 7], [4, 0, 6], num_samples=4, num_tokens_left=9) == ([4, 5], 1)
 
 
-def test_only_emitted_drafts_count_where_the_room_cuts() -> None:
-    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=2) == ([4, 5], 2, 3)
-    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=0) == ([], 0, 3)
-    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=-3) == ([], 0, 3)
+def test_only_emitted_drafts_count_where_few_tokens_are_left() -> None:
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=2) == ([4, 5], 2)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=0) == ([], 0)
+    assert verify_one([4, 5, 6, 7], [4, 5, 6], num_samples=4, num_tokens_left=-3) == ([], 0)
 
 
 def test_a_step_of_prompt_chunks_emits_nothing() -> None:
@@ -108,4 +101,4 @@ def test_a_step_of_prompt_chunks_emits_nothing() -> None:
         drafts=torch.zeros(3, 2, dtype=torch.int64),
         num_tokens_left=torch.full((3,), 10),
     )
-    assert rows_of(verified) == [([], 0, 0)] * 3
+    assert rows_of(verified) == [([], 0)] * 3

@@ -108,12 +108,8 @@ def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, tr
         original = ChainDrafter.propose
 
         def propose(drafter, batch, *, hidden, verified):
-            return original(
-                drafter,
-                batch,
-                hidden=hidden,
-                verified=replace(verified, num_accepted=verified.num_accepted.roll(1)),
-            )
+            rolled = verified._replace(num_accepted=verified.num_accepted.roll(1))
+            return original(drafter, batch, hidden=hidden, verified=rolled)
 
         monkeypatch.setattr(ChainDrafter, "propose", propose)
     outputs = request_mix.run(request_mix.make(target, speculative_config=speculative), cases)

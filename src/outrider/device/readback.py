@@ -13,11 +13,10 @@ from outrider.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
 from outrider.device.staging import PinnedRing
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.kernels.interface.sampling import Logprobs
+from outrider.kernels.interface.sampling import Logprobs, Verified
 from outrider.platforms.accelerator import Event
 from outrider.platforms.base import BasePlatform
 from outrider.sampling.sampler import Sampled
-from outrider.sampling.verifier import Verified
 
 _ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
 """Parts of every step, in this order: tokens [R, K + 1], the others [R]."""

@@ -13,8 +13,8 @@ from outrider.core.plan import NewBlocks, RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.kernels import Kernels
+from outrider.kernels.interface.sampling import Verified
 from outrider.sampling.params import SamplingTable
-from outrider.sampling.verifier import Verified
 
 
 class RequestTable:

@@ -55,6 +55,6 @@ def _drafter(worker: Worker) -> str:
 def _exactness(worker: Worker) -> str:
     if worker.is_exact:
         return "yes: tokens depend on weights, prompt, parameters and seed only"
-    if not worker.step_function.comparison.is_exact:
+    if worker.step_function.synthetic is not None:
         return "NO: acceptance is synthetic, for benchmarks; the tokens are not the model's"
     return "NO: this platform or attention backend does not promise it"

@@ -11,8 +11,8 @@ from torch import Tensor
 from outrider.core.plan import RowAdmission
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
+from outrider.kernels.interface.sampling import Verified
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter
 
 _log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from outrider.core.plan import StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
 from outrider.device.table import RequestTable
+from outrider.kernels.interface.sampling import SyntheticAcceptance
 from outrider.layers.decoder import CausalLM
 from outrider.runtime.drafting import Drafting
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.runtime.state_snapshots import StateSnapshots
 from outrider.sampling.sampler import Sampler
-from outrider.sampling.verifier import Comparison, verify
 from outrider.speculation.drafter import BaseDrafter
 
 
@@ -29,15 +29,15 @@ class Step:
         table: RequestTable,
         assembler: Assembler,
         drafter: BaseDrafter | None,
-        comparison: Comparison,
+        synthetic: SyntheticAcceptance | None = None,
         states: StateCache | None = None,
     ) -> None:
-        """`states`: None for a model whose layers have none."""
+        """synthetic: None to accept drafts by equality. states: None for a model whose layers have none."""
         self.model = model
         self.caches = caches
         self.table = table
         self.assembler = assembler
-        self.comparison = comparison
+        self.synthetic = synthetic
         self.kernels = model.context.kernels
         self.sampler = Sampler(self.kernels)
         self.drafting = Drafting(drafter, table)
@@ -57,15 +57,14 @@ class Step:
         hidden = self.model(batch.forward, self.caches)
         logits = self.model.logits(hidden.last[batch.sample_index])
         sampled = self.sampler(logits, batch.sample, self.table.sampling)
-        verified = verify(
+        verified = self.kernels.verify(
             sampled.token_ids,
             sample_starts=batch.sample_starts,
             num_samples=batch.num_samples,
             drafts=batch.drafts,
             num_tokens_left=batch.num_tokens_left,
             rows=batch.rows,
-            comparison=self.comparison,
-            kernels=self.kernels,
+            synthetic=self.synthetic,
         )
         scores = score_prompt(self.model, hidden, batch.scored) if batch.scored is not None else None
         packed = pack(batch, sampled=sampled, verified=verified, scores=scores)

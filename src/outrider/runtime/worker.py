@@ -21,6 +21,7 @@ from outrider.device.readback import Handle, Readback
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
+from outrider.kernels.interface.sampling import SyntheticAcceptance
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
 from outrider.models import cache_specs, load_model, read_model_config
@@ -29,8 +30,7 @@ from outrider.runtime.largest_step import measure_kv_budget
 from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_groups, size_snapshots, without
 from outrider.runtime.step import Step
 from outrider.runtime.warm_up import compile_sampler
-from outrider.sampling.synthetic import SyntheticAcceptance
-from outrider.sampling.verifier import EQUALITY, Comparison
+from outrider.sampling.synthetic import synthetic_acceptance
 from outrider.speculation.drafter import BaseDrafter, DrafterContext, find_drafter
 
 
@@ -73,7 +73,7 @@ class Worker:
             table=self.table,
             assembler=self.assembler,
             drafter=self.drafter,
-            comparison=self._comparison(),
+            synthetic=self._synthetic(),
             states=self.states,
         )
         self._allocate_blocks([2] * len(self.groups))  # the null block and one more, for steps that measure memory
@@ -171,11 +171,11 @@ class Worker:
             self.drafter.attach(self.table, self.staging)
         return caches_of(specs, self.states)
 
-    def _comparison(self) -> Comparison:
+    def _synthetic(self) -> SyntheticAcceptance | None:
         rates = self.config.speculative.acceptance_rates if self.config.speculative is not None else None
         if rates is None:
-            return EQUALITY
-        return SyntheticAcceptance(rates, seeds=self.table.sampling.seed, lengths=self.table.num_tokens)
+            return None
+        return synthetic_acceptance(rates, seeds=self.table.sampling.seed, lengths=self.table.num_tokens)
 
     def _allocate_blocks(self, num_blocks: Sequence[int]) -> None:
         self.caches.allocate(num_blocks)
@@ -265,7 +265,7 @@ class Worker:
     @property
     def is_exact(self) -> bool:
         """True if every kernel on the target's path is row-invariant, and drafts are accepted by equality."""
-        return self.platform.is_exact and self.selection.backend.is_exact and self.step_function.comparison.is_exact
+        return self.platform.is_exact and self.selection.backend.is_exact and self.step_function.synthetic is None
 
 
 def _paged(specs: Sequence[CacheSpec]) -> list[PagedSpec]:

@@ -29,8 +29,8 @@ from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
+from outrider.kernels.interface.sampling import Verified
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 from outrider.speculation.drafter_kv import DrafterKV
 

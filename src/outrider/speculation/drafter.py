@@ -23,10 +23,10 @@ from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
+from outrider.kernels.interface.sampling import Verified
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM, Hidden
 from outrider.platforms.base import BasePlatform
-from outrider.sampling.verifier import Verified
 from outrider.speculation import drafters
 from outrider.speculation.options import read_options
 

@@ -18,7 +18,7 @@ from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
-from outrider.sampling.verifier import Verified
+from outrider.kernels.interface.sampling import Verified
 from outrider.speculation.drafter import DrafterContext
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from outrider.device.step_batch import StepBatch
+from outrider.kernels.interface.sampling import Verified
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 

@@ -27,19 +27,26 @@ class Logprobs(NamedTuple):
     given_ranks: Tensor  # [S, num_given] int64
 
 
-class Comparison(Protocol):
-    """Decides which drafts are accepted."""
+class Verified(NamedTuple):
+    """Tokens that a step emits for each request."""
 
-    tables: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    """None: by equality. Else by a draw: numbers [SYNTHETIC_SIZE] fp32, rates [k] fp32, seeds and lengths [N] int64."""
+    token_ids: Tensor  # [R, k + 1] int64; the first num_tokens are emitted, the others are 0
+    num_tokens: Tensor  # [R] int64, accepted drafts + 1, at most the tokens left; 0 without samples
+    num_accepted: Tensor  # [R] int64, drafts among the emitted tokens
 
-    def __call__(self, sampled: Tensor, drafts: Tensor, rows: Tensor | None) -> Tensor:
-        """sampled [R, k + 1] int64, drafts [R, k] int64, rows [R] int64 of the request table -> [R, k] bool."""
-        ...
 
-    def emitted(self, sampled: Tensor, drafts: Tensor, is_kept: Tensor) -> Tensor:
-        """The tokens [R, k + 1] int64 at the places of accepted drafts and after them."""
-        ...
+class SyntheticAcceptance(NamedTuple):
+    """Tables for accepting drafts by a draw in place of equality, for benchmarks: draft i is accepted where a request's
+    number is below rate i.
+
+    The number of a request stands at place (seed * SYNTHETIC_STRIDE + length) mod SYNTHETIC_SIZE of `numbers`. Accepted
+    drafts are emitted as they are.
+    """
+
+    numbers: Tensor  # [SYNTHETIC_SIZE] fp32 in [0, 1)
+    rates: Tensor  # [k] fp32, non-increasing
+    seeds: Tensor  # [N] int64, a column of the sampling table
+    lengths: Tensor  # [N] int64, a column of the request table: tokens before the first that the step produces
 
 
 class SamplingKernels(Protocol):
@@ -147,9 +154,18 @@ class SamplingKernels(Protocol):
         drafts: Tensor,
         num_tokens_left: Tensor,
         rows: Tensor | None = None,
-        comparison: Comparison | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Token ids [R, k + 1], their number, accepted drafts and real drafts [R], all int64.
+        synthetic: SyntheticAcceptance | None = None,
+    ) -> Verified:
+        """Accept each request's drafts that equal the tokens sampled in their place, up to the first that does not.
 
-        sampled_ids [all samples] int64, drafts [R, k] int64, the others [R] int64. comparison: None for equality.
+        sampled_ids      [all samples] int64, tokens of the flat samples
+        sample_starts    [R] int64, first sample of each request
+        num_samples      [R] int64, 1 + real drafts; 0 for a chunk that is not the last. May be fewer than the samples
+                         laid out for the request
+        drafts           [R, k] int64, the first num_samples - 1 are real; k = 0 is plain decoding
+        num_tokens_left  [R] int64, tokens that may still be emitted
+        rows             [R] int64, entries of the tables of `synthetic`
+        synthetic        None for equality
+
+        Emitted token i of a request belongs to sample sample_starts + i.
         """

@@ -11,8 +11,8 @@ from torch import Tensor
 from outrider.core.errors import ConfigError
 from outrider.core.option_checks import check_integer
 from outrider.device.step_batch import StepBatch
+from outrider.kernels.interface.sampling import Verified
 from outrider.layers.decoder import Hidden
-from outrider.sampling.verifier import Verified
 from outrider.speculation.drafter import BaseDrafter, DrafterContext
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from outrider.kernels.hopper.intrinsics import launch_dependents, wait
 from outrider.kernels.hopper.launch import OVERLAPPED
-from outrider.kernels.interface.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, Comparison
+from outrider.kernels.interface.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, SyntheticAcceptance, Verified
 
 _BLOCK = 32
 """Rows of a program."""
@@ -23,20 +23,15 @@ def verify(
     drafts: Tensor,
     num_tokens_left: Tensor,
     rows: Tensor | None = None,
-    comparison: Comparison | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Drafts kept while they equal the tokens sampled in their place: see `sampling/verifier.py`.
-
-    sampled_ids [num_all_samples] int64, drafts [num_rows, k] int64, the others [num_rows] int64 -> token ids
-    [num_rows, k + 1] int64, of which the first num_tokens hold and the others are 0; num_tokens, num_accepted and
-    num_drafts, each [num_rows] int64. One kernel, also where acceptance is drawn.
-    """
-    tables = comparison.tables if comparison is not None else None
-    assert tables is None or rows is not None, "synthetic acceptance is keyed by the request"
-    numbers, rates, seeds, lengths = tables or (num_tokens_left, num_tokens_left, num_tokens_left, num_tokens_left)
+    synthetic: SyntheticAcceptance | None = None,
+) -> Verified:
+    """Tokens that each request emits; the arguments are described in the interface. One kernel in either case."""
+    assert synthetic is None or rows is not None, "synthetic acceptance is keyed by the request"
+    unread = num_tokens_left  # a tensor in the place of tables that are not read
+    tables = synthetic or SyntheticAcceptance(numbers=unread, rates=unread, seeds=unread, lengths=unread)
     num_rows, num_places = drafts.shape[0], drafts.shape[1] + 1
     token_ids = torch.empty(num_rows, num_places, dtype=torch.int64, device=drafts.device)
-    counts = torch.empty(3, num_rows, dtype=torch.int64, device=drafts.device)
+    counts = torch.empty(2, num_rows, dtype=torch.int64, device=drafts.device)
     if num_rows > 0:
         _verify_kernel[(triton.cdiv(num_rows, _BLOCK),)](
             sampled_ids,
@@ -45,16 +40,16 @@ def verify(
             drafts,
             num_tokens_left,
             num_tokens_left if rows is None else rows,
-            numbers,
-            rates,
-            seeds,
-            lengths,
+            tables.numbers,
+            tables.rates,
+            tables.seeds,
+            tables.lengths,
             token_ids,
             counts,
             num_rows,
             sampled_ids.shape[0],
             drafts.stride(0),
-            IS_DRAWN=tables is not None,
+            IS_DRAWN=synthetic is not None,
             SIZE=SYNTHETIC_SIZE,
             STRIDE=SYNTHETIC_STRIDE,
             PLACES=num_places,
@@ -62,7 +57,7 @@ def verify(
             num_warps=1,
             **OVERLAPPED,
         )
-    return token_ids, counts[0], counts[1], counts[2]
+    return Verified(token_ids, counts[0], counts[1])
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_all_samples"])
@@ -73,12 +68,12 @@ def _verify_kernel(
     p_drafts,
     p_num_tokens_left,
     p_rows,
-    p_numbers,  # [SIZE] fp32, and the next three: read where acceptance is drawn
+    p_numbers,  # [SIZE] fp32; this and the next three are read if acceptance is drawn
     p_rates,  # [k] fp32
     p_seeds,  # [N] int64
     p_lengths,  # [N] int64
     p_token_ids,  # [R, PLACES]
-    p_counts,  # [3, R]: tokens, accepted, drafts
+    p_counts,  # [2, R]: tokens, accepted
     num_rows,
     num_all_samples,
     drafts_stride,
@@ -120,4 +115,3 @@ def _verify_kernel(
         tl.store(p_token_ids + o_row * PLACES + i, b_sampled, mask=m)
     tl.store(p_counts + o_row, b_tokens, mask=m)
     tl.store(p_counts + num_rows + o_row, tl.minimum(b_equal, b_tokens), mask=m)
-    tl.store(p_counts + num_rows * 2 + o_row, b_drafts, mask=m)
