@@ -139,7 +139,7 @@ def _complete(
 
 
 def _with_seeds(params: SamplingParams, outputs: list[RequestOutput]) -> list[SamplingParams]:
-    """The same parameters with the seeds that the first run reported."""
+    """Copies the parameters, with the seeds that the first run reported."""
     fields = {name: getattr(params, name) for name in SamplingParams.__dataclass_fields__}
     return [SamplingParams(**{**fields, "seed": output.seed}) for output in outputs]
 

@@ -40,6 +40,7 @@ def test_every_example_is_run() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix == ".py"} == set(PRINTS) | NEEDS_SERVER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PRINTS))
 def test_an_example_prints_what_it_promises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")

@@ -9,7 +9,7 @@ from outrider.server.tools import find_parser
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Where the server listens, whom it serves, and its limits."""
+    """Address, access and limits of the server."""
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 listens on all interfaces."""
