@@ -196,7 +196,9 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(help="Time that running requests have to finish after SIGTERM.")
     ] = 30.0,
-    max_engine_restarts: Annotated[int, typer.Option(help="How many times an engine that died is restarted.")] = 0,
+    max_engine_restarts: Annotated[
+        int, typer.Option(help="Number of times that an engine process is restarted after it exits.")
+    ] = 0,
     chat_template: Annotated[
         Path | None, typer.Option(help="Jinja file that replaces the model's chat template.")
     ] = None,

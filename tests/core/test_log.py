@@ -1,4 +1,4 @@
-"""The log: which level is in effect, where lines go, and that the package sets nothing up unasked."""
+"""The log: which level is in effect, where lines go, and that importing the package sets nothing up."""
 
 import logging
 

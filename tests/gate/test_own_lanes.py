@@ -114,13 +114,13 @@ def test_every_marker_has_a_lane_that_runs_its_tests(lanes, marker):
 
 
 def selects(arguments, marker):
-    """Whether the last -m expression selects a test that has this marker only."""
+    """True if the last -m expression selects a test that has this marker only."""
     expression = [after for option, after in itertools.pairwise(arguments) if option == "-m"][-1]
     return eval(expression, {}, {name: name == marker for name in MARKERS})
 
 
 def covers(arguments, path):
-    """Whether the paths among the arguments, all of tests/ where there are none, contain the file."""
+    """True if the paths among the arguments (all of tests/ if there are none) contain the file."""
     folders = [ROOT / word for word in arguments if not word.startswith("-") and (ROOT / word).exists()]
     return any(folder in (path, *path.parents) for folder in folders or [ROOT / "tests"])
 

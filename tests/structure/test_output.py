@@ -1,4 +1,4 @@
-"""Who may write to a terminal: the command line, with rich. Everything else goes to the log, each module to its own."""
+"""Only the command line writes to a terminal. Everything else goes to the log, each module to its own logger."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a maintainer and a reporter need: files that hosting sites look for, and issue forms that they can read."""
+"""Files that hosting sites look for: issue forms that they can read."""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ from outrider.engine.stats import EngineStats
 
 _PROGRAM = "import sys; from outrider.engine.process import main; main(int(sys.argv[1]))"
 _STOP_SECONDS = 10.0
-"""How long the process may take to exit by itself before it is killed."""
+"""Seconds that the process has to exit by itself before it is killed."""
 _log = logging.getLogger(__name__)
 
 
@@ -112,7 +112,7 @@ class Job:
 
 
 def _merged(first: OutputDelta, second: OutputDelta) -> OutputDelta:
-    """Both in the second, with the lists of the first; nobody else has either."""
+    """Merges two deltas of one completion into the second, reusing the lists of the first. Neither is shared."""
     first.token_ids += second.token_ids
     first.is_draft += second.is_draft
     second.text = first.text + second.text
@@ -144,7 +144,7 @@ class EngineClient:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine is ready and its process runs."""
+        """True while the engine is ready and its process runs."""
         return self._channel is not None and self.info is not None
 
     @property

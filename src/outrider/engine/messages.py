@@ -1,4 +1,4 @@
-"""What the engine's process and its client tell each other: plain data."""
+"""Messages between the engine process and its client: plain data."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """From the engine, once it stands: what was chosen, and what admission needs to know."""
+    """From the engine, once it is ready: the choices it made, and the limits that admission checks."""
 
     process_id: int
     description: list[tuple[str, str]]
@@ -51,7 +51,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """To the engine: take a request back; nobody listens to it any more."""
+    """To the engine: abort a request whose caller has left."""
 
     request_id: str
 

@@ -40,7 +40,7 @@ class _Session:
         self._next_stats = 0.0
 
     def get(self, *, block: bool) -> Order | None:
-        """The next order of the client; StopLoop once it is gone."""
+        """The next order of the client. Raises StopLoop once the client has disconnected."""
         if not self._orders:
             self._read(block=block)
         return self._orders.popleft() if self._orders else None

@@ -64,7 +64,7 @@ async def while_connected(request: Request, job: Delivery, work: Coroutine[Any, 
     try:
         await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise APIError("the client has disconnected", status=_CLIENT_DISCONNECTED)  # for the log; nobody reads it
+            raise APIError("the client has disconnected", status=_CLIENT_DISCONNECTED)  # for the log only
         return answer.result()
     except OutriderError as error:
         raise api_error(error) from error

@@ -138,7 +138,7 @@ class SamplingFields(Strict):
         | None
     ) = Field(None, description="Token id to a value that is added to its logit.")
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = Field(
-        None, description="The same request with the same seed gives the same tokens."
+        None, description="A request that is repeated with its seed gives the same tokens."
     )
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS - 8), WHOLE_IDS] | None = None

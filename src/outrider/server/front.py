@@ -94,7 +94,7 @@ class Front:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether a request would be served now."""
+        """True while requests are served."""
         return self.client.is_alive and not self.is_draining
 
     def check_model(self, name: str | None) -> None:
@@ -179,8 +179,8 @@ class Front:
 
     def _dead(self) -> Exception:
         if self._restart is not None and not self._restart.done():
-            return unavailable("the engine has died and is being restarted. Try again.", retry_after=5)
-        return unavailable("the engine has died. Restart the server.")
+            return unavailable("the engine process exited and is being restarted. Try again.", retry_after=5)
+        return unavailable("the engine process exited. Restart the server.")
 
     def _on_death(self) -> None:
         if self.num_restarts < self.options.max_engine_restarts and not self.is_draining:

@@ -28,17 +28,17 @@ class ServerOptions:
     drain_seconds: float = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
     max_engine_restarts: int = 0
-    """How many times an engine process that died is restarted."""
+    """Number of times that the engine process is restarted after it exits by itself."""
     chat_template: str | None = None
     """Jinja source of a template that replaces the model's own."""
     trusts_request_chat_template: bool = False
-    """Whether requests may bring templates. They run in a sandbox, but without a time limit."""
+    """True accepts chat templates from requests. They run in a sandbox, but without a time limit."""
     tool_call_parser: str | None = None
     """File name of a parser in `outrider/server/tool_parsers`; None refuses tool_choice "auto"."""
     log_level: str = "info"
     """One of `outrider.core.log.LEVELS`, for the server and its engine process."""
     logs_requests: bool = False
-    """Whether each request is logged in one line, without its text."""
+    """True logs each request in one line, without its text."""
     ssl_keyfile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile_password: str | None = None

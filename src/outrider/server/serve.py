@@ -1,4 +1,4 @@
-"""Runs the server until it is told to stop: starts the engine, then HTTP, and drains at the end.
+"""Runs the server until a signal stops it: starts the engine, then HTTP, and drains at the end.
 
 Prints for a person what was chosen and why; everything later goes to the log.
 """
@@ -20,12 +20,12 @@ from outrider.server.front import Front
 from outrider.server.options import ServerOptions
 
 _KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that the client
-closes it, and no request arrives on a connection that the server is closing."""
+"""Time that an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that the
+client closes it, and no request arrives on a connection that the server is closing."""
 _GRACE_SECONDS = 2
-"""How long connections have to close once their requests have ended."""
+"""Time that connections have to close once their requests have ended."""
 _STALLED_SECONDS = 120
-"""How long a client may leave sent bytes unread before it is disconnected."""
+"""Time that a client may leave sent bytes unread before it is disconnected."""
 
 
 class _Server(uvicorn.Server):

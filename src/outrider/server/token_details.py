@@ -19,7 +19,7 @@ class TokenDetails:
 
     @property
     def is_asked_for(self) -> bool:
-        """Whether the request asked for any detail."""
+        """True if the request asked for any detail."""
         return bool(self._body.return_token_ids or self._body.return_token_origins)
 
     def add(self, choice: dict[str, Any], token_ids: list[int], is_draft: list[bool]) -> None:

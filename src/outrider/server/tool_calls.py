@@ -28,7 +28,7 @@ class ToolParser(ABC):
     """Parses one answer."""
 
     keeps_special_tokens = False
-    """Whether calls are marked by special tokens, which the text would leave out otherwise."""
+    """True if special tokens mark calls; they are then kept in the text."""
 
     @abstractmethod
     def push(self, text: str) -> list[Piece]:

@@ -13,7 +13,7 @@ from outrider.core.errors import OutriderError
 from outrider.gate.metrics_page import Reading
 
 SETTLE_SECONDS = 5.0
-"""How many seconds counters may lag behind the last answer."""
+"""Seconds that counters may lag behind the last answer."""
 _POLL_SECONDS = 0.1
 
 
