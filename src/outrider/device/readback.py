@@ -50,11 +50,11 @@ class Handle:
 
     @property
     def is_ended_at_launch(self) -> bool:
-        """True where launching waits for the step: on a CPU."""
+        """True if launching waits for the step, as on a CPU."""
         return self._event is None
 
     def wait(self) -> StepResult:
-        """Block until the step has ended, and return what it gave."""
+        """Block until the step has ended, and return its results."""
         if self._event is not None:
             self._event.synchronize()
         return unpack(self.plan, self._packed, self._host)
@@ -88,7 +88,7 @@ def unpack(plan: StepPlan, packed: Packed, host: Tensor) -> StepResult:
 
 
 def _extras(packed: Packed, host: Tensor) -> dict[str, list]:
-    """What is there only when asked for, by name; floats travelled as their bits."""
+    """Parts that only some steps have, by name; floats were copied as their bits."""
     parts = torch.split(host, [shape.numel() for shape in packed.shapes])
     values = {}
     for name, shape, part in zip(packed.names, packed.shapes, parts, strict=True):
@@ -100,7 +100,7 @@ def _extras(packed: Packed, host: Tensor) -> dict[str, list]:
 
 
 def _add_extras(plan: StepPlan, rows: list[RowResult], packed: Packed, values: dict[str, list]) -> None:
-    """Hashes and log-probabilities of emitted tokens and of scored ones of the prompt, where the step has them."""
+    """Add hashes and log-probabilities of emitted tokens and of scored prompt tokens, if the step has them."""
     start = scored = 0
     for index, (row, result, num_samples) in enumerate(zip(plan.rows, rows, packed.num_samples, strict=False)):
         samples = range(start, start + len(result.token_ids))
@@ -137,7 +137,7 @@ def _token_logprobs(
 
 
 def pack(batch: StepBatch, *, sampled: Sampled, verified: Verified, scores: Logprobs | None = None) -> Packed:
-    """Lay the results of one step end to end; does not wait. `scores`: of the prompt's own tokens."""
+    """Lay the results of one step end to end; does not wait. `scores`: log-probabilities of prompt tokens."""
     always = (verified.token_ids, verified.num_tokens, verified.num_accepted, batch.num_drafts)
     parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
     if sampled.logits_hashes is not None:

@@ -1,0 +1,71 @@
+"""Staging: lists go to the device in one copy, in place on a CPU, through a ring of pinned buffers elsewhere."""
+
+import numpy as np
+import pytest
+import torch
+
+from outrider.device.staging import _LEAST, _RING, Staging
+from outrider.platforms.base import select_platform
+from tests.support.recording_accelerator import Platform
+
+LISTS = {"rows": [3, 1, 2], "none": [], "large": np.array([1 << 40, -5])}
+
+
+def stagings() -> list[Staging]:
+    return [Staging(select_platform("cpu")), Staging(Platform())]
+
+
+@pytest.mark.parametrize("staging", stagings(), ids=["in place", "pinned"])
+def test_lists_come_back_by_name_from_one_copy(staging):
+    put = staging.put(LISTS)
+    assert list(put) == list(LISTS)
+    assert all(tensor.dtype == torch.int64 for tensor in put.values())
+    assert {name: tensor.tolist() for name, tensor in put.items()} == {name: list(v) for name, v in LISTS.items()}
+    assert len({tensor.untyped_storage().data_ptr() for tensor in put.values()}) == 1
+
+
+@pytest.mark.parametrize("staging", stagings(), ids=["in place", "pinned"])
+def test_put_into_overwrites_the_same_memory(staging):
+    target = torch.zeros(2, 3, dtype=torch.int64)
+    place = target.data_ptr()
+    staging.put_into(target, np.arange(6).reshape(2, 3))
+    assert target.tolist() == [[0, 1, 2], [3, 4, 5]] and target.data_ptr() == place
+    with pytest.raises(AssertionError, match="5 values for 6 places"):
+        staging.put_into(target, np.arange(5))
+
+
+def test_only_a_device_with_memory_of_its_own_is_pinned():
+    assert [staging.is_pinned for staging in stagings()] == [False, True]
+
+
+def test_a_pinned_buffer_is_used_again_only_after_its_last_copy():
+    platform = Platform()
+    staging, calls = Staging(platform), platform.recording.calls
+    assert calls == [("pinned", _LEAST)] * _RING
+    calls.clear()
+    kept = [staging.put({"x": [number]})["x"] for number in range(_RING + 3)]
+    expected = [
+        call for number in range(_RING + 3) for call in (("synchronize", number % _RING), ("record", number % _RING))
+    ]
+    assert calls == expected, "the event of a buffer is waited for before it is filled, and recorded after the copy"
+    assert [tensor.tolist() for tensor in kept] == [[number] for number in range(_RING + 3)]
+    assert [int(buffer[0]) for buffer in platform.recording.buffers[:4]] == [_RING, _RING + 1, _RING + 2, 3]
+
+
+def test_a_buffer_grows_to_the_next_power_of_two_and_stays():
+    platform = Platform()
+    staging, recording = Staging(platform), platform.recording
+    many = list(range(_LEAST + 1))
+    recording.calls.clear()
+    assert staging.put({"x": many})["x"].tolist() == many
+    assert recording.calls == [("synchronize", 0), ("pinned", 2 * _LEAST), ("record", _RING)]
+    for _ in range(_RING):
+        staging.put({"x": [1]})
+    recording.calls.clear()
+    staging.put({"x": many})
+    assert ("pinned", 2 * _LEAST) in recording.calls, "each buffer of the ring grows by itself"
+    for _ in range(_RING - 2):
+        staging.put({"x": [1]})
+    recording.calls.clear()
+    assert staging.put({"x": many})["x"].tolist() == many
+    assert [name for name, _ in recording.calls] == ["synchronize", "record"]
