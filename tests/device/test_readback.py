@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from outrider.sampling.verifier import Verified
 
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
@@ -11,7 +12,6 @@ from outrider.device.readback import _LEAST, _RING, Readback, add_drafts, pack, 
 from outrider.kernels.interface.sampling import Logprobs
 from outrider.platforms.base import select_platform
 from outrider.sampling.sampler import Sampled
-from outrider.sampling.verifier import Verified
 from tests.support.recording_accelerator import Platform
 
 K = 2
