@@ -49,6 +49,7 @@ HYBRID = {
     "linear_key_head_dim": 128,
     "linear_value_head_dim": 128,
     "linear_conv_kernel_dim": 4,
+    "rope_theta": None,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25},
     "mtp_num_hidden_layers": 1,
 }

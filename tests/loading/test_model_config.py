@@ -97,6 +97,15 @@ def test_what_may_be_absent():
     assert read(_without("model_type")) == read(LLAMA)
 
 
+def test_biases():
+    assert not read(LLAMA).attention_bias and not read(LLAMA).mlp_bias
+    both = read(LLAMA | {"attention_bias": True, "mlp_bias": True})
+    assert both.attention_bias and both.mlp_bias
+    assert read(QWEN3 | {"attention_bias": True}).attention_bias
+    with pytest.raises(UnsupportedError, match=r"mlp_bias=True \(only False\)"):
+        read(QWEN3 | {"mlp_bias": True})
+
+
 def test_head_dim_is_derived_where_the_family_derives_it():
     assert read(LLAMA).head_dim == 4096 // 32
     assert read(QWEN3).head_dim == 128, "whatever the width"
@@ -188,7 +197,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_what_is_not_built_is_refused_by_name(change, message):
+def test_what_is_not_supported_is_refused_by_name(change, message):
     with pytest.raises(UnsupportedError, match=message):
         read(LLAMA | change)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import transformers
 
+from benchmarks import decode
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.ignored_keys import IGNORED, NEUTRAL
 from outrider.models import families, read_config
 from outrider.speculation.drafters.eagle import read_eagle_config
 from outrider.speculation.eagle3_config import read_eagle3_config
+from tests.gpu import test_families as gpu
 from tests.support.tiny_heads import random_head
 from tests.support.tiny_models import HYBRIDS, write_multimodal, write_tiny_model
 from tests.support.tiny_mtp import write_mimo
@@ -27,6 +29,8 @@ TARGETS = {name: release.config for name, release in RELEASES.items()} | {
     for name in ("tiny", "tiny-hybrid", "tiny-draft")
 }
 """Name -> config.json of a model."""
+TARGETS |= {"decode, Llama": decode.TARGET, "decode, experts": decode.EXPERTS, "decode, hybrid": decode.HYBRID}
+TARGETS |= {f"gpu, {name}": gpu.COMMON | values for name, values in gpu.TARGETS.items()}
 
 
 def _heads() -> Iterator[tuple[str, tuple[str, str, dict]]]:
@@ -43,6 +47,10 @@ def _heads() -> Iterator[tuple[str, tuple[str, str, dict]]]:
     yield "EAGLE, wrapped", ("eagle", llama, wrapped | {"model": inner})
     zoo = json.loads((ZOO / "tiny-eagle3" / "config.json").read_text())
     yield "zoo/tiny-eagle3", ("eagle3", "zoo/tiny", zoo)
+    yield "decode, head", ("eagle3", "decode, Llama", decode.HEAD)
+    yield "decode, head of experts", ("eagle3", "decode, experts", decode.EXPERTS_HEAD)
+    for method, values in gpu.HEADS.items():
+        yield f"gpu, {method}", (method, "gpu, llama", gpu.COMMON | {"num_hidden_layers": 1} | values)
     for layer in ("llama", "qwen3"):
         model = random_head(vocab_size=3072, draft_vocab_size=40, hidden_size=64, layer=layer)
         model.config.target_hidden_size = 256
@@ -157,6 +165,29 @@ def test_every_key_that_is_read_changes_the_model_or_is_refused(name):
         except ConfigError:
             pass
     assert silent == []
+
+
+ELSEWHERE = {"num_local_experts", "type"}
+"""Asked for, and read in tests of other spellings only (tests/loading/test_model_config.py)."""
+
+
+def test_every_key_that_a_reader_asks_for_stands_in_some_config(monkeypatch):
+    """So a read that is taken out is seen: the key is then left in that config, and refused."""
+    asked = set()
+
+    def noting(method):
+        def noted(self, key, *arguments):
+            asked.add(key)
+            return method(self, key, *arguments)
+
+        return noted
+
+    monkeypatch.setattr(ConfigReader, "_take", noting(ConfigReader._take))
+    monkeypatch.setattr(ConfigReader, "has", noting(ConfigReader.has))
+    for name in NAMES:
+        parse(name, config_of(name))
+    present = {path.split(".")[-1] for name in NAMES for path in paths(config_of(name), {})}
+    assert asked - present == ELSEWHERE
 
 
 @pytest.mark.parametrize("name", NAMES)
