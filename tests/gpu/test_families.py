@@ -71,7 +71,7 @@ HEADS = {
     "eagle": {"architectures": ["LlamaForCausalLM"], "bias": True},
 }
 DRAFTERS = {"qwen3_moe": "eagle3", "llama": "eagle"}
-"""Of those that have no module of their own."""
+"""Drafters of the models that have no prediction module."""
 
 
 @pytest.fixture(autouse=True)

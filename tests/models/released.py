@@ -20,7 +20,7 @@ class Release:
     shapes: Shapes
     """Tensors of the model itself."""
     num_tensors: int
-    """How many those are."""
+    """Number of tensors in `shapes`."""
     module: Shapes = field(default_factory=dict)
     """Tensors of its prediction module."""
     elsewhere: Shapes = field(default_factory=dict)

@@ -74,7 +74,7 @@ STRANGE = {
     "rope_local_base_freq": 10000.0,
     "quantization_config": {"quant_method": "fp8"},
 }
-"""Keys that other architectures compute with, or nobody."""
+"""Keys that other architectures compute with, and one that means nothing."""
 
 OUTER_COUNTS = "text_config.tie_word_embeddings"
 """Read, but without effect where the object around it has the key too."""

@@ -26,7 +26,7 @@ def prompts():
 
 @pytest.fixture(scope="module")
 def alone(model, prompts):
-    """Logits and taps of each prompt, in one step with nobody else."""
+    """Logits and taps of each prompt, alone in a step."""
     results = []
     for prompt in prompts:
         runner = PagedRunner(model, seed=len(prompt))

@@ -27,7 +27,7 @@ HYBRIDS = [name for name, release in RELEASES.items() if release.module and "MiM
 
 
 class Listed:
-    """A checkpoint of names and shapes, in the place of one in files."""
+    """A checkpoint of names and shapes, instead of one in files."""
 
     def __init__(self, shapes: Shapes) -> None:
         self._shapes = shapes

@@ -48,7 +48,7 @@ class ConfigReader:
         return self._values.get(key) is not None
 
     def integer(self, key: str, *, default: int | None = None, minimum: int = 1, maximum: int = MAX_INTEGER) -> int:
-        """An integer between the bounds; required where `default` is None."""
+        """An integer between the bounds; required without a `default`."""
         value = self._take(key, default)
         if not _is_integer(value) or not minimum <= value <= maximum:
             kind = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
@@ -57,7 +57,7 @@ class ConfigReader:
         return int(value)
 
     def number(self, key: str, *, default: float | None = None) -> float:
-        """A positive finite number; required where `default` is None."""
+        """A positive finite number; required without a `default`."""
         value = self._take(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ConfigError(f"{self.said(key)} must be a positive number.")
@@ -71,14 +71,14 @@ class ConfigReader:
         return value
 
     def text(self, key: str, *, default: str | None = None) -> str:
-        """A string; required where `default` is None."""
+        """A string; required without a `default`."""
         value = self._take(key, default)
         if not isinstance(value, str):
             raise ConfigError(f"{self.said(key)} must be a string.")
         return value
 
     def choice(self, key: str, allowed: Sequence[Any], *, default: Any = None) -> Any:
-        """One of the values that are supported; required where `default` is None."""
+        """One of the values that are supported; required without a `default`."""
         value = self._take(key, default)
         if not any(_equal(value, one) for one in allowed):
             listed = ", ".join(repr(one) for one in allowed)
@@ -173,7 +173,7 @@ class ConfigReader:
         return default
 
     def _left(self) -> list[str]:
-        """path=value of each key that nobody asked for, with the neutral values where there are some."""
+        """path=value of each key that was not read, with its neutral values if it has any."""
         left = []
         for key in self._values:
             if key in self._read or key in self._ignored:

@@ -1,7 +1,7 @@
 """Keys of config.json that never change what a decoder computes, by origin, each group with its reason.
 
-Keys that could mislead are not here: quantization_config, sliding_window, tie_word_embeddings and the like are read by
-the model's reader. NEUTRAL lists keys of other architectures with the values that change nothing.
+The list has no key that could mislead, such as quantization_config, sliding_window or tie_word_embeddings: models read
+those. NEUTRAL lists keys of other architectures with the values that change nothing.
 """
 
 from collections.abc import Mapping

@@ -87,7 +87,7 @@ class MoeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What shapes a decoder-only text model."""
+    """Shape of a decoder-only text model."""
 
     architecture: str
     """First of `architectures`; the name that a file of `outrider/models` answers to."""
@@ -107,7 +107,7 @@ class ModelConfig:
     mlp_bias: bool = False
     """Biases on gate, up and down."""
     attn_output_gate: bool = False
-    """Attention's output is multiplied by a gate that stands in q_proj, behind each head."""
+    """Attention's output is multiplied by a gate, whose rows follow those of each head in q_proj."""
     norm_plus_one: bool = False
     """Norms multiply by 1 + weight."""
     layer_types: tuple[str, ...] = ()
@@ -371,7 +371,7 @@ def read_rope(reader: ConfigReader, *, max_positions: int, default_share: float 
 
 
 def _inner_or_outer(inner: ConfigReader, outer: ConfigReader, key: str, *, default: float) -> float:
-    """A number that may stand in a section or outside of it; ConfigError where both say different things."""
+    """Read a number that is in a section or outside of it. Raises ConfigError where both have it and they differ."""
     value = inner.number(key, default=outer.number(key, default=default))
     if outer.has(key) and outer.number(key) != value:
         raise ConfigError(f"{outer.said(key)} contradicts {inner.said(key)}. Remove one of the two.")

@@ -56,7 +56,7 @@ class DecoderLayer(nn.Module):
 
     @property
     def cache_spec(self) -> CacheSpec:
-        """What this layer keeps of earlier tokens."""
+        """The cache that this layer needs for earlier tokens."""
         return cast(CacheSpec, self.get_submodule(self.attention_name).cache_spec)
 
     def forward(
@@ -124,11 +124,12 @@ class CausalLM(nn.Module):
 
     @property
     def cache_specs(self) -> tuple[CacheSpec, ...]:
-        """What each layer keeps of earlier tokens, in the order of the layers."""
+        """The cache that each layer needs for earlier tokens, in the order of the layers."""
         return tuple(cast(CacheSpec, layer.cache_spec) for layer in self.layers)
 
     def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """What a tensor of the checkpoint holds, by the names of the modules here; the seam for other layouts."""
+        """Split a checkpoint tensor into the weights it holds, by their module names. Checkpoints with other layouts
+        override this."""
         yield name, tensor
 
     def build_mtp(self) -> MtpModule:

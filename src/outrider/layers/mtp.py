@@ -1,9 +1,9 @@
-"""A model's own prediction module: one more layer, which joins a hidden state with the token behind it.
+"""A model's own prediction module: one more layer, which joins a hidden state with the next token.
 
-    u = fc(embedding_norm(E[x_j+1]) ‖ hidden_norm(h_j))        hidden first where the family has it so
+    u = fc(embedding_norm(E[x_j+1]) ‖ hidden_norm(h_j))        hidden first in some families
     y = norm(layer(u))        logits = the model's head of y, for token j + 2        next pass: h <- y
 
-h is the model's hidden state after its final norm. Embedding and head are the model's own and not known here. Sources:
+h is the model's hidden state after its final norm. It uses the model's embedding and head. Sources:
 DeepSeek-V3, arXiv 2412.19437; the releases of MiMo-7B and Qwen3-Next. Its own output is fed back for further tokens.
 """
 
@@ -26,7 +26,7 @@ from outrider.layers.norm import RMSNorm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MtpForm:
-    """How a family's checkpoints hold the module, and what differs in its arithmetic."""
+    """Names of the module in a family's checkpoints, and differences in its arithmetic."""
 
     prefix: str
     """Leading part of the names of its tensors; the model itself leaves them alone."""
@@ -52,7 +52,7 @@ class MtpModule(nn.Module):
 
     @property
     def cache_spec(self) -> CacheSpec:
-        """What its layer keeps of earlier tokens."""
+        """The cache that its layer needs for earlier tokens."""
         return cast(CacheSpec, self.layer.cache_spec)
 
     def forward(

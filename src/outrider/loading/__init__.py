@@ -1,1 +1,1 @@
-"""From a model directory to filled weights: every weight found, every tensor used, or an error that says which."""
+"""Loads the files of a model directory into weights; an error names each one not found or not used."""

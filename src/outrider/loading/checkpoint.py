@@ -1,6 +1,6 @@
-"""The tensors of a directory of safetensors, read one at a time; or of the one pickle that old drafters come as.
+"""Reads tensors by name from a directory of safetensors, one at a time, or from the single pickle of an old drafter.
 
-What they mean is not known here.
+It does not know what the tensors are for.
 """
 
 import json
@@ -22,7 +22,7 @@ PICKLE = "pytorch_model.bin"
 
 
 class Checkpoint:
-    """Names and files are checked when it is made; data is read by `tensors`."""
+    """The tensors of one directory. The constructor checks names and files; `tensors` reads the data."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -83,7 +83,7 @@ def _read_index(path: Path) -> dict[str, list[str]]:
 
 
 class _Pickle:
-    """A pickle of nothing but tensors, under the interface of safetensors; memory-mapped, so reading names is cheap."""
+    """A pickle that holds only tensors, with the interface of safetensors. Memory-mapped, so reading names is cheap."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -94,7 +94,7 @@ class _Pickle:
                 " Download it again, or save it as safetensors."
             ) from error
         if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-            raise CheckpointError(f"{path} is no dict of tensors. Save the state_dict of the model as safetensors.")
+            raise CheckpointError(f"{path} is not a dict of tensors. Save the state_dict of the model as safetensors.")
         self._tensors = tensors
 
     def keys(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Filling a module from named tensors, with the check that nothing was left over on either side."""
+"""Fills a module from named tensors, and checks that every weight was filled and every tensor used."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ class HasParts(Protocol):
 
 @dataclass(slots=True)
 class Targets:
-    """Where each tensor goes, by its name inside the module."""
+    """Destinations of tensors, by their names inside the module."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """Parameters, persistent buffers, and the row slices of fused ones."""
     wholes: dict[str, tuple[Tensor, tuple[str, ...]]] = field(default_factory=dict)
-    """Parameters that stand among `tensors` in parts: the tensor, and the names of its parts."""
+    """Parameters whose parts are in `tensors`: the whole tensor, and the names of its parts."""
     tied: dict[str, str] = field(default_factory=dict)
     """A second name of a tensor -> its first; it need not be in the checkpoint."""
 
@@ -75,7 +75,7 @@ def load_into(
     optional: Iterable[str] = (),
     skips: tuple[str, ...] = (),
 ) -> frozenset[str]:
-    """Copies `tensors` into `module`, cast to its dtype and device; gives the names that were filled.
+    """Copy `tensors` into `module`, cast to its dtype and device; returns the names that were filled.
 
     where: the directory, for errors. renames: leading parts of names that differ from the module's. optional:
     names inside the module that may be absent, because the caller fills or shares them. skips: leading parts of names

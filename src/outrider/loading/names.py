@@ -1,4 +1,4 @@
-"""From the names that checkpoints use to the names of modules.
+"""Turns tensor names in checkpoints into names of modules.
 
 Pieces of fused layers are not named here: a layer that is stacked from several tensors says so itself (`pieces`).
 """

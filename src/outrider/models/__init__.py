@@ -62,7 +62,7 @@ def read_model_config(directory: str | Path) -> ModelConfig:
 
 
 def cache_specs(config: ModelConfig, context: LayerContext) -> tuple[CacheSpec, ...]:
-    """What each layer of a model with this config keeps of earlier tokens, before any memory is allocated."""
+    """The caches that the layers of a model with this config need, before any memory is allocated."""
     without_memory = replace(context, device=torch.device("meta"))
     return find_model(config)(config, without_memory, max_positions=1).cache_specs
 

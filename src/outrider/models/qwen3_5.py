@@ -130,7 +130,7 @@ def _read_experts(reader: ConfigReader) -> MoeConfig:
 
 
 def _read_layer_types(reader: ConfigReader) -> tuple[str, ...]:
-    """As given, or every `full_attention_interval`th layer attends."""
+    """Kind of each layer: as the config says, or attention in every `full_attention_interval`th layer."""
     kinds = read_layer_types(reader, supported=(FULL_ATTENTION, LINEAR_ATTENTION))
     if kinds:
         reader.ignore("full_attention_interval", reason="layer_types names the kind of each layer")

@@ -1,4 +1,4 @@
-"""Qwen3-MoE: Qwen3 with a mixture of experts in the place of the MLP, in all layers or in those the config says."""
+"""Qwen3-MoE: Qwen3 with a mixture of experts instead of the MLP, in all layers or in those the config says."""
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.model_config import ModelConfig, read_dense, read_moe

@@ -13,7 +13,7 @@ from outrider.core.model_config import ModelConfig, read_dense
 from outrider.speculation.head import check_one_layer
 
 _MODEL_TYPES = ("llama", "qwen2", "qwen3")
-"""Kinds of layers: qwen3 norms the heads of q and k, the others are the same but for biases, which the config says."""
+"""Kinds of layers: qwen3 norms the heads of q and k; the others differ only in biases, which the config states."""
 
 _QWEN3_HEAD_DIM = 128
 

@@ -49,7 +49,7 @@ class Drafter(ChainDrafter):
         config = context.read_config(directory)
         if config.gated_delta is not None:
             raise UnsupportedError(
-                f"{directory}: {config.architecture} as a draft model is not built yet: its layers have states."
+                f"{directory}: {config.architecture} is not supported as a draft model: its layers have states."
                 " Take a draft model whose layers all attend."
             )
         _check_vocabulary(directory, config.vocab_size, context)

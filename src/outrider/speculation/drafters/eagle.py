@@ -36,7 +36,7 @@ from outrider.speculation.head import Embed, Head, HeadFiles, check_one_layer, l
 from outrider.speculation.options import check_directory
 
 _MODEL_TYPES = ("llama", "qwen2", "eagle")
-"""Layers of these models are the same but for their biases, which the config says."""
+"""Layers of these models differ only in their biases, which the config states."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ def _load_module(context: DrafterContext) -> MtpModule:
         )
     if config.num_mtp_layers > 1:
         raise UnsupportedError(
-            f"config.json says that there are {config.num_mtp_layers} prediction layers; only modules of one are built."
+            f"config.json states {config.num_mtp_layers} prediction layers, which is not supported. Supported: 1."
         )
     module = context.target.build_mtp()
     if context.engine.load_format == "dummy":
@@ -111,6 +111,6 @@ def _refuse_other_forms(directory: str) -> None:
     kind = read_json(directory, "config.json").get("speculators_model_type")
     if kind is not None:
         raise UnsupportedError(
-            f"{directory}: speculators_model_type={kind!r} is not built yet for method 'mtp'. Use a directory with the "
-            "module as the model's release has it."
+            f"{directory}: speculators_model_type={kind!r} is not supported by method 'mtp'. Use a directory that "
+            "has the module under the names of the model's release."
         )
