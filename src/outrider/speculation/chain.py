@@ -51,7 +51,7 @@ class ChainDrafter(BaseDrafter):
     @property
     @abstractmethod
     def cache_specs(self) -> tuple[CacheSpec, ...]:
-        """What each of its layers keeps of earlier tokens."""
+        """Shape of the cache of each layer."""
 
     @property
     def extra_bytes_per_block(self) -> int:

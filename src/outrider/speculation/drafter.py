@@ -70,7 +70,7 @@ class BaseDrafter(ABC):
 
     @property
     def cache_specs(self) -> tuple[CacheSpec, ...]:
-        """What each of its layers keeps of earlier tokens, in the engine's blocks; empty if it has no layers."""
+        """Shape of the cache of each layer of the drafter, in the engine's blocks; empty if it has no layers."""
         return ()
 
     @property

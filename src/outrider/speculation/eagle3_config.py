@@ -101,7 +101,7 @@ def _speculators_layer(reader: ConfigReader) -> ConfigReader:
 
 
 def _read_tap_layers(reader: ConfigReader) -> tuple[int, ...]:
-    """Target layers that the config names, as "after k layers"; empty where it names none.
+    """Target layers that the config names, as "after k layers"; empty if it names none.
 
     Top-level ids count layers before the tap. Ids nested in `eagle_config` name the layer whose output is read, which
     is one layer later.

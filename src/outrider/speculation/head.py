@@ -47,7 +47,7 @@ class HeadFiles:
     names: frozenset[str]
     """Names of its tensors, without prefixes of wrappers; empty if weights are random."""
     embed: Embed | None
-    """The target's embedding, where the head has none of its own."""
+    """The target's embedding; None: the head has its own."""
 
 
 def check_one_layer(layer: ModelConfig, reader: ConfigReader) -> None:
