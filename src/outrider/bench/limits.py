@@ -70,7 +70,7 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
 
 
 def _kv_bytes(caches: ModelCaches, length: float) -> float:
-    """Bytes that a token behind `length` others reads in all layers: no more than the window of each."""
+    """Bytes that a token after `length` others reads in all layers: no more than the window of each."""
     total = 0.0
     for spec in caches.paged:
         num_tokens = length if spec.window is None else min(length, spec.window)
