@@ -52,7 +52,7 @@ def test_a_rotten_entry_is_seen() -> None:
     assert problem_of(fine) is None
     for changes in (
         {"old": "no such text"}, {"old": "\n"}, {"file": "src/gone.py"}, {"new": fine.old}, {"tests": ("gone.py",)},
-        {"tests": ()}, {"tests": ("kernels/test_interpreter_index.py",)},
+        {"tests": ()}, {"tests": ("kernels/test_conformance.py",)},
     ):  # fmt: skip
         values = {name: getattr(fine, name) for name in Mutation.__dataclass_fields__}
         assert problem_of(Mutation(**values | changes)) is not None, changes

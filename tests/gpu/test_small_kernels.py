@@ -1,11 +1,10 @@
-"""Norm, activation, embedding and index kernels against plain PyTorch."""
+"""Norm, activation and embedding kernels against plain PyTorch."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from outrider.kernels.hopper import activation, embedding, norm
-from tests.kernels import interpreted_index
 
 from .comparison import assert_close, replayed
 
@@ -74,9 +73,3 @@ def test_embedding() -> None:
         ids.copy_(torch.arange(70, device="cuda"))
 
     assert torch.equal(replayed(lambda: embedding.embedding(ids, table), change), table[:70])
-
-
-@pytest.mark.parametrize("kernel", interpreted_index.CHECKS)
-def test_index_kernels(kernel: str) -> None:
-    with torch.device("cuda"):
-        assert kernel not in interpreted_index.failures()

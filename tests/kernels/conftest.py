@@ -1,11 +1,15 @@
 """What the kernel tests share: numbers of threads, and the check that a row is the same in every company."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+
+import outrider.kernels as package
 
 COUNTS = [*range(1, 19), 31, 32, 33, 63, 64, 65, 100]
 """Numbers of rows for which every row must keep its bits."""
@@ -33,3 +37,16 @@ def rows_are_invariant() -> Callable[..., None]:
             assert torch.equal(alone, together[chosen]), f"rows changed in a call of {count}"
 
     return check
+
+
+@pytest.fixture
+def third(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a stack called `third`, empty but for its __init__."""
+    folder = tmp_path / "third"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    yield folder
+    for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.third")]:
+        del sys.modules[name]
+    vars(package).pop("third", None)

@@ -127,6 +127,4 @@ def check_routing(on: torch.device, cases: list[tuple[int, int, int]]) -> dict[s
 
 
 if __name__ == "__main__":
-    zeros = torch.zeros(1 << 16, dtype=torch.int32)
-    routing.counters = lambda *_: zeros
     print(json.dumps(check_routing(torch.device("cpu"), _INTERPRETED)))

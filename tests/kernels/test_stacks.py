@@ -2,7 +2,6 @@
 
 import inspect
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,19 +27,6 @@ def rms_norm(x, weight, eps, *, plus_one=False):
     calls.append(tuple(x.shape))
     return plain(x, weight, eps, plus_one=plus_one)
 """
-
-
-@pytest.fixture
-def third(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a stack called `third`, empty but for its __init__."""
-    folder = tmp_path / "third"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    yield folder
-    for name in [name for name in sys.modules if name.startswith(f"{package.__name__}.third")]:
-        del sys.modules[name]
-    vars(package).pop("third", None)
 
 
 def test_a_stack_is_a_folder() -> None:
@@ -112,6 +98,22 @@ def test_a_missing_function_is_refused_by_name(third: Path) -> None:
     (third / "norm.py").write_text(NORM)
     with pytest.raises(ConfigError, match=r"kernel_stack=\('third',\) has no empty_weight, linear, .*Name another"):
         load_kernels(("third",))
+
+
+ROUTING = """
+from outrider.kernels.reference.routing import route as plain
+
+def route(logits, *, top_k, is_normalized):
+    return plain(logits, top_k=top_k, is_normalized=is_normalized)
+"""
+
+
+def test_functions_that_work_together_come_from_one_stack(third: Path) -> None:
+    (third / "routing.py").write_text(ROUTING)
+    with pytest.raises(
+        ConfigError, match=r"takes route from 'third' and experts from 'reference', which work together"
+    ):
+        load_kernels(("third", "reference"))
 
 
 @pytest.mark.parametrize("order", [("vulkan",), ("reference", "vulkan"), ("interface",)])

@@ -18,6 +18,9 @@ from outrider.kernels.interface import FUNCTIONS, Kernels
 _PACKAGE = __name__.rpartition(".")[0]
 _NO_STACK = {"interface"}
 
+_TOGETHER = (("route", "experts"), ("plan_attention", "paged_attention"))
+"""Functions of which the second takes what the first returns, in a form that is the stack's own."""
+
 
 def stack_names() -> list[str]:
     """All kernel stacks, sorted."""
@@ -28,8 +31,8 @@ def stack_names() -> list[str]:
 def load_kernels(order: tuple[str, ...]) -> Kernels:
     """The kernels of an order of stacks, such as ("hopper",).
 
-    Raises ConfigError where a stack is not known, where no stack of the order has a function of the interface, and
-    where two modules of a stack export the same function.
+    Raises ConfigError where a stack is not known, no stack of the order has a function of the interface, two modules
+    of a stack export the same function, or two functions that must come from one stack do not.
     """
     if unknown := [stack for stack in order if stack not in stack_names()]:
         raise ConfigError(f"kernel stack {unknown[0]!r} is not known. Known: {', '.join(stack_names())}.")
@@ -44,6 +47,12 @@ def load_kernels(order: tuple[str, ...]) -> Kernels:
             f"kernel_stack={order!r} has no {', '.join(missing)}. Name another stack after it that has"
             f" {'it' if len(missing) == 1 else 'them'}."
         )
+    for first, second in _TOGETHER:
+        if origins[first] != origins[second]:
+            raise ConfigError(
+                f"kernel_stack={order!r} takes {first} from {origins[first]!r} and {second} from {origins[second]!r},"
+                f" which work together only within one stack. Add both to one stack, or change the order."
+            )
     in_order = {name: origins[name] for name in FUNCTIONS}
     return cast(Kernels, types.SimpleNamespace(**functions, origins=in_order))
 

@@ -1,1 +1,15 @@
-"""The kernel stack of Hopper GPUs (compute capability 9.0): Triton, and Gluon where wgmma and TMA are needed."""
+"""The kernel stack of NVIDIA's Hopper GPUs (compute capability 9.0), in Triton, and in Gluon for wgmma and TMA."""
+
+DEVICE = "cuda"
+"""The kind of device that its functions run on."""
+
+_GLUON = "it is written in Gluon, which has no interpreter"
+NEEDS_GPU = {
+    "linear": _GLUON,
+    "experts": _GLUON,
+    "plan_attention": "its plan is for its own paged_attention",
+    "paged_attention": _GLUON,
+    "gated_delta_rule": _GLUON,
+    "save_states": _GLUON,
+}
+"""Functions that Triton's interpreter cannot run on a CPU, with the reason."""

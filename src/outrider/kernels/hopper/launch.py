@@ -43,6 +43,6 @@ def counters(device: torch.device, count: int) -> Tensor:
 
 @lru_cache
 def _counters(device: torch.device) -> Tensor:
-    if torch.cuda.is_current_stream_capturing():
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("counters cannot be allocated during a capture; run the step once before it is captured")
     return torch.zeros(_NUM_COUNTERS, dtype=torch.int32, device=device)

@@ -1,19 +1,13 @@
-"""Random steps through the Triton index kernels in the interpreter, against plain PyTorch.
+"""Conformance checks of a step's index arithmetic: random steps over a random request table, against the oracle."""
 
-A program, not a test file: the interpreter is chosen by an environment variable before Triton is imported.
-`test_interpreter_index.py` runs it. Its last line says what failed.
-"""
-
-import json
 import random
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from outrider.kernels import load_kernels
+from tests.kernels.subject import Subject
 
-KERNELS, REFERENCE = load_kernels(("hopper",)), load_kernels(("reference",))
 NUM_STEPS = 12
 BLOCK_SIZE = 4
 VOCAB_SIZE = 50
@@ -49,9 +43,9 @@ class Step:
         return [getattr(self, name).clone() for name in names.split()]
 
 
-def check_assemble(step: Step) -> None:
+def check_assemble(at: Subject, step: Step) -> None:
     results = [
-        module.assemble(
+        kernels.assemble(
             *step.table(),
             rows=step.rows,
             num_known=step.num_known,
@@ -60,13 +54,13 @@ def check_assemble(step: Step) -> None:
             token_offset=step.token_offset,
             block_size=BLOCK_SIZE,
         )
-        for module in (KERNELS, REFERENCE)
+        for kernels in (at.kernels, at.oracle)
     ]
     for name, ours, expected in zip(results[0]._fields, *results, strict=True):
         assert torch.equal(ours, expected), f"assemble: {name}\n{ours}\n{expected}"
 
 
-def check_commit(step: Step) -> None:
+def check_commit(at: Subject, step: Step) -> None:
     num_rows, places = len(step.rows), step.num_drafts + 1
     emitted = step.integers(num_rows, places, high=VOCAB_SIZE)
     num_emitted = step.integers(num_rows, high=places + 1)
@@ -79,15 +73,15 @@ def check_commit(step: Step) -> None:
         "num_accepted": (num_emitted - 1).clamp(min=0),
     }
     ours, expected = step.table()[:3], step.table()[:3]
-    KERNELS.commit(*ours, **arguments)
-    REFERENCE.commit(*expected, **arguments)
+    at.kernels.commit(*ours, **arguments)
+    at.oracle.commit(*expected, **arguments)
     is_kept = torch.arange(ours[0].shape[1]) < expected[1].unsqueeze(1)  # what lies behind is never read
     assert torch.equal(ours[0][is_kept], expected[0][is_kept]), "commit: token_ids"
     assert torch.equal(ours[1], expected[1]), "commit: num_tokens"
     assert torch.equal(ours[2], expected[2]), "commit: num_computed"
 
 
-def check_drafts(step: Step) -> None:
+def check_drafts(at: Subject, step: Step) -> None:
     num_rows = len(step.rows)
     arguments = {
         "rows": step.rows,
@@ -98,13 +92,13 @@ def check_drafts(step: Step) -> None:
         "position_limit": 20,
     }
     ours, expected = ((step.drafts.clone(), step.num_real.clone()) for _ in range(2))
-    KERNELS.put_drafts(*ours, **arguments)
-    REFERENCE.put_drafts(*expected, **arguments)
+    at.kernels.put_drafts(*ours, **arguments)
+    at.oracle.put_drafts(*expected, **arguments)
     assert torch.equal(ours[0], expected[0]), "put_drafts: drafts"
     assert torch.equal(ours[1], expected[1]), "put_drafts: num_drafts"
 
 
-def check_chain_known(step: Step) -> None:
+def check_chain_known(at: Subject, step: Step) -> None:
     token_ids, num_tokens, _, _, _, _, tables = step.table()
     arguments = {
         "rows": step.rows,
@@ -116,12 +110,12 @@ def check_chain_known(step: Step) -> None:
         "first_index": step.rng.randint(0, 1),
         "block_size": BLOCK_SIZE,
     }
-    results = [module.chain_known(token_ids, num_tokens, tables, **arguments) for module in (KERNELS, REFERENCE)]
+    results = [kernels.chain_known(token_ids, num_tokens, tables, **arguments) for kernels in (at.kernels, at.oracle)]
     for name, ours, expected in zip(results[1]._fields, *results, strict=True):
         assert torch.equal(ours, expected), f"chain_known: {name}\n{ours}\n{expected}"
 
 
-def check_chain_drafted(step: Step) -> None:
+def check_chain_drafted(at: Subject, step: Step) -> None:
     _, num_tokens, _, max_total, drafts, _, tables = step.table()
     arguments = {
         "rows": step.rows,
@@ -132,33 +126,19 @@ def check_chain_drafted(step: Step) -> None:
         "first_index": step.rng.randint(0, 1),
         "block_size": BLOCK_SIZE,
     }
-    results = [module.chain_drafted(num_tokens, max_total, tables, **arguments) for module in (KERNELS, REFERENCE)]
+    results = [kernels.chain_drafted(num_tokens, max_total, tables, **arguments) for kernels in (at.kernels, at.oracle)]
     for name, ours, expected in zip(results[1]._fields, *results, strict=True):
         assert torch.equal(ours, expected), f"chain_drafted: {name}\n{ours}\n{expected}"
 
 
-CHECKS: dict[str, Callable[[Step], None]] = {
-    "assemble": check_assemble,
-    "commit": check_commit,
-    "put_drafts": check_drafts,
-    "chain_known": check_chain_known,
-    "chain_drafted": check_chain_drafted,
-}
+def over_random_steps(check: Callable[[Subject, Step], None]) -> Callable[[Subject], None]:
+    """The check of one function over several random steps; tensors are made on the subject's device."""
 
-
-def failures() -> dict[str, str]:
-    """What differs, by kernel, on the current device."""
-    failed = {}
-    for name, check in CHECKS.items():
+    def run(at: Subject) -> None:
         rng = random.Random(0)
         torch.manual_seed(0)
-        try:
+        with at.device:
             for i in range(NUM_STEPS):
-                check(Step(rng, rng.choice([1, 5, 140 if i == 0 else 9]), rng.choice([1, 3, 5])))
-        except AssertionError as error:
-            failed[name] = str(error)
-    return failed
+                check(at, Step(rng, rng.choice([1, 5, 140 if i == 0 else 9]), rng.choice([1, 3, 5])))
 
-
-if __name__ == "__main__":
-    print(json.dumps(failures()))
+    return run

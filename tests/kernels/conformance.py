@@ -1,0 +1,96 @@
+"""The conformance of a kernel stack: one check for each function of the interface, on any device.
+
+Run as a program with the name of a stack, it checks under Triton's interpreter, which an environment variable chooses
+before Triton is imported; its last line says what failed, by function.
+"""
+
+import importlib
+import json
+import sys
+import types
+import warnings
+from collections.abc import Callable
+
+from outrider.kernels import Kernels, load_kernels
+from outrider.kernels.stacks import exports
+from tests.kernels import model_checks as model
+from tests.kernels import sampling_checks as sampling
+from tests.kernels import state_checks as state
+from tests.kernels import step_checks as step
+from tests.kernels.subject import Subject
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "empty_weight": model.check_linear,
+    "linear": model.check_linear,
+    "rms_norm": model.check_rms_norm,
+    "add_rms_norm": model.check_add_rms_norm,
+    "silu_and_mul": model.check_silu_and_mul,
+    "gate_heads": model.check_gate_heads,
+    "add_gated": model.check_add_gated,
+    "empty_expert_weights": model.check_experts,
+    "route": model.check_route,
+    "experts": model.check_experts,
+    "rotary": model.check_rotary,
+    "embedding": model.check_embedding,
+    "write_kv": model.check_write_kv,
+    "rotary_and_write_kv": model.check_rotary_and_write_kv,
+    "plan_attention": state.check_attention,
+    "paged_attention": state.check_attention,
+    "state_rows": state.check_state_rows,
+    "gated_delta_inputs": state.check_states,
+    "gated_delta_rule": state.check_states,
+    "finish_gated_delta": state.check_states,
+    "save_states": state.check_snapshots,
+    "load_states": state.check_snapshots,
+    "assemble": step.over_random_steps(step.check_assemble),
+    "commit": step.over_random_steps(step.check_commit),
+    "put_drafts": step.over_random_steps(step.check_drafts),
+    "chain_known": step.over_random_steps(step.check_chain_known),
+    "chain_drafted": step.over_random_steps(step.check_chain_drafted),
+    "process": sampling.check_process,
+    "apply_mask": sampling.check_apply_mask,
+    "choose": sampling.check_choose,
+    "draft_choose": sampling.check_draft_choose,
+    "logprobs": sampling.check_logprobs,
+    "hash_rows": sampling.check_hash_rows,
+    "verify": sampling.check_verify,
+}
+
+
+def about(stack: str) -> types.ModuleType:
+    """The package of a stack, which says on which DEVICE it runs and what NEEDS_GPU; without them it runs anywhere."""
+    return importlib.import_module(f"outrider.kernels.{stack}")
+
+
+def device_of(stack: str) -> str:
+    return getattr(about(stack), "DEVICE", "cpu")
+
+
+def needs_gpu(stack: str) -> dict[str, str]:
+    """Functions that Triton's interpreter cannot run, with the reason."""
+    return getattr(about(stack), "NEEDS_GPU", {})
+
+
+def interpreted(stack: str) -> Kernels:
+    """The functions of a GPU's stack that the interpreter can run, and plain PyTorch in place of the others."""
+    plain, own = load_kernels(("reference",)), exports(stack)
+    for name in own.keys() - needs_gpu(stack).keys():
+        setattr(plain, name, own[name])
+    return plain
+
+
+def failures(stack: str) -> dict[str, str]:
+    """What failed under the interpreter, by function."""
+    failed = {}
+    kernels = interpreted(stack)
+    for name in exports(stack).keys() - needs_gpu(stack).keys():
+        try:
+            CHECKS[name](Subject(kernels, is_interpreted=True))
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of numpy, about infinities and words that wrap
+    print(json.dumps(failures(sys.argv[1])))
