@@ -85,7 +85,7 @@ EXPERTS = {
     "eos_token_id": 151645,
 }
 EXPERTS_HEAD = {
-    **{name: value for name, value in EXPERTS.items() if not any(part in name for part in ("expert", "moe", "topk"))},
+    **{name: value for name, value in EXPERTS.items() if name in TARGET},
     "architectures": ["LlamaForCausalLMEagle3"],
     "model_type": "llama",
     "intermediate_size": 12288,
