@@ -6,6 +6,7 @@ import pytest
 
 from outrider.bench.host import ACCEPTANCE_RATES, measure_host
 from outrider.bench.null_device import NullDevice
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import SpeculationStats
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
@@ -20,8 +21,8 @@ def run(num_drafts: int, *, budget: int = 64) -> list[RequestState]:
     rates = ACCEPTANCE_RATES[:num_drafts]
     texts = OutputTexts(None)
     scheduler = Scheduler(
-        num_blocks=40, block_size=16, max_num_seqs=4, max_num_batched_tokens=budget, num_drafts=num_drafts,
-        num_lookahead=0, enable_prefix_caching=True, stop_rule=texts,
+        groups=(BlockGroup(block_size=16),), num_blocks=(40,), max_num_seqs=4, max_num_batched_tokens=budget,
+        num_drafts=num_drafts, num_lookahead=0, enable_prefix_caching=True, stop_rule=texts,
     )  # fmt: skip
     device = NullDevice(list(range(5, 500)), max_rows=4, acceptance_rates=rates)
     requests = [

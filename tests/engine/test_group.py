@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import fields
 
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.group import completion_requests
@@ -32,8 +33,8 @@ def test_completions_differ_in_id_and_index_and_the_first_alone_scores_the_promp
 
 def test_states_of_completions_share_nothing_that_changes() -> None:
     scheduler = Scheduler(
-        num_blocks=8, block_size=16, max_num_seqs=3, max_num_batched_tokens=64, num_drafts=2, num_lookahead=0,
-        enable_prefix_caching=True, stop_rule=None,
+        groups=(BlockGroup(block_size=16),), num_blocks=(8,), max_num_seqs=3, max_num_batched_tokens=64,
+        num_drafts=2, num_lookahead=0, enable_prefix_caching=True, stop_rule=None,
     )  # fmt: skip
     states = [scheduler.add(request) for request in completion_requests(ASKED)]
     owners: dict[int, str] = {}

@@ -293,10 +293,10 @@ def drop_the_last_block(monkeypatch) -> None:
 
     def match(self, request):
         hit = original(self, request)
-        found = hit.block_ids[:-1]
-        while found and not self._states.has(request.block_hashes[len(found) - 1]):
-            found.pop()
-        return replace(hit, block_ids=found, num_tokens=len(found) * self._block_size)
+        size, length = self.unit, max(hit.num_tokens - self.unit, 0)
+        while length and not self._states.has(request.block_hashes[length // size - 1]):
+            length -= size
+        return replace(hit, num_tokens=length, block_ids=[ids[: length // size] for ids in hit.block_ids])
 
     monkeypatch.setattr(PrefixCache, "match", match)
 

@@ -108,9 +108,9 @@ def test_no_step_reads_a_value(meta, tmp_path, monkeypatch, family, drafter):
     )  # fmt: skip
     worker = Worker(config)
     scheduler = Scheduler(
-        num_blocks=worker.num_blocks[0], block_size=16, max_num_seqs=16, max_num_batched_tokens=60,
-        num_drafts=config.num_speculative_tokens, num_lookahead=worker.num_lookahead, enable_prefix_caching=True,
-        stop_rule=(texts := OutputTexts(None)), num_state_slots=worker.num_snapshots,
+        groups=worker.groups, num_blocks=worker.num_blocks, max_num_seqs=16,
+        max_num_batched_tokens=60, num_drafts=config.num_speculative_tokens, num_lookahead=worker.num_lookahead,
+        enable_prefix_caching=True, stop_rule=(texts := OutputTexts(None)), num_state_slots=worker.num_snapshots,
     )  # fmt: skip
     for index, case in enumerate(cases):
         request = Request(

@@ -5,6 +5,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason, SpeculationStats
 from outrider.core.plan import RowAdmission, RowPlan, RowResult, StepPlan
 from outrider.core.request import Request
@@ -27,8 +28,8 @@ class Loop:
         needed = setting.num_drafts - 1 if setting.drafts_with_kv else 0
         self.setting = setting
         self.scheduler = Scheduler(
-            num_blocks=setting.num_blocks,
-            block_size=SIZE,
+            groups=(BlockGroup(block_size=SIZE),),
+            num_blocks=(setting.num_blocks,),
             max_num_seqs=setting.max_num_seqs,
             max_num_batched_tokens=setting.budget,
             num_drafts=setting.num_drafts,

@@ -78,9 +78,9 @@ def overwrite_a_published_block_under_its_name(patch: Patch) -> None:
 
 
 def name_blocks_without_what_is_before_them(patch: Patch) -> None:
-    def extend(self: PrefixCache, request: RequestState, count: int) -> None:
-        hashes, size = request.block_hashes, self._block_size
-        while len(hashes) < count:
+    def extend(self: PrefixCache, request: RequestState, num_tokens: int) -> None:
+        hashes, size = request.block_hashes, self.unit
+        while len(hashes) < num_tokens // size:
             start = len(hashes) * size
             hashes.append(sha256(bytes(request.token_ids[start : start + size])).digest())
 
@@ -104,7 +104,9 @@ def hand_on_another_boundary_block(patch: Patch) -> None:
     patch.setattr(
         Scheduler,
         "_admission",
-        lambda self, request, hit: admission(self, request, replace(hit, block_ids=hit.block_ids[:-1])),
+        lambda self, request, hit: admission(
+            self, request, replace(hit, block_ids=[ids[:-1] for ids in hit.block_ids])
+        ),
     )
 
 

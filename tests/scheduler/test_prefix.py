@@ -7,11 +7,12 @@ from hashlib import sha256
 import pytest
 
 from outrider.core.content import ContentKey, content_digest
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.prefix import PrefixCache
-from outrider.scheduler.request_state import RequestState
+from outrider.scheduler.request_state import BlockList, RequestState
 
 KEYS = [content_digest("image", bytes([index])) for index in range(2)]
 
@@ -30,6 +31,10 @@ def new_request(token_ids: list[int], content_keys: tuple[ContentKey, ...] = ())
 
 
 Prefix = tuple[object, ...]
+
+
+def cache_of(pool: BlockPool, block_size: int, *, enabled: bool = True) -> PrefixCache:
+    return PrefixCache([pool], [BlockGroup(block_size=block_size)], enabled=enabled)
 
 
 def prefix_of(request: RequestState, end: int) -> Prefix:
@@ -56,7 +61,7 @@ class Simulation:
         self.has_contents = has_contents
         self.size = self.rng.choice((1, 2, 3))
         self.pool = BlockPool(self.rng.randrange(4, 20))
-        self.cache = PrefixCache(self.pool, self.size, enabled=True)
+        self.cache = cache_of(self.pool, self.size, enabled=True)
         self.published: dict[Prefix, int] = {}
         self.requests: list[RequestState] = []
         self.num_offered: dict[int, int] = {}  # leading blocks of a request that were published once, or found
@@ -92,7 +97,7 @@ class Simulation:
     def start(self) -> None:
         tokens = self.tokens(self.rng.randrange(1, 9))
         request = new_request(tokens, self.contents(len(tokens)))
-        found = self.cache.match(request).block_ids
+        (found,) = self.cache.match(request).block_ids
         assert found == self.brute_force_match(request)
         for block_id in found:
             self.pool.share(block_id)
@@ -100,9 +105,8 @@ class Simulation:
         if fresh > self.pool.num_free:
             self.pool.release(found)
             return
-        request.block_ids = found + self.allocate(fresh)
-        request.num_cached_blocks = len(found)
-        request.num_computed_tokens = len(found) * self.size
+        request.blocks = [BlockList(found + self.allocate(fresh))]
+        request.num_published_tokens = request.num_computed_tokens = len(found) * self.size
         self.requests.append(request)
         self.num_offered[id(request)] = len(found)
 
@@ -112,7 +116,7 @@ class Simulation:
         request.num_computed_tokens = self.rng.randrange(request.num_computed_tokens, request.num_tokens + 1)
         room = (len(request.block_ids) + self.pool.num_free) * self.size - request.num_tokens
         request.token_ids += self.tokens(self.rng.randrange(min(room, 5) + 1))
-        request.block_ids += self.allocate(-(-request.num_tokens // self.size) - len(request.block_ids))
+        request.blocks[0].ids += self.allocate(-(-request.num_tokens // self.size) - len(request.block_ids))
         self.cache.publish(request)
         whole = request.num_computed_tokens // self.size
         for index in range(self.num_offered[id(request)], whole):
@@ -144,7 +148,7 @@ def num_hits(*, has_contents: bool) -> int:
             error.add_note(f"seed={seed}")
             raise
         found += sum(
-            request.num_cached_blocks > 0 and bool(request.request.content_keys) == has_contents
+            request.num_published_tokens > 0 and bool(request.request.content_keys) == has_contents
             for request in simulation.requests
         )
     return found
@@ -157,55 +161,55 @@ def test_match_equals_the_longest_published_prefix(has_contents: bool) -> None:
 
 def test_same_tokens_behind_another_prefix_are_another_block() -> None:
     pool = BlockPool(10)
-    cache = PrefixCache(pool, 2, enabled=True)
+    cache = cache_of(pool, 2, enabled=True)
     request = new_request([1, 2, 3, 4])
-    request.block_ids = pool.allocate(2)
+    request.blocks = [BlockList(pool.allocate(2))]
     request.num_computed_tokens = 4
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5])).block_ids == request.block_ids
-    assert cache.match(new_request([3, 4, 3, 4, 5])).block_ids == []
-    assert cache.match(new_request([1, 3, 2, 4, 5])).block_ids == []
-    assert cache.match(new_request([1, 2, 4, 3, 5])).block_ids == request.block_ids[:1]
+    assert cache.match(new_request([1, 2, 3, 4, 5])).block_ids[0] == request.block_ids
+    assert cache.match(new_request([3, 4, 3, 4, 5])).block_ids[0] == []
+    assert cache.match(new_request([1, 3, 2, 4, 5])).block_ids[0] == []
+    assert cache.match(new_request([1, 2, 4, 3, 5])).block_ids[0] == request.block_ids[:1]
 
 
 def test_block_that_ends_at_the_last_known_token_is_not_used() -> None:
     pool = BlockPool(10)
-    cache = PrefixCache(pool, 2, enabled=True)
+    cache = cache_of(pool, 2, enabled=True)
     request = new_request([1, 2, 3, 4])
-    request.block_ids = pool.allocate(2)
+    request.blocks = [BlockList(pool.allocate(2))]
     request.num_computed_tokens = 4
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4])).block_ids == request.block_ids[:1]
+    assert cache.match(new_request([1, 2, 3, 4])).block_ids[0] == request.block_ids[:1]
 
 
 def test_nothing_behind_the_computed_or_the_confirmed_tokens_is_published() -> None:
     pool = BlockPool(10)
-    cache = PrefixCache(pool, 2, enabled=True)
+    cache = cache_of(pool, 2, enabled=True)
     request = new_request([1, 2, 3, 4, 5, 6])
-    request.block_ids = pool.allocate(4)
+    request.blocks = [BlockList(pool.allocate(4))]
     request.num_computed_tokens = 3
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5, 6])).block_ids == request.block_ids[:1]
+    assert cache.match(new_request([1, 2, 3, 4, 5, 6])).block_ids[0] == request.block_ids[:1]
     request.num_computed_tokens = 8  # more is written than is confirmed
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5, 6, 7, 8, 9])).block_ids == request.block_ids[:3]
+    assert cache.match(new_request([1, 2, 3, 4, 5, 6, 7, 8, 9])).block_ids[0] == request.block_ids[:3]
 
 
 def test_disabled_cache_finds_and_publishes_nothing() -> None:
     pool = BlockPool(10)
-    cache = PrefixCache(pool, 2, enabled=False)
+    cache = cache_of(pool, 2, enabled=False)
     request = new_request([1, 2, 3, 4])
-    request.block_ids = pool.allocate(2)
+    request.blocks = [BlockList(pool.allocate(2))]
     request.num_computed_tokens = 4
     cache.publish(request)
-    assert cache.match(new_request([1, 2, 3, 4, 5])).block_ids == []
+    assert cache.match(new_request([1, 2, 3, 4, 5])).block_ids[0] == []
     pool.release(request.block_ids)
     assert pool.num_free == pool.num_usable
 
 
 def test_names_without_content_are_those_of_ids_alone() -> None:
     """Blocks that were published before content existed keep their names."""
-    cache = PrefixCache(BlockPool(4), 2, enabled=True)
+    cache = cache_of(BlockPool(4), 2, enabled=True)
     request = new_request([1, 2, 3, 4, 5])
     cache.match(request)
     first = sha256(array("q", [1, 2]).tobytes()).digest()
@@ -213,7 +217,7 @@ def test_names_without_content_are_those_of_ids_alone() -> None:
 
 
 def test_an_image_one_token_later_is_another_block() -> None:
-    cache = PrefixCache(BlockPool(4), 4, enabled=True)
+    cache = cache_of(BlockPool(4), 4, enabled=True)
     names = set()
     for first in range(5):
         request = new_request([7] * 9, (ContentKey(key=KEYS[0], first_token=first, num_tokens=2),))
@@ -224,7 +228,7 @@ def test_an_image_one_token_later_is_another_block() -> None:
 
 
 def test_content_of_the_whole_request_is_in_every_block() -> None:
-    cache = PrefixCache(BlockPool(9), 2, enabled=True)
+    cache = cache_of(BlockPool(9), 2, enabled=True)
     plain, adapted = new_request([7] * 9), new_request([7] * 9, (ContentKey(key=content_digest("adapter", b"a")),))
     for request in (plain, adapted):
         cache.match(request)

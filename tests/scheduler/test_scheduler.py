@@ -4,6 +4,7 @@ import pytest
 
 from outrider.core.digest import fold
 from outrider.core.errors import RequestError
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason
 from outrider.core.plan import RowResult, StepResult, TokenLogprobs
 from outrider.core.request import Request
@@ -293,8 +294,8 @@ class _KeepTwo:
 def test_what_is_behind_the_stop_is_in_no_count() -> None:
     """Tokens, draft marks, acceptance, digest, logprobs and the prefix cache end with the token that stopped."""
     scheduler = Scheduler(
-        num_blocks=8,
-        block_size=SIZE,
+        groups=(BlockGroup(block_size=SIZE),),
+        num_blocks=(8,),
         max_num_seqs=1,
         max_num_batched_tokens=64,
         num_drafts=3,
@@ -354,4 +355,4 @@ def test_what_is_behind_the_stop_is_in_no_count() -> None:
         eos_token_ids=(),
         max_total_tokens=60,
     )
-    assert len(scheduler.prefix.match(RequestState(request=again)).block_ids) == 1
+    assert len(scheduler.prefix.match(RequestState(request=again)).block_ids[0]) == 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from outrider.core.content import ContentKey, content_digest
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason
 from outrider.core.plan import RowResult, StepPlan, StepResult
 from outrider.core.request import Request
@@ -28,8 +29,9 @@ class NoStops:
 
 def scheduler(*, num_slots: int = 8, budget: int = 64, num_drafts: int = 0, block_size: int = 16) -> Scheduler:
     return Scheduler(
-        num_blocks=64, block_size=block_size, max_num_seqs=4, max_num_batched_tokens=budget, num_drafts=num_drafts,
-        num_lookahead=0, enable_prefix_caching=True, stop_rule=NoStops(), num_state_slots=num_slots,
+        groups=(BlockGroup(block_size=block_size),), num_blocks=(64,), max_num_seqs=4, max_num_batched_tokens=budget,
+        num_drafts=num_drafts, num_lookahead=0, enable_prefix_caching=True, stop_rule=NoStops(),
+        num_state_slots=num_slots,
     )  # fmt: skip
 
 
@@ -247,7 +249,7 @@ def simulate(seed: int) -> int:
     rng = random.Random(seed)
     num_drafts = rng.choice((0, 1, 3, 8, 16))
     engine = Scheduler(
-        num_blocks=rng.choice((14, 40)), block_size=rng.choice((16, 32, 64)), max_num_seqs=4,
+        num_blocks=(rng.choice((14, 40)),), groups=(BlockGroup(block_size=rng.choice((16, 32, 64))),), max_num_seqs=4,
         max_num_batched_tokens=rng.choice((17, 40, 200)) + num_drafts, num_drafts=num_drafts, num_lookahead=0,
         enable_prefix_caching=True, stop_rule=RandomStops(rng), num_state_slots=rng.choice((1, 5, 40)),
     )  # fmt: skip

@@ -100,8 +100,8 @@ class _Loop:
         script = tokenizer.encode(Path(__file__).read_text()) if tokenizer else list(range(10, 2000))
         self._texts = OutputTexts(tokenizer)
         self._scheduler = Scheduler(
-            num_blocks=1 + num_rows * -(-num_tokens // _BLOCK_SIZE),
-            block_size=_BLOCK_SIZE,
+            groups=(BlockGroup(block_size=_BLOCK_SIZE),),
+            num_blocks=(1 + num_rows * -(-num_tokens // _BLOCK_SIZE),),
             max_num_seqs=num_rows,
             max_num_batched_tokens=num_rows * _PROMPT_LEN,
             num_drafts=len(rates),

@@ -18,7 +18,7 @@ class BlockGroup:
 
     def __post_init__(self) -> None:
         assert self.block_size > 0, f"block_size={self.block_size}"
-        assert self.window is None or self.window > 0, f"window={self.window}"
+        assert self.window is None or self.window > 1, f"window={self.window}: a token sees more than itself"
 
     def num_blocks(self, num_tokens: int) -> int:
         """Blocks that hold the first `num_tokens` tokens of a request."""

@@ -55,8 +55,8 @@ class Engine:
         policy = _draft_policy(config, self.worker)
         self._clock = StepClock(policy)
         self.scheduler = Scheduler(
-            num_blocks=self.worker.num_blocks[0],
-            block_size=config.block_size,
+            groups=self.worker.groups,
+            num_blocks=self.worker.num_blocks,
             max_num_seqs=config.num_rows,
             max_num_batched_tokens=config.step_token_budget,
             num_drafts=config.num_speculative_tokens,

@@ -24,7 +24,7 @@ class EngineStats:
     num_running: int
     num_waiting: int
     num_used_blocks: int
-    """KV blocks that a request holds."""
+    """KV blocks that requests hold, in all groups of layers."""
     num_blocks: int
     """KV blocks that can be held at once."""
     num_steps: int
@@ -84,13 +84,13 @@ class Recorder:
         totals.merge(self._over)
         for state in scheduler.requests():
             totals.add(state)
-        pool, prefix = scheduler.pool, scheduler.prefix
+        blocks, prefix = scheduler.blocks, scheduler.prefix
         return EngineStats(
             is_exact=self._is_exact,
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
-            num_used_blocks=pool.num_usable - pool.num_free,
-            num_blocks=pool.num_usable,
+            num_used_blocks=blocks.num_used,
+            num_blocks=blocks.num_usable,
             num_steps=scheduler.num_steps,
             num_preemptions=scheduler.num_preemptions,
             num_prompt_tokens=totals.num_prompt_tokens,

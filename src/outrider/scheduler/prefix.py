@@ -3,48 +3,61 @@
 A block is named by the hash of its tokens, of the content beside them (`core/content.py`) and of all before it. Only
 blocks of confirmed tokens are published, target and drafter together: the drafter's KV at index j holds (feature of
 j - 1, token j), so a block's drafter KV depends on no token behind the block, and the same name serves both.
+
+A hit is as long as every group of layers can serve: a group without a window needs all blocks before its end, a group
+with one those that the next token sees.
 """
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import gcd, lcm
 
 from outrider.core.content import content_of_block
-from outrider.scheduler.blocks import BlockPool
+from outrider.core.kv_groups import BlockGroup
+from outrider.scheduler.blocks import NULL_BLOCK, BlockPool
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.states import StateSlots
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Leading blocks of a request that are published."""
+    """Leading tokens of a request whose KV is published."""
 
-    block_ids: list[int]
     num_tokens: int
-    """Tokens in these blocks."""
+    block_ids: list[list[int]]
+    """For each group the blocks of these tokens; the null block in place of those before the window."""
     num_shared_tokens: int
-    """Tokens whose blocks are published, for a hybrid also behind the last of them that has a snapshot at its end."""
-
-
-NO_HIT = Hit([], 0, 0)
+    """Tokens whose blocks are published; for a hybrid, more than `num_tokens` where no snapshot is at their end."""
 
 
 class PrefixCache:
-    """Finds and publishes blocks of `pool`."""
+    """Finds and publishes blocks of `pools`."""
 
-    def __init__(self, pool: BlockPool, block_size: int, *, enabled: bool, states: StateSlots | None = None) -> None:
+    def __init__(
+        self,
+        pools: Sequence[BlockPool],
+        groups: Sequence[BlockGroup],
+        *,
+        enabled: bool,
+        states: StateSlots | None = None,
+    ) -> None:
         """`states`: of a hybrid, whose requests also need a snapshot where they start."""
-        self._pool = pool
-        self._block_size = block_size
+        sizes = [group.block_size for group in groups]
+        self.unit = lcm(*sizes)
+        """Tokens of which hits, and snapshots, hold a multiple: every group has a block that ends there."""
+        self._hash_size = gcd(*sizes)  # tokens of one hash; a block has the name of the last one in it
+        self._groups = [(pool, group, group.block_size) for pool, group in zip(pools, groups, strict=True)]
         self._enabled = enabled
         self._states = states
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
 
-    def _extend_hashes(self, state: RequestState, count: int) -> None:
-        """Make sure the first `count` blocks of `state` are named."""
-        hashes, size, content_keys = state.block_hashes, self._block_size, state.request.content_keys
-        while len(hashes) < count:
+    def _extend_hashes(self, state: RequestState, num_tokens: int) -> None:
+        """Make sure that the blocks of the first `num_tokens` tokens are named."""
+        hashes, size, content_keys = state.block_hashes, self._hash_size, state.request.content_keys
+        while len(hashes) < num_tokens // size:
             start = len(hashes) * size
             digest = sha256(hashes[-1] if hashes else b"")
             digest.update(array("q", state.token_ids[start : start + size]).tobytes())
@@ -52,29 +65,75 @@ class PrefixCache:
                 digest.update(content_of_block(content_keys, start, start + size))
             hashes.append(digest.digest())
 
+    def _name(self, state: RequestState, end: int) -> bytes:
+        """The name of the block, or snapshot, that ends behind the first `end` tokens."""
+        return state.block_hashes[end // self._hash_size - 1]
+
+    def no_hit(self) -> Hit:
+        """Nothing is found, or nothing may be."""
+        return Hit(0, [[] for _ in self._groups], 0)
+
     def match(self, state: RequestState) -> Hit:
-        """The published blocks that the tokens begin with, always short of the last known token."""
+        """The longest hit, always short of the last known token."""
         if not self._enabled:
-            return NO_HIT
-        most = (state.num_tokens - 1) // self._block_size
-        self._extend_hashes(state, most)
+            return self.no_hit()
+        length = (state.num_tokens - 1) // self.unit * self.unit
+        self._extend_hashes(state, length)
+        whole: dict[int, list[int]] = {}  # blocks from the first token on, of groups without a window
+        for index, (pool, group, size) in enumerate(self._groups):
+            if group.window is None:
+                whole[index] = self._leading_blocks(state, pool, size=size, num_tokens=length)
+                length = len(whole[index]) * size // self.unit * self.unit
+        length = num_shared_tokens = self._served_by_windows(state, length)
+        if self._states is not None:
+            while length and not self._states.has(self._name(state, length)):
+                length = self._served_by_windows(state, length - self.unit)
+        block_ids = [
+            whole[index][: length // size]
+            if group.window is None
+            else self._window_blocks(state, pool, group, num_tokens=length)
+            for index, (pool, group, size) in enumerate(self._groups)
+        ]
+        return Hit(length, block_ids, num_shared_tokens)
+
+    def _leading_blocks(self, state: RequestState, pool: BlockPool, *, size: int, num_tokens: int) -> list[int]:
         found: list[int] = []
-        for block_hash in state.block_hashes[:most]:
-            block_id = self._pool.find(block_hash)
+        step = size // self._hash_size
+        for name in state.block_hashes[step - 1 : num_tokens // self._hash_size : step]:
+            block_id = pool.find(name)
             if block_id is None:
                 break
             found.append(block_id)
-        num_shared_tokens = len(found) * self._block_size
-        if self._states is not None:
-            while found and not self._states.has(state.block_hashes[len(found) - 1]):
-                found.pop()
-        return Hit(found, len(found) * self._block_size, num_shared_tokens)
+        return found
+
+    def _served_by_windows(self, state: RequestState, length: int) -> int:
+        """The longest hit up to `length` at whose end every group with a window has the blocks that a token sees."""
+        is_served = False
+        while length and not is_served:
+            is_served = True
+            for pool, group, size in self._groups:
+                if group.window is None:
+                    continue
+                for index in reversed(range(group.first_needed_block(length), length // size)):
+                    if pool.find(self._name(state, (index + 1) * size)) is None:
+                        length, is_served = index * size // self.unit * self.unit, False  # it is in each window between
+                        break
+        return length
+
+    def _window_blocks(self, state: RequestState, pool: BlockPool, group: BlockGroup, *, num_tokens: int) -> list[int]:
+        size, found = group.block_size, []
+        first, end = group.first_needed_block(num_tokens), num_tokens // group.block_size
+        for index in range(first, end):
+            block_id = pool.find(self._name(state, (index + 1) * size))
+            assert block_id is not None, f"block {index} of a hit is not published"
+            found.append(block_id)
+        return [NULL_BLOCK] * (end - len(found)) + found
 
     def state_slot(self, state: RequestState, hit: Hit) -> int:
         """The snapshot at the end of what `match` found, or -1 where none is needed."""
-        if self._states is None or not hit.block_ids:
+        if self._states is None or not hit.num_tokens:
             return -1
-        slot = self._states.find(state.block_hashes[len(hit.block_ids) - 1])
+        slot = self._states.find(self._name(state, hit.num_tokens))
         assert slot is not None, "blocks were matched without a snapshot"
         return slot
 
@@ -88,15 +147,14 @@ class PrefixCache:
 
         instead_of: tokens at whose end `state` has an earlier one that it gives up; 0 where it has none.
         """
-        if not self._enabled or self._states is None or length <= 0 or length % self._block_size:
+        if not self._enabled or self._states is None or length <= 0 or length % self.unit:
             return None
-        count = length // self._block_size
-        self._extend_hashes(state, count)
-        name = state.block_hashes[count - 1]
+        self._extend_hashes(state, length)
+        name = self._name(state, length)
         if self._states.find(name) is not None:
             return None
         if instead_of:
-            self._states.drop(state.block_hashes[instead_of // self._block_size - 1])
+            self._states.drop(self._name(state, instead_of))
         return self._states.take(name)
 
     def count_lookup(self, state: RequestState, hit: Hit) -> None:
@@ -108,10 +166,12 @@ class PrefixCache:
         """Publish the full blocks of confirmed, computed tokens."""
         if not self._enabled:
             return
-        count = min(state.num_computed_tokens, state.num_tokens) // self._block_size
-        if count <= state.num_cached_blocks:
+        before, size = state.num_published_tokens, self._hash_size
+        end = min(state.num_computed_tokens, len(state.token_ids)) // size * size
+        if end <= before:
             return
-        self._extend_hashes(state, count)
-        for index in range(state.num_cached_blocks, count):
-            self._pool.publish(state.block_ids[index], state.block_hashes[index])
-        state.num_cached_blocks = count
+        self._extend_hashes(state, end)
+        for (pool, _, size), held in zip(self._groups, state.blocks, strict=True):
+            for index in range(before // size, end // size):
+                pool.publish(held.ids[index], self._name(state, (index + 1) * size))
+        state.num_published_tokens = end

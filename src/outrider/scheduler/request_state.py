@@ -23,6 +23,16 @@ class RequestStatus(Enum):
     FINISHED = "finished"
 
 
+@dataclass(slots=True)
+class BlockList:
+    """A request's blocks in one group of layers."""
+
+    ids: list[int]
+    """From the first token on; the null block in place of those that were released."""
+    num_released: int = 0
+    """Leading blocks that no later token reads, and that the request does not hold any more."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class RequestState:
     """Everything about a request that changes while it is served."""
@@ -48,11 +58,14 @@ class RequestState:
     """Row of the device table; -1 while waiting."""
     epoch: int = 0
     """New at each queueing, preemption, finish and abort, never given twice; other epochs' results are dropped."""
-    block_ids: list[int] = field(default_factory=list)
+    blocks: list[BlockList] = field(default_factory=list)
+    """For each group of layers; empty while waiting."""
+    num_reserved_tokens: int = 0
+    """Tokens that the blocks of every group have room for."""
     block_hashes: list[bytes] = field(default_factory=list)
     """Chain hashes of the leading full blocks of token_ids, as far as they were needed."""
-    num_cached_blocks: int = 0
-    """Leading blocks that this request published or took from the prefix cache."""
+    num_published_tokens: int = 0
+    """Leading tokens whose full blocks this request published or took from the prefix cache."""
 
     num_proposals: int = 0
     """Drafts that the last step it sampled in was asked to make for its next one."""
@@ -92,6 +105,11 @@ class RequestState:
         self.max_total_tokens = request.max_total_tokens
         self.num_prompt_tokens = len(request.prompt_token_ids)
         self.has_grammar = request.params.structured_outputs is not None
+
+    @property
+    def block_ids(self) -> list[int]:
+        """Blocks of the first group."""
+        return self.blocks[0].ids if self.blocks else []
 
     @property
     def num_tokens(self) -> int:

@@ -9,16 +9,18 @@ it can reach, and only confirmed tokens are published. Knows no text (`text_rule
 
 import itertools
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from outrider.core.errors import RequestError
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason, SpeculationStats
 from outrider.core.plan import RowAdmission, RowPlan, RowResult, StepPlan, StepResult
 from outrider.core.request import Request
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.draft_policy import DraftPolicy, FixedDrafts
-from outrider.scheduler.prefix import NO_HIT, Hit, PrefixCache
+from outrider.scheduler.kv_blocks import KVBlocks
+from outrider.scheduler.prefix import Hit, PrefixCache
 from outrider.scheduler.request_state import RequestState, RequestStatus
 from outrider.scheduler.results import confirm_tokens, score_prompt
 from outrider.scheduler.snapshots import Snapshots
@@ -33,8 +35,8 @@ class Scheduler:
     def __init__(
         self,
         *,
-        num_blocks: int,
-        block_size: int,
+        groups: Sequence[BlockGroup],
+        num_blocks: Sequence[int],
         max_num_seqs: int,
         max_num_batched_tokens: int,
         num_drafts: int,
@@ -45,18 +47,19 @@ class Scheduler:
         draft_policy: DraftPolicy | None = None,
         num_state_slots: int | None = None,
     ) -> None:
-        """`draft_policy`: chooses how many drafts a step has, at most `num_drafts`; None: always that many.
+        """`num_blocks`: of each group, the null block included.
+        `draft_policy`: chooses how many drafts a step has, at most `num_drafts`; None: always that many.
         `token_rule`: needed where a request has a grammar.
         `num_state_slots`: snapshots of a hybrid's states; None where the model has no states."""
-        self.pool = BlockPool(num_blocks)
+        most_ahead = max(max_num_batched_tokens, 1 + num_drafts) + 1 + num_lookahead
+        self.blocks = KVBlocks(groups, num_blocks, most_ahead=most_ahead)
         states = StateSlots(num_state_slots) if num_state_slots is not None else None
-        self.prefix = PrefixCache(self.pool, block_size, enabled=enable_prefix_caching, states=states)
-        self._snapshots = Snapshots(self.prefix, block_size) if self.prefix.has_states else None
+        self.prefix = PrefixCache(self.blocks.pools, groups, enabled=enable_prefix_caching, states=states)
+        self._snapshots = Snapshots(self.prefix) if self.prefix.has_states else None
         self.running: list[RequestState] = []  # in order of admission
         self.waiting: list[RequestState] = []  # by priority, then in order of arrival
         self.draft_policy: DraftPolicy = draft_policy or FixedDrafts(num_drafts)
         self._states: dict[str, RequestState] = {}
-        self._block_size = block_size
         self._budget = max_num_batched_tokens
         self._num_drafts = num_drafts
         self._num_lookahead = num_lookahead
@@ -71,16 +74,10 @@ class Scheduler:
         self.num_output_tokens = 0  # emitted by all requests
 
     def add(self, request: Request) -> RequestState:
-        """Queue a request. Raises RequestError for an id in use, and where the pool could never hold its blocks."""
+        """Queue a request. Raises RequestError for an id in use, and for one that could never hold its blocks."""
         if request.request_id in self._states:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
-        needed = self._num_blocks(request.max_total_tokens)
-        if needed > self.pool.num_usable:
-            raise RequestError(
-                f"request {request.request_id}: {request.max_total_tokens} tokens (prompt and max_tokens) need "
-                f"{needed} KV blocks of {self._block_size}, and there are {self.pool.num_usable}. "
-                "Lower max_tokens, shorten the prompt, or give the engine more blocks."
-            )
+        self.blocks.check(request)
         state = RequestState(
             request=request,
             epoch=next(self._epochs),
@@ -111,6 +108,11 @@ class Scheduler:
     def requests(self) -> Iterable[RequestState]:
         """Every request that is not finished."""
         return self._states.values()
+
+    @property
+    def pool(self) -> BlockPool:
+        """The pool of the first group."""
+        return self.blocks.pools[0]
 
     @property
     def has_work(self) -> bool:
@@ -151,7 +153,7 @@ class Scheduler:
         return num_proposals
 
     def _plan_decodes(self, step: OpenStep) -> None:
-        num_lookahead, block_size = self._num_lookahead, self._block_size
+        num_lookahead = self._num_lookahead
         for state in sorted(self.running, key=_last_step):
             num_known, most = len(state.token_ids), state.max_total_tokens
             if state.row < 0 or state.num_scheduled_tokens < num_known:
@@ -169,7 +171,7 @@ class Scheduler:
                 break
             bound = num_known + state.num_tokens_in_flight
             reach = bound + count + num_lookahead
-            if min(reach, most) <= len(state.block_ids) * block_size or self._reserve(state, reach, step):
+            if min(reach, most) <= state.num_reserved_tokens or self._reserve(state, min(reach, most), step):
                 self._put_row(
                     state, step, num_tokens=count, num_drafts=num_drafts, length=bound + num_drafts, masks=masks
                 )
@@ -188,7 +190,7 @@ class Scheduler:
 
     def _plan_prompts(self, step: OpenStep) -> None:
         for state in list(self.running):
-            if state.is_prefilling and step.left > 0:
+            if state.row >= 0 and state.is_prefilling and step.left > 0:  # or preempted for this very step
                 self._put_chunk(state, step)
 
     def _put_chunk(self, state: RequestState, step: OpenStep) -> None:
@@ -196,8 +198,13 @@ class Scheduler:
         count = min(state.num_tokens - start, step.left)
         if self._snapshots is not None:
             count = self._snapshots.chunk_length(state, start, count)
-            if count > 1:
-                self._snapshots.launch_chunk(state, start + count)
+        reach = start + count
+        if reach == state.num_tokens:
+            reach = min(reach + 1 + self._num_lookahead, state.max_total_tokens)
+        if reach > state.num_reserved_tokens and not self._reserve(state, reach, step):
+            return
+        if self._snapshots is not None and count > 1:
+            self._snapshots.launch_chunk(state, start + count)
         state.num_scheduled_tokens += count
         self.num_prefill_tokens += count
         # token p scores token p + 1; those known before a preemption are not scored again
@@ -249,17 +256,12 @@ class Scheduler:
         admissions: list[RowAdmission] = []
         while self.waiting and self._free_rows and step.left > 0:
             state = self.waiting[0]
-            hit = self.prefix.match(state) if state.num_unscored_tokens <= 0 else NO_HIT
-            cached = hit.block_ids
-            reserved = min(state.num_tokens + 1 + self._num_lookahead, state.max_total_tokens)
-            fresh = self._num_blocks(reserved) - len(cached)
-            if fresh > self.pool.num_free - sum(self.pool.is_free(block_id) for block_id in cached):
+            hit = self.prefix.match(state) if state.num_unscored_tokens <= 0 else self.prefix.no_hit()
+            reach = min(state.num_tokens + 1 + self._num_lookahead, state.max_total_tokens)
+            if not self.blocks.admit(state, hit, reach):
                 break
             self.waiting.pop(0)
-            for block_id in cached:
-                self.pool.share(block_id)
-            state.block_ids = [*cached, *self.pool.allocate(fresh)]
-            state.num_cached_blocks = len(cached)
+            state.num_published_tokens = hit.num_tokens
             state.num_computed_tokens = state.num_scheduled_tokens = hit.num_tokens
             if state.num_cached_tokens < 0:
                 state.num_cached_tokens = hit.num_tokens
@@ -269,7 +271,7 @@ class Scheduler:
             state.row = self._free_rows.pop()
             state.status = RequestStatus.RUNNING
             self.running.append(state)
-            step.note_growth(state, 0)
+            step.note_growth(state, is_new=True)
             admissions.append(self._admission(state, hit))
             self._put_chunk(state, step)
         return admissions
@@ -282,7 +284,7 @@ class Scheduler:
             token_ids=tuple(state.token_ids),
             num_prompt_tokens=state.num_prompt_tokens,
             num_computed_tokens=state.num_computed_tokens,
-            last_cached_block=hit.block_ids[-1] if hit.block_ids else -1,
+            last_cached_block=hit.block_ids[0][-1] if hit.num_tokens else -1,
             state_slot=self.prefix.state_slot(state, hit),
             max_total_tokens=state.max_total_tokens,
             params=state.params,
@@ -292,26 +294,21 @@ class Scheduler:
             bad_words=request.bad_words,
         )
 
-    def _num_blocks(self, num_tokens: int) -> int:
-        return -(-num_tokens // self._block_size)
-
     def _reserve(self, state: RequestState, num_tokens: int, step: OpenStep) -> bool:
         """Blocks up to `num_tokens`; preempts until they fit, the least urgent first, of those the latest admitted.
 
-        Of equally urgent ones the oldest never waits (alone it always fits, see `add`), so each gets its turn. A
-        request that would be its own victim waits: False.
+        Of equally urgent ones the oldest waits for no other (alone it always fits, see `KVBlocks.check`), so each gets
+        its turn. A request that would be its own victim waits: False.
         """
-        fresh = self._num_blocks(min(num_tokens, state.max_total_tokens)) - len(state.block_ids)
-        while fresh > self.pool.num_free:
+        while not self.blocks.has_free(state, num_tokens):
             step.is_short = True
             victim = max(reversed(self.running), key=lambda other: other.params.priority)
             if victim is state:
                 return False
             step.drop(victim.request_id)
             self._preempt(victim)
-        if fresh > 0:
-            step.note_growth(state, len(state.block_ids))
-            state.block_ids.extend(self.pool.allocate(fresh))
+        step.note_growth(state)
+        self.blocks.reserve(state, num_tokens)
         return True
 
     def _preempt(self, state: RequestState) -> None:
@@ -330,9 +327,8 @@ class Scheduler:
             self.running.remove(state)
             self._free_rows.append(state.row)
             state.row = -1
-        self.pool.release(reversed(state.block_ids))
-        state.block_ids = []
-        state.num_cached_blocks = 0
+        self.blocks.release(state)
+        state.num_published_tokens = 0
         state.num_computed_tokens = 0
         state.num_scheduled_tokens = 0
         state.num_steps_in_flight = 0
@@ -359,6 +355,8 @@ class Scheduler:
             score_prompt(state, result.prompt_logprobs)
         state.num_computed_tokens = min(num_computed, len(state.token_ids))
         self.prefix.publish(state)
+        if self.blocks.has_windows:
+            self.blocks.release_passed(state)
         if self._snapshots is not None:
             is_decode = plan.num_tokens == 1 + plan.num_drafts
             self._snapshots.settle(state, num_computed_before=before, is_decode=is_decode)

@@ -30,10 +30,10 @@ class _Place:
 class Snapshots:
     """Plans the snapshots of running requests."""
 
-    def __init__(self, prefix: PrefixCache, block_size: int) -> None:
+    def __init__(self, prefix: PrefixCache) -> None:
         self._prefix = prefix
-        self._block_size = block_size
-        self._moves_within_blocks = block_size > STATE_CHUNK
+        self._block_size = prefix.unit
+        self._moves_within_blocks = prefix.unit > STATE_CHUNK
         self._places: dict[RequestState, _Place] = {}
         self._chunk_ends: list[tuple[RequestState, _Place]] = []  # requests whose state the last step moved
         self._saves: list[StateSave] = []

@@ -16,17 +16,18 @@ class OpenStep:
     """By request id, in the order of the step."""
     is_short: bool = False
     """A running request lacks blocks: no waiting request is admitted in this step."""
-    _grown: dict[str, tuple[RequestState, int]] = field(default_factory=dict)
-    """Requests that got blocks in this step, with the number they had before."""
+    _grown: dict[str, tuple[RequestState, list[int]]] = field(default_factory=dict)
+    """Requests that got blocks in this step, with the number that they had before in each group."""
 
     def put(self, row: RowPlan) -> None:
         """Add a request's share."""
         self.rows[row.request_id] = row
         self.left -= row.num_tokens
 
-    def note_growth(self, state: RequestState, num_blocks_before: int) -> None:
-        """A request gets blocks; what it had before its first growth in this step counts."""
-        self._grown.setdefault(state.request_id, (state, num_blocks_before))
+    def note_growth(self, state: RequestState, *, is_new: bool = False) -> None:
+        """A request is about to get blocks, or has got its first ones (`is_new`)."""
+        counts = [0 if is_new else len(held.ids) for held in state.blocks]
+        self._grown.setdefault(state.request_id, (state, counts))
 
     def drop(self, request_id: str) -> None:
         """Take out a request that was preempted for another one of this step."""
@@ -37,6 +38,8 @@ class OpenStep:
     def new_blocks(self) -> tuple[NewBlocks, ...]:
         """The blocks that requests got in this step."""
         return tuple(
-            NewBlocks(row=state.row, first_index=first, block_ids=tuple(state.block_ids[first:]))
-            for state, first in self._grown.values()
+            NewBlocks(row=state.row, first_index=first, block_ids=tuple(held.ids[first:]), group=group)
+            for state, counts in self._grown.values()
+            for group, (first, held) in enumerate(zip(counts, state.blocks, strict=True))
+            if first < len(held.ids)
         )
