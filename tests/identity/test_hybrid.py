@@ -17,9 +17,11 @@ from outrider.runtime import worker
 from outrider.runtime.step import Step
 from outrider.scheduler.prefix import PrefixCache
 from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.snapshots import Snapshots
 from tests.support import hybrid_requests, request_mix
 from tests.support.changing_drafts import change_drafts
 from tests.support.half_right_drafts import make_half_right
+from tests.support.shorter_hits import shorten_hits
 
 LAYERS = ["linear_attention", "full_attention", "linear_attention"]
 SHORT = slice(10)
@@ -288,19 +290,6 @@ def test_hits_do_not_fall_when_speculation_is_on(target, replay, cases, truth, h
         assert hits == most and max(most) > 0
 
 
-def drop_the_last_block(monkeypatch) -> None:
-    original = PrefixCache.match
-
-    def match(self, request):
-        hit = original(self, request)
-        size, length = self.unit, max(hit.num_tokens - self.unit, 0)
-        while length and not self._states.has(request.block_hashes[length // size - 1]):
-            length -= size
-        return replace(hit, num_tokens=length, block_ids=[ids[: length // size] for ids in hit.block_ids])
-
-    monkeypatch.setattr(PrefixCache, "match", match)
-
-
 def save_at_other_places_than_blocks_end(monkeypatch) -> None:
     slot_for_state = PrefixCache.slot_for_state
 
@@ -311,12 +300,17 @@ def save_at_other_places_than_blocks_end(monkeypatch) -> None:
 
 
 def save_at_the_end_only(monkeypatch) -> None:
-    monkeypatch.setattr(Scheduler, "_save_state_on_the_way", lambda self, request, before: None)
+    settle = Snapshots.settle
+
+    def settle_as_a_prompt(self, state, *, num_computed_before, is_decode):
+        settle(self, state, num_computed_before=num_computed_before, is_decode=False)
+
+    monkeypatch.setattr(Snapshots, "settle", settle_as_a_prompt)
 
 
 @pytest.mark.parametrize(
     ("leak", "block_size"),
-    [(drop_the_last_block, 16), (save_at_other_places_than_blocks_end, 16), (save_at_the_end_only, 32)],
+    [(shorten_hits, 16), (save_at_other_places_than_blocks_end, 16), (save_at_the_end_only, 32)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_hits_that_fall_are_seen(target, cases, truth, monkeypatch, leak, block_size):

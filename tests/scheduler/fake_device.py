@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 
 from outrider.core.plan import NewBlocks, RowAdmission, RowPlan, RowResult, StepPlan, StepResult
 
-from .hash_model import SIZE, VOCAB_SIZE, Contents, Entry, Setting, entries_of, next_token, prefix_hash, seen
+from .hash_model import VOCAB_SIZE, Contents, Entry, Setting, entries_of, next_token, prefix_hash, seen
 
-Store = dict[int, list[Entry | None]]
-"""Block id to its entries. The drafter's at index j is (feature of j - 1, token j); index 0 stays empty."""
+Block = tuple[int, int]
+"""Group of layers, and block id in its pool."""
+Store = dict[Block, list[Entry | None]]
+"""Block to its entries. The drafter's at index j is (feature of j - 1, token j); index 0 stays empty. Both models have
+layers in every group."""
 
 PROVISIONAL = (-1, -1)
 """Stands for everything that the draft loop writes; no later step may read it."""
@@ -29,8 +32,8 @@ class Row:
     num_computed: int
     max_total: int
     salt: int
-    contents: Contents = ()
-    table: list[int] = field(default_factory=list)
+    contents: Contents
+    tables: list[list[int]]
     drafts: list[int] = field(default_factory=list)
     num_proposals: int = 0
 
@@ -54,8 +57,8 @@ class Flight:
     """A launched step, with what the host knew when it was planned."""
 
     plan: StepPlan
-    owned: dict[int, frozenset[int]]
-    published: frozenset[int]
+    owned: dict[int, frozenset[Block]]
+    published: frozenset[Block]
     generations: dict[str, int]
     contents: dict[str, Contents]
     result: StepResult | None = None
@@ -66,14 +69,15 @@ class Device:
 
     def __init__(self, setting: Setting, seed: int) -> None:
         self.setting = setting
-        self.target: dict[int, list[Entry | None]] = {}
-        self.drafter: dict[int, list[Entry | None]] = {}
-        self.boundary: dict[int, int] = {}
+        self.groups = setting.groups
+        self.target: Store = {}
+        self.drafter: Store = {}
+        self.boundary: dict[int, int] = {}  # of the first group
         self.rows: dict[int, Row] = {}
         self.num_accepted_seen: Counter[int] = Counter()
         self._random = random.Random(seed)
 
-    def run(self, flight: Flight, published: Iterable[int]) -> StepResult:
+    def run(self, flight: Flight, published: Iterable[Block]) -> StepResult:
         plan = flight.plan
         self._owned = flight.owned
         self._contents = flight.contents
@@ -89,7 +93,7 @@ class Device:
         for work in works:
             self._write_target(work)
         for work in works:
-            self._read(self.target, work.row, 0, work.row.entries[: work.start] + work.entries)
+            self._read(self.target, work, 0, work.row.entries[: work.start] + work.entries)
         results = [self._commit(work) for work in works]
         if self.setting.drafts_with_kv:
             for work in works:
@@ -106,19 +110,24 @@ class Device:
             max_total=admission.max_total_tokens,
             salt=admission.seed,
             contents=contents,
+            tables=[[] for _ in self.groups],
         )
 
     def _add_blocks(self, new_blocks: NewBlocks) -> None:
-        table = self.rows[new_blocks.row].table
+        table = self.rows[new_blocks.row].tables[new_blocks.group]
         assert new_blocks.first_index == len(table), "new blocks leave a gap in the block table or replace a block"
-        assert 0 not in new_blocks.block_ids, "the null block was given to a request"
+        first = self.groups[new_blocks.group].first_needed_block(self.rows[new_blocks.row].num_computed)
+        num_passed = max(0, first - len(table))
+        assert 0 not in new_blocks.block_ids[num_passed:], "the null block was given to a request"
+        assert not any(new_blocks.block_ids[:num_passed]), "a block before the window was given to a request"
         table.extend(new_blocks.block_ids)
 
     def _write_behind_hit(self, admission: RowAdmission) -> None:
         """The drafter's entry whose feature lies in the last cached block."""
         row, count = self.rows[admission.row], admission.num_computed_tokens
-        assert count % SIZE == 0
-        last = row.table[count // SIZE - 1] if count else -1
+        size = self.groups[0].block_size
+        assert all(count % group.block_size == 0 for group in self.groups)
+        last = row.tables[0][count // size - 1] if count else -1
         assert admission.last_cached_block == last, "last_cached_block is not the last of the cached blocks"
         if count:
             assert self.boundary[last] == row.entries[count - 1][1], "the boundary feature is of another prefix"
@@ -153,30 +162,36 @@ class Device:
         assert start + len(work.entries) <= plan.length_bound, "a token stands behind length_bound"
         return work
 
-    def _write(self, store: dict[int, list[Entry | None]], row: int, index: int, entry: Entry) -> None:
-        table = self.rows[row].table
-        assert index // SIZE < len(table), f"index {index} is behind the {len(table)} blocks of the row"
-        block_id = table[index // SIZE]
-        assert block_id in self._owned[row], f"block {block_id} was not the request's when the step was planned"
-        assert block_id not in self._published, f"published block {block_id} is written"
-        store.setdefault(block_id, [None] * SIZE)[index % SIZE] = entry
+    def _write(self, store: Store, row: int, index: int, entry: Entry) -> None:
+        for group, (layers, table) in enumerate(zip(self.groups, self.rows[row].tables, strict=True)):
+            size = layers.block_size
+            assert index // size < len(table), f"index {index} is behind the {len(table)} blocks of the row"
+            block = group, table[index // size]
+            assert block in self._owned[row], f"block {block} was not the request's when the step was planned"
+            assert block not in self._published, f"published block {block} is written"
+            store.setdefault(block, [None] * size)[index % size] = entry
 
-    def _read(self, store: dict[int, list[Entry | None]], row: Row, first: int, entries: list[Entry]) -> None:
-        """Entries from 0 on are attended to, all but those before `first`."""
-        for start in range(0, len(entries), SIZE):
-            block_id = row.table[start // SIZE]
-            found = store.get(block_id, [None] * SIZE)
-            wanted = entries[start : start + SIZE]
-            skip = max(0, first - start)
-            assert found[skip : len(wanted)] == wanted[skip:], (
-                f"block {block_id} does not hold the prefix of tokens {start} to {start + len(wanted)}"
-            )
+    def _read(self, store: Store, work: Work, first: int, entries: list[Entry]) -> None:
+        """What the tokens from `work.start` on attend to: entries from `first` on, or from the window's beginning."""
+        for group, (layers, table) in enumerate(zip(self.groups, work.row.tables, strict=True)):
+            size = layers.block_size
+            oldest = first if layers.window is None else max(first, work.start + 1 - layers.window)
+            for start in range(oldest // size * size, len(entries), size):
+                block = group, table[start // size]
+                found = store.get(block, [None] * size)
+                wanted = entries[start : start + size]
+                skip = max(0, oldest - start)
+                assert block in self._owned[work.plan.row], f"block {block} is read, and was not the request's"
+                assert found[skip : len(wanted)] == wanted[skip:], (
+                    f"block {block} does not hold the prefix of tokens {start} to {start + len(wanted)}"
+                )
 
     def _write_target(self, work: Work) -> None:
         for index, entry in enumerate(work.entries, start=work.start):
             self._write(self.target, work.plan.row, index, entry)
-            if (index + 1) % SIZE == 0:
-                self.boundary[work.row.table[index // SIZE]] = entry[1]
+            size = self.groups[0].block_size
+            if (index + 1) % size == 0:
+                self.boundary[work.row.tables[0][index // size]] = entry[1]
 
     def _commit(self, work: Work) -> RowResult:
         row, plan = work.row, work.plan
@@ -213,7 +228,7 @@ class Device:
         if not work.emitted:
             return
         if self.setting.drafts_with_kv:
-            self._read(self.drafter, row, 1, row.entries)
+            self._read(self.drafter, work, 1, row.entries)
             for index in range(len(row.entries), len(row.entries) + num_proposals - 1):
                 if index < row.max_total:
                     self._write(self.drafter, work.plan.row, index, PROVISIONAL)

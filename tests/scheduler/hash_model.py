@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from outrider.core.content import ContentKey
+from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason
 
 SIZE = 16
@@ -64,9 +65,12 @@ def continuation(prompt: Sequence[int], count: int, salt: int = 0, contents: Con
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One engine. `accuracy`: how often a draft is right; `varies`: each step asks for another number of drafts."""
+    """One engine. `accuracy`: how often a draft is right; `varies`: each step asks for another number of drafts.
+    `other_blocks`: of the pools of all groups but the first."""
 
+    groups: tuple[BlockGroup, ...] = (BlockGroup(block_size=SIZE),)
     num_blocks: int = 60
+    other_blocks: tuple[int, ...] = ()
     max_num_seqs: int = 4
     budget: int = 64
     num_drafts: int = 3

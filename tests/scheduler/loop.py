@@ -5,7 +5,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason, SpeculationStats
 from outrider.core.plan import RowAdmission, RowPlan, RowResult, StepPlan
 from outrider.core.request import Request
@@ -15,8 +14,17 @@ from outrider.scheduler.scheduler import Scheduler
 from outrider.scheduler.text_rules import Stop
 
 from .any_number import AnyNumber
-from .fake_device import Device, Flight
-from .hash_model import NO_PREFIX, SIZE, Entry, Job, Setting, continuation, entries_of, prefix_hash
+from .fake_device import Block, Device, Flight
+from .hash_model import NO_PREFIX, Entry, Job, Setting, continuation, entries_of, prefix_hash
+
+
+def held_blocks(request: RequestState) -> list[Block]:
+    """Blocks of all groups."""
+    return [
+        (group, block_id)
+        for group, blocks in enumerate(request.blocks)
+        for block_id in blocks.ids[blocks.num_released :]
+    ]
 
 
 class Loop:
@@ -28,8 +36,8 @@ class Loop:
         needed = setting.num_drafts - 1 if setting.drafts_with_kv else 0
         self.setting = setting
         self.scheduler = Scheduler(
-            groups=(BlockGroup(block_size=SIZE),),
-            num_blocks=(setting.num_blocks,),
+            groups=setting.groups,
+            num_blocks=(setting.num_blocks, *setting.other_blocks),
             max_num_seqs=setting.max_num_seqs,
             max_num_batched_tokens=setting.budget,
             num_drafts=setting.num_drafts,
@@ -52,7 +60,7 @@ class Loop:
         self._coin = random.Random(seed + 1)
         self._is_lazy = is_lazy
         self._hashes: dict[bytes, None] = {}
-        self._snapshots: dict[tuple[int, bytes], tuple[object, ...]] = {}
+        self._snapshots: dict[tuple[Block, bytes], tuple[object, ...]] = {}
         self._prefix_of: dict[bytes, int] = {}
 
     def check(self, request: RequestState, token_ids: tuple[int, ...]) -> tuple[int, Stop | None]:
@@ -109,7 +117,7 @@ class Loop:
         if plan is not None:
             self._check_plan(plan)
             published = frozenset(self.published())
-            owned = {request.row: frozenset(request.block_ids) for request in self.scheduler.running}
+            owned = {request.row: frozenset(held_blocks(request)) for request in self.scheduler.running}
             generations = {row.request_id: self._generation[row.request_id] for row in plan.rows}
             contents = {entry.request_id: self.jobs[entry.request_id].contents for entry in plan.admissions}
             self._flights.append(
@@ -183,34 +191,47 @@ class Loop:
         self.check_end()
         return self
 
-    def published(self) -> dict[int, bytes]:
+    def published(self) -> dict[Block, bytes]:
         """Block to name, found by asking for every name there ever was."""
         for request in self.requests.values():
             self._hashes.update(dict.fromkeys(request.block_hashes))
-        found = {name: self.scheduler.pool.find(name) for name in self._hashes}
-        blocks = {block_id: name for name, block_id in found.items() if block_id is not None}
-        assert len(blocks) == sum(block_id is not None for block_id in found.values()), "a block has two names"
+        blocks: dict[Block, bytes] = {}
+        for group, pool in enumerate(self.scheduler.blocks.pools):
+            for name in self._hashes:
+                block_id = pool.find(name)
+                if block_id is not None:
+                    assert (group, block_id) not in blocks, "a block has two names"
+                    blocks[group, block_id] = name
         return blocks
 
     def check_host(self) -> None:
         """Blocks, rows and queues after any operation."""
-        pool, running = self.scheduler.pool, self.scheduler.running
-        held = Counter(block_id for request in running for block_id in request.block_ids)
-        assert 0 not in held, "the null block is held"
-        for block_id in range(1, pool.num_blocks):
-            assert pool.is_free(block_id) == (block_id not in held), f"block {block_id} is lost or was freed early"
-        assert pool.num_free == pool.num_usable - len(held), "num_free does not count the free blocks"
-        users: dict[int, tuple[int, tuple[Entry, ...]]] = {}
+        running = self.scheduler.running
+        held = Counter(block for request in running for block in held_blocks(request))
+        for group, pool in enumerate(self.scheduler.blocks.pools):
+            assert (group, 0) not in held, "the null block is held"
+            for block_id in range(1, pool.num_blocks):
+                is_held = (group, block_id) in held
+                assert pool.is_free(block_id) != is_held, f"block {group, block_id} is lost or was freed early"
+            num_held = sum(block[0] == group for block in held)
+            assert pool.num_free == pool.num_usable - num_held, "num_free does not count the free blocks"
+        users: dict[Block, tuple[int, tuple[Entry, ...]]] = {}
         for request in running:
-            assert len(set(request.block_ids)) == len(request.block_ids), "a request holds a block twice"
-            assert len(request.block_ids) * SIZE >= request.num_computed_tokens
+            assert len(set(held_blocks(request))) == len(held_blocks(request)), "a request holds a block twice"
             assert request.num_computed_tokens <= request.num_tokens <= request.max_total_tokens
-            for index, block_id in enumerate(request.block_ids):
-                if held[block_id] > 1:
-                    tokens = request.token_ids[: (index + 1) * SIZE]
-                    assert len(tokens) == (index + 1) * SIZE, f"block {block_id} is shared and not full"
-                    use = (index, tuple(entries_of(tokens, contents=request.request.content_keys)))
-                    assert users.setdefault(block_id, use) == use, f"block {block_id} is held twice"
+            for group, (layers, blocks) in enumerate(zip(self.setting.groups, request.blocks, strict=True)):
+                size = layers.block_size
+                assert len(blocks.ids) * size >= request.num_computed_tokens
+                seen = request.max_total_tokens if layers.window is None else layers.window
+                first = max(0, request.num_computed_tokens + 1 - seen) // size
+                assert blocks.num_released == first, "a block before the window is held, or one in it was given back"
+                assert not any(blocks.ids[:first]), "a block that was given back is still listed"
+                for index, block_id in enumerate(blocks.ids):
+                    if held[group, block_id] > 1:
+                        tokens = request.token_ids[: (index + 1) * size]
+                        assert len(tokens) == (index + 1) * size, f"block {group, block_id} is shared and not full"
+                        use = (index, tuple(entries_of(tokens, contents=request.request.content_keys)))
+                        assert users.setdefault((group, block_id), use) == use, f"block {group, block_id} is held twice"
         rows = [request.row for request in running]
         assert len(set(rows)) == len(rows) <= self.setting.max_num_seqs
         assert all(0 <= row < self.setting.max_num_seqs for row in rows)
@@ -234,30 +255,31 @@ class Loop:
     def _check_published(self) -> None:
         """A published block holds one whole prefix, named by one name, and never changes."""
         device, snapshots = self.device, {}
-        for block_id, name in self.published().items():
-            assert block_id in device.boundary, f"block {block_id} was published before it was full"
-            content = (tuple(device.target[block_id]), tuple(device.drafter.get(block_id, ())))
-            snapshot = (*content, device.boundary[block_id])
-            if (block_id, name) not in self._snapshots:
-                self._check_content(block_id, name)
+        for block, name in self.published().items():
+            assert block in device.target, f"block {block} was published before it was full"
+            content = (tuple(device.target[block]), tuple(device.drafter.get(block, ())))
+            snapshot = (*content, device.boundary.get(block[1]) if block[0] == 0 else None)
+            if (block, name) not in self._snapshots:
+                self._check_content(block, name)
             else:
-                assert self._snapshots[block_id, name] == snapshot, f"published block {block_id} has changed"
-            snapshots[block_id, name] = snapshot
+                assert self._snapshots[block, name] == snapshot, f"published block {block} has changed"
+            snapshots[block, name] = snapshot
         self._snapshots = snapshots
 
-    def _check_content(self, block_id: int, name: bytes) -> None:
-        entries = self.device.target[block_id]
+    def _check_content(self, block: Block, name: bytes) -> None:
+        entries = self.device.target[block]
         for left, right in itertools.pairwise(entries):
-            assert left and right, f"block {block_id} was published before it was full"
-            assert prefix_hash(left[1], right[0]) == right[1], f"block {block_id} was published with stale entries"
+            assert left and right, f"block {block} was published before it was full"
+            assert prefix_hash(left[1], right[0]) == right[1], f"block {block} was published with stale entries"
         first, last = entries[0], entries[-1]
         assert first and last
-        assert self.device.boundary[block_id] == last[1], f"block {block_id} has a stale boundary feature"
+        if block[0] == 0:
+            assert self.device.boundary[block[1]] == last[1], f"block {block} has a stale boundary feature"
         assert self._prefix_of.setdefault(name, last[1]) == last[1], "one name for two prefixes"
         if self.setting.drafts_with_kv:
             skip = int(prefix_hash(NO_PREFIX, first[0]) == first[1])  # index 0 of the drafter stays empty
-            drafted = self.device.drafter[block_id]
-            assert drafted[skip:] == entries[skip:], f"block {block_id}: drafter KV is not that of its tokens"
+            drafted = self.device.drafter[block]
+            assert drafted[skip:] == entries[skip:], f"block {block}: drafter KV is not that of its tokens"
 
     def _check_plan(self, plan: StepPlan) -> None:
         assert plan.rows, "an empty step was planned"
@@ -283,14 +305,16 @@ class Loop:
     def _check_reserved(self, row: RowPlan, request: RequestState) -> None:
         """Blocks and bound reach as far as any outcome of the steps in flight can take this one."""
         if not row.does_sample:
-            reach = row.length_bound
+            reach = row.length_bound + (1 if self.setting.drafts_with_kv else 0)  # the drafter's row of the next token
         else:
             known = request.num_tokens + self._most_in_flight(row.request_id)
             reach = known + row.num_drafts
             assert row.length_bound >= min(reach, request.max_total_tokens), "length_bound is no bound"
             if self.setting.drafts_with_kv:
                 reach += self.setting.num_drafts  # its own last token, and all but the last of the next drafts
-        assert len(request.block_ids) * SIZE >= min(reach, request.max_total_tokens), "too few blocks reserved"
+        for group, blocks in zip(self.setting.groups, request.blocks, strict=True):
+            reserved = len(blocks.ids) * group.block_size
+            assert reserved >= min(reach, request.max_total_tokens), "too few blocks reserved"
 
     def _most_in_flight(self, request_id: str) -> int:
         """The most tokens that steps not yet settled can add to a request."""
@@ -330,7 +354,7 @@ class Loop:
     def check_end(self) -> None:
         """Every output is the model's, every block and row is free, and the counts agree."""
         assert not self.scheduler.running and not self.scheduler.waiting and not self._flights
-        assert self.scheduler.pool.num_free == self.scheduler.pool.num_usable, "blocks are lost"
+        assert all(pool.num_free == pool.num_usable for pool in self.scheduler.blocks.pools), "blocks are lost"
         assert sorted(self.scheduler._free_rows) == list(range(self.setting.max_num_seqs)), "rows are lost"
         for request_id, request in self.requests.items():
             job = self.jobs[request_id]

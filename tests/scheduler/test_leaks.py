@@ -204,12 +204,12 @@ def lose_a_row(patch: Patch) -> None:
 
 # each leak with the check that must see it
 LEAKS: dict[Callable[[Patch], None], str] = {
-    publish_before_it_is_computed: r"published before it was full|with stale entries|published block \d+ is written",
+    publish_before_it_is_computed: r"published before it was full|with stale entries|block \(0, \d+\) is written",
     count_rejected_drafts_as_computed: "statistics disagree|drafter KV is not|was published|is written",
     share_without_a_reference: "is lost or was freed early",
     free_a_shared_block_with_its_first_holder: "is lost or was freed early",
     lose_a_block: "is lost or was freed early",
-    overwrite_a_published_block_under_its_name: r"published block \d+ is written",
+    overwrite_a_published_block_under_its_name: r"published block \(0, \d+\) is written",
     name_blocks_without_what_is_before_them: "one name for two|not hold the prefix|another prefix|held twice",
     take_a_hit_up_to_the_last_token: "nothing is left to compute",
     hand_on_another_boundary_block: "last_cached_block is not the last of the cached blocks",

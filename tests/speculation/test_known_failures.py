@@ -11,12 +11,12 @@ import torch
 
 from outrider.kernels.reference import step_inputs
 from outrider.layers.embedding import Embedding
-from outrider.scheduler.prefix import PrefixCache
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter_kv import DrafterKV
 from tests.support import request_mix
 from tests.support.half_right_drafts import make_half_right
 from tests.support.log_lines import log_lines
+from tests.support.shorter_hits import shorten_hits
 from tests.support.tiny_mtp import write_hybrid, write_mimo
 
 K = 3
@@ -193,13 +193,7 @@ def test_prefix_hits_do_not_fall_with_a_drafter(target, speculative, cases, monk
     def hits(config) -> list[int]:
         llm = request_mix.make(target, speculative_config=config)
         if is_leaky and config is not None:
-            match = PrefixCache.match
-
-            def match_less(prefix, state):
-                hit = match(prefix, state)
-                return replace(hit, block_ids=hit.block_ids[:-1], num_tokens=max(hit.num_tokens - 16, 0))
-
-            monkeypatch.setattr(PrefixCache, "match", match_less)
+            shorten_hits(monkeypatch)
         request_mix.run(llm, cases)
         return [output.num_cached_tokens for output in request_mix.run(llm, cases)]
 

@@ -43,7 +43,7 @@ class KVBlocks:
     def check(self, request: Request) -> None:
         """Raises RequestError for a request that does not fit even if it runs alone."""
         for group, pool in zip(self.groups, self.pools, strict=True):
-            needed = self._most_blocks(group, request.max_total_tokens)
+            needed = self.most_blocks(group, request.max_total_tokens)
             if needed > pool.num_usable:
                 layers = f" for layers with window {group.window}" if group.window is not None else ""
                 raise RequestError(
@@ -52,7 +52,7 @@ class KVBlocks:
                     "Lower max_tokens, shorten the prompt, or give the engine more blocks."
                 )
 
-    def _most_blocks(self, group: BlockGroup, max_total_tokens: int) -> int:
+    def most_blocks(self, group: BlockGroup, max_total_tokens: int) -> int:
         """Blocks with which a request can always go on once none of its steps is in flight."""
         whole = group.num_blocks(max_total_tokens)
         if group.window is None:

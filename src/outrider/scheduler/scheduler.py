@@ -198,9 +198,9 @@ class Scheduler:
         count = min(state.num_tokens - start, step.left)
         if self._snapshots is not None:
             count = self._snapshots.chunk_length(state, start, count)
-        reach = start + count
-        if reach == state.num_tokens:
-            reach = min(reach + 1 + self._num_lookahead, state.max_total_tokens)
+        reach = start + count + 1  # the drafter's KV of a chunk is one index ahead
+        if start + count == state.num_tokens:
+            reach = min(reach + self._num_lookahead, state.max_total_tokens)
         if reach > state.num_reserved_tokens and not self._reserve(state, reach, step):
             return
         if self._snapshots is not None and count > 1:
