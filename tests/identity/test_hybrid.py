@@ -291,12 +291,12 @@ def test_hits_do_not_fall_when_speculation_is_on(target, replay, cases, truth, h
 
 
 def save_at_other_places_than_blocks_end(monkeypatch) -> None:
-    slot_for_state = PrefixCache.slot_for_state
+    new_snapshot = PrefixCache.new_snapshot
 
     def sparse(self, request, length, **arguments):
-        return slot_for_state(self, request, length, **arguments) if length % 48 == 0 else None
+        return new_snapshot(self, request, length, **arguments) if length % 48 == 0 else None
 
-    monkeypatch.setattr(PrefixCache, "slot_for_state", sparse)
+    monkeypatch.setattr(PrefixCache, "new_snapshot", sparse)
 
 
 def save_at_the_end_only(monkeypatch) -> None:

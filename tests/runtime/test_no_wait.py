@@ -110,7 +110,7 @@ def test_no_step_reads_a_value(meta, tmp_path, monkeypatch, family, drafter):
     scheduler = Scheduler(
         groups=worker.groups, num_blocks=worker.num_blocks, max_num_seqs=16,
         max_num_batched_tokens=60, num_drafts=config.num_speculative_tokens, num_lookahead=worker.num_lookahead,
-        enable_prefix_caching=True, stop_rule=(texts := OutputTexts(None)), num_state_slots=worker.num_snapshots,
+        enable_prefix_caching=True, stop_rule=(texts := OutputTexts(None)), num_snapshots=worker.num_snapshots,
     )  # fmt: skip
     for index, case in enumerate(cases):
         request = Request(
@@ -124,7 +124,7 @@ def test_no_step_reads_a_value(meta, tmp_path, monkeypatch, family, drafter):
     while num_steps < most_steps and (plan := scheduler.plan()) is not None:
         num_steps += 1
         num_hits += sum(admission.last_cached_block >= 0 for admission in plan.admissions)
-        num_loads += sum(admission.state_slot >= 0 for admission in plan.admissions)
+        num_loads += sum(admission.snapshot_id >= 0 for admission in plan.admissions)
         num_saves += len(plan.state_saves)
         handle = worker.step(plan)
         assert handle._packed.data.device == torch.device("meta")

@@ -15,7 +15,11 @@ def shorten_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     def shorter(self: PrefixCache, state: RequestState) -> Hit:
         hit = match(self, state)
         length = max(hit.num_tokens - self.unit, 0)
-        while length and self._states is not None and not self._states.has(state.block_hashes[length // self.unit - 1]):
+        while (
+            length
+            and self._snapshots is not None
+            and not self._snapshots.has(state.block_hashes[length // self.unit - 1])
+        ):
             length -= self.unit
         block_ids = [ids[: length // self.unit] for ids in hit.block_ids]
         return replace(hit, num_tokens=length, block_ids=block_ids)

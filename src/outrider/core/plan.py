@@ -33,8 +33,8 @@ class RowAdmission:
     seed: int
     stop_token_ids: tuple[int, ...]
     """eos and stop ids: forbidden before min_tokens."""
-    state_slot: int = -1
-    """Of a hybrid: the snapshot of its state at num_computed_tokens, or -1."""
+    snapshot_id: int = -1
+    """For a hybrid model: the snapshot of its state behind num_computed_tokens, or -1."""
     completion_index: int = 0
     """Index of the completion among the n of its prompt: a part of the noise's key."""
     bad_words: tuple[tuple[int, ...], ...] = ()
@@ -55,10 +55,10 @@ class NewBlocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSave:
-    """Of a hybrid: a snapshot of a row's state, as it was behind its first `length` tokens."""
+    """For a hybrid model: a snapshot of a row's state, as it was behind its first `length` tokens."""
 
     row: int
-    slot: int
+    snapshot_id: int
     length: int
     """A multiple of the block size; the row's state stands there, or before it with the tokens between at hand."""
 
@@ -102,7 +102,7 @@ class StepPlan:
     num_proposals: int
     """Drafts that the drafter makes in this step for each row's next one."""
     state_saves: tuple[StateSave, ...] = ()
-    """In this order; a slot that is named twice holds the last."""
+    """In this order; a snapshot id that occurs twice holds the last."""
 
     @property
     def num_tokens(self) -> int:

@@ -65,7 +65,7 @@ class Engine:
             stop_rule=self._texts,
             token_rule=self._grammars,
             draft_policy=policy,
-            num_state_slots=self.worker.num_snapshots,
+            num_snapshots=self.worker.num_snapshots,
         )
         self._recorder = Recorder(
             self.scheduler,

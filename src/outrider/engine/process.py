@@ -106,7 +106,7 @@ def _describe(engine: Engine) -> EngineInfo:
         max_model_len=worker.max_model_len,
         max_num_seqs=worker.config.num_rows,
         eos_token_ids=worker.eos_token_ids,
-        num_blocks=worker.num_blocks[0] - 1,
+        num_blocks=engine.scheduler.blocks.num_usable,
         is_exact=worker.is_exact,
     )
 

@@ -21,11 +21,11 @@ class StateSnapshots:
         """Take snapshots of rows; of saves to the same snapshot the last counts."""
         if self._states is None or not saves:
             return
-        saves = tuple({save.slot: save for save in saves}.values())
+        saves = tuple({save.snapshot_id: save for save in saves}.values())
         put = self._table.put(
             {
                 "rows": [save.row for save in saves],
-                "slots": [save.slot for save in saves],
+                "slots": [save.snapshot_id for save in saves],
                 "lengths": [save.length for save in saves],
             }
         )
@@ -33,13 +33,13 @@ class StateSnapshots:
 
     def load(self, admissions: tuple[RowAdmission, ...]) -> None:
         """Start rows from the snapshots that their admissions name."""
-        started = [entry for entry in admissions if entry.state_slot >= 0]
+        started = [entry for entry in admissions if entry.snapshot_id >= 0]
         if self._states is None or not started:
             return
         put = self._table.put(
             {
                 "rows": [entry.row for entry in started],
-                "slots": [entry.state_slot for entry in started],
+                "slots": [entry.snapshot_id for entry in started],
                 "lengths": [entry.num_computed_tokens for entry in started],
             }
         )

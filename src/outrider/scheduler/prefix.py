@@ -18,7 +18,7 @@ from outrider.core.content import content_of_block
 from outrider.core.kv_groups import BlockGroup
 from outrider.scheduler.blocks import NULL_BLOCK, BlockPool
 from outrider.scheduler.request_state import RequestState
-from outrider.scheduler.states import StateSlots
+from outrider.scheduler.snapshot_index import SnapshotIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +41,16 @@ class PrefixCache:
         groups: Sequence[BlockGroup],
         *,
         enabled: bool,
-        states: StateSlots | None = None,
+        snapshots: SnapshotIndex | None = None,
     ) -> None:
-        """`states`: of a hybrid, whose requests also need a snapshot where they start."""
+        """`snapshots`: of a hybrid model's states; its requests also need one where they start."""
         sizes = [group.block_size for group in groups]
         self.unit = lcm(*sizes)
         """Tokens of which hits, and snapshots, hold a multiple: every group has a block that ends there."""
         self._hash_size = gcd(*sizes)  # tokens of one hash; a block has the name of the last one in it
         self._groups = [(pool, group, group.block_size) for pool, group in zip(pools, groups, strict=True)]
         self._enabled = enabled
-        self._states = states
+        self._snapshots = snapshots
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
 
@@ -85,8 +85,8 @@ class PrefixCache:
                 whole[index] = self._leading_blocks(state, pool, size=size, num_tokens=length)
                 length = len(whole[index]) * size // self.unit * self.unit
         length = num_shared_tokens = self._served_by_windows(state, length)
-        if self._states is not None:
-            while length and not self._states.has(self._name(state, length)):
+        if self._snapshots is not None:
+            while length and not self._snapshots.has(self._name(state, length)):
                 length = self._served_by_windows(state, length - self.unit)
         block_ids = [
             whole[index][: length // size]
@@ -129,33 +129,33 @@ class PrefixCache:
             found.append(block_id)
         return [NULL_BLOCK] * (end - len(found)) + found
 
-    def state_slot(self, state: RequestState, hit: Hit) -> int:
-        """The snapshot at the end of what `match` found, or -1 where none is needed."""
-        if self._states is None or not hit.num_tokens:
+    def find_snapshot(self, state: RequestState, hit: Hit) -> int:
+        """Id of the snapshot at the end of what `match` found, or -1 where none is needed."""
+        if self._snapshots is None or not hit.num_tokens:
             return -1
-        slot = self._states.find(self._name(state, hit.num_tokens))
-        assert slot is not None, "blocks were matched without a snapshot"
-        return slot
+        snapshot_id = self._snapshots.find(self._name(state, hit.num_tokens))
+        assert snapshot_id is not None, "blocks were matched without a snapshot"
+        return snapshot_id
 
     @property
-    def has_states(self) -> bool:
+    def has_snapshots(self) -> bool:
         """True where snapshots of states are kept."""
-        return self._enabled and self._states is not None
+        return self._enabled and self._snapshots is not None
 
-    def slot_for_state(self, state: RequestState, length: int, *, instead_of: int = 0) -> int | None:
-        """A slot for a snapshot of `state` at `length` tokens; None where one is there, or no slot, or no end.
+    def new_snapshot(self, state: RequestState, length: int, *, instead_of: int = 0) -> int | None:
+        """An id for a snapshot behind the first `length` tokens; None if there is one, no memory, or no block's end.
 
-        instead_of: tokens at whose end `state` has an earlier one that it gives up; 0 where it has none.
+        instead_of: length of an earlier snapshot of this request that is given up for it; 0 where there is none.
         """
-        if not self._enabled or self._states is None or length <= 0 or length % self.unit:
+        if not self._enabled or self._snapshots is None or length <= 0 or length % self.unit:
             return None
         self._extend_hashes(state, length)
         name = self._name(state, length)
-        if self._states.find(name) is not None:
+        if self._snapshots.find(name) is not None:
             return None
         if instead_of:
-            self._states.drop(self._name(state, instead_of))
-        return self._states.take(name)
+            self._snapshots.drop(self._name(state, instead_of))
+        return self._snapshots.take(name)
 
     def count_lookup(self, state: RequestState, hit: Hit) -> None:
         """Count an admission's lookup for the statistics."""

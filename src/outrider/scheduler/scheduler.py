@@ -23,8 +23,8 @@ from outrider.scheduler.kv_blocks import KVBlocks
 from outrider.scheduler.prefix import Hit, PrefixCache
 from outrider.scheduler.request_state import RequestState, RequestStatus
 from outrider.scheduler.results import confirm_tokens, score_prompt
+from outrider.scheduler.snapshot_index import SnapshotIndex
 from outrider.scheduler.snapshots import Snapshots
-from outrider.scheduler.states import StateSlots
 from outrider.scheduler.step import OpenStep
 from outrider.scheduler.text_rules import StopRule, TokenRule
 
@@ -45,17 +45,17 @@ class Scheduler:
         stop_rule: StopRule,
         token_rule: TokenRule | None = None,
         draft_policy: DraftPolicy | None = None,
-        num_state_slots: int | None = None,
+        num_snapshots: int | None = None,
     ) -> None:
         """`num_blocks`: of each group, the null block included.
         `draft_policy`: chooses how many drafts a step has, at most `num_drafts`; None: always that many.
         `token_rule`: needed where a request has a grammar.
-        `num_state_slots`: snapshots of a hybrid's states; None where the model has no states."""
+        `num_snapshots`: memory for so many snapshots of states; None where the model has no states."""
         most_ahead = max(max_num_batched_tokens, 1 + num_drafts) + 1 + num_lookahead
         self.blocks = KVBlocks(groups, num_blocks, most_ahead=most_ahead)
-        states = StateSlots(num_state_slots) if num_state_slots is not None else None
-        self.prefix = PrefixCache(self.blocks.pools, groups, enabled=enable_prefix_caching, states=states)
-        self._snapshots = Snapshots(self.prefix) if self.prefix.has_states else None
+        index = SnapshotIndex(num_snapshots) if num_snapshots is not None else None
+        self.prefix = PrefixCache(self.blocks.pools, groups, enabled=enable_prefix_caching, snapshots=index)
+        self._snapshots = Snapshots(self.prefix) if self.prefix.has_snapshots else None
         self.running: list[RequestState] = []  # in order of admission
         self.waiting: list[RequestState] = []  # by priority, then in order of arrival
         self.draft_policy: DraftPolicy = draft_policy or FixedDrafts(num_drafts)
@@ -285,7 +285,7 @@ class Scheduler:
             num_prompt_tokens=state.num_prompt_tokens,
             num_computed_tokens=state.num_computed_tokens,
             last_cached_block=hit.block_ids[0][-1] if hit.num_tokens else -1,
-            state_slot=self.prefix.state_slot(state, hit),
+            snapshot_id=self.prefix.find_snapshot(state, hit),
             max_total_tokens=state.max_total_tokens,
             params=state.params,
             seed=request.seed,

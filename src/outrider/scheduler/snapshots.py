@@ -2,7 +2,7 @@
 
 A state can be saved where it stands, or further on in the tokens that are still at hand; once it has moved past a
 place, what it was there is lost. So the host keeps, for each running request, a bound on how far its launched steps may
-have moved it. Which snapshots exist, and in which memory, is known to `prefix.py` and `states.py`.
+have moved it. Which snapshots exist, and in which memory, is known to `prefix.py` and `snapshot_index.py`.
 
     tokens:  | in the state, at most ... | at hand ..................... |
              0                           reach      num_computed_tokens
@@ -99,7 +99,7 @@ class Snapshots:
 
     def _save(self, state: RequestState, length: int, *, instead_of: int = 0) -> bool:
         """Plan a snapshot; False where there is one already, or no memory for one."""
-        slot = self._prefix.slot_for_state(state, length, instead_of=instead_of)
-        if slot is not None:
-            self._saves.append(StateSave(row=state.row, slot=slot, length=length))
-        return slot is not None
+        snapshot_id = self._prefix.new_snapshot(state, length, instead_of=instead_of)
+        if snapshot_id is not None:
+            self._saves.append(StateSave(row=state.row, snapshot_id=snapshot_id, length=length))
+        return snapshot_id is not None

@@ -15,8 +15,8 @@ from outrider.kernels.interface.state import CHUNK
 from outrider.kernels.reference.gated_delta import state_rows
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.snapshot_index import SnapshotIndex
 from outrider.scheduler.snapshots import Snapshots
-from outrider.scheduler.states import StateSlots
 from outrider.scheduler.text_rules import Stop
 
 
@@ -31,7 +31,7 @@ def scheduler(*, num_slots: int = 8, budget: int = 64, num_drafts: int = 0, bloc
     return Scheduler(
         groups=(BlockGroup(block_size=block_size),), num_blocks=(64,), max_num_seqs=4, max_num_batched_tokens=budget,
         num_drafts=num_drafts, num_lookahead=0, enable_prefix_caching=True, stop_rule=NoStops(),
-        num_state_slots=num_slots,
+        num_snapshots=num_slots,
     )  # fmt: skip
 
 
@@ -74,11 +74,11 @@ def saved(plans: list[StepPlan]) -> list[int]:
 
 
 def test_the_last_slot_used_is_the_last_overwritten():
-    slots = StateSlots(2)
+    slots = SnapshotIndex(2)
     first, second = slots.take(b"a"), slots.take(b"b")
     assert slots.find(b"a") == first
     assert slots.take(b"c") == second and not slots.has(b"b") and slots.has(b"a")
-    assert StateSlots(0).take(b"a") is None
+    assert SnapshotIndex(0).take(b"a") is None
 
 
 def test_states_are_saved_behind_chunks_and_at_the_end():
@@ -99,7 +99,7 @@ def test_the_next_turn_starts_behind_the_last_full_block():
     (admission,) = plan.admissions
     assert admission.num_computed_tokens == second.num_cached_tokens == 48
     (save,) = plan.state_saves
-    assert (save.length, save.slot) == (48, admission.state_slot), "saved first, then read"
+    assert (save.length, save.snapshot_id) == (48, admission.snapshot_id), "saved first, then read"
 
 
 def test_without_a_snapshot_blocks_are_no_hit_and_the_parting_is_worth_a_stop():
@@ -156,7 +156,7 @@ def test_large_blocks_are_found_again_by_the_next_turn():
     plans = run(engine)
     assert [plan.rows[0].num_tokens for plan in plans[:3]] == [128, 22, 1]
     assert saved(plans) == [128, 192, 256]
-    slots = [save.slot for plan in plans for save in plan.state_saves]
+    slots = [save.snapshot_id for plan in plans for save in plan.state_saves]
     assert slots[1] == slots[2] != slots[0], "of those taken while decoding the last is kept"
     add(engine, "b", [*first.token_ids, 1, 2, 3])
     assert step(engine).admissions[0].num_computed_tokens == 256
@@ -251,7 +251,7 @@ def simulate(seed: int) -> int:
     engine = Scheduler(
         num_blocks=(rng.choice((14, 40)),), groups=(BlockGroup(block_size=rng.choice((16, 32, 64))),), max_num_seqs=4,
         max_num_batched_tokens=rng.choice((17, 40, 200)) + num_drafts, num_drafts=num_drafts, num_lookahead=0,
-        enable_prefix_caching=True, stop_rule=RandomStops(rng), num_state_slots=rng.choice((1, 5, 40)),
+        enable_prefix_caching=True, stop_rule=RandomStops(rng), num_snapshots=rng.choice((1, 5, 40)),
     )  # fmt: skip
     device, flying, number = Device(num_drafts), [], 0
     depth = rng.choice((0, 1))
