@@ -80,7 +80,7 @@ def interpreted(stack: str) -> Kernels:
 
 
 def failures(stack: str) -> dict[str, str]:
-    """What failed under the interpreter, by function."""
+    """Failures under the interpreter, by function."""
     failed = {}
     kernels = interpreted(stack)
     for name in exports(stack).keys() - needs_gpu(stack).keys():

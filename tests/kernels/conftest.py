@@ -1,4 +1,4 @@
-"""What the kernel tests share: numbers of threads, and the check that a row is the same in every company."""
+"""Shared by the kernel tests: numbers of threads, a check that rows do not depend on each other, a third stack."""
 
 import os
 import sys

@@ -29,7 +29,7 @@ CASES = [
 """Tokens, experts, experts of a token."""
 
 _INTERPRETED = [(1, 128, 8), (1, 40, 20), (5, 3, 3), (9, 32, 4), (150, 3, 1)]
-"""What is quick enough without a GPU."""
+"""Cases that are quick enough without a GPU."""
 
 
 def make_logits(num_tokens: int, num_experts: int, kind: str) -> Tensor:
@@ -103,7 +103,7 @@ def check_combine(made: routing.Routing, logits: Tensor) -> None:
 
 
 def check_routing(on: torch.device, cases: list[tuple[int, int, int]]) -> dict[str, str]:
-    """What failed, by check."""
+    """Failures, by check."""
     failed = {}
     random.seed(0)
     torch.manual_seed(0)

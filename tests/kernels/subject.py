@@ -10,7 +10,7 @@ LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 
 class Subject:
-    """What is checked. Inputs are made on the CPU, so they are the same for every stack and device."""
+    """Kernels under test. Inputs are made on the CPU, so they are the same for every stack and device."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ def test_a_function_is_right(stack: str, function: str) -> None:
 
 @cache
 def _failed(stack: str) -> dict[str, str]:
-    """What failed under the interpreter; one process for all functions, as importing takes longer than checking."""
+    """Failures under the interpreter; one process for all functions, as importing takes longer than checking."""
     failed: dict[str, str] = json.loads(run_interpreted("conformance.py", stack))
     return failed
 

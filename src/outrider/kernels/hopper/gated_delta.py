@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _WARPS = 4
-"""Of a program that walks the chunks of a request: they share its keys."""
+"""Warps of a program that walks the chunks of a request; they share its keys."""
 
 _FEW_TOKENS = 32
 """With more of them, programs of the first and the last kernel are larger."""

@@ -16,7 +16,7 @@ load_tile = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_glo
 
 @extern
 def reinterpret(memory, dtype, shape, layout, _semantic=None):
-    """The same shared memory with another dtype, shape and layout. Triton 3.6 has it as a private method."""
+    """View shared memory with another dtype, shape and layout. In Triton 3.6 this is a private method."""
     method = memory.reinterpret if hasattr(memory, "reinterpret") else memory._reinterpret
     return method(dtype, shape, layout, _semantic=_semantic)
 

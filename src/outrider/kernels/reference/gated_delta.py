@@ -205,7 +205,7 @@ def _like(mask: Tensor, values: Tensor) -> Tensor:
 
 
 class Chunk(NamedTuple):
-    """What a chunk gives."""
+    """Results of one chunk of each of G rows."""
 
     out: Tensor  # [G, C, Vh, dv]
     deltas: Tensor  # [G, C, Vh, dv]

@@ -22,7 +22,7 @@ def scaled(b, largest, temperature):
 
 @triton.jit
 def slope_of(temperature):
-    """What a difference of logits is multiplied with: log2(e) / temperature."""
+    """log2(e) / temperature, the factor of differences of logits in exponents of two."""
     return tl.minimum(tl.math.div_rn(1.4426950408889634, temperature), 3.4028234663852886e38)
 
 

@@ -1,4 +1,4 @@
-"""What the kernels of a truncated sample tell each other about a row or a part of it: places of records, by name.
+"""Records that the kernels of a truncated sample exchange about a row or a part of it: their places, by name.
 
 The record of a random row is written by `threshold_estimate` and read by the kernels after it.
 
@@ -61,9 +61,9 @@ SUM_WEIGHT = tl.constexpr(1)
 MASSES = tl.constexpr(2)
 """Places of the exact mass of a chunk, int64."""
 MASS_KEPT = tl.constexpr(0)
-"""Of all tokens that min_p keeps."""
+"""Mass of all tokens that min_p keeps."""
 MASS_CERTAIN = tl.constexpr(1)
-"""Of those that are certain."""
+"""Mass of the certain tokens."""
 
 
 @triton.jit

@@ -102,7 +102,7 @@ def _least_logit(min_p, largest, temperature):
 
 @triton.jit
 def _share(b_amount, b_each):
-    """Of each bin that holds `b_each`, how much lies within `b_amount`: 0 to 1."""
+    """The share, 0 to 1, of each bin's amount `b_each` that lies within `b_amount`."""
     return tl.where(b_amount >= b_each, 1.0, tl.maximum(b_amount, 0.0) / tl.maximum(b_each, 1e-30))
 
 

@@ -44,7 +44,7 @@ _LIST_BLOCK = 1024
 _NOISE_BLOCK = 512
 
 _MAX_NOISE_CANDIDATES = 12288
-"""Where no more tokens lie above the bracket's lower end, only these take noise; where more do, all of the row."""
+"""Most tokens above the bracket's lower end for which only these take noise; with more, the whole row does."""
 
 _FEW_ROWS = 32
 """So few rows are cut into smaller chunks, to fill the GPU."""
@@ -65,7 +65,7 @@ _FIRST_TILE = 256
 
 
 class RowParams(NamedTuple):
-    """What random rows are sampled by: tensors in the order in which the kernels take them."""
+    """Sampling parameters of rows, as tensors in the order in which the kernels take them."""
 
     rows: Tensor  # [num_rows] int64, entry of each row in the columns
     temperature: Tensor  # [num_table_rows] fp32, a column, as are the next five

@@ -1,4 +1,4 @@
-"""What the sampler does to rows of logits, in plain PyTorch. Knows tensors only, nothing of requests.
+"""The sampler's kernels in plain PyTorch. They know rows of logits and other tensors, nothing of requests.
 
 Each row's result has the same bits in any batch and on any number of threads. So the only floating-point sum over a row
 is `row_sum`, a fixed tree; maxima, integer sums and element-wise work cannot depend on an order. (On a CPU exp, log and

@@ -40,7 +40,7 @@ def process(
     allowed_index: Tensor | None,
     bad_words_index: Tensor | None,
 ) -> Tensor:
-    """What changes logits [num_rows, vocab_size] fp32 before temperature, in the order of the index lists.
+    """Apply to logits [num_rows, vocab_size] fp32 all that comes before temperature, in the order of the index lists.
 
     Of each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
     produced; all [num_rows] int64; drafts [num_rows, k] int64. The other tensors are tables of N entries, as
