@@ -76,7 +76,7 @@ def test_what_is_not_offered_is_refused_by_name_with_a_remedy(name: str) -> None
 
 @pytest.mark.parametrize("name", ["detokenize", "echo", "include_stop_str_in_output", "skip_special_tokens"])
 def test_a_choice_takes_true_or_false_only(name: str) -> None:
-    assert refusal(**{name: 1}) == f"{name}=1 is not a choice; it takes True or False."
+    assert refusal(**{name: 1}) == f"{name}=1 must be True or False."
 
 
 @pytest.mark.parametrize("name", ["bad_words", "allowed_token_ids", "logprob_token_ids"])
@@ -167,7 +167,7 @@ def test_tables_of_the_device_limit_how_many_fit() -> None:
 
 @pytest.mark.parametrize("value", [1, None, "yes"])
 def test_ignore_eos_is_true_or_false(value: Any) -> None:
-    assert refusal(ignore_eos=value) == f"ignore_eos={value!r} is not a choice; it takes True or False."
+    assert refusal(ignore_eos=value) == f"ignore_eos={value!r} must be True or False."
 
 
 def test_unknown_parameter_is_an_error_that_names_it() -> None:

@@ -107,7 +107,7 @@ def test_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
 @pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE, 10**12, 1.5, True, "a", None])
 def test_id_outside_the_vocabulary_is_refused_by_value(token_id: Any) -> None:
     message = refusal({"prompt_token_ids": [1, token_id, 2]})
-    assert message == f"prompt_token_ids holds {token_id!r}, which is no token id. Use 0 to {VOCAB_SIZE - 1}."
+    assert message == f"prompt_token_ids holds {token_id!r}, which is not a token id. Use 0 to {VOCAB_SIZE - 1}."
 
 
 def test_stop_ids_and_biases_outside_the_vocabulary_are_refused_by_name() -> None:

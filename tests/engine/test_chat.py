@@ -89,7 +89,7 @@ def test_chat_without_a_template_is_refused(byte_fallback: Tokenizer) -> None:
         ([{"role": "user", "content": [{"type": "image_url"}]}], {}, "content holds .*image_url"),
         (TALK, {"chat_template": "{{ raise_exception('no system role') }}"}, "refuses these messages: no system role"),
         (TALK, {"chat_template": "{% if %}"}, "the chat template refuses these messages"),
-        ([{"role": "a", "tool_calls": [{"function": {"arguments": "{"}}]}], {}, "arguments '{' are no JSON"),
+        ([{"role": "a", "tool_calls": [{"function": {"arguments": "{"}}]}], {}, "arguments '{' are not valid JSON"),
     ],
 )
 def test_conversations_that_cannot_be_rendered_are_refused(

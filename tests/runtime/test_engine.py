@@ -93,7 +93,7 @@ def test_aborts_leave_the_others_as_they_were(target, some, expected):
 def test_a_bad_prompt_is_refused_before_any_request_runs(target, some, expected):
     llm = request_mix.make(target)
     good = {"prompt_token_ids": list(some[0].prompt)}
-    with pytest.raises(RequestError, match="prompt_token_ids holds 61, which is no token id"):
+    with pytest.raises(RequestError, match="prompt_token_ids holds 61, which is not a token id"):
         llm.generate([good, {"prompt_token_ids": [3, 61]}])
     assert not llm.engine.has_work
     assert request_mix.mismatches(some, request_mix.run(llm, some), expected) == []

@@ -222,7 +222,7 @@ class SamplingParams:
                 raise RequestError(f"{name}={value!r} is a {type(value).__name__}. Use {_CONTAINERS[name]}.")
         for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "detokenize", "echo"):
             if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"{name}={getattr(self, name)!r} is not a choice; it takes True or False.")
+                raise RequestError(f"{name}={getattr(self, name)!r} must be True or False.")
         for text in self.stop_strings:
             if not isinstance(text, str) or not text:
                 raise RequestError(f"stop={self.stop!r} holds {text!r}: stop strings are non-empty text.")

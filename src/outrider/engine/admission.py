@@ -168,4 +168,6 @@ class Admission:
     def _check_ids(self, name: str, token_ids: Sequence[int]) -> None:
         for token_id in token_ids:
             if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < self._vocab_size:
-                raise RequestError(f"{name} holds {token_id!r}, which is no token id. Use 0 to {self._vocab_size - 1}.")
+                raise RequestError(
+                    f"{name} holds {token_id!r}, which is not a token id. Use 0 to {self._vocab_size - 1}."
+                )

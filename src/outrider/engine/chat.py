@@ -95,6 +95,6 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
             function["arguments"] = json.loads(function["arguments"] or "{}")
         except json.JSONDecodeError as error:
             raise RequestError(
-                f"tool call arguments {function['arguments']!r} are no JSON: {error}. Give an object."
+                f"tool call arguments {function['arguments']!r} are not valid JSON: {error}. Give an object."
             ) from error
     return dict(call) | {"function": function}
