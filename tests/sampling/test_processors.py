@@ -349,3 +349,22 @@ def test_a_mask_of_bits_keeps_the_tokens_whose_bits_are_set(vocab_size: int) -> 
     words = np.pad(words, ((0, 0), (0, -words.shape[1] % 4))).view(np.int32)
     masked = apply_mask(logits, torch.from_numpy(words))
     assert torch.equal(masked, logits.masked_fill(~is_allowed, -INFINITY))
+
+
+def test_a_bad_word_that_begins_in_the_prompt_is_not_seen() -> None:
+    """The tail holds output only, tokens and accepted drafts; a place before the output has -1, which ends no word."""
+    prompt, output, drafts = [3, 4], [5, 6], [7, 8]
+    token_ids = torch.tensor([prompt + output + [0] * 4], dtype=torch.int32)
+
+    def tail(num_output: int, num_accepted: int, width: int) -> list[int]:
+        known = len(prompt) + num_output
+        return output_tails(
+            token_ids, torch.tensor([drafts]), offsets=torch.tensor([num_accepted]),
+            lengths=torch.tensor([known + num_accepted]), num_prompt_tokens=torch.tensor([len(prompt)]), width=width,
+        ).tolist()[0]  # fmt: skip
+
+    assert tail(0, 0, 2) == [-1, -1]
+    assert tail(1, 0, 2) == [-1, 5]
+    assert tail(0, 1, 2) == [-1, 7]
+    assert tail(2, 2, 4) == [5, 6, 7, 8]
+    assert tail(2, 2, 6) == [-1, -1, 5, 6, 7, 8]
