@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_suffix(".toml")
-TWINS = ("test_*interpret*.py",)
+TWINS = ("test_*interpret*.py", "kernels/test_conformance.py")
 """Files whose tests compare the kernels of a GPU with plain PyTorch."""
 LIMIT_SECONDS = 900.0
 

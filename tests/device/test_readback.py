@@ -4,12 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from outrider.sampling.verifier import Verified
 
 from outrider.core.plan import RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.readback import _LEAST, _RING, Readback, add_drafts, pack, unpack
-from outrider.kernels.interface.sampling import Logprobs
+from outrider.kernels.interface.sampling import Logprobs, Verified
 from outrider.platforms.base import select_platform
 from outrider.sampling.sampler import Sampled
 from tests.support.recording_accelerator import Platform
@@ -42,11 +41,10 @@ def packed_of(plan: StepPlan, *, num_padding: int = 0, sampled: dict | None = No
         token_ids=torch.tensor([[10 * row + i for i in range(K + 1)] for row in range(len(counts))]),
         num_tokens=numbers(*emitted),
         num_accepted=numbers(*(max(count - 1, 0) for count in emitted)),
-        num_drafts=numbers(*(max(count - 1, 0) for count in counts)),
     )
     given = (sampled or {}).get("given_logprobs")
     batch = SimpleNamespace(
-        num_drafts=verified.num_drafts, samples_of_rows=tuple(counts),
+        num_drafts=numbers(*(max(count - 1, 0) for count in counts)), samples_of_rows=tuple(counts),
         sample=SimpleNamespace(num_given=0 if given is None else given.shape[1]),
     )  # fmt: skip
     fields = dict.fromkeys(Sampled.__dataclass_fields__) | (sampled or {})
