@@ -28,11 +28,11 @@ def test_one_group_gets_the_whole_budget_up_to_what_requests_can_use():
 
 
 def test_groups_get_as_many_tokens_until_a_window_needs_no_more():
-    assert sizes(100_000, [FULL, WIDE, NARROW], [100, 50, 250]) == (250, 250, 250)
+    assert sizes(30_000, [FULL, WIDE, NARROW], [100, 50, 250]) == (75, 75, 75)
     full, wide, narrow = sizes(5_000_000, [FULL, WIDE, NARROW], [9_000, 50, 2_000])
-    # for each of four rows 24 (or 100) tokens, two steps of 64 and two blocks; that twice, and a whole request
-    assert narrow == 1 + 256 + 2 * 4 * (10 + 2)
-    assert wide == 1 + 256 + 2 * 4 * (15 + 2)
+    # for each of four rows 24 (or 100) tokens, two steps of 64 and two blocks; that twice
+    assert narrow == 1 + 2 * 4 * (10 + 2)
+    assert wide == 1 + 2 * 4 * (15 + 2)
     assert full == (5_000_000 - narrow * 2_000 - wide * 50) // 9_000 > wide
     assert sizes(1 << 40, [FULL, WIDE, NARROW], [9_000, 50, 2_000]) == (1 + 4 * 256, wide, narrow)
 

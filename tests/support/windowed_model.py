@@ -9,7 +9,7 @@ from torch import Tensor
 from outrider import models
 from outrider.layers.decoder import CausalLM
 from outrider.layers.rope import rope_table
-from tests.support.models.windowed import KINDS
+from tests.support.models.windowed import KINDS, kinds_of
 
 SIZES = {
     "architectures": ["WindowedForCausalLM"],
@@ -61,7 +61,7 @@ def _mlp(weights: dict[str, Tensor], index: int, x: Tensor) -> Tensor:
 
 
 def _attention(model: CausalLM, weights: dict[str, Tensor], index: int, x: Tensor) -> Tensor:
-    kind, prefix, length = KINDS[index], f"layers.{index}.self_attn.", len(x)
+    kind, prefix, length = kinds_of(model.config.num_layers)[index], f"layers.{index}.self_attn.", len(x)
     sizes = [count * kind.head_dim for count in (kind.num_heads, kind.num_kv_heads, kind.num_kv_heads)]
     q, k, v = (
         part.view(length, -1, kind.head_dim) for part in (x @ weights[prefix + "qkv_proj.weight"].T).split(sizes, dim=1)

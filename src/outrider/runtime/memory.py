@@ -111,11 +111,10 @@ def _most_blocks(config: EngineConfig, group: BlockGroup, max_model_len: int) ->
     """Blocks that a group can use: those of max_num_seqs full-length requests; with a window fewer.
 
     Under a window each request keeps the window, twice a step's tokens (one step in flight, one planned) and the blocks
-    at both ends. That is counted twice, once for requests that run and once for prefixes in the cache, and a whole
-    request is added, whose prompt may be reserved at once.
+    at both ends. That is counted twice, once for requests that run and once for prefixes in the cache.
     """
     whole = group.num_blocks(max_model_len)
     if group.window is None:
         return config.num_rows * whole
-    per_row = min(whole, group.num_blocks(group.window + 2 * config.step_token_budget) + 2)
-    return min(config.num_rows * whole, whole + 2 * config.num_rows * per_row)
+    per_row = group.num_blocks(group.window + 2 * config.step_token_budget) + 2
+    return config.num_rows * min(whole, 2 * per_row)

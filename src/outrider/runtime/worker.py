@@ -155,7 +155,6 @@ class Worker:
 
     def _make_caches(self, specs: Sequence[CacheSpec]) -> ModelCaches:
         """The model's caches; the drafter gets its own. Blocks have no memory yet."""
-        assert len(self.groups) == 1, f"{self.groups}: one pool of blocks serves one group"
 
         def caches_of(specs: Sequence[CacheSpec], states: StateCache | None) -> ModelCaches:
             return ModelCaches(

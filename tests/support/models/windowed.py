@@ -31,14 +31,22 @@ KINDS = (
     Kind(window=None, num_heads=2, num_kv_heads=2, head_dim=32),
     Kind(window=24),
 )
-"""The kind of each layer."""
+"""The kind of each layer of the whole model."""
+
+WINDOWS_ONLY = (KINDS[1], KINDS[2])
+"""A model of two layers, neither of which sees all tokens."""
+
+
+def kinds_of(num_layers: int) -> tuple[Kind, ...]:
+    """The kind of each layer of a model with this many."""
+    return {len(kinds): kinds for kinds in (KINDS, WINDOWS_ONLY)}[num_layers]
 
 
 class Model(CausalLM):
-    """`WindowedForCausalLM`; a config of another number of layers takes the first ones."""
+    """`WindowedForCausalLM`; the number of layers says which they are."""
 
     def build_attention(self, index: int) -> nn.Module:
-        kind = KINDS[index]
+        kind = kinds_of(self.config.num_layers)[index]
         config = replace(self.config, num_heads=kind.num_heads, num_kv_heads=kind.num_kv_heads, head_dim=kind.head_dim)
         rope = Rope(config.rope, kind.head_dim, self.rope.cos_sin.shape[0], self.context)
         return Attention(config, self.context, rope=rope, window=kind.window, has_sinks=kind.has_sinks)
