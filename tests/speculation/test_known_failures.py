@@ -209,9 +209,9 @@ def test_what_lies_in_unwritten_memory_is_never_read(
     """One bad value in a drafter's memory ended acceptance for all until a restart: vLLM #52873, #43682."""
     expected = alone(target, speculative, cases)
     if is_leaky:
-        original = DrafterKV.batch
+        original = DrafterKV._batch
         monkeypatch.setattr(
-            DrafterKV, "batch", lambda kv, *parts, **bound: replace(original(kv, *parts, **bound), kv_start=0)
+            DrafterKV, "_batch", lambda kv, *parts, **bound: replace(original(kv, *parts, **bound), kv_start=0)
         )
     llm = request_mix.make(target, speculative_config=speculative)
     drafter = llm.engine.worker.drafter
