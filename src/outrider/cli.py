@@ -347,5 +347,6 @@ def main() -> None:
     try:
         app()
     except OutriderError as error:
-        Console(stderr=True, highlight=False).print(f"outrider: {error}", style="red", markup=False)
+        # not folded: a path must stay in one piece
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"outrider: {error}", style="red", markup=False)
         raise SystemExit(2) from None

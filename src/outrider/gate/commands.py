@@ -48,7 +48,7 @@ app = typer.Typer(
 console = Console(highlight=False)
 if not console.is_terminal:  # a log: no reason to fold tables at 80 columns
     console.width = 112
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Model = Annotated[str, typer.Option(help="Model directory, or the served name with --endpoint.")]
 Speculative = Annotated[str, typer.Option(help='JSON, e.g. \'{"method": "ngram", "num_speculative_tokens": 3}\'.')]
