@@ -1,4 +1,4 @@
-"""Every attention backend of the folder that a CPU can run computes attention; a new file is tested unasked.
+"""Every attention backend of the folder that a CPU can run computes attention; a new file is tested automatically.
 
 A backend that no CPU can run is listed as skipped, with its own reason; `tests/gpu/test_backends.py` runs it.
 """

@@ -217,7 +217,7 @@ def test_the_first_pass_of_a_chain_reads_the_token_behind_each_feature(seed: int
 @pytest.mark.parametrize("first_index", [0, 1])
 @pytest.mark.parametrize("seed", range(30))
 def test_later_passes_of_a_chain_read_the_draft_at_its_place(seed: int, first_index: int) -> None:
-    """Draft i stands i behind the last known token; a request that ends before it has no such place."""
+    """Draft i is i places after the last known token; a request that ends before it has no such place."""
     step = Step(seed)
     table, number = step.table(), step.rng.randint(1, 5)
     drafts = [step.rng.choice((-1, VOCAB_SIZE, *range(20))) for _ in step.rows]

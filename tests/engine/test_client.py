@@ -1,4 +1,4 @@
-"""The engine's client without its process: a reader who lags costs nobody anything, and loses nothing."""
+"""The engine's client without its process: a slow reader costs the others nothing, and loses nothing."""
 
 import asyncio
 import socket

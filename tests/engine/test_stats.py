@@ -1,4 +1,4 @@
-"""The engine's counts against what its callers were told, token by token and request by request."""
+"""The engine's counts against the deltas that its callers got, token by token and request by request."""
 
 from pathlib import Path
 

@@ -181,7 +181,7 @@ def test_drafts_of_a_grammar_are_accepted_and_illegal_ones_never_verified(
 
 
 def test_others_never_wait_for_a_grammar(directory: Path) -> None:
-    """A request without one rides every step; one with a grammar every second."""
+    """A request without a grammar is in every step; one with a grammar in every second."""
     llm = make(directory, speculative_config={"method": "ngram"})
     plans = []
     step = llm.engine.worker.step
@@ -245,7 +245,7 @@ def test_a_grammar_that_cannot_be_met_is_refused_alone(directory: Path, asked: A
 def test_a_grammar_that_leads_nowhere_ends_that_request_with_an_error(
     directory: Path, truth: list[RequestOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model gives every token but a special one no chance: what it says then is no part of the grammar."""
+    """The model excludes every token except a special one, which is not part of the grammar."""
     llm = make(directory)
     grammars = llm.engine._grammars
     original = grammars.accept

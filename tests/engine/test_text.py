@@ -41,7 +41,7 @@ class Output:
         self.texts.begin(request)
 
     def emit(self, token_ids: Sequence[int]) -> int:
-        """How many of the run were kept."""
+        """Number of tokens of the run that were kept."""
         kept, stop = self.texts.check(self.state, tuple(token_ids))
         self.state.token_ids.extend(token_ids[:kept])
         if stop is not None:

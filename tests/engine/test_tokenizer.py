@@ -103,7 +103,7 @@ def test_character_is_given_with_its_last_byte(byte_fallback: Tokenizer) -> None
 
 
 def test_broken_bytes_behind_a_character_are_no_error(byte_fallback: Tokenizer) -> None:
-    """Byte fallback renders a run of bytes as a whole: one that is invalid takes back its valid neighbours."""
+    """Byte fallback renders a run of bytes as a whole: an invalid byte also makes its valid neighbours invalid."""
     letter = byte_fallback.encode("b", add_special_tokens=False)[-1]
     token_ids = [*byte_ids(byte_fallback, "é".encode() + b"\xc3"), letter]
     pieces = pieces_of(byte_fallback, token_ids)

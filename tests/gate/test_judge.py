@@ -92,7 +92,7 @@ def test_an_improvement_fails_no_position_and_only_the_two_sided_total():
 
 
 def test_a_fall_within_the_tolerance_passes_and_beyond_it_fails():
-    """No noise at all: only the tolerance stands between the fall and the alarm."""
+    """No noise at all: only the tolerance keeps the fall from an alarm."""
     steps = (0, *[3] * 19, 2)
     baseline = [sample(str(index), steps=(0, *[3] * 20)) for index in range(10)]
     now = measurement([sample(str(index), steps=steps) for index in range(10)])

@@ -1,4 +1,4 @@
-"""Quantiles against SciPy's, which nobody here wrote."""
+"""Quantiles against SciPy's, an independent implementation."""
 
 import pytest
 from scipy import special, stats

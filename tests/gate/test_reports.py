@@ -106,7 +106,7 @@ def test_html_stands_alone_and_shows_the_plots():
 
 
 def test_html_of_a_server_has_no_histogram():
-    """A server tells no steps, so there is nothing to count."""
+    """A server does not report steps, so there is nothing to count."""
     samples = [replace(entry, accepted_by_step=(), num_steps=0, token_ids=()) for entry in GOOD]
     baseline = Baseline(settings=SETTINGS, entries=()).with_entry(measurement(samples, key={"endpoint": "vllm"}))
     found = check(baseline, measurement(samples, key={"endpoint": "vllm"}), title="served")

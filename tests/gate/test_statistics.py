@@ -64,7 +64,7 @@ def test_turns_of_a_prompt_are_one_cluster():
 
 
 def alarms(num_prompts: int, *, runs: int, fall: float = 0.0) -> float:
-    """Share of checks that fail; every check has its own baseline and its own run, all of them drawn anew."""
+    """Share of checks that fail; every check has its own baseline and its own run, all of them newly drawn."""
     rng, failed = np.random.default_rng(7), 0
     for _ in range(runs):
         baseline = drawn_ratios(num_prompts, rng)
@@ -76,7 +76,7 @@ def alarms(num_prompts: int, *, runs: int, fall: float = 0.0) -> float:
 
 @pytest.mark.parametrize("num_prompts", [8, 20])
 def test_nothing_changed_alarms_once_in_a_hundred_at_most(num_prompts):
-    """Tolerance 0, so that only the interval stands between noise and an alarm. 150 checks: 1 % and three sigma."""
+    """Tolerance 0, so that only the interval keeps noise from an alarm. 150 checks: 1 % and three sigma."""
     assert alarms(num_prompts, runs=150) <= 0.01 + 3 * (0.01 * 0.99 / 150) ** 0.5
 
 

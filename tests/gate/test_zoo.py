@@ -22,7 +22,7 @@ BASELINES = sorted(path for path in (ROOT / "tests/gate/baselines").glob("*.toml
 
 
 def checked(path: Path, device: str):
-    """The result of `outrider gate check`, with the repository's own models wherever it stands."""
+    """The result of `outrider gate check`, with the models of this checkout."""
     baseline = read_baseline(path)
     recorded = baseline.settings.speculative_config
     speculative = {**recorded, **({"model": str(ROOT / recorded["model"])} if "model" in recorded else {})}

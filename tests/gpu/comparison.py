@@ -1,4 +1,4 @@
-"""How far a kernel may be from arithmetic in double precision, and how to replay it with other data."""
+"""Error limits of a kernel against arithmetic in double precision, and replaying it with other data."""
 
 from collections.abc import Callable
 

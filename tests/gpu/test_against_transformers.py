@@ -35,7 +35,7 @@ def unwritten_memory_is_nan():
 
 
 def _logprobs(directory, prompt: list[int]) -> torch.Tensor:
-    """Of each prompt token but the first, by the engine; the prompt takes several steps."""
+    """Log-probabilities of each prompt token but the first, by the engine; the prompt takes several steps."""
     llm = LLM(str(directory), device="cuda", skip_tokenizer_init=True, max_num_batched_tokens=50, max_num_seqs=4)
     params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
     output = llm.generate({"prompt_token_ids": prompt}, params)[0]

@@ -1,4 +1,4 @@
-"""Every attention backend of the folder that this GPU can run computes attention; a new file is tested unasked."""
+"""Every attention backend of the folder that this GPU can run computes attention; new files are tested too."""
 
 import pytest
 import torch

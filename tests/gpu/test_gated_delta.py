@@ -81,7 +81,7 @@ def test_the_chunk_form_is_the_recurrence(layer, forgets, alike):
 
 
 def test_outputs_and_states_are_those_of_plain_pytorch(layer, whole):
-    """Where each operation rounds is the same; sums have another order."""
+    """Each operation rounds at the same place; sums have another order."""
     twin = Layer(1, load_kernels(("reference",)), device="cuda", dtype=torch.bfloat16, heads=layer.heads)
     for row in range(NUM_ROWS):
         tables = [Table(layer), Table(twin)]

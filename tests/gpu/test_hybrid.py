@@ -110,7 +110,7 @@ def turns(cases, truth):
     ],
 )
 def test_behind_cached_blocks_and_snapshots(cases, truth, turns, drafters, monkeypatch, drafter, num_slots, options):
-    """The same crowd again, then second turns of conversations. With few slots, snapshots are overwritten all the
+    """Serves the crowd once more, then second turns of conversations. With few slots, snapshots are overwritten all the
     time."""
     if num_slots is not None:
         monkeypatch.setattr(worker, "size_snapshots", lambda *arguments, **named: num_slots)
@@ -126,7 +126,7 @@ def test_behind_cached_blocks_and_snapshots(cases, truth, turns, drafters, monke
 
 
 def test_hits_do_not_fall_when_speculation_is_on(cases, truth, turns, drafters):
-    """Every full block of a conversation is found again by its next turn, whoever drafted."""
+    """Every full block of a conversation is found again by its next turn, with every drafter."""
     some = [(case, want, turn) for case, want, turn in zip(cases[:4], truth[:4], turns[0][:4], strict=True)]
     blocks = [(len(case.prompt) + len(want.token_ids) - 1) // 16 * 16 for case, want, _ in some]
     for drafter in ("none", "replay", "mtp"):

@@ -35,7 +35,7 @@ def any_order() -> Iterator[None]:
 
 
 def make_logits(num_rows: int, vocab_size: int) -> Tensor:
-    """Rows flat and peaked, with many ties, and with numbers that are none."""
+    """Rows flat and peaked, with many ties, and with NaN and infinities."""
     spread = torch.tensor([0.0, 0.5, 2.0, 5.0], device="cuda")[torch.arange(num_rows, device="cuda") % 4]
     logits = torch.randn(num_rows, vocab_size, device="cuda") * spread.unsqueeze(1)
     logits[::5] = (logits[::5] * 2).round() / 2
@@ -154,7 +154,7 @@ def test_choose_at_every_cut(top_k: int) -> None:
 
 
 def with_outliers(logits: Tensor, num_outliers: int) -> Tensor:
-    """As a trained model has them: some tokens of each row far above the others."""
+    """Logits like a trained model's: some tokens of each row far above the others."""
     ids = torch.randint(0, logits.shape[1], (len(logits), num_outliers), device=logits.device)
     return logits.scatter(1, ids, 8 - 3 * torch.rand(ids.shape, device=logits.device).log())
 

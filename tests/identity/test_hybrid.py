@@ -153,7 +153,7 @@ def test_a_state_keyed_by_batch_row(target, replay, cases, truth, monkeypatch):
 
 
 def test_another_rows_accepted_count(target, replay, cases, truth, monkeypatch):
-    """The state of a row is taken where its neighbour's stands."""
+    """The state of a row is read from its neighbour's place."""
     original = gated_delta.state_rows
 
     def state_rows(*columns, **arguments):
@@ -281,7 +281,7 @@ def test_behind_cached_blocks_and_snapshots(
 
 @pytest.mark.parametrize("block_size", [16, 32, 64])
 def test_hits_do_not_fall_when_speculation_is_on(target, replay, cases, truth, half_right, block_size):
-    """Every full block of a conversation is found again by its next turn, whoever drafted."""
+    """Every full block of a conversation is found again by its next turn, with every drafter."""
     mtp = {"method": "mtp", "num_speculative_tokens": 3}
     configs = (None, mtp, replay | {"num_speculative_tokens": 3}) if block_size == 16 else (None, mtp)
     for config in configs:

@@ -45,7 +45,7 @@ class Layer:
 
 
 class Table:
-    """States of some rows, filled with NaN, and where they stand."""
+    """States of some rows, filled with NaN, and their positions."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer, self.device = layer, layer.projected.device

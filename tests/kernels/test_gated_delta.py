@@ -49,7 +49,7 @@ def test_mixed_steps_with_refused_drafts_give_the_same_bits(layer, whole, most_d
 
 
 def test_a_decode_row_leaves_its_state_behind_what_a_stop_may_cut(layer):
-    """The state stands at tokens that were known when the row's last step began, whatever was accepted since."""
+    """The state covers tokens that were known when the row's last step began, whatever was accepted since."""
     table = Table(layer)
     table.step([(0, layer.projected[0, :14], 0)])
     table.computed[0] = 14

@@ -2,7 +2,7 @@
 
 On the meta device a tensor has a shape and nothing else, so any read of a value on the host, and any shape that
 depends on a value, raises. Prompt chunks, decode rows with drafts, penalties, log-probabilities, prefix-cache hits and
-snapshots of states ride together; only reading the results back (which does wait, one step later) is left out.
+snapshots of states are combined; only reading the results back (which does wait, one step later) is left out.
 """
 
 from pathlib import Path

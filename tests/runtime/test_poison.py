@@ -1,4 +1,4 @@
-"""A drafter that fails ends nobody's request and changes nobody's tokens."""
+"""A drafter that fails ends no request and changes no token."""
 
 import pytest
 

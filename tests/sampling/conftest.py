@@ -148,7 +148,7 @@ def _make_batch(
     num_logprobs: int | None = 5,
     wants_digest: bool = True,
 ) -> tuple[Tensor, SampleBatch]:
-    """Logits and batch of the samples (case, offset); case i stands in row i of the table."""
+    """Logits and batch of the samples (case, offset); case i is row i of the table."""
     wanted = {}
     for name in OPERATIONS:
         listed = [place for place, (case, _) in enumerate(samples) if lists_all or _wants(cases[case])[name]]

@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(slots=True, kw_only=True)
 class Work:
-    """One row of a step: entries of the positions from `start` on, drafts behind what is known."""
+    """One row of a step: entries of the positions from `start` on, drafts after the known tokens."""
 
     plan: RowPlan
     row: Row

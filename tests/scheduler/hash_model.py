@@ -87,7 +87,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One request: what is asked, when it comes (in turns of the loop), and when its caller gives up."""
+    """One request, the turn of the loop when it arrives, and the turn when its caller gives up."""
 
     request_id: str
     prompt: tuple[int, ...]

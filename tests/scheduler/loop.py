@@ -175,7 +175,7 @@ class Loop:
         raise AssertionError(f"the condition does not hold after {most_turns} turns")
 
     def run(self, jobs: Iterable[Job] = ()) -> "Loop":
-        """All jobs to their end; a bound on the turns stands for 'nobody starves'."""
+        """Run all jobs to their end; a bound on the turns checks that no request starves."""
         jobs = sorted(jobs, key=lambda job: job.arrives)
         most = 60 + max((job.arrives for job in jobs), default=0)
         most += sum(job.max_total for job in (*jobs, *self.jobs.values())) * 2

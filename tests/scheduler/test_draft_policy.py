@@ -183,7 +183,8 @@ def test_a_change_must_be_worth_its_price() -> None:
 def run(
     policy: AdaptiveDrafts, *, chances: Sequence[float], times: dict[int, float], num_steps: int
 ) -> tuple[list[int], float]:
-    """Eight requests, each draft accepted with its chance: what was chosen, and tokens per second over the best's."""
+    """Eight requests, each draft accepted with its probability: the chosen numbers, and tokens per second relative to
+    the best number."""
     rng = random.Random(num_steps)
     requests = [make_request() for _ in range(8)]
     num_tokens = width = 0
@@ -263,7 +264,7 @@ def test_times_between_measured_loads_lie_between() -> None:
 
 
 def test_known_times_hold_until_they_are_corrected() -> None:
-    """A slowdown of every number of drafts is told from a slowdown of one."""
+    """A slowdown of every number of drafts is distinguished from a slowdown of one."""
     known = {(rows, width): 1.0 + 0.1 * width + 0.01 * rows for rows in BUCKETS for width in WIDTHS}
     times = StepTimes(WIDTHS, BUCKETS, known)
     assert times.has_measurement and all(0.0 < times.doubt(rows, width) < 1.0 for rows in BUCKETS for width in WIDTHS)

@@ -38,7 +38,7 @@ def cache_of(pool: BlockPool, block_size: int, *, enabled: bool = True) -> Prefi
 
 
 def prefix_of(request: RequestState, end: int) -> Prefix:
-    """For each token before `end`: its id, and which token of which content stands there."""
+    """For each token before `end`: its id, and the content and the token of it at that place."""
     return tuple(
         (
             token_id,

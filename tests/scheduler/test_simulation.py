@@ -1,6 +1,6 @@
 """The scheduler under random workloads, against a device that checks every entry it reads and writes.
 
-What is checked in every simulation, after every operation, stands in `loop.py` and `fake_device.py`; the tests of
+The checks of every simulation, after every operation, are in `loop.py` and `fake_device.py`; the tests of
 `test_leaks.py` show that it can fail.
 """
 

@@ -127,7 +127,7 @@ def test_a_snapshot_overwritten_is_no_hit():
 
 
 def test_a_preempted_prompt_in_flight_saves_nothing_wrong():
-    """The state may stand behind the last confirmed block: there is no snapshot of what it was there."""
+    """The state may already be past the last confirmed block: then there is no snapshot of it at that block's end."""
     engine = scheduler(budget=40)
     request = add(engine, "a", list(range(70)))
     plan = engine.plan()

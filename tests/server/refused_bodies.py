@@ -1,6 +1,6 @@
 """Bodies that a server must refuse, made from one seed: each has one thing wrong, and says which field that is.
 
-Around it stands a valid request with random valid fields. Knows the API's fields; no server.
+The rest of the body is a valid request with random valid fields. Knows the API's fields; no server.
 """
 
 import json
@@ -17,7 +17,7 @@ Fields = dict[str, Any]
 
 
 class Raw(str):
-    """Stands in a body as it is: numbers that JSON does not have, and the like."""
+    """Text that is put into a body verbatim: numbers that JSON does not have, and the like."""
 
     __slots__ = ()
 
@@ -314,7 +314,7 @@ VALID: list[tuple[str, Callable[[random.Random], Any]]] = [
     ("frequency_penalty", lambda dice: dice.choice([-2, 0.5, 2])),
     ("return_token_ids", lambda dice: dice.choice([True, False, None])),
 ]
-"""Fields that may stand beside the wrong one."""
+"""Fields that may accompany the wrong one."""
 
 BODIES: list[bytes] = [
     b"",

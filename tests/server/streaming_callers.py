@@ -1,4 +1,4 @@
-"""Many streaming callers at once, each of whom notes everything that it was told."""
+"""Many streaming callers at once, each of which records everything that it received."""
 
 import asyncio
 import json
@@ -73,8 +73,8 @@ async def call(
     leaves_after: int = 0,
     told: StreamRecord | None = None,
 ) -> StreamRecord:
-    """One caller; `leaves_after`: closes the connection after so many events (0: stays to the end). `told`: where to
-    note what it hears."""
+    """One caller; `leaves_after`: closes the connection after this number of events (0: stays to the end). `told`:
+    where to note what it hears."""
     told = told or StreamRecord()
     try:
         async with session.post(url + "/v1/completions", json=body) as response:

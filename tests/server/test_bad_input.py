@@ -1,4 +1,4 @@
-"""Two thousand hostile bodies: each is refused with an error that names the field, and nobody else notices.
+"""Two thousand hostile bodies: each is refused with an error that names the field, and no other request notices.
 
 Beside them run seeded streams; each must give the bytes that it gave when it was alone.
 """

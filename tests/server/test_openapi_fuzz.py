@@ -104,7 +104,7 @@ def mended(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(body: dict[str, Any]) -> list[str]:
-    """How a refusal may call what only the server can judge."""
+    """Names that a refusal may give to errors that only the server can detect."""
     return [name for key, names in JUDGED.items() if body.get(key) for name in names]
 
 

@@ -46,7 +46,7 @@ def mixed_body(index: int) -> dict[str, Any]:
 
 
 async def wave(url: str, leavers: set[int]) -> dict[int, StreamRecord]:
-    """Every caller once. Those who are refused come again when they were told to; leavers go after a few events."""
+    """Every caller once. Refused callers retry after the time in Retry-After; leavers disconnect after a few events."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=TIMEOUT) as session:
 
         async def one(index: int) -> StreamRecord:

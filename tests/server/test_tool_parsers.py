@@ -1,4 +1,4 @@
-"""Tool calls in texts: every parser of the folder, however the text is cut; what is no call stays text."""
+"""Tool calls in texts: every parser of the folder, however the text is cut; everything else stays text."""
 
 import json
 import random

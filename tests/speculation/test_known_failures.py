@@ -1,7 +1,7 @@
-"""Failures that other engines had with prediction modules and EAGLE heads: none here, and each test sees its cause.
+"""Failures that other engines had with prediction modules and EAGLE heads, and that this engine avoids.
 
-Every test runs as the engine is, and again with the design put in that caused the failure. Tokens never change, because
-a drafter cannot change one; what would show is acceptance, cache hits, or an id that is none.
+Every test runs as the engine is, and again with the design that caused the failure. Tokens never change, because
+a drafter cannot change one; a failure would show in acceptance, in cache hits, or in an invalid id.
 """
 
 from dataclasses import replace
@@ -64,7 +64,7 @@ def alone(target, speculative, cases) -> list[object]:
 def test_a_draft_that_is_no_token_never_reaches_an_embedding(
     target, speculative, cases, truth, half_right, monkeypatch, is_leaky
 ):
-    """A sentinel for "no draft" in the place of an id crashed the embedding: vLLM #40768, #37629, #35937 and others."""
+    """A sentinel for "no draft" in place of an id crashed the embedding: vLLM #40768, #37629, #35937 and others."""
     original = ChainDrafter.choose_drafts
 
     def pick(drafter, logits, batch, position):

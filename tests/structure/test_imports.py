@@ -1,4 +1,4 @@
-"""Arrows point down: who may import whom, read from the source. And where an import may stand."""
+"""Imports point down: which package may import which, read from the source. And imports are at the top of a file."""
 
 import ast
 from collections.abc import Iterator
@@ -105,7 +105,7 @@ def test_host_only_packages_import_no_device_library(package: str) -> None:
 
 
 def test_only_kernel_stacks_import_kernel_stacks() -> None:
-    """What the engine shares with its kernels stands in their interface; `load_kernels` finds the stacks."""
+    """The types that the engine shares with its kernels are in their interface; `load_kernels` finds the stacks."""
     stacks = {path.parent.name for path in SOURCE.glob("kernels/*/__init__.py")} - {"interface"}
     assert {"reference", "hopper"} <= stacks
     for path in FILES:

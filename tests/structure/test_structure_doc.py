@@ -1,4 +1,4 @@
-"""docs/structure.md has one line for each folder of the package, and no line for a folder that is gone."""
+"""docs/structure.md has one line for each folder of the package, and no line for a removed folder."""
 
 import re
 from collections import Counter

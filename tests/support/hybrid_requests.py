@@ -42,7 +42,7 @@ def truth(target: Path, cases: Sequence[request_mix.Case]) -> list[request_mix.O
 def hits_of_turns(
     llm: LLM, cases: Sequence[request_mix.Case], expected: Sequence[request_mix.Outcome]
 ) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt that each second turn found in the cache, and those it could: all full blocks behind the
+    """Tokens of the prompt that each second turn found in the cache, and those it could: all full blocks of the
     first turn's computed tokens."""
     request_mix.run(llm, cases)
     turns = request_mix.run(llm, request_mix.second_turns(cases, expected, max_tokens=1))
@@ -54,7 +54,7 @@ def hits_of_turns(
 
 
 def preempt_now_and_then(llm: LLM, *, every: int) -> list[int]:
-    """Every so many steps the longest running request, or in turn the shortest, has to start again. Gives the numbers
+    """At regular steps the longest running request, or in turn the shortest, has to start again. Gives the numbers
     of tokens that they had."""
     scheduler = llm.engine.scheduler
     lengths: list[int] = []

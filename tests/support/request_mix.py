@@ -33,7 +33,7 @@ def _tokens(count: int, seed: int) -> tuple[int, ...]:
 
 
 def make_cases(eos: int = EOS) -> list[Case]:
-    """Prompts of mixed lengths, some with a shared beginning; parameters ride together. `eos`: the target's."""
+    """Prompts of mixed lengths, some with a shared beginning; parameters are combined. `eos`: the target's."""
     shared = _tokens(37, 1)
     few = (5, 9, 17, 21, 33, 40, 52, 58)
 

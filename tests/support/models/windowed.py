@@ -15,7 +15,7 @@ ARCHITECTURES = ("WindowedForCausalLM",)
 
 @dataclass(frozen=True)
 class Kind:
-    """How the attention of one layer differs."""
+    """Differences of one layer's attention."""
 
     window: int | None
     num_heads: int = 4
