@@ -1,4 +1,4 @@
-"""Every kernel stack of the folder that is for a GPU is compared numerically, unasked: the checks of tests/kernels."""
+"""Every kernel stack of the folder that is for a GPU is compared numerically: the checks of tests/kernels."""
 
 import functools
 import types

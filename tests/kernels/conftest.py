@@ -41,7 +41,7 @@ def rows_are_invariant() -> Callable[..., None]:
 
 @pytest.fixture
 def third(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a stack called `third`, empty but for its __init__."""
+    """The folder of a stack called `third`, empty except for __init__."""
     folder = tmp_path / "third"
     folder.mkdir()
     (folder / "__init__.py").write_text("")

@@ -36,7 +36,7 @@ def _noise_keys(at: Subject) -> dict[str, Tensor]:
 
 
 def check_choose(at: Subject) -> None:
-    """Logits of random rows stand 2 apart, so that no rounding of a mass moves the threshold."""
+    """Logits of random rows are 2 apart, so that no rounding of a mass moves the threshold."""
     rows, everything = _rows(at), torch.arange(NUM_ROWS, device=at.device)
     columns = _noise_keys(at) | {
         "temperature": at.pick(NUM_TABLE_ROWS, 0.0, 0.6, 1.0, 1.5),
@@ -135,7 +135,7 @@ def check_hash_rows(at: Subject) -> None:
 
 
 def check_verify(at: Subject) -> None:
-    """By equality, and by a draw as benchmarks have it."""
+    """By equality, and at random, as in benchmarks."""
     seeds, lengths = at.integers(NUM_ROWS, low=-(2**62), high=2**62), at.integers(NUM_ROWS, low=1, high=999)
     for num_drafts in (0, 1, 4):
         arguments = {

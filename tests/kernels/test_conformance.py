@@ -1,4 +1,4 @@
-"""Every kernel stack of the folder is compared numerically, unasked: one check for each function of the interface.
+"""Every kernel stack of the folder is compared numerically: one check for each function of the interface.
 
 Stacks for a CPU run as they are, those for a GPU under Triton's interpreter where they can; `tests/gpu` runs the same
 checks on a GPU.

@@ -172,7 +172,7 @@ class Device:
             store.setdefault(block, [None] * size)[index % size] = entry
 
     def _read(self, store: Store, work: Work, first: int, entries: list[Entry]) -> None:
-        """What the tokens from `work.start` on attend to: entries from `first` on, or from the window's beginning."""
+        """Entries that tokens from `work.start` on attend to: those from `first` on, or from the window's beginning."""
         for group, (layers, table) in enumerate(zip(self.groups, work.row.tables, strict=True)):
             size = layers.block_size
             oldest = first if layers.window is None else max(first, work.start + 1 - layers.window)

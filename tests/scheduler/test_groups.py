@@ -152,7 +152,7 @@ def test_a_request_too_large_for_a_window_is_refused_with_it() -> None:
 
 
 def test_the_last_window_of_a_conversation_is_enough() -> None:
-    """The window's first blocks were given back and overwritten; its last ones and all of the full group are there."""
+    """The window's first blocks were freed and overwritten; its last ones and all of the full group are there."""
     setting = Setting(groups=(FULL, window(20)), num_blocks=60, other_blocks=(8,), budget=32, depth=0)
     loop = GroupLoop(setting, seed=0)
     first = Job(request_id="a", prompt=tuple(index % 37 for index in range(200)), max_tokens=9)
