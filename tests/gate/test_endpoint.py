@@ -90,7 +90,7 @@ def test_sglang_gives_the_total_only():
         assert (sample.num_drafts, sample.num_accepted_tokens) == (alone.drafts, sum(alone.per_pos))
         assert sample.num_accepted_tokens_per_pos == ()
     assert found.key["version"] == "unknown"
-    with pytest.raises(GateError, match="do not tell how many drafts"):
+    with pytest.raises(GateError, match="do not include the number of drafts"):
         run(FakeServer("sglang"))
 
 

@@ -88,7 +88,7 @@ def test_a_fall_fails_below_its_bound_and_is_named():
 def test_an_improvement_fails_no_position_and_only_the_two_sided_total():
     found = verdict(better_everywhere(), is_exact=False)
     assert [test.name for test in found.tests if not test.passed] == [LENGTH]
-    assert "record it anew" in found.cause
+    assert "record it again" in found.cause
 
 
 def test_a_fall_within_the_tolerance_passes_and_beyond_it_fails():

@@ -135,7 +135,7 @@ def read_accuracy(path: Path) -> AccuracyBaseline:
         values: dict[str, Any] = tomllib.loads(path.read_text())["accuracy"]
         baseline = AccuracyBaseline(**values)
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise GateError(f"{path} cannot be read as an accuracy baseline: {error!r}. Record it anew.") from error
+        raise GateError(f"{path} cannot be read as an accuracy baseline: {error!r}. Record it again.") from error
     if not 0.0 < baseline.threshold <= 1.0:
-        raise GateError(f"{path}: threshold={baseline.threshold!r} gates nothing. Record it anew.")
+        raise GateError(f"{path}: threshold={baseline.threshold!r} gates nothing. Record it again.")
     return baseline

@@ -186,7 +186,7 @@ def read_baseline(path: Path) -> Baseline:
     try:
         document = tomllib.loads(path.read_text())
         if document.get("format") != FORMAT:
-            raise GateError(f"{path}: format={document.get('format')!r} is not {FORMAT}. Record it anew.")
+            raise GateError(f"{path}: format={document.get('format')!r} is not {FORMAT}. Record it again.")
         known = {entry.name for entry in fields(Settings)}
         unknown = set(document["gate"]) - known
         if unknown:
@@ -196,7 +196,7 @@ def read_baseline(path: Path) -> Baseline:
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, GateError):
             raise
-        raise GateError(f"{path} cannot be read as a baseline: {error!r}. Record it anew.") from error
+        raise GateError(f"{path} cannot be read as a baseline: {error!r}. Record it again.") from error
     if sum(entry.is_default for entry in entries) != 1:
         raise GateError(f"{path}: {sum(e.is_default for e in entries)} entries have default = true. Mark one.")
     for entry in entries:
@@ -223,7 +223,7 @@ def _sample(values: dict[str, Any]) -> Sample:
         **{name: values[name] for name in _PLAIN if name in values},
     )
     if values["tokens_digest"] != sample.tokens_digest:
-        raise GateError(f"prompt {sample.prompt}: tokens_digest does not belong to token_ids. Record anew.")
+        raise GateError(f"prompt {sample.prompt}: tokens_digest does not belong to token_ids. Record again.")
     return sample
 
 
@@ -239,4 +239,4 @@ def _check(entry: PlatformEntry, path: Path) -> None:
             or (sample.token_ids and len(sample.token_ids) != sample.num_tokens)
         )
         if disagree:
-            raise GateError(f"{path}: the counts of prompt {sample.prompt} contradict each other. Record it anew.")
+            raise GateError(f"{path}: the counts of prompt {sample.prompt} contradict each other. Record it again.")

@@ -36,7 +36,7 @@ def check(baseline: Baseline, now: Measurement, *, title: str) -> CheckResult:
     if not now.is_engine:
         notes.append("counts come from a server's /metrics, which may not be exact: rates are judged, not integers")
     if not now.samples[0].num_accepted_tokens_per_pos:
-        notes.append("the server tells no rates per position: only the total is judged")
+        notes.append("the server does not report rates per position: only the total is judged")
     if not is_exact:
         same_text = sum(a.tokens_digest == b.tokens_digest for a, b in zip(now.samples, entry.samples, strict=True))
         notes.append(f"the text is the same as in the baseline in {same_text} of {len(entry.samples)} requests")

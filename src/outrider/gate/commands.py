@@ -293,7 +293,7 @@ def accuracy(
             if getattr(recorded, name) != value:
                 raise GateError(
                     f"{name} is {value!r} here and {getattr(recorded, name)!r} in {baseline}. Repeat that run, or "
-                    "record anew."
+                    "record again."
                 )
     source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
     engines = [

@@ -119,7 +119,7 @@ def measure_endpoint(
     known = max(len(sample.num_accepted_tokens_per_pos) for sample in samples) or num_drafts
     if known is None:
         raise GateError(
-            f"the counters of {before.kind} do not tell how many drafts a step has. Give it: "
+            f"the counters of {before.kind} do not include the number of drafts per step. Set it: "
             "--speculative-config '{\"num_speculative_tokens\": 3}'."
         )
     version = server.version()

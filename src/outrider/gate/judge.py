@@ -126,7 +126,7 @@ class Verdict:
         if not failed:
             return "no rate left its bounds"
         if all(test.now > test.baseline for test in failed):
-            return "better than the baseline by more than noise and tolerance: record it anew"
+            return "better than the baseline by more than noise and tolerance: record it again"
         return ", ".join(
             f"{test.name} {test.now:.4f} {'is below' if test.now < test.baseline else 'is above'} its bound "
             f"{test.lower_bound if test.now < test.baseline else test.upper_bound:.4f}"
@@ -193,15 +193,17 @@ def _check_same_prompts(now: Sequence[Sample], baseline: Sequence[Sample]) -> No
     if [(sample.prompt, sample.turn) for sample in now] != [(sample.prompt, sample.turn) for sample in baseline]:
         raise GateError(
             f"the prompts are not those of the baseline: {len(now)} requests here, {len(baseline)} there, or other "
-            "ids. Use the baseline's prompt file, or record anew."
+            "ids. Use the baseline's prompt file, or record again."
         )
     for ours, theirs in zip(now, baseline, strict=True):
         if ours.seed != theirs.seed:
-            raise GateError(f"prompt {ours.prompt}: seed {ours.seed} here, {theirs.seed} in the baseline. Record anew.")
+            raise GateError(
+                f"prompt {ours.prompt}: seed {ours.seed} here, {theirs.seed} in the baseline. Record again."
+            )
         if ours.turn == 1 and ours.prompt_digest != theirs.prompt_digest:
             raise GateError(
                 f"prompt {ours.prompt} has other token ids than in the baseline: the file, the tokenizer or the chat "
-                "template changed. Use the baseline's, or record anew."
+                "template changed. Use the baseline's, or record again."
             )
 
 

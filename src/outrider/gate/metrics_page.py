@@ -123,7 +123,7 @@ def read_page(text: str, *, model: str) -> Reading:
     kinds = [kind for kind in NAMES if any(entry.name.startswith(f"{kind}:") for entry in series)]
     if len(kinds) != 1:
         raise GateError(
-            f"/metrics has names of {kinds or 'no known server'}; one of {', '.join(NAMES)} is wanted. "
+            f"/metrics has names of {kinds or 'no known server'}; one of {', '.join(NAMES)} is needed. "
             "Start SGLang with --enable-metrics."
         )
     (kind,) = kinds

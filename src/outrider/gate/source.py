@@ -78,14 +78,14 @@ def settings_for_check(baseline: Baseline, **given: Any) -> Settings:
         if value is not None and value != getattr(settings, name):
             raise GateError(
                 f"{name}={value!r} is not the baseline's {getattr(settings, name)!r}: their rates cannot "
-                "be compared. Leave it out, or record anew."
+                "be compared. Leave it out, or record again."
             )
     speculative = dict(given.get("speculative_config") or settings.speculative_config)
     k = speculative.setdefault("num_speculative_tokens", settings.num_speculative_tokens)
     if k != settings.num_speculative_tokens:
         raise GateError(
             f"num_speculative_tokens={k!r} is not the baseline's {settings.num_speculative_tokens}: the gate pins k. "
-            "Leave it out, or record anew."
+            "Leave it out, or record again."
         )
     places = {name: given[name] for name in ("model", "prompts") if given.get(name) is not None}
     known = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
@@ -98,7 +98,7 @@ def prompts_for_check(settings: Settings) -> list[Prompt]:
     if digest_of(prompts) != settings.prompts_digest:
         raise GateError(
             f"{settings.prompts} is not the prompt file of the baseline (digest {digest_of(prompts)}, recorded "
-            f"{settings.prompts_digest}). Use that file, or record anew."
+            f"{settings.prompts_digest}). Use that file, or record again."
         )
     return prompts
 
@@ -108,7 +108,7 @@ def check_k(measurement: Measurement, settings: Settings) -> None:
     if measurement.num_drafts != settings.num_speculative_tokens:
         raise GateError(
             f"what was measured has k = {measurement.num_drafts}, the baseline pins {settings.num_speculative_tokens}. "
-            "Start the server with that k, or record anew."
+            "Start the server with that k, or record again."
         )
 
 
