@@ -1,7 +1,7 @@
 """Attention over the paged KV cache on a GPU: one arithmetic for prefill, decode and verify.
 
-`attention_plan` says who does what, `attention_tiles` does it, `attention_state` merges what was split. Here: shapes,
-scratch memory and launches.
+`attention_plan` assigns the work to CTAs, `attention_tiles` computes it, and `attention_state` merges the parts of
+split work. This file has the shapes, the scratch memory and the launches.
 """
 
 import math
@@ -20,18 +20,18 @@ from outrider.kernels.hopper.attention_tiles import attention_kernel
 from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows, num_sms
 
 _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
-"""KV tiles in flight by head dim and row blocks: what 227 KB hold beside the queries."""
+"""KV tiles in flight by head dim and row blocks: as many as fit into 227 KB beside the queries."""
 
 _HALF = 64
 
 _MANY_MERGES = 4096
-"""Merges (tokens × heads) from which four heads share a CTA: with so many most find nothing to merge, and fewer CTAs
-end sooner; with fewer they have many pieces, and want SMs (benchmarks/log.md, entry 9)."""
+"""Above this number of merges (tokens × heads) four heads share a CTA: most find nothing to merge, and fewer CTAs
+finish sooner. With fewer merges each has many pieces, and more SMs help (benchmarks/log.md, entry 9)."""
 
 
 @dataclass(slots=True)
 class AttentionPlan:
-    """The step as attention sees it; lists of work are made on first use and shared by all layers."""
+    """Rows and lengths of a step; lists of work are made on first use and shared by all layers."""
 
     block_tables: Tensor  # [num_rows, max_blocks] int32
     kv_lengths: Tensor  # [num_tokens] int64
@@ -42,7 +42,7 @@ class AttentionPlan:
     def work(
         self, *, num_heads: int, num_kv_heads: int, head_dim: int, kv_start: int, window: int | None
     ) -> tuple[Work, ...]:
-        """Work of one kind of layer, by height of query tiles."""
+        """Work of the layers of one kind, by height of the query tiles."""
         key = (num_heads, num_kv_heads, head_dim, kv_start, window)
         if key not in self._made:
             device = self.kv_lengths.device
@@ -151,7 +151,7 @@ def _check(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
     assert group * num_kv_heads == num_heads, f"{num_heads} query heads do not divide by {num_kv_heads} kv heads"
     assert group <= ROWS, f"{group} query heads to a kv head, at most {ROWS}"
     assert head_dim in (64, 128, 256), f"head_dim={head_dim} is not 64, 128 or 256"
-    assert block_size >= 8 and block_size & (block_size - 1) == 0, f"block_size={block_size} is no power of two from 8"
+    assert block_size >= 8 and block_size & (block_size - 1) == 0, f"block_size={block_size} is not a power of two >= 8"
     assert k_cache.is_contiguous() and v_cache.is_contiguous(), "the caches are contiguous"
     assert q.stride(2) == 1 and q.stride(0) % 8 == q.stride(1) % 8 == 0, f"q has strides {q.stride()}"
     assert q.dtype == k_cache.dtype == v_cache.dtype and q.element_size() == 2, f"q is {q.dtype}"

@@ -1,4 +1,4 @@
-"""Inputs of a drafter's passes on a GPU: the tokens after the target's, and the drafts it made itself.
+"""Inputs of a drafter's passes on a GPU: the tokens after the target's, and the drafter's own drafts.
 
 Integers only, so results equal those of `reference/drafter_inputs.py` exactly, on a GPU and in Triton's interpreter.
 
@@ -30,7 +30,7 @@ def chain_known(
     first_index: int,
     block_size: int,
 ) -> ChainTokens:
-    """The token behind each of the target's, where it is known: a draft that was refused gives padding."""
+    """The token after each of the target's, where it is known; a rejected draft gives padding."""
     count = token_row.shape[0]
     out = torch.empty(4, count, dtype=torch.int64, device=rows.device)
     if count > 0:
@@ -64,14 +64,14 @@ def chain_drafted(
     block_tables: Tensor,  # [N, max_blocks] int32
     *,
     rows: Tensor,  # [R] int64
-    drafts: Tensor,  # [R] int64, anything
+    drafts: Tensor,  # [R] int64, any values
     num_emitted: Tensor,  # [R] int64
     step: int,
     vocab_size: int,
     first_index: int,
     block_size: int,
 ) -> ChainTokens:
-    """The draft that stands `step` behind the last known token; padding where the request ends before it."""
+    """The draft `step` positions after the last known token; padding where the request ends before it."""
     count = rows.shape[0]
     out = torch.empty(4, count, dtype=torch.int64, device=rows.device)
     if count > 0:

@@ -1,13 +1,13 @@
 """The experts of a mixture on a GPU: two GEMMs in one persistent kernel, the same bits for a token in every batch.
 
-The family of `linear`, K never cut: weights stand on the M side of wgmma, tokens on its N side, and a dot product is
-one chain of wgmmas over K in ascending order. Items of work are (record, weight tile): first all of gate and up, then
-all of down. A CTA goes from one to the other without a pause, for its weights of down are under way before the rows
-are ready. `routing` made the records; how many there are, only the device knows. CTAs wait for each other, so all must
-have an SM: only one such kernel may run on a device at a time.
+The design is that of `linear`, except that K is never cut: weights take the M dimension of wgmma, tokens its N
+dimension, and a dot product is one chain of wgmmas over K in ascending order. Items of work are (record, weight tile):
+first all of gate and up, then all of down. A CTA moves from gate and up to down without a pause, because it loads its
+weights of down before the rows are ready. `routing` makes the records; only the device knows their number. CTAs wait
+for each other, so each must have an SM: only one such kernel may run on a device at a time.
 
-Rounding points, those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to it, its product with
-up, the row of down. The weighted sum over a token's experts is fp32, in the order of its router, rounded once.
+Rounding points are those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to that dtype, its
+product with up, the row of down. The weighted sum over a token's experts is fp32, in the router's order, rounded once.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -44,28 +44,28 @@ from outrider.kernels.hopper.routing import (
 from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile, reinterpret
 
 BLOCK = gl.constexpr(TOKENS)
-"""Tokens that need no gathering."""
+"""Largest number of tokens that need no gathering."""
 
 _PITCH = 64
 """Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
 
 
 class Tile(NamedTuple):
-    """How a CTA works; none of it can change a bit of the result."""
+    """Tuning of a CTA; none of it can change a bit of the result."""
 
     block_k: int
     stages: int  # tiles in flight: 160 to 200 KB of shared memory, one CTA to an SM
 
 
-# benchmarks/log.md, entry 7: with six stages of the smallest, one token took 1 µs longer
+# benchmarks/log.md, entry 7: with six stages in the smallest tile, one token took 1 µs longer
 _TILES = {16: Tile(128, 5), 32: Tile(128, 5), 64: Tile(128, 4), 128: Tile(64, 5)}
-"""By rows of a record."""
+"""(BLOCK_K, stages), by the number of rows of a record."""
 
 
 def empty_expert_weights(
     num_experts: int, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """[num_experts, output_size, input_size], rows in memory, each at an aligned place."""
+    """An empty weight [num_experts, output_size, input_size]; each row starts at an aligned address."""
     pitch = triton.cdiv(input_size, _PITCH) * _PITCH
     return torch.empty(num_experts, output_size, pitch, dtype=dtype, device=device)[:, :, :input_size]
 
@@ -73,7 +73,7 @@ def empty_expert_weights(
 def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tensor:
     """x [T, H], gate_up [E, 2I, H] with gate rows first, down [E, H, I], one 16-bit dtype -> [T, H].
 
-    Each token is the weighted sum of its experts' gated MLPs. None has a capacity, nothing is dropped.
+    Each token is the weighted sum of its experts' gated MLPs. Experts have no capacity limit, and no token is dropped.
     """
     num_tokens, hidden_size = x.shape
     num_experts, width = down.shape[0], down.shape[2]
@@ -140,7 +140,7 @@ def _flat(weights: Tensor) -> Tensor:
 
 @gluon.constexpr_function
 def _out_layout(tokens):
-    """[128, tokens], 16 bytes of a row to a thread."""
+    """Layout of [128, tokens]: each thread has 16 bytes of a row."""
     registers = [[1, 0], [2, 0], [4, 0]] + [[0, c] for c in columns(tokens)[4:]]
     lanes = [[8, 0], [16, 0], [32, 0], [64, 0], [0, 1]]
     return gl.DistributedLinearLayout(registers, lanes, [[0, 2], [0, 4], [0, 8]], [], [128, tokens])
@@ -148,7 +148,7 @@ def _out_layout(tokens):
 
 @gluon.jit
 def _load_weights(w_desc, boxes, full, stage, i_row, part_rows, i_k, is_needed):
-    """Two boxes of rows, `part_rows` apart, of one BLOCK_K."""
+    """Load two boxes of rows, `part_rows` apart, of one BLOCK_K."""
     HALVES: gl.constexpr = boxes.shape[0] // full.shape[0] // 2
     for i in gl.static_range(HALVES):
         for j in gl.static_range(2):
@@ -158,7 +158,7 @@ def _load_weights(w_desc, boxes, full, stage, i_row, part_rows, i_k, is_needed):
 
 @gluon.jit
 def _load(descriptors, ring, work, extent, IS_GATHERED: gl.constexpr):
-    """The producer: one warp."""
+    """Fill the ring (the producer: one warp)."""
     x_desc, gate_up_desc, inner_desc, down_desc = descriptors
     x_ring, _, boxes, full, empty = ring
     p_records, p_num_records, p_ready = work
@@ -191,7 +191,7 @@ def _load(descriptors, ring, work, extent, IS_GATHERED: gl.constexpr):
         p_record = p_records + i_record * RECORD_WIDTH
         i_row = gl.load(p_record + RECORD_EXPERT) * H + item % down_tiles * (2 * BOX)
         i_x = gl.load(p_record + RECORD_FIRST_ROW)
-        # weights of the first item need not wait for the rows that they multiply
+        # the weights of the first item are loaded before the rows that they multiply are ready
         num_early = 0
         if item == first:
             num_early = gl.minimum(width_blocks, STAGES)
@@ -212,7 +212,7 @@ def _load(descriptors, ring, work, extent, IS_GATHERED: gl.constexpr):
             load_tile(inner_desc, [i_x, k * BLOCK_K], full.index(stage), x_ring.index(stage))
             _load_weights(down_desc, boxes, full, stage, i_row, BOX, k * BLOCK_K, is_late)
             step += 1
-        # the last to have waited leaves a zero
+        # the last CTA that waited resets the counter to zero
         if gl.atomic_add(p_ready + i_record, 1, sem="relaxed", scope="gpu") == gate_tiles + down_tiles - 1:
             gl.store(p_ready + i_record, 0)
 
@@ -227,7 +227,7 @@ def _multiply(
     K: gl.constexpr,
     IS_GATHERED: gl.constexpr,
 ):
-    """The consumers: two warpgroups, each with 64 rows of weights; gate and up, or two neighbours of down."""
+    """Multiply (the consumers: two warpgroups, each with 64 rows of weights; gate and up, or two parts of down)."""
     p_records, p_num_records, p_ready = work
     p_y, _, _, p_slots, _, bound = sums
     H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
@@ -284,7 +284,7 @@ def _multiply(
 
 @gluon.jit
 def _combine(sums, i_tile, H, K: gl.constexpr):
-    """The last CTA of a tile of down adds the slots of all tokens in order, each warp those of one token."""
+    """Add the slots of all tokens in order, one token per warp; the last CTA of a tile of down does it."""
     p_y, p_out, p_weights, _, num_tokens, _ = sums
     SUM: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [8, 1], [1, 0])
     o_token = gl.arange(0, BLOCK, layout=gl.SliceLayout(1, SUM))
@@ -327,7 +327,7 @@ def _experts_kernel(
     p_records,  # [bound, RECORD_WIDTH] int32
     p_num_records,
     p_ready,  # int32, zero before and after: [bound] finished tiles of gate and up of a record, then tiles of down
-    # that have seen it; and, if not gathered, [down_tiles] finished records of a tile of down
+    # that have read it; and, if not gathered, [down_tiles] finished records of a tile of down
     num_tokens,
     bound,
     hidden_octets,  # H = 8 × hidden_octets, which tells the compiler how wide it may store
@@ -346,7 +346,7 @@ def _experts_kernel(
     dtype: gl.constexpr = x_desc.dtype
     x_ring = gl.allocate_shared_memory(dtype, [STAGES, TILE, BLOCK_K], FLAT)
     w_ring = gl.allocate_shared_memory(dtype, [STAGES, 2 * BOX, BLOCK_K], FLAT)
-    # the same memory as TMA fills it: columns by 64, in them two boxes of rows
+    # the same memory as TMA fills it: groups of 64 columns, each with two boxes of rows
     boxes = reinterpret(w_ring, dtype, [STAGES * (BLOCK_K // BOX) * 2, BOX, BOX], FLAT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())

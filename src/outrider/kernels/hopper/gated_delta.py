@@ -1,8 +1,8 @@
-"""Gated DeltaNet on a GPU: the chunk form of `kernels/reference/gated_delta.py`, in three kernels a layer.
+"""Gated DeltaNet on a GPU: the chunk form of `kernels/reference/gated_delta.py`, three kernels per layer.
 
-The first makes what goes into the chunks, `gated_delta_chunks.py` walks them, and the last normalises what comes out.
-A tile is a whole chunk of 16 tokens at its absolute place, so a token's bits cannot depend on how many came with it.
-Rings are written by the kernel after the one that reads them.
+The first computes the inputs of the chunks, `gated_delta_chunks.py` walks the chunks, and the last normalises their
+outputs. A tile is a whole chunk of 16 tokens at its absolute position, so a token's bits cannot depend on how many
+tokens share its step. Each ring is written by the kernel after the one that reads it.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 _WARPS = 4
-"""Warps of a program that walks the chunks of a request; they share its keys."""
+"""Warps of a program that walks the chunks of a request; they share the request's keys."""
 
 _FEW_TOKENS = 32
-"""With more of them, programs of the first and the last kernel are larger."""
+"""With more tokens than this, programs of the first and the last kernel are larger."""
 
 _TAPS = tl.constexpr(CONV_WIDTH)
 _C = tl.constexpr(CHUNK)
@@ -116,7 +116,7 @@ def gated_delta_inputs(
     """q, k [M, Kh, dk], v [M, Vh, dv], log decay and β [M, Vh] fp32, from projected [M, channels + Vh dv + 2 Vh]."""
     num_tokens, num_value_heads = projected.shape[0], a_log.shape[0]
     assert projected.stride(1) == 1 and inputs.is_contiguous() and conv_weight.is_contiguous(), "columns are contiguous"
-    assert inputs.shape[1] & (inputs.shape[1] - 1) == 0, f"a ring of {inputs.shape[1]} places is no power of two"
+    assert inputs.shape[1] & (inputs.shape[1] - 1) == 0, f"a ring has {inputs.shape[1]} places, not a power of two"
 
     def empty(heads: int, size: int) -> Tensor:
         return torch.empty(num_tokens, heads, size, dtype=projected.dtype, device=projected.device)
@@ -161,8 +161,11 @@ def gated_delta_inputs(
 
 
 def _tokens(num_tokens: int, block: int) -> tuple[int, int]:
-    """Tokens of a program that has `block` columns of each, and its warps. A thread has at least 8 numbers, which is
-    what it loads at once: so a token's columns lie in the same threads in both, and are summed in the same order."""
+    """Tokens of a program with `block` columns of each token, and its warps.
+
+    A thread has at least 8 numbers, which it loads at once. So a token's columns lie in the same threads in small and
+    in large programs, and are summed in the same order.
+    """
     tokens = max(256 // block, 1)
     return (tokens, 1) if num_tokens <= _FEW_TOKENS else (8 * tokens, 4)
 
@@ -278,7 +281,7 @@ def _run(
     at: StateRows,
     rows_out: Tensor,
 ) -> None:
-    """Walks the chunks of all rows. The state that a row reaches goes to `rows_out` of `state_out`."""
+    """Walk the chunks of all rows. The state that a row reaches is written to row `rows_out` of `state_out`."""
     num_heads, key_size, value_size = state.shape[1:]
     num_key_heads, num_places = keys.shape[2], keys.shape[1]
     assert key_size % 32 == 0 and key_size & (key_size - 1) == 0, f"keys of {key_size} are not built"
@@ -326,7 +329,7 @@ def finish_gated_delta(
     log_decays: Tensor,
     at: StateRows,
 ) -> Tensor:
-    """[M, Vh dv] = rms_norm(out) × silu(z), per head; and what later steps need of open tokens goes to the rings."""
+    """[M, Vh dv] = rms_norm(out) × silu(z), per head. Writes open tokens to the rings for later steps."""
     num_tokens, num_value_heads, value_size = out.shape
     gated = empty_rows(num_tokens, num_value_heads * value_size, dtype=out.dtype, device=out.device)
     if num_tokens > 0:
@@ -452,8 +455,8 @@ def save_states(
     lengths: Tensor,
     most_open: int,
 ) -> None:
-    """Snapshots of the rows' states behind their first `lengths` tokens, each slot named once."""
-    saved_state[slots] = state[rows]  # where the state stands there already
+    """Write snapshots of the rows' states after their first `lengths` tokens; each slot is named once."""
+    saved_state[slots] = state[rows]  # remains where the state is at `lengths` already
     at = StateRows(
         rows=rows,
         starts=lengths,
@@ -466,6 +469,6 @@ def save_states(
         row_counts=(),
         most_open=most_open,
     )
-    # no token is new, so what belongs to new ones is read and written nowhere
+    # no token is new, so arguments for new tokens are never read or written
     _run(keys, keys, deltas, log_decays, log_decays, deltas, state, saved_state, keys, deltas, log_decays, at, slots)
     saved_inputs[slots] = inputs[rows[:, None], places_before(lengths, inputs.shape[1])]

@@ -1,9 +1,10 @@
 """The chunks of Gated DeltaNet in Gluon: a warp owns 16 columns of a value head and walks the chunks of one request.
 
-A chunk is 16 tokens at their absolute place. The state [columns, keys] stands in registers as a product of the tensor
-cores leaves it, and goes into the next as it stands: fp32, as the sum of three bf16 numbers, times keys in bf16. Rows
-of a chunk are solved one by one from those before them, known or new, so their bits do not depend on which came when.
-What the chunk form says is in `kernels/reference/gated_delta.py`.
+A chunk is 16 tokens at their absolute positions. The state [columns, keys] stays in registers in the layout in which
+the tensor cores leave a product, and is an operand of the next product in that layout: fp32, split into a sum of three
+bf16 numbers, times keys in bf16. Rows of a chunk are solved one by one from the rows before them, known or new, so
+their bits do not depend on the step in which each token came. `kernels/reference/gated_delta.py` describes the chunk
+form.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -17,13 +18,13 @@ from outrider.kernels.hopper.tma import reinterpret
 from outrider.kernels.interface.state import CHUNK
 
 COLUMNS = 16
-"""Columns of a value head to one warp."""
+"""Columns of a value head per warp."""
 
 INDICES = [
     *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
     *("p_num_known", "p_num_drafts", "p_num_tokens_left"),
 ]
-"""Arguments that are parts of one buffer: where they begin compiles no other kernel."""
+"""Arguments that are parts of one buffer; their alignment must not cause another compilation."""
 
 _FLOOR = gl.constexpr(-64.0)
 _C = gl.constexpr(CHUNK)
@@ -36,7 +37,7 @@ def _tile_layout(warps):
 
 @gluon.constexpr_function
 def _key_layout(warps, size):
-    """16 bytes to a thread."""
+    """Layout of keys: each thread has 16 bytes."""
     across = min(32, size // 8)
     return gl.BlockedLayout([1, 8], [32 // across, across], [warps, 1], [1, 0])
 
@@ -48,7 +49,7 @@ def _shared_key_layout(size):
 
 @gluon.jit
 def _parts(x, LAYOUT: gl.constexpr):
-    """fp32 as the sum of three bf16, in the layout of an operand, which is where its numbers are already."""
+    """Split fp32 into a sum of three bf16, in the layout of an operand; each number stays in its thread."""
     high = x.to(gl.bfloat16)
     rest = x - high.to(gl.float32)
     middle = rest.to(gl.bfloat16)
@@ -58,7 +59,7 @@ def _parts(x, LAYOUT: gl.constexpr):
 
 @gluon.jit
 def _accumulate(sums, parts, y):
-    """Sums + parts × y, one sum for each part: what a tensor core adds to a large one, it cuts off."""
+    """Sums + parts × y, one sum for each part, because a tensor core truncates what it adds to a large sum."""
     return mma_v2(parts[0], y, sums[0]), mma_v2(parts[1], y, sums[1]), mma_v2(parts[2], y, sums[2])
 
 
@@ -69,7 +70,7 @@ def _total(sums):
 
 @gluon.jit
 def _moved(state, factor, rest, keys, zeros, LAYOUT: gl.constexpr):
-    """The state behind a chunk."""
+    """The state after a chunk."""
     return state * factor + _total(_accumulate((zeros, zeros, zeros), _parts(rest, LAYOUT), keys))
 
 
@@ -112,7 +113,7 @@ def rule_kernel(
     i_key_head = i_head // (VALUE_HEADS // KEY_HEADS)
     o_c = gl.arange(0, _C, ACROSS)
     o_row = gl.arange(0, _C, DOWN)
-    HALF: gl.constexpr = DK // 2  # of the keys at a time, or registers run out
+    HALF: gl.constexpr = DK // 2  # keys at a time; with all of them registers run out
     o_v = gl.program_id(2) * BLOCK + gl.arange(0, BLOCK, DOWN)
     o_key_token = gl.arange(0, _C, gl.SliceLayout(1, KEYS))
     o_keys = o_key_token[:, None] * (KEY_HEADS * DK) + gl.arange(0, DK, gl.SliceLayout(0, KEYS))[None, :]
@@ -138,10 +139,10 @@ def rule_kernel(
     b_pairs = gl.full([_C, _C], 0.0, gl.float32, TILE)
     for i_chunk in range(i_source // _C, (i_end + _C - 1) // _C):
         i_first = i_chunk * _C
-        i_new = i_start - i_first  # the first of the step's tokens in this chunk, or before it
+        i_new = i_start - i_first  # place of the step's first token in this chunk; negative if it is before the chunk
         i_stop = i_end - i_first
         i_first_token = i_token + i_first
-        i_place = i_row * PLACES + (i_first & (PLACES - 1))  # a chunk stands in one piece in its ring
+        i_place = i_row * PLACES + (i_first & (PLACES - 1))  # a chunk is contiguous in its ring
         m_old_key = (o_key_token < i_new)[:, None]
         m_new_key = ((o_key_token >= i_new) & (o_key_token < i_stop))[:, None]
         p_new_keys = (i_first_token * KEY_HEADS + i_key_head) * DK + o_keys
@@ -195,7 +196,7 @@ def rule_kernel(
         gl.store(p_out + i_gate * DV + o_values, (b_out + b_inner).to(gl.bfloat16), mask=m_values)
         m_open = m_new & (i_first + o_c >= i_target)
         gl.store(p_deltas + i_old_gate * DV + o_values, b_rest, mask=m_open[None, :] & m_v)
-        if i_first + _C <= gl.maximum(i_target, i_end - 1):  # else nobody needs the state behind this chunk
+        if i_first + _C <= gl.maximum(i_target, i_end - 1):  # otherwise the state after this chunk is not needed
             b_rest *= gl.exp(gl.maximum(b_last - b_running, _FLOOR))[None, :]
             b_factor = gl.exp(gl.maximum(b_last, _FLOOR))
             b_none = gl.full([BLOCK, HALF], 0.0, gl.float32, TILE)

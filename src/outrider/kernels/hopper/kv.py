@@ -1,4 +1,4 @@
-"""Writing keys and values into the paged cache, on a GPU: alone, or with the head norms and rope before it."""
+"""Writes keys and values into the paged cache on a GPU: alone, or after the head norms and rope in one kernel."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
@@ -16,7 +16,7 @@ from outrider.kernels.hopper.rope import rotary, rotate
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
     """k, v [M, Hk, D] -> caches [num_blocks, block_size, Hk, D] at slots [M] int64 (block × block_size + offset).
 
-    Padding tokens share slots of the null block, which nobody reads; every other slot occurs once.
+    Padding tokens share slots of the null block, which no request reads; every other slot occurs once.
     """
     num_tokens, num_heads, head_dim = k.shape
     assert k.shape == v.shape and k.stride(2) == v.stride(2) == 1, "heads of k and v are contiguous"
@@ -86,8 +86,8 @@ def rotary_and_write_kv(
     """heads [M, Hq + 2 Hk, D], q then k then v -> rotated q [M, Hq, D]; rotated k, and v, go to the caches.
 
     positions and slots [M] int64, cos_sin [P, R] with R <= D. `norms`: weights [D] of RMSNorm for q and for k, before
-    rope. Every rounding is that of rms_norm, rotary and write_kv one after the other; those run where a part of the
-    head only is rotated, D is no power of two, the norms are `plus_one`, or a gate stands behind each head of q.
+    rope. Every rounding is that of rms_norm, rotary and write_kv one after the other. These run instead where only
+    a part of the head is rotated, D is not a power of two, the norms are `plus_one`, or each head of q has a gate.
     """
     num_tokens, num_heads, head_dim = heads.shape
     num_kv_heads = k_cache.shape[2]

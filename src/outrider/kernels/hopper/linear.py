@@ -1,9 +1,9 @@
 """y = x Wᵀ + b on a GPU, with the same bits for a row in every batch.
 
-One warp fills a ring of tiles through TMA, one or two warpgroups multiply them; weights stand on the M side of
-wgmma, tokens on its N side. A dot product is a chain of wgmmas over K in ascending order, so the tile that a row
-lands in cannot change its bits. Where a layer has too few weight tiles to fill the GPU, K is cut into two segments,
-each summed alone, and the two sums are added. Whether it is cut depends on the layer's shape only; tiles may depend
+One warp fills a ring of tiles through TMA, one or two warpgroups multiply them; weights take the M dimension of
+wgmma, tokens its N dimension. A dot product is a chain of wgmmas over K in ascending order, so a row has the same bits
+in every tile. Where a layer has too few weight tiles to fill the GPU, K is cut into two segments, each is summed
+separately, and the two sums are added. Whether it is cut depends on the layer's shape only; tiles may depend
 on the number of tokens.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -33,11 +33,11 @@ _PITCH = 64
 """Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
 
 _TOKEN_TILES = 8
-"""Token tiles that share weights while these are in L2."""
+"""Token tiles that share weights while the weights are in L2."""
 
 
 class Tile(NamedTuple):
-    """How a CTA works; none of it can change a bit of the result."""
+    """Tuning of a CTA; none of it can change a bit of the result."""
 
     tokens: int  # the N of wgmma
     warpgroups: int  # each with its own 64 rows of W
@@ -46,14 +46,14 @@ class Tile(NamedTuple):
     cost: int  # nanoseconds for 64 of K when every SM has one
 
 
-# benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time and any tile that holds all tokens
-# does; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
+# benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time, and any tile that holds all tokens
+# is as fast; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
 _SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 165)}
 _LARGE = (_SMALL[64], Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 400), Tile(256, 2, 64, 4, 770))
 
 
 class Work(NamedTuple):
-    """A tile, and how the segments of K are spread: over `across` CTAs, or all in one."""
+    """A tile, and the number of CTAs over which the segments of K are spread: `across`, 1 for all in one."""
 
     tile: Tile
     across: int
@@ -70,7 +70,7 @@ def num_segments(output_size: int, input_size: int) -> int:
 def choose_work(
     num_tokens: int, output_size: int, input_size: int, *, num_ctas: int, segments: int | None = None
 ) -> Work:
-    """The quickest way by whole waves of CTAs; free to change. segments: of the whole layer, if this is a shard."""
+    """The fastest work by whole waves of CTAs; may be tuned freely. segments: those of the whole layer, for a shard."""
     segments = segments or num_segments(output_size, input_size)
     for tokens, tile in _SMALL.items():
         if num_tokens <= tokens:
@@ -89,7 +89,7 @@ def choose_work(
 
 
 def empty_weight(output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[output_size, input_size], rows in memory, each at an aligned place."""
+    """An empty weight [output_size, input_size]; each row starts at an aligned address."""
     pitch = triton.cdiv(input_size, _PITCH) * _PITCH
     return torch.empty(output_size, pitch, dtype=dtype, device=device)[:, :input_size]
 
@@ -171,9 +171,9 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape:
 
 
 def _rows_at_hand(x: Tensor, wanted: int) -> int:
-    """`wanted` rows if the memory behind x holds them, whatever they are; else those of x.
+    """`wanted` rows if the memory of x extends that far, with any contents; otherwise the rows of x.
 
-    A row is multiplied alone, so those behind the last cannot touch it, and their results are not stored.
+    Each row is multiplied alone, so rows after the last of x cannot change it, and their results are not stored.
     """
     last = x.storage_offset() + (wanted - 1) * x.stride(0) + x.shape[1]
     return wanted if last * x.element_size() <= x.untyped_storage().nbytes() else x.shape[0]
@@ -186,7 +186,7 @@ def _sum_layout(tokens):
 
 @gluon.constexpr_function
 def _out_layout(tokens, bits):
-    """16 bytes of an output row to a thread; every element stays in the warp that has its sum."""
+    """Each thread has 16 bytes of an output row; every element stays in the warp that has its sum."""
     rows = [[1, 0], [2, 0], [4, 0], [8, 0]]
     columns = [[0, 1 << i] for i in range((tokens - 1).bit_length())]
     width = 3 if bits == 16 else 2
@@ -196,7 +196,7 @@ def _out_layout(tokens, bits):
 
 @gluon.jit
 def _place(i_tile, token_tiles, weight_tiles, TOKEN_TILES: gl.constexpr):
-    """Token tile and weight tile: token tiles go in groups, and within a group they come first."""
+    """Token tile and weight tile of an item: token tiles are grouped, and vary fastest within a group."""
     i_first = i_tile // (TOKEN_TILES * weight_tiles) * TOKEN_TILES
     size = gl.minimum(token_tiles - i_first, TOKEN_TILES)
     rest = i_tile - i_first * weight_tiles
@@ -214,7 +214,7 @@ def _load(
     WARPGROUPS: gl.constexpr,
     TOKEN_TILES: gl.constexpr,
 ):
-    """The producer: one warp."""
+    """Fill the ring (the producer: one warp)."""
     x_ring, w_ring, full, empty = ring
     token_tiles, weight_tiles, num_blocks, segment_blocks = extent
     STAGES: gl.constexpr = x_ring.shape[0]
@@ -228,7 +228,7 @@ def _load(
         k_begin = (item % ACROSS) * (segment_blocks * INSIDE)
         k_end = gl.minimum(k_begin + segment_blocks * INSIDE, num_blocks)
         if step == 0:
-            # weights do not depend on the kernel before this one, so the ring fills while that one still runs
+            # weights do not depend on the previous kernel, so they are loaded while it still runs
             num_early = gl.minimum(k_end - k_begin, STAGES)
             for k in range(num_early):
                 mbarrier.expect(full.index(k), NUM_BYTES)
@@ -250,7 +250,7 @@ def _load(
 
 @gluon.jit
 def _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS: gl.constexpr):
-    """total [64, BLOCK_M] fp32 to y, whose rows have 8 × pitch places."""
+    """Store total [64, BLOCK_M] fp32 to y, whose rows are 8 × pitch elements apart."""
     BLOCK_M: gl.constexpr = total.shape[1]
     OUT: gl.constexpr = _out_layout(BLOCK_M, p_y.dtype.element_ty.primitive_bitwidth)
     if HAS_BIAS:
@@ -276,7 +276,7 @@ def _multiply(
     TOKEN_TILES: gl.constexpr,
     HAS_BIAS: gl.constexpr,
 ):
-    """A consumer: one warpgroup with 64 rows of W."""
+    """Multiply (a consumer: one warpgroup with 64 rows of W)."""
     x_ring, w_ring, full, empty = ring
     p_y, p_bias, p_partial, p_count = pointers
     M, N, pitch = shape
@@ -325,7 +325,7 @@ def _multiply(
         if ACROSS == 1:
             _store(total, p_y, p_bias, i_m, i_n, M, N, pitch, HAS_BIAS)
         else:
-            # the last to arrive adds the other's sum to its own; a + b = b + a
+            # the last CTA to arrive adds the other's sum to its own; a + b = b + a
             i_slot = item // ACROSS * WARPGROUPS + I_WARPGROUP
             p_slot = p_partial + (i_slot * (ACROSS * SIZE)).to(gl.int64) + o_sum
             num_done = gl.atomic_add(p_count + i_slot, 0, sem="acquire", scope="gpu")
@@ -400,7 +400,7 @@ def _linear_kernel(
 
 
 def _run_wide(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    """fp32: products in fp32 on the CUDA cores, one fixed tile."""
+    """Multiply fp32 inputs in fp32 on the CUDA cores, with one fixed tile."""
     num_tokens, input_size = x.shape
     output_size = weight.shape[0]
     _wide_kernel[(triton.cdiv(num_tokens, 32), triton.cdiv(output_size, 32))](

@@ -1,4 +1,4 @@
-"""Index arithmetic of a step in Triton: which token stands where, and how a row moves on.
+"""Index arithmetic of a step in Triton: which token goes where, and how a row advances.
 
 Integers only, so results equal those of `reference/step_inputs.py` exactly, on a GPU and in Triton's interpreter.
 
@@ -41,7 +41,7 @@ def assemble(
     token_offset: Tensor,  # [T] int64, place of each token in its row
     block_size: int,
 ) -> Assembled:
-    """Tokens of the step: known ones from the table, then drafts, as many as are real and still have room."""
+    """Tokens of the step: known ones from the table, then drafts, as many as are real and still allowed."""
     num_rows, num_step_tokens = rows.shape[0], token_row.shape[0]
     of_tokens = torch.empty(4, num_step_tokens, dtype=torch.int64, device=rows.device)
     of_rows = torch.empty(2, num_rows, dtype=torch.int64, device=rows.device)
@@ -212,13 +212,13 @@ def put_drafts(
     num_drafts: Tensor,  # [N] int64, changed
     *,
     rows: Tensor,  # [R] int64
-    proposed: Tensor,  # [R, at most K] int64, anything
+    proposed: Tensor,  # [R, at most K] int64, any values
     has_sampled: Tensor,  # [R] bool, False for a chunk that is not the last
     num_tokens: Tensor,  # [N] int64, after commit
     vocab_size: int,
     position_limit: int,
 ) -> None:
-    """Store drafts up to the first that is no token id, or stands at `position_limit` or behind it."""
+    """Store the drafts before the first that is not a token id or reaches `position_limit`."""
     num_rows, num_places = proposed.shape
     if num_rows > 0:
         _put_drafts_kernel[(triton.cdiv(num_rows, _BLOCK),)](

@@ -36,10 +36,10 @@ class Verified(NamedTuple):
 
 
 class SyntheticAcceptance(NamedTuple):
-    """Tables for accepting drafts by a draw in place of equality, for benchmarks: draft i is accepted where a request's
+    """Tables that accept drafts at random instead of by equality, for benchmarks: draft i is accepted where a request's
     number is below rate i.
 
-    The number of a request stands at place (seed * SYNTHETIC_STRIDE + length) mod SYNTHETIC_SIZE of `numbers`. Accepted
+    The number of a request is entry (seed * SYNTHETIC_STRIDE + length) mod SYNTHETIC_SIZE of `numbers`. Accepted
     drafts are emitted as they are.
     """
 
@@ -82,13 +82,13 @@ class SamplingKernels(Protocol):
         allowed_index: Tensor | None,
         bad_words_index: Tensor | None,
     ) -> Tensor:
-        """logits [S, V] fp32 with everything applied that comes before temperature, in the order of the index lists.
+        """logits [S, V] fp32 after every change that comes before temperature, in the order of the index lists.
 
         For each sample: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before
         the one produced; all [S] int64; drafts [S, k] int64. The other tensors are tables of N entries, as
         `SamplingTable` lays them out, and token_ids [N, max_tokens] int32 of the request table, needed for bad words.
         The index lists only save work: a sample that is listed without need keeps its bits. A stack may find the
-        samples on the device and look only at whether a list is None.
+        samples on the device and only check whether a list was passed.
         """
 
     def apply_mask(self, logits: Tensor, words: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Kernels of layers with a recurrent state (Gated DeltaNet), and where the rows of a step stand in their states.
+"""Kernels of layers with a recurrent state (Gated DeltaNet), and the positions of a step's rows in their states.
 
 Legend: M tokens of the step, R rows of the step, N rows of the request table, G rows with a snapshot, W places of a
 ring, Kh key heads, Vh value heads, dk and dv their widths; channels = 2 Kh dk + Vh dv. The arithmetic is described in
@@ -19,22 +19,22 @@ CONV_WIDTH = 4
 
 
 class StateRows(NamedTuple):
-    """Positions of the rows of a step, as layers with a state see them."""
+    """Positions of the rows of a step, for layers with a state."""
 
     rows: Tensor  # [R] int64, rows of the table
     starts: Tensor  # [R] int64, position of the first token of the step
     counts: Tensor  # [R] int64, real tokens
-    sources: Tensor  # [R] int64, where the state stands: a multiple of CHUNK; 0 is the zero state, whatever is stored
-    targets: Tensor  # [R] int64, where it stands after the step
+    sources: Tensor  # [R] int64, position of the state: a multiple of CHUNK; 0 is the zero state, whatever is stored
+    targets: Tensor  # [R] int64, position of the state after the step
     known: Tensor  # [R] int64, tokens of the row that are certain once the step after this one is planned
     row_starts: Tensor  # [R] int64, first token of each row in the flat batch
     token_row: Tensor  # [M] int64
     row_counts: tuple[int, ...]  # tokens of each row, padding included
-    most_open: int  # host's bound on starts - sources
+    most_open: int  # the host's upper bound on starts - sources
 
 
 class StateKernels(Protocol):
-    """Kernels that read and advance states. A ring keeps what belongs to tokens behind the state."""
+    """Kernels that read and advance states. A ring keeps the data of tokens after the state."""
 
     def state_rows(
         self,
@@ -49,7 +49,7 @@ class StateKernels(Protocol):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """starts, counts, sources, targets and known of `StateRows`, all [R] int64.
 
-        num_computed, state_lengths (where the states stand) and state_known (tokens that were known when the row's
+        num_computed, state_lengths (positions of the states) and state_known (tokens that were known when the row's
         last step began) [N] int64; rows, num_known (tokens that are not drafts), num_drafts and num_tokens_left (0 for
         padding) [R] int64.
         """
@@ -86,7 +86,7 @@ class StateKernels(Protocol):
         log_decays: Tensor,
         at: StateRows,
     ) -> Tensor:
-        """[M, Vh, dv], what q reads from the states. States [N, Vh, dk, dv] fp32 move to their targets.
+        """[M, Vh, dv], the values that q reads from the states. States [N, Vh, dk, dv] fp32 move to their targets.
 
         keys [N, W, Kh, dk], deltas [N, W, Vh, dv] fp32 and log_decays [N, W, Vh] fp32 are rings; the δ of open tokens
         are written to `deltas`.
@@ -126,7 +126,7 @@ class StateKernels(Protocol):
         """Write snapshots of the rows' states after their first `lengths` tokens; each slot is named once.
 
         saved_state [snapshots, Vh, dk, dv] fp32, saved_inputs [snapshots, CONV_WIDTH - 1, channels]; rows, slots,
-        sources (where the states stand) and lengths (multiples of CHUNK) [G] int64.
+        sources (positions of the states) and lengths (multiples of CHUNK) [G] int64.
         """
 
     def load_states(

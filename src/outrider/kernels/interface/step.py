@@ -22,7 +22,7 @@ class Assembled(NamedTuple):
 
 
 class ChainTokens(NamedTuple):
-    """Inputs of one pass of a drafter whose KV of token j stands at index j."""
+    """Inputs of one pass of a drafter that keeps the KV of token j at index j."""
 
     token_ids: Tensor  # [T] int64
     positions: Tensor  # [T] int64, index - first_index
@@ -104,7 +104,7 @@ class StepKernels(Protocol):
     ) -> ChainTokens:
         """The token after each of the target's, where it is known; padding elsewhere.
 
-        positions [T] int64: of the target's tokens; first_index: where the drafter's position 0 stands.
+        positions [T] int64: those of the target's tokens; first_index: KV index of the drafter's position 0.
         """
 
     def chain_drafted(
@@ -121,4 +121,4 @@ class StepKernels(Protocol):
         first_index: int,
         block_size: int,
     ) -> ChainTokens:
-        """The drafts [R] int64 that stand `step` after the last known token; padding where the request ends before."""
+        """The drafts [R] int64 `step` positions after the last known token; padding where the request ends before."""

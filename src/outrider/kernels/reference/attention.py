@@ -1,9 +1,9 @@
 """Attention over the paged KV cache, one arithmetic for prefill, decode and verify.
 
-Every product has a fixed shape: 16 query rows × 64 KV positions. Query rows are the heads of one kv head, of as
-many tokens of one request as fit; KV tiles stand at absolute multiples of 64. Products of all tiles go into one
-batched call. A token's score row has one exact maximum; weights and values are then added tile by tile, in
-ascending order, so that tiles behind a token's length add exactly 0.
+Every product has a fixed shape: 16 query rows × 64 KV positions. Query rows are the query heads of one kv
+head, for as many tokens of one request as fit; KV tiles start at absolute multiples of 64. One batched call computes
+the products of all tiles. A token's score row has one exact maximum; weights and values are then added tile by tile,
+in ascending order, so that tiles after a token's length add exactly 0.
 
     tile of a group of 4: | token 0: head 0 1 2 3 | token 1: 0 1 2 3 | token 2 | token 3 |   16 rows
 """
@@ -24,7 +24,7 @@ LANES = 64
 """KV positions of one product."""
 
 _BUFFER = 1 << 22
-"""Elements of K (and of V) gathered at a time; bounds memory, cannot change a result."""
+"""Elements of K (and of V) gathered at a time; it bounds memory and cannot change a result."""
 
 _MINUS_INFINITY = -0x800000
 """The bits of fp32 -inf."""
@@ -32,13 +32,13 @@ _MINUS_INFINITY = -0x800000
 _LOWEST = torch.finfo(torch.float32).min
 
 _FLOOR = -64.0
-"""Weights below exp of this are raised to it: lost beside exp(0) = 1 all the same, and far from the denormal
-numbers and the infinity that make exp 15 to 130 times slower."""
+"""Exponents below this are raised to it: the weights are negligible beside exp(0) = 1 either way, and exp avoids the
+denormal numbers and the infinity that make it 15 to 130 times slower."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Which tokens share a product, for one number of tokens per tile."""
+    """Tokens that share a product, for one number of tokens per tile."""
 
     rows: Tensor  # [num_tiles] int64, request row of a tile
     tokens: Tensor  # [num_tiles, tokens_per_tile] int64, 0 where the tile has no token
@@ -52,7 +52,7 @@ class Part:
 
     tiles: slice
     cache_rows: Tensor  # [T, Hk, J, LANES] int32, rows of the cache seen as [slots × Hk, D]
-    # bits to keep or to set in fp32 numbers: ten times as fast as filling them by a bool mask
+    # bits to keep or to set in fp32 numbers: ten times as fast as masked_fill with a bool mask
     visible: Tensor  # [T, 1, J, tokens_per_tile, 1, LANES] int32, all bits where a token sees a position
     hidden: Tensor  # likewise, the bits of -inf where it does not
     seen: Tensor  # [T, 1, J, LANES, 1] int32, all bits where any token of the tile sees it
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(slots=True)
 class AttentionPlan:
-    """The step as attention sees it; parts are made on first use and shared by all layers."""
+    """Rows and lengths of a step; parts are made on first use and shared by all layers."""
 
     block_tables: Tensor  # [num_rows, max_blocks] int32
     kv_lengths: Tensor  # [num_tokens] int64
@@ -112,7 +112,7 @@ class AttentionPlan:
         positions = torch.arange(self.num_kv_tiles * LANES, device=self.block_tables.device)
         blocks = positions // block_size
         table = self.block_tables.index_select(1, blocks.clamp(max=max_blocks - 1))
-        table = torch.where(blocks < max_blocks, table, 0)  # behind the table: the null block
+        table = torch.where(blocks < max_blocks, table, 0)  # after the end of the table: the null block
         slots = table * block_size + positions % block_size
         heads = torch.arange(num_kv_heads, device=slots.device)[:, None]
         rows = (slots[:, None] * num_kv_heads + heads).int()
@@ -128,7 +128,7 @@ def _tiles(row_counts: tuple[int, ...], tokens_per_tile: int, device: torch.devi
     offsets = index_in_row[:, None] * tokens_per_tile + np.arange(tokens_per_tile)
     has_token = offsets < counts[rows, None]
     tokens = np.where(has_token, offsets + (np.cumsum(counts) - counts)[rows, None], 0)
-    places = np.flatnonzero(has_token)  # tokens lie in tiles in their own order
+    places = np.flatnonzero(has_token)  # tiles keep the order of the tokens
     return Tiles(*(torch.from_numpy(array).to(device) for array in (rows, tokens, has_token, places)))
 
 
@@ -226,7 +226,7 @@ def _attend(q: Tensor, k_rows: Tensor, v_rows: Tensor, part: Part, *, group: int
 
     acc = torch.zeros_like(q)
     for kv in kv_slices:
-        # values that nobody sees are cleared, not only weighted by 0: 0 × NaN is NaN
+        # values that no token sees are cleared, not only weighted by 0: 0 × NaN is NaN
         v = v_rows.index_select(0, part.cache_rows[:, :, kv].reshape(-1)).float()
         v = v.view(num_tiles, num_kv_heads, -1, LANES, head_dim)
         v.view(torch.int32).bitwise_and_(part.seen[:, :, kv])

@@ -1,4 +1,4 @@
-"""Inputs of a drafter's passes in plain PyTorch: the tokens after the target's, and the drafts it made itself.
+"""Inputs of a drafter's passes in plain PyTorch: the tokens after the target's, and the drafter's own drafts.
 
 Integers only, so every result is exact on any device.
 
@@ -19,12 +19,12 @@ def chain_known(
     *,
     rows: Tensor,  # [R] int64
     token_row: Tensor,  # [T] int64, row of the step of each token
-    positions: Tensor,  # [T] int64, where the target's token stands whose feature is at hand
+    positions: Tensor,  # [T] int64, positions of the target's tokens whose features the drafter reads
     kv_lengths: Tensor,  # [T] int64, the target's: 0 for padding
-    first_index: int,  # where the drafter's position 0 stands
+    first_index: int,  # KV index of the drafter's position 0
     block_size: int,
 ) -> ChainTokens:
-    """The token behind each of the target's, where it is known: a draft that was refused gives padding."""
+    """The token after each of the target's, where it is known; a rejected draft gives padding."""
     table_rows = rows[token_row]
     index = positions + 1
     is_valid = (kv_lengths > 0) & (index < num_tokens[table_rows])
@@ -38,14 +38,14 @@ def chain_drafted(
     block_tables: Tensor,  # [N, max_blocks] int32
     *,
     rows: Tensor,  # [R] int64
-    drafts: Tensor,  # [R] int64, anything
+    drafts: Tensor,  # [R] int64, any values
     num_emitted: Tensor,  # [R] int64, 0 for a chunk that is not the last
     step: int,
     vocab_size: int,
     first_index: int,
     block_size: int,
 ) -> ChainTokens:
-    """The draft that stands `step` behind the last known token; padding where the request ends before it."""
+    """The draft `step` positions after the last known token; padding where the request ends before it."""
     index = num_tokens[rows] - 1 + step
     is_valid = (index < max_total[rows]) & (num_emitted > 0)
     ids = torch.where((drafts >= 0) & (drafts < vocab_size), drafts, 0)

@@ -1,10 +1,10 @@
 """Gated DeltaNet in plain PyTorch, one arithmetic for prompt chunks, decoding and verification: the chunk form.
 
-A row of the request table has a state that stands at a multiple of CHUNK tokens. What lies behind it is open: of
-each open token its key, its solved row δ, its log decay and its convolution input are kept in a ring of positions.
-A step works on whole chunks at absolute positions, old rows from the ring and new ones computed, so a token's result
-depends on the tokens before it only, never on how many came in its step. The state moves over tokens that are sure
-(`targets`); drafts live in the ring alone, and taking them back is a length.
+A row of the request table has a state whose position is a multiple of CHUNK tokens. Tokens after it are open: a ring of
+positions keeps the key, the solved row δ, the log decay and the convolution input of each open token. A step works on
+whole chunks at absolute positions, with old rows from the ring and new ones computed, so a token's result depends only
+on the tokens before it, never on how many came in its step. The state advances over certain tokens (`targets`); drafts
+are kept only in the ring, so rejecting them only changes a length.
 
 Legend: M tokens of the step, R rows of the step, N rows of the table, W places of a ring, C = CHUNK, Kh key heads,
 Vh value heads, dk and dv their widths. Of one chunk, with G the running sum of log decays and S the state before it:
@@ -25,12 +25,12 @@ from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
 from outrider.kernels.reference.norm import rms_norm, row_sums
 
 _FLOOR = -64.0
-"""Log decays below this are raised to it: lost beside 1 all the same, and far from slow denormal numbers."""
+"""Log decays below this are raised to it: negligible beside 1 either way, and far from slow denormal numbers."""
 
 
 def state_rows(
     num_computed: Tensor,  # [N] int64
-    state_lengths: Tensor,  # [N] int64, where the states stand
+    state_lengths: Tensor,  # [N] int64, positions of the states
     state_known: Tensor,  # [N] int64, tokens that were known when the row's last step began
     *,
     rows: Tensor,  # [R] int64
@@ -41,7 +41,7 @@ def state_rows(
     """starts, counts, sources, targets, known of `StateRows`.
 
     A prompt chunk moves the state to its end. A decode row moves it over tokens that were known when the row's last
-    step began: a stop may cut what was emitted since, and then the state must not stand behind it.
+    step began: a stop may cut tokens that were emitted since, and the state must not be after the cut.
     """
     starts, sources = num_computed[rows], state_lengths[rows]
     is_real = num_tokens_left > 0
@@ -63,7 +63,7 @@ def gated_delta_inputs(
     key_size: int,
     value_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """q, k [M, Kh, dk] of length one (q scaled by dk^-½), v [M, Vh, dv] in the input's dtype; log decay and β [M, Vh]
+    """q, k [M, Kh, dk] of norm one (q scaled by dk^-½), v [M, Vh, dv] in the input's dtype; log decay and β [M, Vh]
     fp32."""
     num_tokens, num_value_heads = projected.shape[0], a_log.shape[0]
     num_channels = inputs.shape[2]
@@ -100,7 +100,7 @@ def _convolved(u: Tensor, inputs: Tensor, weight: Tensor, at: StateRows) -> Tens
 
 
 def _unit(x: Tensor, scale: float) -> Tensor:
-    """x [M, H, D] over its length, times `scale`."""
+    """x [M, H, D] divided by its norm, times `scale`."""
     rows = x.reshape(-1, x.shape[-1]).float()
     factors = torch.rsqrt(row_sums(rows * rows).add_(1e-6))
     return (rows * factors * scale).to(x.dtype).view(x.shape)
@@ -112,14 +112,14 @@ def gated_delta_rule(
     v: Tensor,  # [M, Vh, dv]
     log_decay: Tensor,  # [M, Vh] fp32
     beta: Tensor,  # [M, Vh] fp32
-    state: Tensor,  # [N, Vh, dk, dv] fp32, changed; the last row of the table belongs to nobody
+    state: Tensor,  # [N, Vh, dk, dv] fp32, changed; no request uses the last row of the table
     keys: Tensor,  # [N, W, Kh, dk], ring
     deltas: Tensor,  # [N, W, Vh, dv] fp32, ring, changed
     log_decays: Tensor,  # [N, W, Vh] fp32, ring
     at: StateRows,
 ) -> Tensor:
     """o [M, Vh, dv] in v's dtype. States move to their targets, and the δ of open tokens go to the ring."""
-    out = torch.zeros(v.shape[0] + 1, *v.shape[1:], dtype=torch.float32, device=v.device)  # one place for nobody
+    out = torch.zeros(v.shape[0] + 1, *v.shape[1:], dtype=torch.float32, device=v.device)  # the last place is unused
     by_count: dict[int, list[int]] = {}
     for row, count in enumerate(at.row_counts):
         by_count.setdefault(count, []).append(row)
@@ -182,7 +182,7 @@ def _rule_of_rows(
 
 
 class _Tile(NamedTuple):
-    """Which tokens stand in one chunk of each of G rows; all [G, C]."""
+    """Tokens of one chunk of each of G rows; all [G, C]."""
 
     is_old: Tensor  # bool, in the ring
     is_new: Tensor  # bool, in the step
@@ -244,7 +244,7 @@ def solve_chunk(
 
     by_head = between.view(num_rows, num_key_heads, group, size, size)
     weights = (per_key_head(k) * by_head).view(num_rows, num_heads, size, size)
-    # a known row is its own solution: nothing is taken from it, and it is multiplied by 1
+    # a known row is its own solution: nothing is subtracted from it, and its factor is 1
     is_known = is_known[:, None, :, None]
     weights = weights.masked_fill_(is_known, 0.0)
     beta = beta.transpose(1, 2)[..., None].masked_fill(is_known, 1.0)
@@ -282,7 +282,7 @@ def finish_gated_delta(
     log_decays: Tensor,  # [N, W, Vh] fp32, ring, changed
     at: StateRows,
 ) -> Tensor:
-    """[M, Vh dv] = rms_norm(out) × silu(z), per head; and what later steps need of open tokens goes to the rings."""
+    """[M, Vh dv] = rms_norm(out) × silu(z), per head. Writes open tokens to the rings for later steps."""
     num_tokens, num_channels = out.shape[0], inputs.shape[2]
     z = projected[:, num_channels : num_channels + out[0].numel()].float().reshape(out.shape)
     gate = z / z.neg().exp_().add_(1.0)
@@ -313,11 +313,11 @@ def save_states(
     *,
     rows: Tensor,  # [G] int64
     slots: Tensor,  # [G] int64
-    sources: Tensor,  # [G] int64, where the states stand
+    sources: Tensor,  # [G] int64, positions of the states
     lengths: Tensor,  # [G] int64, multiples of CHUNK from `sources` on, whose tokens the rings hold
     most_open: int,
 ) -> None:
-    """Snapshots of the rows' states behind their first `lengths` tokens, each slot named once."""
+    """Write snapshots of the rows' states after their first `lengths` tokens; each slot is named once."""
     num_places = keys.shape[1]
     current = state[rows].masked_fill((sources == 0)[:, None, None, None], 0.0)
     for i in range(most_open // CHUNK + 1):
@@ -334,7 +334,7 @@ def save_states(
 
 
 def places_before(lengths: Tensor, num_places: int) -> Tensor:
-    """Places in a ring of the convolution inputs that the token behind `lengths` reads: [G, CONV_WIDTH - 1]."""
+    """Places in a ring of the convolution inputs that the token after `lengths` reads: [G, CONV_WIDTH - 1]."""
     before = lengths[:, None] - (CONV_WIDTH - 1) + torch.arange(CONV_WIDTH - 1, device=lengths.device)
     return before % num_places
 
@@ -349,6 +349,6 @@ def load_states(
     slots: Tensor,  # [G] int64
     lengths: Tensor,  # [G] int64, where the snapshots were taken
 ) -> None:
-    """Rows that start from a snapshot."""
+    """Copy snapshots into the rows that start from them."""
     state[rows] = saved_state[slots]
     inputs[rows[:, None], places_before(lengths, inputs.shape[1])] = saved_inputs[slots]

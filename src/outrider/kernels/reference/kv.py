@@ -1,4 +1,4 @@
-"""Writing keys and values into the paged cache, alone and behind the head norms and the rotation."""
+"""Writes keys and values into the paged cache, alone or after the head norms and the rotation."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from outrider.kernels.reference.rope import rotary
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
     """k, v [M, Hk, D] -> caches [num_blocks, block_size, Hk, D] at slots [M] int64 (block × block_size + offset).
 
-    Padding tokens share slots of the null block, which nobody reads; every other slot occurs once.
+    Padding tokens share slots of the null block, which no request reads; every other slot occurs once.
     """
     k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, slots, k)
     v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, slots, v)
@@ -30,8 +30,8 @@ def rotary_and_write_kv(
 ) -> Tensor:
     """heads [M, Hq + 2 Hk, D], q then k then v -> rotated q [M, Hq, D]; rotated k, and v, go to the caches.
 
-    `norms`: weights [D] of an RMSNorm of each head of q and of k, before the rotation; `plus_one` is its flavour.
-    `has_gates`: behind each head of q stands its gate, which is left alone: heads [M, 2 Hq + 2 Hk, D].
+    `norms`: weights [D] of an RMSNorm of each head of q and of k, before the rotation; they have the flag `plus_one`.
+    `has_gates`: each head of q is followed by its gate, which is not changed: heads [M, 2 Hq + 2 Hk, D].
     """
     num_kv_heads = k_cache.shape[2]
     q, k, v = heads.split([heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1)

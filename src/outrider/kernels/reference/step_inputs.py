@@ -1,7 +1,7 @@
-"""Index arithmetic of a step in plain PyTorch: which token stands where, and how a row moves on.
+"""Index arithmetic of a step in plain PyTorch: which token goes where, and how a row advances.
 
-Integers only, so every result is exact on any device. Nothing here waits for the device: there is no read of a
-value by the host, no data-dependent shape.
+Integers only, so every result is exact on any device. Nothing here waits for the device: the host reads no
+value, and no shape depends on data.
 
 Legend: R rows of the step, T tokens of the step, K drafts at most, N rows of the table.
 """
@@ -35,7 +35,7 @@ def assemble(
     token_offset: Tensor,  # [T] int64, place of each token in its row
     block_size: int,
 ) -> Assembled:
-    """Tokens of the step: known ones from the table, then drafts, as many as are real and still have room."""
+    """Tokens of the step: known ones from the table, then drafts, as many as are real and still allowed."""
     num_tokens_left = (max_total - num_tokens)[rows].clamp(min=0)
     used = torch.minimum(torch.minimum(num_drafts[rows], draft_bound), num_tokens_left - 1).clamp(min=0)
     num_valid = torch.where(num_tokens_left > 0, num_known + used, 0)
@@ -62,7 +62,7 @@ def commit(
     num_emitted: Tensor,  # [R] int64
     num_accepted: Tensor,  # [R] int64
 ) -> None:
-    """Append emitted tokens and advance the lengths. What is written past num_emitted is never read."""
+    """Append emitted tokens and advance the lengths. Tokens written past num_emitted are never read."""
     start = num_tokens[rows]
     column = start.unsqueeze(1) + torch.arange(emitted.shape[1], device=emitted.device)
     token_ids[rows.unsqueeze(1), column] = emitted.to(token_ids.dtype)
@@ -75,13 +75,13 @@ def put_drafts(
     num_drafts: Tensor,  # [N] int64, changed
     *,
     rows: Tensor,  # [R] int64
-    proposed: Tensor,  # [R, at most K] int64, anything
+    proposed: Tensor,  # [R, at most K] int64, any values
     has_sampled: Tensor,  # [R] bool, False for a chunk that is not the last
     num_tokens: Tensor,  # [N] int64, after commit
     vocab_size: int,
     position_limit: int,
 ) -> None:
-    """Store drafts up to the first that is no token id, or stands at `position_limit` or behind it."""
+    """Store the drafts before the first that is not a token id or reaches `position_limit`."""
     is_token = (proposed >= 0) & (proposed < vocab_size)
     num_real = is_token.long().cumprod(dim=1).sum(dim=1)
     num_real = torch.minimum(num_real, (position_limit - num_tokens[rows]).clamp(min=0))

@@ -1,8 +1,8 @@
-"""Choosing tokens on a GPU: same names as `reference/sampling.py` where a row of logits is worked on as a whole.
+"""Choosing tokens on a GPU: the functions of `reference/sampling` that choose from a whole row of logits.
 
-A row is cut into chunks for many CTAs; what they find is joined by maxima and by sums of integers, so nothing depends
-on an order, on the other rows or on how a row was cut. Greedy rows cost one reading of the logits and get no noise.
-What is done to rows that truncate stands in `topk_topp.py`; logits may hold NaN and infinities (`order.finite`).
+A row is cut into chunks for many CTAs; their results are joined by maxima and by sums of integers, so nothing depends
+on an order, on the other rows or on how a row was cut. Greedy rows read the logits once and get no noise.
+`topk_topp.py` samples the rows that truncate; logits may hold NaN and infinities (`order.finite`).
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -22,7 +22,7 @@ from outrider.kernels.hopper.sampling.topk_topp import RowParams, choose_random
 _FEW_ROWS = 32
 
 _TILE = 256
-"""Logits that a warp looks at a time."""
+"""Logits that a warp reads at a time."""
 
 
 def argmax(values: Tensor) -> Tensor:
@@ -64,9 +64,9 @@ def choose(
 
     rows [num_rows] int64 say which entry of the columns [num_table_rows] belongs to a row: temperature, top_p, min_p
     fp32, top_k, seeds, completion_indices int64. positions [num_rows] int64. Rows of temperature 0 take the first token
-    in order; of the others, `truncate` of the reference says which tokens are kept, and the noise of (seed, completion
-    index, position) which of them is chosen. The index lists only say whether any row is random: which, is read on the
-    device.
+    in order; for the others, `truncate` of the reference defines the tokens that are kept, and the noise of (seed,
+    completion index, position) selects one of them. The index lists only say whether any row is random; the
+    device reads which rows are.
     """
     if random_index is None or logits.shape[0] == 0:
         return argmax(logits)
@@ -125,8 +125,8 @@ def draft_choose(
     """Target ids of drafts, [num_rows] int64: argmax of logits / temperature + the target's own noise.
 
     logits [num_rows, draft_vocab_size] fp32, target_ids [draft_vocab_size] int64; rows, positions and the columns as in
-    `choose`. Rows of temperature 0 have neither. Ties go to the lower place in the draft vocabulary. Which rows are
-    random is read on the device, so has_random_rows says nothing here.
+    `choose`. Rows of temperature 0 use neither temperature nor noise. Ties go to the lower place in the draft
+    vocabulary. The device reads which rows are random, so has_random_rows is ignored.
     """
     num_rows, vocab_size = logits.shape
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"

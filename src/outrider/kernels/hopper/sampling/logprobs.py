@@ -1,7 +1,7 @@
 """Log-probabilities and ranks of chosen, given and most likely tokens, on a GPU.
 
 The vocabulary is cut into segments of a fixed size, whatever the batch, so the only floating-point sum of a row has one
-order: inside a segment that of the block, then that of the segments.
+order: within a segment the order of the block, then the order of the segments.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -20,7 +20,7 @@ _SEGMENT = 2048
 """Logits of a program."""
 
 _SUMS = tl.constexpr(2)
-"""Places of what is known of a segment, fp32."""
+"""Numbers kept for each segment, fp32."""
 _LARGEST = tl.constexpr(0)
 """Its largest logit."""
 _SUM = tl.constexpr(1)
@@ -171,7 +171,7 @@ def _logprobs_kernel(
     largest = tl.max(b_largest, axis=0)
     largest = tl.where(largest == float("-inf"), 0.0, largest)
     b_sum = tl.load(p_sum + _SUM, mask=m, other=0.0) * exp(b_largest - largest)
-    log_total = log(tl.maximum(tl.sum(b_sum, axis=0), 1e-30))  # at least 1, but for a row of -inf
+    log_total = log(tl.maximum(tl.sum(b_sum, axis=0), 1e-30))  # at least 1, except for a row of -inf
     for i in range(1 + num_given):
         i_asked = i_row * (1 + num_given) + i
         token_id = _asked_id(p_token_ids, p_given_ids, i_row, i, num_given)

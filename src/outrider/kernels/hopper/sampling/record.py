@@ -1,8 +1,8 @@
-"""Records that the kernels of a truncated sample exchange about a row or a part of it: their places, by name.
+"""Records that the kernels of truncated sampling exchange about a row or a part of it: the names of their entries.
 
 The record of a random row is written by `threshold_estimate` and read by the kernels after it.
 
-A bracket is a pair of logits between which the last kept token should stand: tokens of REC_HIGH or more are certain to
+A bracket is a pair of logits between which the last kept token should lie: tokens of REC_HIGH or more are certain to
 be kept, those in between are undecided, those below REC_LOW are dropped. The bins of undecided tokens are coarse from
 the upper end to REC_BINS_MIDDLE, and fine below it.
 """
@@ -15,7 +15,7 @@ import triton.language as tl
 from outrider.kernels.hopper.intrinsics import product
 
 RECORD = 16
-"""Places of a record: 13 that are named below, and room to a power of two."""
+"""Entries of a record: the 13 named below, padded to a power of two."""
 
 REC_LOW = tl.constexpr(0)
 """Lower end of the bracket, a logit."""
@@ -26,7 +26,7 @@ REC_LARGEST = tl.constexpr(2)
 REC_LEAST = tl.constexpr(3)
 """Smallest logit that min_p keeps."""
 REC_SLOPE = tl.constexpr(4)
-"""log2(e) / temperature; 0 in greedy rows, which have nothing else in their record."""
+"""log2(e) / temperature; 0 in greedy rows, whose records have no other entry."""
 REC_NOISE_BOUND = tl.constexpr(5)
 """A token may beat the incumbent where its random word is at most its weight times this."""
 REC_NEEDS_MASS = tl.constexpr(6)
@@ -38,28 +38,28 @@ REC_IS_PLAIN = tl.constexpr(8)
 REC_BINS_TOP = tl.constexpr(9)
 """Upper end of the bins of undecided tokens, a logit."""
 REC_BINS_MIDDLE = tl.constexpr(10)
-"""Logit below which the bins are fine; -infinity where all are alike."""
+"""Logit below which the bins are fine; -infinity where all bins are equal."""
 REC_BINS_SCALE = tl.constexpr(11)
 """Bins in a unit of logits, from the top to the middle."""
 REC_BINS_FINE_SCALE = tl.constexpr(12)
 """Bins in a unit of logits, below the middle."""
 
 SCALES = tl.constexpr(2)
-"""Places of the scale of a row's histogram, fp32."""
+"""Entries of the scale of a row's histogram, fp32."""
 SCALE_TOP = tl.constexpr(0)
 """Largest logit of the sample, where bin 0 begins."""
 SCALE_WIDTH = tl.constexpr(1)
 """Width of a bin, in scaled logits."""
 
 SUMS = tl.constexpr(2)
-"""Places of the rough mass of a chunk, fp32."""
+"""Entries of the rough mass of a chunk, fp32."""
 SUM_ANCHOR = tl.constexpr(0)
 """The logit that weights are relative to."""
 SUM_WEIGHT = tl.constexpr(1)
 """Sum of 2^((logit - anchor) × slope)."""
 
 MASSES = tl.constexpr(2)
-"""Places of the exact mass of a chunk, int64."""
+"""Entries of the exact mass of a chunk, int64."""
 MASS_KEPT = tl.constexpr(0)
 """Mass of all tokens that min_p keeps."""
 MASS_CERTAIN = tl.constexpr(1)
@@ -79,7 +79,7 @@ def load_bins(p_record):
 
 @triton.jit
 def bin_of(b, bins, NUM_BINS: tl.constexpr):
-    """The bin of an undecided token: the same in every kernel, because no fma can be made of these products."""
+    """The bin of an undecided token. Every kernel finds the same one: no product here can be fused into an fma."""
     top, middle, scale, fine_scale = bins
     num_above = tl.where(middle == float("-inf"), NUM_BINS * 1.0, NUM_BINS * 0.5)
     b_above = tl.minimum(tl.maximum(product(top - b, scale), 0.0), num_above - 1.0).to(tl.int32)

@@ -21,7 +21,7 @@ _FACTOR_B = tl.constexpr(0x94D049BB133111EB)
 
 
 def hash_rows(logits: Tensor) -> Tensor:
-    """Hash of the bits of each row: [num_rows] int64 of [num_rows, vocab_size] fp32, as the reference has it."""
+    """Hash of the bits of each row: [num_rows] int64 of [num_rows, vocab_size] fp32, equal to the reference's."""
     num_rows, vocab_size = logits.shape
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
     out = torch.empty(num_rows, dtype=torch.int64, device=logits.device)

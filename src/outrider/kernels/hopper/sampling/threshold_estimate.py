@@ -1,8 +1,8 @@
-"""The first reading of a row, and two logits between which its last kept token should stand: an estimate.
+"""Estimates the bracket of a row in a first reading: two logits between which its last kept token should lie.
 
-The second of the kernels in `topk_topp.py`. It joins the largest logit and about the whole mass of a row with the
+The second of the kernels in `topk_topp.py`. It joins the largest logit and the approximate mass of a row with the
 histogram of `sample_histogram`, and writes the row's record. Floating point is accurate enough, because a wrong
-estimate costs time and never a token. Knows nothing of what is listed between the two logits.
+estimate costs time and never a token. It does not know the tokens between the two logits.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -48,7 +48,7 @@ from outrider.kernels.hopper.sampling.sort_keys import (
 )
 
 _FINITE = tl.constexpr(1e38)
-"""Rough masses below this hold no NaN and no infinity."""
+"""Rough masses below this contain no NaN and no infinity."""
 
 _COUNT_DEVIATIONS = tl.constexpr(6.0)
 """Standard deviations of a count of the sample, and tokens, by which the lower end is below the expected k-th token."""
@@ -72,24 +72,24 @@ _DEEPEST = tl.constexpr(64.0)
 """Scaled logits below the largest, where a token's mass is 0 (its unit is 2^-40)."""
 
 _MIN_CERTAIN = tl.constexpr(2048.0)
-"""An upper end is set where it spares so many tokens from being listed."""
+"""An upper end is set only where more than about this many tokens would be listed without it."""
 
 _FINE_SHARE = tl.constexpr(0.0625)
 """Share of the bracket, at its lower end, that half of the bins divide where no token is certain: then a few tokens
-stand far above the others."""
+are far above the others."""
 
 _LEAST_NOISE = tl.constexpr(-50.0)
 """The incumbent's value with noise is taken to be at least this, so that the bound stays finite."""
 
 _BOUND_SCALE = tl.constexpr(8396996.0)
-"""2^23, because random words are compared in units of 2^-23, and a thousandth for the rough exponential."""
+"""2^23, because random words are compared in units of 2^-23, plus 0.1 % for the rough exponential."""
 
 
 @triton.jit
 def _least_logit(min_p, largest, temperature):
-    """The smallest logit that min_p keeps: one comparison in place of a quotient and a logarithm."""
+    """The smallest logit that min_p keeps: one comparison replaces a quotient and a logarithm."""
     least = log(min_p)
-    low, high = tl.full([], -0x7F800001, tl.int64), monotonic(largest + 0.0).to(tl.int64) + 1  # from -inf on
+    low, high = tl.full([], -0x7F800001, tl.int64), monotonic(largest + 0.0).to(tl.int64) + 1  # starting at -inf
     while low < high:
         middle = low + ((high - low) >> 1)
         if scaled(value_of(middle.to(tl.int32)), largest, temperature) >= least:
@@ -185,7 +185,7 @@ def _set_bracket(
         noisy = tl.full([], 1.0, tl.float32)
         if has_k | (top_p < 1.0) | (min_p > 0):
             high = tl.full([], float("inf"), tl.float32)
-            each = tl.maximum(vocab_size.to(tl.float32) / SAMPLE, 1.0)  # tokens that a token of the sample stands for
+            each = tl.maximum(vocab_size.to(tl.float32) / SAMPLE, 1.0)  # tokens per token of the sample
             upper = tl.where(largest > float("-inf"), (bins_top - largest) / temperature, 0.0)
             b_upper = upper - o * width
             b_below = tl.cumsum(b_count, axis=0)  # tokens down to the lower end of each bin
@@ -195,7 +195,7 @@ def _set_bracket(
                     each > 1.0, expected + _COUNT_DEVIATIONS * tl.sqrt(expected) + _COUNT_DEVIATIONS, expected
                 )
                 scaled_low = upper - width * tl.sum(_share(wanted - (b_below - b_count), b_count), axis=0)
-                # it is behind the bins or not in the sample, and few tokens are left: take all that are not masked
+                # it is below the bins or not in the sample, and few tokens are left: take all that are not masked
                 num_within = tl.sum(tl.where(o < NUM_BINS - 1, b_count, 0.0), axis=0)
                 scaled_low = tl.where(wanted > num_within, float("-inf"), scaled_low)
             elif top_p < 1.0:
@@ -203,7 +203,7 @@ def _set_bracket(
                 b_mass = b_count * b_weight * each
                 b_mass_below = tl.cumsum(b_mass, axis=0, reverse=True)
                 dropped = tl.sum(tl.where(b_upper <= least, b_mass, 0.0), axis=0)
-                tail = (1.0 - top_p) * (total - dropped) + dropped  # mass behind the threshold
+                tail = (1.0 - top_p) * (total - dropped) + dropped  # mass below the threshold
                 # tokens above this are all in the bracket
                 heaviest = tl.where(each > 1.0, tl.log(tl.maximum(tail, 1e-30) / _HEAVY_PART), 0.0)
                 scaled_threshold = upper - width * tl.sum(_share(b_mass_below - tail, b_mass), axis=0)
@@ -229,7 +229,7 @@ def _set_bracket(
             is_all = (scaled_low == float("-inf")) & (largest > scaled_low)
             low = tl.where(is_all, LOWEST, scaled_low * temperature + largest)
         b_noisy = scaled(b_two, largest, temperature) + gumbel_of_ids(seed, completion, position, o_two)
-        # the most likely token is always kept; the incumbent, where many tokens are
+        # the most likely token is always kept; the incumbent is where many tokens are kept
         m_incumbent = (o_two == first) | (noisy > 0)
         incumbent = tl.max(tl.where(m_incumbent, key_of(b_noisy + 0.0, o_two), NOTHING), axis=0)
         tl.store(p_incumbent + i_row, incumbent)
@@ -269,7 +269,7 @@ def threshold_estimate(
     p_records,  # [R, RECORD] fp32
     p_undecided_bins,  # [R, UNDECIDED_BINS] int64: zeros for the next kernel
     p_boundaries,  # [R, MAX_BOUNDARY + 1] int64: zero in the last place
-    p_done,  # [R] int32: zeros, which it leaves
+    p_done,  # [R] int32: zeros, before and after
     p_rows,
     p_temperature,
     p_top_k,
@@ -291,7 +291,7 @@ def threshold_estimate(
     RECORD: tl.constexpr,
     MAX_NOISE_CANDIDATES: tl.constexpr,
 ):
-    """It starts beside `sample_histogram`, which waited for the logits; a row's last program waits for its sample."""
+    """Starts beside `sample_histogram`, which waited for the logits; the last program of a row waits for its sample."""
     launch_dependents()
     i_chunk, i_row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     p_row, first = p_logits + i_row * stride, i_chunk * (STEPS * TILE)

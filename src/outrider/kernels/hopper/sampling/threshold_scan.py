@@ -1,4 +1,4 @@
-"""The second reading of a row: masses are added, and the few tokens that matter are listed.
+"""The second reading of a row: adds masses and lists the few tokens that matter.
 
 The third of the kernels in `topk_topp.py`. Undecided tokens lie inside the bracket, where the threshold will be found.
 Candidates are tokens above its lower end whose random word says that they may be better than the incumbent.
@@ -7,8 +7,8 @@ Candidates are tokens above its lower end whose random word says that they may b
                            high                         low
 
 A program has one warp, a part of a row and a segment of keys: undecided tokens from its front, candidates from its
-back. In a row with few tokens above the bracket's lower end, these go to a shortlist first and are looked at together,
-a lane to each; in the others every token takes noise as it comes, a lane to four neighbours.
+back. In a row with few tokens above the bracket's lower end, these go to a shortlist first and are examined together,
+one per lane; in other rows every token takes noise as it is read, four neighbours per lane.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own, and tuples of its blocks grow)
@@ -46,14 +46,14 @@ from outrider.kernels.hopper.sampling.sort_keys import LARGEST, key_of, load_fin
 
 TILE = 128
 TILES = 4
-"""A lane of the one warp has four neighbouring tokens of each tile, and a bit for each of them. With eight tiles it has
-so many registers that fewer warps fit."""
+"""A lane of the one warp has four neighbouring tokens of each tile, and a bit for each of them. With eight tiles it
+needs more registers, and fewer warps fit."""
 
 SHORTLIST = 1536
-"""Tokens that a program's shortlist holds; it is looked at and emptied when the next step might not fit."""
+"""Tokens that a program's shortlist holds; it is examined and emptied when the next step might not fit."""
 
 SHORTLIST_BLOCK = 64
-"""Tokens of the shortlist that are looked at together."""
+"""Tokens of the shortlist that are examined together."""
 
 _WORD_LIMIT = tl.constexpr(8388609.0)
 """2^23, which OFFSET adds to the upper 23 bits of a random word, and 1 for the bits below them."""
@@ -61,7 +61,7 @@ _WORD_LIMIT = tl.constexpr(8388609.0)
 
 @triton.jit
 def _load_tiles(p_row, first, end, vocab_size, TILES: tl.constexpr, TILE: tl.constexpr):
-    """TILES blocks [TILE // 4, 4] of logits from `first` on; -inf behind the row, and all of them from `end` on."""
+    """TILES blocks [TILE // 4, 4] of logits from `first` on; -inf after the row, and everywhere if first >= end."""
     tiles = ()
     for i in tl.static_range(TILES):
         o_id = first + i * TILE + tl.arange(0, TILE // 4)[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -84,13 +84,13 @@ def _classify(
     WITH_MASS: tl.constexpr,
 ):
     """For each lane: bits of its tokens of `low` or more, of `certain_from` or more and of its candidates; its mass,
-    and that of its certain tokens. Noise and mass together give all of it; noise alone gives the candidates only."""
+    and the mass of its certain tokens. With noise and mass all are computed; with noise alone, only the candidates."""
     LANES: tl.constexpr = TILE // 4
     seed, completion, position, i_group = noise
-    # bits are sums of floats, which take fewer of the slow integer instructions and have room for four tiles
+    # bits are sums of floats, which need fewer of the slow integer instructions and hold the bits of four tiles
     b_listed_bits, b_zero = tl.zeros([LANES], tl.float32), tl.zeros([LANES], tl.int32)
     b_certain_bits, b_candidate_bits = b_listed_bits, b_listed_bits
-    # masses in two halves of 20 bits, whose sums over a lane fit an int32
+    # masses in two halves of 20 bits, whose sums over a lane fit into an int32
     b_mass, b_mass_low, b_certain, b_certain_low = b_zero, b_zero, b_zero, b_zero
     for i in tl.static_range(TILES):
         b_worth = (tl.full([4], 1 << (4 * i), tl.int32) << tl.arange(0, 4)).to(tl.float32)[None, :]
@@ -156,8 +156,8 @@ def threshold_scan(
     NUM_BINS: tl.constexpr,
     RECORD: tl.constexpr,
 ):
-    """It reads first what the first reading read last, because that may still be in the L2. The logits are there
-    already when `sample_histogram` lets others start."""
+    """Reads first what the first reading read last, because that may still be in the L2. The logits are ready
+    when `sample_histogram` lets others start."""
     launch_dependents()
     i_row = (tl.num_programs(1) - 1 - tl.program_id(1)).to(tl.int64)
     i_chunk = tl.num_programs(0) - 1 - tl.program_id(0)

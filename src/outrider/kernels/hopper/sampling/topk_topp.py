@@ -1,11 +1,11 @@
-"""Samples of a truncated distribution without sorting the vocabulary: what `truncate` of the reference keeps.
+"""Samples from a truncated distribution (that of the reference's `truncate`) without sorting the vocabulary.
 
 Four kernels, each of which leaves greedy rows alone:
 
-    sample_histogram    a histogram of some thousand tokens of the row, and the incumbent: a token that is kept for
+    sample_histogram    a histogram of several thousand tokens of the row, and the incumbent: a token that is kept for
                         certain and may be the best
-    threshold_estimate  the first reading: largest logit and about the whole mass; from these and the histogram, a
-                        bracket: two logits between which the last kept token should stand
+    threshold_estimate  the first reading: largest logit and approximate mass; from these and the histogram, a
+                        bracket: two logits between which the last kept token should lie
     threshold_scan      the second reading: exact masses; undecided tokens (inside the bracket) and candidates (tokens
                         that may be better than the incumbent) are listed
     threshold_select    the exact threshold among the undecided tokens; noise decides among the candidates it keeps
@@ -13,8 +13,8 @@ Four kernels, each of which leaves greedy rows alone:
     | certain .............. | undecided .. threshold .. | dropped ......... |    tokens in order
                            high                         low
 
-The first runs beside the second. Each row has a record (`record.py`) through which they tell each other what they
-found. A wrong estimate costs time and never changes the result.
+The first runs beside the second. Each row has a record (`record.py`) through which they exchange their results. A wrong
+estimate costs time and never changes the result.
 """
 
 from typing import NamedTuple
@@ -31,32 +31,32 @@ from outrider.kernels.hopper.sampling.threshold_scan import SHORTLIST, SHORTLIST
 from outrider.kernels.hopper.sampling.threshold_select import threshold_select
 
 _MAX_CHUNKS = 512
-"""Chunks of a row, which `threshold_select` looks at together."""
+"""Largest number of chunks of a row; `threshold_select` examines them together."""
 
 _SEGMENT = 1024
 """Keys that a program of the second reading may list."""
 
 _MAX_BOUNDARY = 64
-"""Undecided tokens of the threshold's bin that are compared with each other; of more, bins are divided again."""
+"""Undecided tokens of the threshold's bin that are compared with each other; with more, bins are divided again."""
 
 _UNDECIDED_BINS = 256
 _LIST_BLOCK = 1024
 _NOISE_BLOCK = 512
 
 _MAX_NOISE_CANDIDATES = 12288
-"""Most tokens above the bracket's lower end for which only these take noise; with more, the whole row does."""
+"""Up to this many tokens above the bracket's lower end, only these take noise; with more, the whole row does."""
 
 _FEW_ROWS = 32
-"""So few rows are cut into smaller chunks, to fill the GPU."""
+"""Up to this many rows are cut into smaller chunks, to fill the GPU."""
 
 _CHUNK = 4096
-"""Logits of a program of either reading, which is one warp."""
+"""Logits of a program (one warp) of either reading."""
 
 _SMALL_CHUNK = 1024
 """Likewise for few rows."""
 
 _SAMPLE_REGISTERS = 80
-"""For many rows: so few that the first reading finds room beside the sample."""
+"""Registers per thread of `sample_histogram` for many rows: few enough that the first reading fits beside it."""
 
 _SCAN_REGISTERS = 96
 
@@ -65,7 +65,7 @@ _FIRST_TILE = 256
 
 
 class RowParams(NamedTuple):
-    """Sampling parameters of rows, as tensors in the order in which the kernels take them."""
+    """Sampling parameters of rows: tensors in the order in which the kernels take them."""
 
     rows: Tensor  # [num_rows] int64, entry of each row in the columns
     temperature: Tensor  # [num_table_rows] fp32, a column, as are the next five

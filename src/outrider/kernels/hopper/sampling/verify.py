@@ -1,4 +1,4 @@
-"""Verifying drafts on a GPU: which of them are accepted, and the tokens that a step emits. One kernel of integers."""
+"""Verifies drafts on a GPU: which of them are accepted, and the tokens that a step emits. One kernel of integers."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
@@ -25,9 +25,9 @@ def verify(
     rows: Tensor | None = None,
     synthetic: SyntheticAcceptance | None = None,
 ) -> Verified:
-    """Tokens that each request emits; the arguments are described in the interface. One kernel in either case."""
+    """Tokens that each request emits; the interface describes the arguments. Runs one kernel, synthetic or not."""
     assert synthetic is None or rows is not None, "synthetic acceptance is keyed by the request"
-    unread = num_tokens_left  # a tensor in the place of tables that are not read
+    unread = num_tokens_left  # placeholder for tables that are not read
     tables = synthetic or SyntheticAcceptance(numbers=unread, rates=unread, seeds=unread, lengths=unread)
     num_rows, num_places = drafts.shape[0], drafts.shape[1] + 1
     token_ids = torch.empty(num_rows, num_places, dtype=torch.int64, device=drafts.device)

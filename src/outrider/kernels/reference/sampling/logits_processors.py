@@ -40,13 +40,13 @@ def process(
     allowed_index: Tensor | None,
     bad_words_index: Tensor | None,
 ) -> Tensor:
-    """Apply to logits [num_rows, vocab_size] fp32 all that comes before temperature, in the order of the index lists.
+    """Apply to logits [num_rows, vocab_size] fp32 every change before temperature, in the order of the index lists.
 
-    Of each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
+    For each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
     produced; all [num_rows] int64; drafts [num_rows, k] int64. The other tensors are tables of N entries, as
     `SamplingTable` lays them out, and token_ids [N, max_tokens] int32 of the request table, needed for bad words.
     The index lists only save work: a row that is listed without need keeps its bits. An implementation may read on the
-    device which rows have need, and then a list says no more than whether it is None.
+    device which rows need a change, and then only checks whether a list was passed.
     """
 
     def add_biases(logits: Tensor, index: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def add_bias(logits: Tensor, ids: Tensor, values: Tensor, counts: Tensor) -> Ten
     """logits + values at ids.
 
     ids [num_rows, max_ids] int64 (any id in [0, vocab_size) beyond the count), values [num_rows, max_ids] fp32,
-    counts [num_rows] int64: entries of the row that hold. The ids that hold are unique, so at most one number
+    counts [num_rows] int64: valid entries of the row. Valid ids are unique, so at most one number
     other than 0 is added anywhere. A sum above the largest fp32 stays there.
     """
     values = torch.where(is_within(counts, ids.shape[1]), values, 0.0)
@@ -126,7 +126,7 @@ def output_tails(
     """The last `width` output tokens before the one produced, -1 where the output has not begun: int64.
 
     token_ids [num_rows, max_tokens] int32, of which lengths - offsets are known; the first `offsets` of drafts
-    [num_rows, k] int64 count as accepted behind them. offsets, lengths, num_prompt_tokens: [num_rows] int64.
+    [num_rows, k] int64 count as accepted after them. offsets, lengths, num_prompt_tokens: [num_rows] int64.
     """
     place = lengths.unsqueeze(1) - width + torch.arange(width, device=lengths.device)
     known = token_ids.gather(1, place.clamp(0, token_ids.shape[1] - 1)).to(torch.int64)
@@ -140,7 +140,7 @@ def forbid_words(logits: Tensor, tails: Tensor, words: Tensor, counts: Tensor) -
     """-inf at the last token of each word whose other tokens end the row's tail.
 
     tails [num_rows, width] int64 (`output_tails`); words [num_rows, max_words, width + 1] int32, at the right, -1 in
-    front of shorter ones; counts [num_rows] int64: words of the row that hold.
+    front of shorter ones; counts [num_rows] int64: valid words of the row.
     """
     heads = words[:, :, :-1]
     is_begun = ((heads == tails.unsqueeze(1)) | (heads < 0)).all(dim=2)

@@ -12,9 +12,9 @@ _FACTOR_B = 0x94D049BB133111EB
 def hash_rows(logits: Tensor) -> Tensor:
     """One hash of the bits of each row: [num_rows] int64 of [num_rows, vocab_size] fp32.
 
-    Every (column, 32 bits) pair is mixed (splitmix64) and the results are added modulo 2^64, so no order of summation
-    shows. A change of one logit always changes the hash; any other change, such as two columns swapped, does but for a
-    chance of 2^-64. 0.0 and -0.0 differ, and so do NaNs of different payload.
+    Every (column, 32 bits) pair is mixed (splitmix64) and the results are added modulo 2^64, so the order of
+    summation does not matter. A change of one logit always changes the hash; any other change, such as two columns
+    swapped, does except with probability 2^-64. 0.0 and -0.0 differ, and so do NaNs of different payload.
     """
     columns = torch.arange(logits.shape[1], device=logits.device)
     bits = logits.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
