@@ -1,7 +1,7 @@
-"""`AsyncLLM`: the engine behind asyncio. Each request is an asynchronous iterator of what it adds, step by step.
+"""`AsyncLLM`: the engine behind asyncio. Each request is an asynchronous iterator over its deltas, step by step.
 
-The engine's loop (`engine/loop.py`) runs in a thread of its own; only that thread touches the engine. Knows nothing of
-HTTP: the server runs the same loop in a process of its own.
+The engine's loop (`engine/loop.py`) runs in its own thread; only that thread touches the engine. Knows nothing of
+HTTP: the server runs the same loop in its own process.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class _Orders:
         return order
 
     def rest(self) -> list[Order]:
-        """What came behind the order to stop."""
+        """Orders that came after the order to stop."""
         orders = []
         while not self._queue.empty():
             order = self._queue.get()
@@ -68,7 +68,7 @@ class AsyncLLM:
     ) -> AsyncIterator[OutputDelta]:
         """Deltas of one request; the last one holds the whole output. Leaving the iterator early aborts the request.
 
-        Raises RequestError for what cannot be served, before anything runs.
+        Raises RequestError if the request cannot be served, before anything runs.
         """
         loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[OutputDelta | BaseException] = asyncio.Queue()
@@ -92,7 +92,7 @@ class AsyncLLM:
                 self._orders.put(lambda: self._loop.leave(name, tell))
 
     async def abort(self, request_id: str) -> None:
-        """Take a request back; its iterator ends with finish_reason "abort"."""
+        """Abort a request; its iterator ends with finish_reason "abort"."""
         await self._order(lambda: self.engine.abort(request_id))
 
     def shutdown(self) -> None:
@@ -107,7 +107,7 @@ class AsyncLLM:
         self.shutdown()
 
     async def _order(self, work: Callable[[], Result]) -> Result:
-        """Let the engine's thread do `work`, and return what it gives or raise what it raises."""
+        """Run `work` in the engine's thread, and return its result or raise its error."""
         if self._loop.is_over:
             raise self._loop.ending() from self._loop.failed
         loop = asyncio.get_running_loop()

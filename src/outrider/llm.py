@@ -1,4 +1,4 @@
-"""`LLM`: the offline face of the engine. Prompts in, finished outputs out, in the order they were given."""
+"""`LLM`: the offline interface of the engine. Takes prompts and returns finished outputs in their order."""
 
 import time
 from collections import deque
@@ -43,7 +43,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete every prompt (text, or {"prompt_token_ids": [...]}); outputs in the order of the prompts.
 
-        One `SamplingParams` serves all prompts, or there is one for each. A prompt or parameter that cannot be
+        One `SamplingParams` applies to all prompts, or there is one for each. A prompt or parameter that cannot be
         served raises RequestError before any request runs. `use_tqdm` shows progress if it takes over two seconds.
         """
         requests = self._requests(prompts, sampling_params)
@@ -64,9 +64,10 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> Iterator[OutputDelta]:
-        """The same as `generate`, piece by piece; a delta's `prompt_index` says which prompt it belongs to.
+        """Complete prompts like `generate`, in deltas; a delta's `prompt_index` says which prompt it belongs to.
 
-        Refusals are raised at once. Closing the iterator aborts what still runs.
+        Raises RequestError at once for a prompt or parameter that cannot be served. Closing the iterator aborts the
+        requests that still run.
         """
         return self._stream(self._requests(prompts, sampling_params))
 

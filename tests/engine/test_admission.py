@@ -128,7 +128,7 @@ def test_text_without_a_tokenizer_is_refused() -> None:
 def test_prompt_of_another_form_is_refused_with_the_forms_there_are(prompt: Any, byte_level: Tokenizer) -> None:
     message = refusal(prompt, tokenizer=byte_level)
     assert repr(prompt) in message
-    assert "It is text or {'prompt_token_ids': [...]}; use chat() for messages." in message
+    assert "Give text or {'prompt_token_ids': [...]}; use chat() for messages." in message
 
 
 @pytest.mark.parametrize("name", ["multi_modal_data", "content_keys", "lora"])

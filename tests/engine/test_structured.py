@@ -264,7 +264,7 @@ def test_a_grammar_that_leads_nowhere_ends_that_request_with_an_error(
     ("name", "value"), [("ignore_eos", True), ("min_tokens", 3), ("bad_words", [[5]]), ("allowed_token_ids", [5])]
 )
 def test_what_does_not_go_with_a_grammar_is_refused_by_name(directory: Path, name: str, value: Any) -> None:
-    with pytest.raises(RequestError, match=f"{name} does not go with structured_outputs"):
+    with pytest.raises(RequestError, match=f"{name} cannot be combined with structured_outputs"):
         make(directory).generate(PROMPT, params_of("json", **{name: value}))
 
 

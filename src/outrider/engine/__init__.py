@@ -1,1 +1,1 @@
-"""The loop around scheduler and worker, and everything that knows text."""
+"""The engine: the loop around scheduler and worker, and all code that handles text."""

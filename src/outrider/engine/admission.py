@@ -1,4 +1,4 @@
-"""From what a caller gave to a `Request`: every refusal happens here, before anything else is disturbed."""
+"""Turns prompts and parameters into a checked `Request`; requests are refused here, before anything else changes."""
 
 import random
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Admission:
         self._grammars = grammars or Grammars(tokenizer, vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
     def request(self, prompt: Prompt, params: SamplingParams, *, request_id: str) -> Request:
-        """A checked request; raises RequestError with the value, the reason and the remedy."""
+        """Return a checked request. Raises RequestError with the value, the reason and the remedy."""
         text, token_ids = self._truncate(*self._prompt(prompt), params)
         num_tokens = len(token_ids)
         if num_tokens >= self._max_model_len:
@@ -86,7 +86,7 @@ class Admission:
         )
 
     def _truncate(self, text: str | None, token_ids: list[int], params: SamplingParams) -> tuple[str | None, list[int]]:
-        """The last tokens of the prompt, as many as asked for; then the text is that of what is left."""
+        """Keep the last tokens of the prompt, as many as `params` asks for, and their text."""
         most = params.truncate_prompt_tokens
         if most == -1:
             most = max(1, self._max_model_len - (params.max_tokens or 1))
@@ -98,7 +98,7 @@ class Admission:
         return text, token_ids
 
     def _bad_words(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
-        """As token ids: of a text both forms, with and without a space in front, where the space changes its token."""
+        """Token ids of the bad words; for a text, with and without a space in front, if the space changes its token."""
         found: dict[tuple[int, ...], None] = {}
         for word in params.bad_words or ():
             if not isinstance(word, str):
@@ -124,7 +124,7 @@ class Admission:
     def _check_some_token_is_left(
         self, params: SamplingParams, bad_words: tuple[tuple[int, ...], ...], stop_token_ids: tuple[int, ...]
     ) -> None:
-        """Some token must be allowed whatever comes before it, or there could be nothing to choose."""
+        """Raise RequestError unless some token is always allowed, so that there is always one to choose."""
         if params.allowed_token_ids is None and not bad_words:
             return
         forbidden = {ids[-1] for ids in bad_words}.union(stop_token_ids)
@@ -135,7 +135,7 @@ class Admission:
         if not is_left:
             raise RequestError(
                 "allowed_token_ids, bad_words and min_tokens together can leave no token to choose. "
-                "Allow a token that is neither a stop id nor the end of a bad word."
+                "Allow a token that is not a stop id and does not end a bad word."
             )
 
     def _prompt(self, prompt: Prompt) -> tuple[str | None, list[int]]:
@@ -161,8 +161,7 @@ class Admission:
                 "Give {'prompt_token_ids': [...]} or text."
             )
         raise RequestError(
-            f"prompt {prompt!r} is not understood. It is text or {{'prompt_token_ids': [...]}}; "
-            "use chat() for messages."
+            f"prompt={prompt!r} is not a prompt. Give text or {{'prompt_token_ids': [...]}}; use chat() for messages."
         )
 
     def _check_ids(self, name: str, token_ids: Sequence[int]) -> None:

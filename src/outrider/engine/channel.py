@@ -1,8 +1,8 @@
-"""A socket between the engine's process and its client: whole Python objects, no call that waits by itself.
+"""A socket between the engine's process and its client: carries whole Python objects; only `wait` blocks.
 
     frame:  | length, 8 bytes | pickle |
 
-Both ends belong to the same program and the socket is inherited, never bound: what comes out of it is trusted.
+Both ends belong to the same program and the socket is inherited, never bound: received data is trusted.
 """
 
 import pickle
@@ -14,11 +14,11 @@ from typing import Any
 _LENGTH_BYTES = 8
 _READ_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 22
-"""What the kernel may hold between the two ends, as far as it allows."""
+"""Size of the kernel's send buffer, which the system may limit."""
 
 
 class Channel:
-    """One end. `send` never waits: what the socket does not take is kept until `flush`."""
+    """One end of the socket. `send` never waits: data that the socket does not accept is kept until `flush`."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -29,22 +29,22 @@ class Channel:
         self._selector: selectors.BaseSelector | None = None
 
     def fileno(self) -> int:
-        """For select and event loops."""
+        """File descriptor, for select and event loops."""
         return self._socket.fileno()
 
     @property
     def has_backlog(self) -> bool:
-        """True where the socket did not take everything yet."""
+        """True while the socket has not accepted all data."""
         return bool(self._backlog)
 
     def send(self, message: object) -> None:
-        """Hand over one object. Raises OSError where the other end is gone."""
+        """Send one object. Raises OSError if the other end has disconnected."""
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         self._backlog.append(memoryview(len(data).to_bytes(_LENGTH_BYTES, "little") + data))
         self.flush()
 
     def flush(self) -> None:
-        """Give the socket as much as it takes now."""
+        """Write as much as the socket accepts now."""
         while self._backlog:
             try:
                 count = self._socket.send(self._backlog[0])
@@ -56,7 +56,7 @@ class Channel:
                 self._backlog.popleft()
 
     def receive(self) -> list[Any]:
-        """Every object that has come in whole. Raises EOFError where the other end is gone."""
+        """Return every object received in full. Raises EOFError if the other end has disconnected."""
         try:
             while True:
                 data = self._socket.recv(_READ_BYTES)
@@ -85,7 +85,7 @@ class Channel:
         return messages
 
     def wait(self) -> None:
-        """Until something can be read, or, with a backlog, written."""
+        """Wait until data can be read, or, with a backlog, written."""
         if self._selector is None:
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._socket, selectors.EVENT_READ)
@@ -94,7 +94,7 @@ class Channel:
         self._selector.select()
 
     def close(self) -> None:
-        """The other end gets EOFError."""
+        """Close this end; the other end gets EOFError."""
         if self._selector is not None:
             self._selector.close()
         self._socket.close()

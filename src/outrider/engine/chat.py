@@ -1,7 +1,7 @@
-"""Messages of a conversation as text: the model's template, or one that the caller gives, with tools.
+"""Renders the messages of a conversation as text, with the model's template or the caller's, and with tools.
 
-Rendering is the transformers library's own. Whatever a template or a model marks in its text, such as the beginning
-and end of reasoning, is passed through: it is text like any other.
+The transformers library does the rendering. Markers that a template or a model puts in its text, such as the beginning
+and end of reasoning, are passed through: they are text like any other.
 """
 
 import json
@@ -15,23 +15,23 @@ from outrider.core.errors import RequestError
 from outrider.engine.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
-"""{"role", "content"} and whatever else the template reads."""
+"""{"role", "content"} and any other keys that the template reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """How a conversation is rendered; names and meanings are vLLM's."""
+    """Options that control how a conversation is rendered; names and meanings are as in vLLM."""
 
     tools: Sequence[Mapping[str, Any]] | None = None
     """JSON schemas of the functions that the model may call."""
     chat_template: str | None = None
     """A Jinja template in place of the model's own."""
     add_generation_prompt: bool | None = None
-    """End with the assistant's header; None: unless the last message is to be continued."""
+    """End with the assistant's header; None: True unless `continue_final_message` is set."""
     continue_final_message: bool = False
-    """Leave the last message open, so that the output goes on with it."""
+    """Leave the last message open, so that the output continues it."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Further names for the template, such as enable_thinking."""
+    """Further variables for the template, such as enable_thinking."""
 
     def __post_init__(self) -> None:
         if self.continue_final_message and self.add_generation_prompt:
@@ -42,7 +42,7 @@ class ChatOptions:
 
 
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: ChatOptions) -> list[int]:
-    """Token ids of a conversation. The template writes special tokens itself: none are added."""
+    """Token ids of a conversation. The template writes the special tokens itself: no others are added."""
     if not messages:
         raise RequestError("messages=[] is empty. Give at least one message.")
     if options.chat_template is None and not tokenizer.chat_template:
@@ -73,7 +73,7 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """Text parts joined, and a tool call's arguments as an object: what templates expect."""
+    """A message as templates expect it: text parts joined, and a tool call's arguments as an object."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RequestError(f"message {message!r} has no role. A message is {{'role': …, 'content': …}}.")
     plain = dict(message)

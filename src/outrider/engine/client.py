@@ -41,7 +41,7 @@ class Job:
         self._leave = leave
         self._not_added = set(self.index_of)
         self._running = dict.fromkeys(self.index_of)
-        self._pending: dict[tuple[str, int], OutputDelta] = {}  # by request and choice, in the order in which they came
+        self._pending: dict[tuple[str, int], OutputDelta] = {}  # by request and completion, in order of arrival
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 

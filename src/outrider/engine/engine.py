@@ -1,7 +1,7 @@
-"""The loop: plan, launch, and settle what was launched one turn earlier.
+"""The loop: plan a step, launch it, and settle the step that was launched one turn earlier.
 
 With depth 1 the next step is planned while one is in flight; with depth 0 each step is settled before the next is
-planned. It is the same code: only how many steps may be in flight differs.
+planned. The code is the same for both: only the number of steps that may be in flight differs.
 """
 
 import time
@@ -79,7 +79,7 @@ class Engine:
         self._num_requests = 0
 
     def new_request(self, prompt: Prompt, params: SamplingParams, *, request_id: str | None = None) -> Request:
-        """Check a prompt and its parameters; nothing is queued yet."""
+        """Check a prompt and its parameters, and return the request; nothing is queued yet."""
         self._num_requests += 1
         return self.admission.request(prompt, params, request_id=request_id or str(self._num_requests - 1))
 
@@ -106,7 +106,7 @@ class Engine:
             self._group_of[state.request_id] = group
 
     def abort(self, request_id: str) -> RequestOutput | None:
-        """End a request; its output so far, or None if there is no such request."""
+        """Abort a request. Returns its output so far, or None if there is no such request."""
         group = self._groups.get(request_id)
         if group is None:
             return None
@@ -117,7 +117,7 @@ class Engine:
         return output
 
     def stats(self) -> EngineStats:
-        """A snapshot of the engine's counters."""
+        """Take a snapshot of the engine's counters."""
         return self._recorder.snapshot()
 
     def use_draft_policy(self, policy: DraftPolicy) -> None:
@@ -131,7 +131,7 @@ class Engine:
         return self.scheduler.has_work or bool(self._in_flight)
 
     def step(self) -> list[RequestOutput]:
-        """One turn of the loop; the requests that finished in it."""
+        """Run one turn of the loop. Returns the outputs of the requests that finished in it."""
         outputs = self._turn()
         self._recorder.turn()
         return outputs
@@ -163,7 +163,7 @@ class Engine:
                 times.planned = time.monotonic()
 
     def _emit(self, state: RequestState, now: float) -> RequestOutput | None:
-        """Tell the caller what is new in a completion; the whole output where it was the last of its request."""
+        """Pass a completion's delta to the caller. Returns the whole output if its request has ended."""
         group = self._group_of[state.request_id]
         if group.times.first_token is None and state.num_output_tokens > 0:
             group.times.first_token = now
@@ -203,7 +203,7 @@ class Engine:
         )
 
     def _named(self, logprobs: list[dict[int, Logprob]]) -> list[dict[int, Logprob]]:
-        """Add each token's own text, where there is a tokenizer."""
+        """Add each token's own text, if there is a tokenizer."""
         tokenizer = self.tokenizer
         if tokenizer is None:
             return logprobs

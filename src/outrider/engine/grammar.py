@@ -1,8 +1,8 @@
-"""Structured output: which tokens a request's grammar allows next, through llguidance.
+"""Structured output: computes which tokens a request's grammar allows next, through llguidance.
 
-A grammar is followed on the host, from confirmed tokens only; a mask is a function of the grammar and of the tokens so
-far. Drafts are looked at ahead of time and taken back again: a draft that the grammar forbids is cut, with all
-behind it. Masks are plain bytes: token t is bit t % 8 of byte t // 8. Knows nothing of models and steps.
+The host follows a grammar from confirmed tokens only; a mask is a function of the grammar and of the tokens so far. The
+matcher consumes drafts ahead of time and is rolled back: a draft that the grammar forbids is cut, with all later ones.
+Masks are plain bytes: token t is bit t % 8 of byte t // 8. Knows nothing of models and steps.
 """
 
 import json
@@ -21,13 +21,13 @@ if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
     from llguidance import LLMatcher, LLTokenizer
 
 _MAX_KEPT = 64
-"""Compiled grammars that are kept for requests to come."""
+"""Compiled grammars that are kept for later requests."""
 _MAX_MESSAGE = 600
-"""Characters of a compiler's message that a caller is told."""
+"""Maximum length of a compiler's message in an error, in characters."""
 
 
 class Grammars:
-    """The grammars of running requests, over one tokenizer; the scheduler asks which tokens may come (`TokenRule`).
+    """The grammars of running requests, over one tokenizer; the scheduler asks which tokens are allowed (`TokenRule`).
 
     `eos_token_ids` end an output where the grammar may end.
     """
@@ -42,7 +42,7 @@ class Grammars:
         self._running: dict[str, _Running] = {}
 
     def check(self, params: SamplingParams) -> None:
-        """RequestError for a grammar that is wrong or cannot be met, or does not go with the other parameters."""
+        """Raise RequestError if the grammar is invalid, unsatisfiable, or cannot be combined with other parameters."""
         asked = params.structured_outputs
         if asked is None:
             return
@@ -53,7 +53,7 @@ class Grammars:
             ("allowed_token_ids", params.allowed_token_ids is not None, "State it in the grammar."),
         ):
             if is_set:
-                raise RequestError(f"{name} does not go with structured_outputs: no token may be left. {remedy}")
+                raise RequestError(f"{name} cannot be combined with structured_outputs: no token may be left. {remedy}")
         if self._tokenizer is None:
             raise RequestError("structured_outputs need text, and there is no tokenizer.")
         if not self._eos_token_ids:
@@ -70,15 +70,15 @@ class Grammars:
             self._running[request.request_id] = _Running(matcher, matcher.compute_bitmask()[: self._mask_size])
 
     def end(self, request_id: str) -> None:
-        """Stop following."""
+        """Stop following a request."""
         self._running.pop(request_id, None)
 
     def masks(self, state: RequestState, drafts: Sequence[int]) -> tuple[bytes, ...]:
-        """One mask for the next token, and one behind each leading draft that the grammar allows."""
+        """One mask for the next token, and one after each leading draft that the grammar allows."""
         running = self._running[state.request_id]
         try:
             return self._look_ahead(state, running, drafts)
-        except Exception as error:  # whatever it is: it ends this request, in `accept`, and no other
+        except Exception as error:  # any error: it ends this request, in `accept`, and no other
             running.failure = f"the grammar cannot be followed any further: {error!r}"
             return (running.mask,)
 
@@ -96,7 +96,7 @@ class Grammars:
         return tuple(masks)
 
     def accept(self, state: RequestState, token_ids: Sequence[int]) -> str | None:
-        """Follow confirmed tokens; an error message if the output cannot go on, else None."""
+        """Follow confirmed tokens. Returns an error message if the output cannot continue, else None."""
         running = self._running[state.request_id]
         try:
             return running.failure or self._follow(running, token_ids)
@@ -115,11 +115,11 @@ class Grammars:
             if running.matcher.is_error():
                 return f"the grammar cannot be followed any further: {_first_line(running.matcher.get_error())}"
             if not any(running.mask):
-                return "the grammar has come to a point where it allows no token"
+                return "the grammar has reached a state in which it allows no token"
         return None
 
     def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
-        """The grammar at its beginning; not to be changed, only copied."""
+        """Matcher in the grammar's initial state; it must be copied, never changed."""
         from llguidance import LLMatcher
 
         if asked in self._compiled:
@@ -130,7 +130,7 @@ class Grammars:
             self._vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
         try:
             matcher = LLMatcher(self._vocabulary, _grammar(asked), log_level=0)
-        except Exception as error:  # the library's converter has nothing narrower for a rule that is missing
+        except Exception as error:  # the library's converter raises nothing narrower for a missing rule
             raise RequestError(f"structured_outputs: {_shortened(str(error))}. Correct the grammar.") from error
         if matcher.is_error():
             message = _shortened(matcher.get_error())
@@ -144,7 +144,7 @@ class Grammars:
 
 
 class _Running:
-    """One request's place in its grammar, and the mask of the next token."""
+    """One request's state in its grammar, and the mask of the next token."""
 
     __slots__ = ("failure", "mask", "matcher")
 
@@ -155,7 +155,7 @@ class _Running:
 
 
 def _grammar(asked: StructuredOutputsParams) -> str:
-    """In llguidance's own form."""
+    """The grammar in llguidance's own format."""
     from llguidance import LLMatcher
     from llguidance.gbnf_to_lark import any_to_lark
 
@@ -177,7 +177,7 @@ def _allows(mask: bytes, token_id: int) -> bool:
 
 
 def _shortened(text: str) -> str:
-    """A compiler's message, which may repeat the whole grammar."""
+    """Shorten a compiler's message, which may repeat the whole grammar."""
     text = text.strip()
     return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE // 2]} … {text[-_MAX_MESSAGE // 2 :]}"
 

@@ -1,6 +1,6 @@
-"""The n completions of one prompt: each is a request of its own, and the caller sees them as one.
+"""The n completions of one prompt: each is a separate request, and the caller sees them as one.
 
-Completion 0 is the request itself; the others differ from it in the noise's completion index only.
+Completion 0 is the request itself; the others differ from it only in the completion index of the noise key.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Name = Callable[[list[dict[int, Logprob]]], list[dict[int, Logprob]]]
 
 
 def completion_requests(request: Request) -> list[Request]:
-    """`request` and those of the other completions of its prompt, in the order of their index."""
+    """`request` and the requests of its prompt's other completions, in the order of their index."""
     others = [
         replace(
             request,
@@ -37,7 +37,7 @@ def completion_requests(request: Request) -> list[Request]:
 
 @dataclass(slots=True, kw_only=True)
 class RequestTimes:
-    """When things happened to a prompt's completions, in seconds of one clock; None: not yet."""
+    """Times of the events of a prompt's completions, in seconds of one clock; None: not yet."""
 
     queued: float
     planned: float | None = None
@@ -59,13 +59,13 @@ class Group:
     """One prompt's completions, running and finished."""
 
     states: list[RequestState]
-    """By completion index."""
+    """States by completion index."""
     on_delta: Callable[[OutputDelta], None] | None
     times: RequestTimes
     completions: dict[int, CompletionOutput] = field(default_factory=dict)
-    """Finished ones, by completion index."""
+    """Finished completions, by completion index."""
     num_told: dict[int, int] = field(default_factory=dict)
-    """Tokens of each completion that were given in deltas."""
+    """Number of tokens of each completion that deltas have passed on, by completion index."""
 
     @property
     def request_id(self) -> str:
@@ -73,7 +73,7 @@ class Group:
         return self.states[0].request_id
 
     def delta(self, state: RequestState, text: str, output: RequestOutput | None, name: Name) -> OutputDelta | None:
-        """What is new since the last delta of this completion; None where nothing is."""
+        """Changes since the last delta of this completion; None if there are none."""
         index = state.request.completion_index
         told = self.num_told.get(index, 0)
         token_ids = state.output_token_ids[told:]

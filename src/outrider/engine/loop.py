@@ -1,7 +1,7 @@
-"""The engine's turns: orders from outside first, then a step; waits only where there is nothing to do.
+"""The engine's turns: each handles the orders from outside, then runs a step; waits only if there is nothing to do.
 
-Whoever runs the loop, a thread (`async_llm.py`) or a process (`engine/process.py`), alone touches the engine. Orders
-come from an inbox; what a request adds goes to whoever submitted it. Knows neither threads nor sockets.
+Only the thread (`async_llm.py`) or process (`engine/process.py`) that runs the loop touches the engine. Orders come
+from an inbox; a request's deltas go to the listener that its caller gave. Knows neither threads nor sockets.
 """
 
 from collections.abc import Callable
@@ -17,29 +17,29 @@ Tell = Callable[[OutputDelta | BaseException], None]
 
 
 class Inbox(Protocol):
-    """Where orders come from."""
+    """Source of orders."""
 
     def get(self, *, block: bool) -> Order | None:
-        """The next order, None where there is none yet; `block` waits for one. Raises StopLoop for the last."""
+        """The next order, or None if there is none yet; `block` waits for one. Raises StopLoop when no more come."""
         ...
 
 
-class StopLoop(Exception):  # noqa: N818 - no error
+class StopLoop(Exception):  # noqa: N818 - it is not an error
     """No more orders: the loop ends before its next step."""
 
 
 class EngineLoop:
-    """One engine, the requests that run on it, and who listens to each."""
+    """One engine, the requests that run on it, and the listener of each."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_over = False
         self.failed: BaseException | None = None
-        """What ended the loop, where that was no order."""
+        """The error that ended the loop; None if an order did."""
         self._listeners: dict[str, Tell] = {}  # by request id
 
     def submit(self, request: Request, tell: Tell) -> None:
-        """Queue a checked request; its deltas are told, or what ended the engine. Raises RequestError."""
+        """Queue a checked request; `tell` gets its deltas, or the error that ended the engine. Raises RequestError."""
         name = request.request_id
 
         def on_delta(delta: OutputDelta) -> None:
@@ -51,16 +51,16 @@ class EngineLoop:
         self._listeners[name] = tell
 
     def leave(self, name: str, tell: Tell) -> None:
-        """Abort what nobody listens to; another request may have the name by now."""
+        """Abort a request whose listener `tell` has left; another request may have the name by now."""
         if self._listeners.get(name) is tell:
             self.engine.abort(name)
 
     def ending(self) -> OutriderError:
-        """What a request is told that came too late, or was still running."""
+        """Error for a request that came too late, or was still running."""
         return RequestError("the engine has stopped. Make a new one.")
 
     def run(self, inbox: Inbox, *, after_turn: Callable[[], None] | None = None) -> None:
-        """Turn until told to stop, or until the engine fails; `after_turn` follows every turn."""
+        """Run turns until an order to stop, or until the engine fails; `after_turn` is called after each."""
         try:
             while True:
                 order = inbox.get(block=not self.engine.has_work)

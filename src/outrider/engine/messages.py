@@ -35,11 +35,11 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the engine, instead of `EngineInfo`: it cannot be built."""
+    """From the engine, instead of `EngineInfo`: it could not be built."""
 
     message: str
     is_users_fault: bool
-    """True where the message names a value and a remedy."""
+    """True if the message names a value and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """From the engine, after a turn of its loop: what is new."""
+    """From the engine, after a turn of its loop: the changes."""
 
     answers: list[Added | Refused]
     deltas: list[OutputDelta]
     stats: EngineStats | None
-    """A snapshot of its counters, or None where none is due."""
+    """A snapshot of its counters, or None if none is due."""

@@ -1,8 +1,8 @@
-"""The engine as a process of its own: `EngineLoop` behind a socket.
+"""The engine in a separate process: `EngineLoop` behind a socket.
 
-It starts with one inherited socket, hears the options, builds the engine and serves until the socket closes, whatever
-the reason. Signals are the parent's business. It never waits for its client: what the socket does not take at once is
-kept, and goes out later.
+It starts with one inherited socket, receives the options, builds the engine and serves until the socket closes, for any
+reason. The parent handles signals. The process never waits for its client: data that the socket does not accept at once
+is kept and sent later.
 """
 
 import logging
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Session:
-    """One engine and its client's wishes: the loop's inbox, and what goes back after each turn."""
+    """One engine and its client: the loop's inbox, and the answers and deltas sent after each turn."""
 
     def __init__(self, channel: Channel, engine: Engine) -> None:
         self.loop = EngineLoop(engine)
@@ -66,7 +66,7 @@ class _Session:
             self.loop.submit(message.request, self._tell)
         except RequestError as error:
             self._answers.append(Refused(request_id, str(error)))
-        except Exception as error:  # whatever it is: it is this request's alone
+        except Exception as error:  # any error: it concerns this request only
             _log.exception("request %s could not be started", request_id)
             self._answers.append(Refused(request_id, f"the request cannot be begun: {error!r}"))
         else:
@@ -77,7 +77,7 @@ class _Session:
             self._deltas.append(delta)
 
     def after_turn(self) -> None:
-        """Send what is new."""
+        """Send the new answers, deltas and counters."""
         stats = self._due_stats()
         if not self._deltas and not self._answers and stats is None:
             return
@@ -89,7 +89,7 @@ class _Session:
             raise StopLoop from None
 
     def _due_stats(self) -> EngineStats | None:
-        """Counts, every now and then and before a rest: a look takes some time for each request."""
+        """Counters if a snapshot is due: periodically and before waiting, as a snapshot takes time for each request."""
         now, engine = time.monotonic(), self.loop.engine
         if engine.has_work and now < self._next_stats:
             return None
@@ -120,7 +120,7 @@ def _first_message(channel: Channel) -> Begin:
 
 
 def main(descriptor: int) -> None:
-    """Serve the client at the other end of an inherited socket; exit code 1 where the engine failed."""
+    """Serve the client at the other end of an inherited socket; exit code 1 if the engine failed."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # a terminal and a supervisor tell the whole group; the parent drains
     channel = Channel(socket.socket(fileno=descriptor))
@@ -137,9 +137,9 @@ def main(descriptor: int) -> None:
     session = _Session(channel, engine)
     try:
         channel.send(_describe(engine))
-    except OSError:  # the parent has gone meanwhile
+    except OSError:  # the parent has exited meanwhile
         return
-    channel.send(Turn([], [], engine.stats()))  # counters are there, at zero, before the first request
+    channel.send(Turn([], [], engine.stats()))  # the counters are available, at zero, before the first request
     session.loop.run(session, after_turn=session.after_turn)
     if session.loop.failed is not None:
         _log.critical("the engine stopped because of an error", exc_info=session.loop.failed)

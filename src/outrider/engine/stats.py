@@ -1,7 +1,7 @@
-"""What an engine has done since it started, as plain data: emitted tokens and real drafts only.
+"""Counters of an engine since it started, as plain data: emitted tokens and real drafts only.
 
-Most of it is read from the scheduler's and the requests' own counts when somebody asks, so a step pays nothing for
-it and the totals cannot disagree with what callers were told. Knows no clock and no metrics library.
+Most of them are read from the counts of the scheduler and the requests when a snapshot is taken, so they cost a step
+nothing, and the totals cannot disagree with the outputs that callers got. Knows no clock and no metrics library.
 """
 
 from bisect import bisect_left
@@ -17,7 +17,7 @@ TURN_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """One look at an engine. What counts only grows while the engine lives."""
+    """A snapshot of an engine. Counters only grow while the engine lives."""
 
     is_exact: bool
     """See `Worker.is_exact`."""
@@ -30,26 +30,26 @@ class EngineStats:
     num_steps: int
     num_preemptions: int
     num_prompt_tokens: int
-    """Of every completion that has emitted a token, once; a replay after preemption does not count again."""
+    """Prompt tokens of every completion that has emitted a token; a replay after preemption does not count again."""
     num_cached_prompt_tokens: int
-    """Of those, taken from the prefix cache."""
+    """Part of `num_prompt_tokens` that came from the prefix cache."""
     num_generation_tokens: int
-    """Emitted: what came behind a stop is not in it."""
+    """Emitted tokens, without those after a stop."""
     num_prefix_queried_tokens: int
     """Known tokens at each admission."""
     num_prefix_hit_tokens: int
     speculation: SpeculationStats
-    """Of all completions; max_drafts is the engine's k, 0 without a drafter."""
+    """Sums over all completions; max_drafts is the engine's k, 0 without a drafter."""
     finished: dict[str, int]
-    """Completions by finish reason, every reason named."""
+    """Completions by finish reason; every reason is a key."""
     turn_counts: tuple[int, ...]
-    """Turns of the loop by their tokens (`TURN_TOKENS`): known tokens computed and new tokens emitted in it."""
+    """Turns of the loop by their tokens (`TURN_TOKENS`): known tokens computed plus new tokens emitted in the turn."""
     turn_tokens: int
-    """Sum over those turns."""
+    """Sum of the tokens of those turns."""
 
 
 class Recorder:
-    """Keeps what cannot be read from the scheduler any more: completions that are over, and the sizes of turns."""
+    """Keeps counts that the scheduler no longer has: of finished completions, and the sizes of turns."""
 
     def __init__(self, scheduler: Scheduler, *, num_drafts: int, is_exact: bool, is_synthetic: bool) -> None:
         self._scheduler = scheduler
@@ -65,20 +65,20 @@ class Recorder:
         return _Totals(SpeculationStats.zero(self._num_drafts, is_synthetic=self._is_synthetic))
 
     def finish(self, state: RequestState) -> None:
-        """Count a completion that has ended, for whatever reason."""
+        """Count a completion that has ended, for any reason."""
         assert state.finish_reason is not None, f"request {state.request_id} is not finished"
         self._finished[state.finish_reason.value] += 1
         self._over.add(state)
 
     def turn(self) -> None:
-        """A turn of the loop is over."""
+        """Count a finished turn of the loop."""
         seen = self._scheduler.num_prefill_tokens + self._scheduler.num_output_tokens
         if seen > self._num_seen:
             self._turn_counts[bisect_left(TURN_TOKENS, seen - self._num_seen)] += 1
             self._num_seen = seen
 
     def snapshot(self) -> EngineStats:
-        """A snapshot of all counters; the caller may keep it and send it elsewhere."""
+        """Take a snapshot of all counters; the caller may keep it and send it elsewhere."""
         scheduler = self._scheduler
         totals = self._zero()
         totals.merge(self._over)

@@ -1,6 +1,6 @@
-"""How long steps of pure decoding take, as the host sees it: from the end of the step before, or from the launch.
+"""Times steps of pure decoding on the host, from the end of the previous step or from the launch, the later of the two.
 
-Tells a draft policy. Where a launch returns only when its step has ended (a CPU), the launch is the step.
+Reports to a draft policy. If a launch returns only when its step has ended (a CPU), the time is that of the launch.
 """
 
 import time
@@ -11,7 +11,7 @@ from outrider.scheduler.draft_policy import DraftPolicy
 
 
 class StepClock:
-    """Begins at each launch, ends when results are there. Steps end in the order of their launches."""
+    """Starts at each launch and stops when the results are available. Steps end in the order of their launches."""
 
     def __init__(self, policy: DraftPolicy) -> None:
         self._policy = policy
@@ -19,18 +19,18 @@ class StepClock:
         self._last_end = 0.0
 
     def begin(self) -> float:
-        """Right before a launch."""
+        """Return the time. Call it right before a launch."""
         return time.perf_counter()
 
     def launched(self, handle: Handle, begin: float) -> None:
-        """Right after it."""
+        """Record a launch. Call it right after the launch."""
         if handle.is_ended_at_launch:
             self._tell(handle.plan, time.perf_counter() - begin)
         else:
             self._launches[handle.plan.step_id] = begin
 
     def ended(self, handle: Handle) -> None:
-        """Right after its results were waited for."""
+        """Record the end of a step. Call it right after waiting for its results."""
         if handle.is_ended_at_launch:
             return
         now = time.perf_counter()

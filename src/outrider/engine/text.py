@@ -1,9 +1,9 @@
-"""Text of running requests, and where an output ends: eos, stop ids, stop strings, token by token.
+"""Text of running requests, and the end of each output: eos, stop ids, stop strings, token by token.
 
-`token_ids` ends with the token that completed the stop; the stop's own text is returned only if asked for. Whatever
-the same step or a later one produced behind it is dropped by the scheduler.
+`token_ids` ends with the token that completed the stop; the stop's own text is returned only if asked for. The
+scheduler drops the tokens that the same step or a later one produced after it.
 
-    text:  | given to the caller ... | may begin a stop string | bytes of an unfinished character (TextStream) |
+    text:  | passed to the caller .. | may begin a stop string | bytes of an unfinished character (TextStream) |
 """
 
 from outrider.core.outputs import FinishReason
@@ -14,7 +14,7 @@ from outrider.scheduler.text_rules import Stop
 
 
 class OutputText:
-    """The text of one request so far. `echo`: text in front of it, in which no stop is looked for."""
+    """The text of one request so far. `echo`: text in front of it, which is not searched for stops."""
 
     def __init__(self, request: Request, stream: TextStream | None, *, echo: str = "") -> None:
         self._stream = stream
@@ -29,29 +29,29 @@ class OutputText:
         self.text = ""
 
     def can_stop_in(self, token_ids: tuple[int, ...]) -> bool:
-        """False where none of `token_ids` can end the output, whatever their text."""
+        """False if none of `token_ids` can end the output, whatever their text."""
         return bool(self._stops) or not self._stop_ids.isdisjoint(token_ids)
 
     def extend(self, token_ids: tuple[int, ...]) -> None:
-        """Append the text of tokens that cannot stop."""
+        """Append the text of tokens that cannot end the output."""
         self._num_tokens += len(token_ids)
         if self._stream is not None:
             self.text += self._stream.extend(token_ids)
 
     def push(self, token_id: int) -> str | None:
-        """Append one token's text; the stop string that it completed, if any (the text then ends there)."""
+        """Append one token's text. Returns the stop string that it completed, if any (the text then ends there)."""
         self._num_tokens += 1
         if self._stream is None:
             return None
         return self._append(self._stream.push(token_id))
 
     def push_stop_token(self, token_id: int) -> None:
-        """The token that ends the output: its text counts only where the caller wants it."""
+        """Append the token that ends the output; its text is included only if the caller asked for it."""
         if self._keeps_stop and self._stream is not None:
             self.text += self._stream.push(token_id)
 
     def _append(self, piece: str) -> str | None:
-        """The earliest stop string that ends in `piece`, the longest where several start there."""
+        """Append `piece`. Returns the earliest stop string that ends in it, the longest if several start there."""
         self.text += piece
         if not piece or self._num_tokens < self._min_tokens:
             return None
@@ -68,11 +68,11 @@ class OutputText:
         return found[2]
 
     def take(self) -> str:
-        """What can be given to the caller and was not yet: never a part of what a stop string may still cut off."""
+        """Take the new text that can be passed to the caller: it excludes text that a stop string may still cut off."""
         return self._take(len(self.text) - self._num_held())
 
     def finish(self) -> str:
-        """The last of it, held-back bytes included; after a stop string nothing held back belongs to it."""
+        """Take the rest of the text, held-back bytes included unless a stop string ended the text."""
         if self._stream is not None and not self._is_cut:
             self._append(self._stream.flush())
         return self._take(len(self.text))
@@ -117,7 +117,7 @@ class OutputTexts:
         self._texts[request.request_id] = OutputText(request, stream, echo=echo)
 
     def check(self, state: RequestState, token_ids: tuple[int, ...]) -> tuple[int, Stop | None]:
-        """How many of the new `token_ids` belong to the output, and its end if one of them ended it."""
+        """The number of new `token_ids` that belong to the output, and its end if one of them ended it."""
         text = self._texts[state.request_id]
         num_tokens_left = state.max_total_tokens - len(state.token_ids)
         if len(token_ids) < num_tokens_left and not text.can_stop_in(token_ids):
@@ -139,14 +139,14 @@ class OutputTexts:
         return len(token_ids), None
 
     def take(self, request_id: str) -> str:
-        """Text of a running request that can be given to its caller and was not yet."""
+        """Take the new text of a running request that can be passed to its caller."""
         return self._texts[request_id].take()
 
     def forget(self, request_id: str) -> None:
-        """Stop following a request that did not begin after all."""
+        """Stop following a request that could not be started."""
         self._texts.pop(request_id, None)
 
     def end(self, request_id: str) -> tuple[str, str]:
-        """Stop following; the last piece of text, and the whole."""
+        """Stop following a request. Returns the last piece of its text, and the whole text."""
         text = self._texts.pop(request_id)
         return text.finish(), text.whole

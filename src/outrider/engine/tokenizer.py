@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What decoders put in place of bytes that are no character, or not yet one."""
+"""Character that decoders write in place of bytes that do not form a character, or not yet."""
 
 
 class Tokenizer:
@@ -28,7 +28,7 @@ class Tokenizer:
                 f"{directory} has no tokenizer.json. Add one (convert a slow tokenizer to that form), or pass "
                 "skip_tokenizer_init=True and prompts as token ids."
             )
-        # by this class and not the automatic one: tokenizer.json says all, and the other imports modelling code
+        # this class and not AutoTokenizer: tokenizer.json is enough, and AutoTokenizer imports modelling code
         self._tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
         self._backend = self._tokenizer.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
@@ -36,16 +36,16 @@ class Tokenizer:
         self._own_texts = {skips: OwnTexts(self, skip_special_tokens=skips) for skips in (False, True)}
 
     def own_texts(self, *, skip_special_tokens: bool = True) -> "OwnTexts":
-        """What each token adds to a text, as far as that needs no neighbour."""
+        """Text that each token adds, if it does not depend on the token's neighbours."""
         return self._own_texts[skip_special_tokens]
 
     @property
     def is_by_bytes(self) -> bool:
-        """True where a text is the bytes of its tokens, one after the other: what a token adds needs no neighbour."""
+        """True if a text is the concatenated bytes of its tokens, which do not depend on the tokens' neighbours."""
         return isinstance(self._backend.decoder, decoders.ByteLevel)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Ids of a prompt."""
+        """Token ids of a prompt."""
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     @property
@@ -56,18 +56,18 @@ class Tokenizer:
         return template.get("default") if isinstance(template, dict) else template
 
     def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-        """Chat messages as text under a template; options are those of transformers' apply_chat_template."""
+        """Render chat messages as text; options are those of transformers' apply_chat_template."""
         text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
         assert isinstance(text, str)
         return text
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Text of ids, special tokens left out if asked; ids that the tokenizer does not have give nothing."""
+        """Text of ids, without special tokens if asked for; ids that the tokenizer does not have give no text."""
         text: str = self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def has_text(self, token_id: int, *, skip_special_tokens: bool = True) -> bool:
-        """False for special tokens, if these are left out, and for ids that the tokenizer does not have."""
+        """False for special tokens, if these are skipped, and for ids that the tokenizer does not have."""
         if skip_special_tokens and token_id in self._special_ids:
             return False
         return self._backend.id_to_token(token_id) is not None
@@ -78,7 +78,7 @@ class Tokenizer:
         return sorted(set(self._backend.get_vocab(with_added_tokens=False).values()) - self._special_ids)
 
     def vocabulary_for_grammars(self, vocab_size: int, eos_token_ids: Sequence[int]) -> "LLTokenizer":
-        """What llguidance needs to know of the tokens: their bytes, and which end an output."""
+        """The vocabulary in llguidance's form: the bytes of each token, and which tokens end an output."""
         from llguidance.hf import from_tokenizer
 
         return from_tokenizer(self._tokenizer, n_vocab=vocab_size, eos_token=list(eos_token_ids))
@@ -89,7 +89,7 @@ class Tokenizer:
 
 
 class OwnTexts(dict[int, str | None]):
-    """What a token adds to a text that ends with a whole character; None where that needs a closer look.
+    """Text that a token adds after a whole character, by token id; None if it depends on the token's neighbours.
 
     Filled as tokens occur. "" for tokens without text.
     """
@@ -112,12 +112,12 @@ class OwnTexts(dict[int, str | None]):
 
 
 class TextStream:
-    """Incremental text of one output. Bytes of an unfinished character are held back, what precedes them is not.
+    """Incremental text of one output. Bytes of an unfinished character are held back, the text before them is not.
 
         ids:  | ........ | context: the tokens settled last | fresh: their text may end inside a character |
 
-    What was given is never taken back. So after invalid bytes the pieces together may differ from `decode` of all
-    ids where a decoder looks back (byte fallback: an invalid byte spoils its valid neighbours).
+    Text that was returned is final. So after invalid bytes the joined pieces may differ from `decode` of all ids, if
+    a decoder looks back (byte fallback: an invalid byte spoils its valid neighbours).
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
@@ -127,13 +127,13 @@ class TextStream:
         self._context: list[int] = []
         self._context_text = ""
         self._fresh: list[int] = []
-        self._num_given = 0  # characters of the fresh text that were given
+        self._num_given = 0  # characters of the fresh text that were returned
 
     def push(self, token_id: int) -> str:
-        """Text completed by one more token."""
+        """Append one token. Returns the text that it completes."""
         own = self._own_texts[token_id]
         if own is not None and (not own or not self._fresh):
-            return own  # the context may stay as it is: whoever has texts of their own does not look at it
+            return own  # the context need not change: tokens with a text of their own do not read it
         self._fresh.append(token_id)
         text = self._fresh_text()
         whole = text.rstrip(_UNFINISHED)
@@ -144,7 +144,7 @@ class TextStream:
         return piece
 
     def extend(self, token_ids: Sequence[int]) -> str:
-        """Text completed by several more tokens: the pieces of `push` together."""
+        """Append several tokens. Returns the text that they complete: the joined pieces of `push`."""
         if not self._fresh:
             own_texts = self._own_texts
             pieces = [own_texts[token_id] for token_id in token_ids]
@@ -153,7 +153,7 @@ class TextStream:
         return "".join([self.push(token_id) for token_id in token_ids])
 
     def flush(self) -> str:
-        """What was held back, as the tokenizer renders it when nothing more comes."""
+        """Return the held-back text, as the tokenizer renders it when no token follows."""
         piece = self._fresh_text()[self._num_given :]
         self._settle()
         return piece

@@ -1,1 +1,1 @@
-"""Who runs in the next step, and with which blocks. Host only: no torch here."""
+"""The scheduler: chooses the requests of each step and assigns their KV blocks. Host only: no torch here."""

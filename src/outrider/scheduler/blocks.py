@@ -1,7 +1,7 @@
-"""The pool of KV blocks: who holds which, and which free ones still hold a reusable prefix.
+"""The pool of KV blocks: counts the references to each, and keeps free blocks that hold a reusable prefix.
 
 Knows ids, reference counts and hashes; not what a hash means (`prefix.py`) nor where the memory is.
-Block 0 is the null block: padding writes there, and it is never given out.
+Block 0 is the null block: padding writes there, and it is never allocated.
 
     a block is   held (references > 0)
                  or free and blank         -> `_blank`
@@ -33,14 +33,14 @@ class BlockPool:
 
     @property
     def num_free(self) -> int:
-        """Blocks that `allocate` can give, published ones included."""
+        """Blocks that `allocate` can return, published ones included."""
         return len(self._blank) + len(self._reusable)
 
     def is_free(self, block_id: int) -> bool:
         return self._references[block_id] == 0
 
     def allocate(self, count: int) -> list[int]:
-        """`count` blocks with one reference each; blank ones first, then the longest unused published ones."""
+        """Take `count` blocks, one reference each: blank ones first, then the least recently used published ones."""
         assert 0 <= count <= self.num_free, f"{count} blocks asked, {self.num_free} free"
         taken = []
         for _ in range(count):
@@ -54,14 +54,14 @@ class BlockPool:
         return taken
 
     def share(self, block_id: int) -> None:
-        """One more reference to a published block."""
+        """Add one reference to a published block."""
         assert block_id in self._hash_of, f"block {block_id} is not published"
         if self._references[block_id] == 0:
             del self._reusable[block_id]
         self._references[block_id] += 1
 
     def release(self, block_ids: Iterable[int]) -> None:
-        """Drop one reference each; of blocks that become free, the first named is overwritten first."""
+        """Drop one reference to each block. Blocks that become free are reused in the order of `block_ids`."""
         for block_id in block_ids:
             assert self._references[block_id] > 0, f"block {block_id} is not held"
             self._references[block_id] -= 1
@@ -72,7 +72,7 @@ class BlockPool:
                     self._blank.append(block_id)
 
     def publish(self, block_id: int, block_hash: bytes) -> None:
-        """Let others find this held block. A second block with the same content stays private."""
+        """Let other requests find this held block. A second block with the same content stays private."""
         assert self._references[block_id] > 0, f"block {block_id} is not held"
         if block_hash in self._block_of or block_id in self._hash_of:
             return
@@ -80,5 +80,5 @@ class BlockPool:
         self._block_of[block_hash] = block_id
 
     def find(self, block_hash: bytes) -> int | None:
-        """The published block with this content."""
+        """The published block with this content, or None."""
         return self._block_of.get(block_hash)

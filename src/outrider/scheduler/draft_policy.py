@@ -1,6 +1,6 @@
-"""How many drafts a step makes for the next one: always k, or what load and acceptance make worth their time.
+"""Policies that choose the number of drafts per step: always k, or as many as pay at the current load and acceptance.
 
-One number for all rows of a step, so that steps keep to few shapes. Whatever is chosen, tokens are the same: drafts
+All rows of a step make the same number, so that steps have few shapes. The choice does not change the tokens: drafts
 are accepted by equality. Knows requests and seconds; no device, no drafter.
 
     step n      makes num_proposals drafts for each row        chosen when n is planned, one step before n - 1 is read
@@ -17,23 +17,23 @@ from outrider.scheduler.step_times import StepTimes
 
 
 class DraftPolicy(Protocol):
-    """Chooses for each step, and is told what came of it."""
+    """Chooses the number of drafts for each step, and is passed the results of the step."""
 
     def choose(self, requests: Sequence[RequestState]) -> int:
-        """Drafts that a step makes, by the requests that sample in it and so have another one."""
+        """Number of drafts that a step makes for `requests`, which sample in it and verify them in their next one."""
         ...
 
     def see_row(self, state: RequestState, *, num_drafts: int, num_accepted: int) -> None:
-        """A settled row verified up to `num_drafts` drafts."""
+        """Record a settled row that verified up to `num_drafts` drafts."""
         ...
 
     def see_step(self, *, num_rows: int, num_drafts: int, num_proposals: int, seconds: float) -> None:
-        """A settled step of pure decoding verified `num_drafts` a row, and made `num_proposals`."""
+        """Record a settled step of pure decoding that verified `num_drafts` drafts a row and made `num_proposals`."""
         ...
 
 
 class FixedDrafts:
-    """Always the same number."""
+    """Always chooses the same number."""
 
     def __init__(self, num_drafts: int) -> None:
         self._num_drafts = num_drafts
@@ -49,36 +49,38 @@ class FixedDrafts:
 
 
 _PRIOR = 0.7
-"""Before any data: share of drafts that are accepted where those before them were."""
+"""Chance that a draft is accepted if those before it were: the estimate before any data."""
 _OF_ALL = 1 / 512
-"""Weight of a row in the acceptance of all."""
+"""Weight of one row in the acceptance of all requests."""
 _FIRST_STEPS, _LAST_STEPS = 8, 128
-"""Steps over which what a request differs by is averaged: so many at its beginning, and in the end."""
+"""Steps over which the difference between a request and all requests is averaged: at its beginning, and at most."""
 
 _PRICE = 1.0
-"""What a change costs, in differences of the two steps' times: the first step of it runs at the larger number."""
+"""Cost of a change, as a multiple of the difference between the times of the two steps: the first step after a change
+runs with the larger number."""
 _LEAST_PRICE = 0.05
-"""At least, in steps."""
+"""Minimum cost of a change, in steps."""
 
 _TRIAL_STEPS = 3
-"""Steps of a trial: from the second on, as many drafts are verified as made."""
+"""Steps of a trial: from the second on, a step verifies as many drafts as it makes."""
 _SHARE = 0.005
-"""Of all time, what trials may lose by the present estimates."""
+"""Share of all decoding time that trials may lose, by the current estimates."""
 _HEAD_START = 4.0
-"""Steps' worth of time that trials of numbers whose times are in doubt may lose, at each new load."""
+"""Time, in steps, that trials of numbers with uncertain times may lose, at each new load."""
 _LEAST_LOSS = 0.05
-"""Share of its time that a trial counts as lost at least: what nearly ties is not tried all the time."""
+"""Minimum loss of a trial, as a share of its time: numbers that are nearly as good are not tried all the time."""
 
 
 class AdaptiveDrafts:
-    """As many drafts, of a few allowed numbers, as give the most expected tokens per second.
+    """Chooses, from a few allowed numbers of drafts, the one with the most expected tokens per second.
 
         tokens(w)  = Σ over rows (1 + Σ over i ≤ w of the estimated chance that drafts 1 … i are all accepted)
         choice     = argmax over w of tokens(w) / seconds(rows, w)
 
-    A chance is that of all requests plus what the request differs by. It shows only where drafts are made: behind the
-    last one, the estimate falls as a geometric series. So larger numbers are tried now and then, as far as a budget
-    allows, unless even hopeful estimates leave them behind; and what no time is known of.
+    A chance is the estimate over all requests plus the request's difference from it. It is observed only for drafts
+    that are made: after the last one, the estimate falls as a geometric series. So larger numbers are tried now and
+    then, as far as a budget allows, unless they are slower even by optimistic estimates; and numbers without a measured
+    time are tried too.
     """
 
     def __init__(
@@ -99,15 +101,15 @@ class AdaptiveDrafts:
         self.lost = 0.0
         """Seconds that trials have lost, by the estimates when they began."""
         self.head_start = 0.0
-        """Seconds that trials for the sake of times may lose."""
+        """Seconds that trials may lose to measure uncertain times."""
         self.lost_on_times = 0.0
-        """Seconds that those have lost."""
-        self._place = len(self.widths) - 1  # of the number that is best so far
+        """Seconds that trials have lost to measure uncertain times."""
+        self._place = len(self.widths) - 1  # of the best number so far
         self._missed = [0.0] * len(self.widths)  # seconds that each number would have saved since the last change
         self._trial = 0  # place of the number on trial
         self._trial_left = 0
         self._num_choices = 0
-        self._loads: set[int] = set()  # buckets of rows met; only asked, never listed
+        self._loads: set[int] = set()  # buckets of rows seen; membership tests only, never iterated
         self._tried: dict[tuple[int, int], int] = {}  # bucket of rows, place -> when it was last chosen
 
     def choose(self, requests: Sequence[RequestState]) -> int:
@@ -128,7 +130,7 @@ class AdaptiveDrafts:
         return self.widths[chosen]
 
     def _best(self, rates: Sequence[float], seconds: Sequence[float]) -> int:
-        """The number to go on with: another one when staying has cost as much as the change will."""
+        """Place of the number to continue with: it changes when staying has cost as much as the change will."""
         now = self._place
         for place, rate in enumerate(rates):
             missed = (rate / rates[now] - 1.0) * seconds[now]
@@ -141,7 +143,7 @@ class AdaptiveDrafts:
         return best
 
     def _expected_tokens(self, requests: Sequence[RequestState]) -> list[float]:
-        """Of a step of each width, if all requests advanced in the proportions in which they advance now."""
+        """Expected tokens of a step of each width, if all requests advanced in their current proportions."""
         differences = [self._difference(state) for state in requests]
         sums = [1.0] * len(requests)  # tokens of each request
         of_width = {0: sums}
@@ -153,7 +155,7 @@ class AdaptiveDrafts:
         return [most / sum(map(truediv, now, of_width[width])) for width in self.widths]
 
     def _difference(self, state: RequestState) -> Sequence[float]:
-        """From the chances of all requests; drafts that it does not want are worth nothing."""
+        """A request's chances minus those of all requests; drafts that it does not ask for count nothing."""
         own, most = state.acceptance or self._like_all, self._most_of(state)
         return own if most == len(own) else own[:most] + [-chance for chance in self.acceptance[most:]]
 
@@ -162,7 +164,7 @@ class AdaptiveDrafts:
         return len(self.acceptance) if asked is None else asked
 
     def _start_trial(self, num_rows: int, *, tokens: Sequence[float], seconds: Sequence[float]) -> None:
-        """Try what was not tried here for longest, if its expected loss fits the budget."""
+        """Start a trial of the least recently tried number at this load, if its expected loss fits the budget."""
         if not self.times.has_measurement:
             return
         best, bucket = self._place, self.times.bucket(num_rows)
@@ -195,8 +197,8 @@ class AdaptiveDrafts:
         self._trial, self._trial_left = place, _TRIAL_STEPS
 
     def _hopes(self, num_rows: int, tokens: Sequence[float]) -> list[float]:
-        """Tokens of a step of each width, if each draft that it has more than the next smaller one were accepted as
-        often as is believed of the last of those."""
+        """Optimistic tokens of a step of each width: each draft beyond the next smaller width counts as accepted as
+        often as the last drafts of that width are estimated to be."""
         hopes, gain = [tokens[0]], float(num_rows)
         for (narrow, few), (wide, many) in pairwise(zip(self.widths, tokens, strict=True)):
             hopes.append(few + gain * (wide - narrow))

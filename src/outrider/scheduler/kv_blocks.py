@@ -1,10 +1,11 @@
 """The blocks of running requests: one list for each group of layers, from the group's pool.
 
-A group without a window keeps the blocks of all tokens, and a prompt's are reserved whole when it is admitted. A group
-with a window keeps those that a token may still read: blocks before them go back while the request runs, and blocks
-ahead are reserved one step at a time. Knows no hashes (`prefix.py`) and does not choose whom to preempt.
+A group without a window keeps the blocks of all tokens, and reserves those of the whole prompt at admission. A group
+with a window keeps the blocks that a later token may still read: it frees the blocks before them while the request
+runs, and reserves the blocks ahead one step at a time. Knows no hashes (`prefix.py`) and does not choose which request
+to preempt.
 
-    group with a window:  | given back | window ... | computed up to here | this step, lookahead |
+    group with a window:  | freed      | window ... | computed up to here | this step, lookahead |
                           0 (null block)            num_computed_tokens    reserved
 """
 
@@ -22,8 +23,8 @@ class KVBlocks:
     """All pools of one engine."""
 
     def __init__(self, groups: Sequence[BlockGroup], num_blocks: Sequence[int], *, most_ahead: int) -> None:
-        """`num_blocks`: of each group's pool, the null block included.
-        `most_ahead`: most tokens behind the computed ones that a step needs blocks for, when no other is in flight."""
+        """`num_blocks`: blocks of each group's pool, the null block included.
+        `most_ahead`: most tokens after the computed ones that a step needs blocks for, when no other is in flight."""
         self.groups = tuple(groups)
         self.pools = tuple(BlockPool(count) for count in num_blocks)
         assert len(self.groups) == len(self.pools) > 0, f"{len(self.groups)} groups and {len(self.pools)} pools"
@@ -32,12 +33,12 @@ class KVBlocks:
 
     @property
     def num_usable(self) -> int:
-        """Blocks that can be held at once, of all groups."""
+        """Blocks that can be held at once, in all groups."""
         return sum(pool.num_usable for pool in self.pools)
 
     @property
     def num_used(self) -> int:
-        """Blocks that requests hold, of all groups."""
+        """Blocks that requests hold, in all groups."""
         return sum(pool.num_usable - pool.num_free for pool in self.pools)
 
     def check(self, request: Request) -> None:
@@ -53,7 +54,7 @@ class KVBlocks:
                 )
 
     def most_blocks(self, group: BlockGroup, max_total_tokens: int) -> int:
-        """Blocks with which a request can always go on once none of its steps is in flight."""
+        """Blocks with which a request can always continue once none of its steps is in flight."""
         whole = group.num_blocks(max_total_tokens)
         if group.window is None:
             return whole
@@ -63,7 +64,7 @@ class KVBlocks:
     def admit(self, state: RequestState, hit: Hit, num_tokens: int) -> bool:
         """Give a request the blocks of its hit and fresh ones up to `num_tokens`; with a window, for one step.
 
-        False, and nothing is given, if too few are free.
+        Returns False, and allocates nothing, if too few are free.
         """
         counts = []
         for group, pool, cached in zip(self.groups, self.pools, hit.block_ids, strict=True):
@@ -86,14 +87,14 @@ class KVBlocks:
         return True
 
     def has_free(self, state: RequestState, num_tokens: int) -> bool:
-        """True where `reserve` can give the blocks."""
+        """True if `reserve` can allocate the blocks."""
         return all(
             group.num_blocks(num_tokens) - len(held.ids) <= pool.num_free
             for group, pool, held in zip(self.groups, self.pools, state.blocks, strict=True)
         )
 
     def reserve(self, state: RequestState, num_tokens: int) -> None:
-        """Give a running request the blocks that it lacks for its first `num_tokens` tokens."""
+        """Allocate the blocks that a running request lacks for its first `num_tokens` tokens."""
         for group, pool, held in zip(self.groups, self.pools, state.blocks, strict=True):
             count = group.num_blocks(num_tokens) - len(held.ids)
             if count > 0:
@@ -106,9 +107,9 @@ class KVBlocks:
         )
 
     def release_passed(self, state: RequestState) -> None:
-        """Give back the blocks that no later token of the request will read.
+        """Free the blocks that no later token of the request will read.
 
-        Computed tokens are confirmed ones: every step in flight and every later one begins behind them.
+        Computed tokens are confirmed: every step in flight and every later one begins after them.
         """
         for index, group in self._windows:
             held, first = state.blocks[index], group.first_needed_block(state.num_computed_tokens)
@@ -119,11 +120,11 @@ class KVBlocks:
 
     @property
     def has_windows(self) -> bool:
-        """True where `release_passed` can give something back."""
+        """True if a group has a window, so that `release_passed` can free blocks."""
         return bool(self._windows)
 
     def release(self, state: RequestState) -> None:
-        """Take all blocks of a request; the last of them are overwritten first."""
+        """Free all blocks of a request; the last of them are reused first."""
         for pool, held in zip(self.pools, state.blocks, strict=False):
             pool.release(reversed(held.ids[held.num_released :]))
         state.blocks = []

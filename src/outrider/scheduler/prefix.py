@@ -1,11 +1,11 @@
 """The prefix cache: finds the leading blocks of a request that are already computed.
 
-A block is named by the hash of its tokens, of the content beside them (`core/content.py`) and of all before it. Only
-blocks of confirmed tokens are published, target and drafter together: the drafter's KV at index j holds (feature of
-j - 1, token j), so a block's drafter KV depends on no token behind the block, and the same name serves both.
+The name of a block is the hash of its tokens, of the content beside them (`core/content.py`) and of all before it.
+Only blocks of confirmed tokens are published, target and drafter together: the drafter's KV at index j holds (feature
+of j - 1, token j), so a block's drafter KV depends on no token after the block, and one name serves both.
 
 A hit is as long as every group of layers can serve: a group without a window needs all blocks before its end, a group
-with one those that the next token sees.
+with a window needs the blocks that the next token reads.
 """
 
 from array import array
@@ -27,9 +27,9 @@ class Hit:
 
     num_tokens: int
     block_ids: list[list[int]]
-    """For each group the blocks of these tokens; the null block in place of those before the window."""
+    """For each group, the blocks of these tokens; the null block in place of those before the window."""
     num_shared_tokens: int
-    """Tokens whose blocks are published; for a hybrid, more than `num_tokens` where no snapshot is at their end."""
+    """Tokens whose blocks are published; for a hybrid, more than `num_tokens` if there is no snapshot at their end."""
 
 
 class PrefixCache:
@@ -43,11 +43,11 @@ class PrefixCache:
         enabled: bool,
         snapshots: SnapshotIndex | None = None,
     ) -> None:
-        """`snapshots`: of a hybrid model's states; its requests also need one where they start."""
+        """`snapshots`: index of a hybrid model's snapshots; its requests also need a snapshot where they start."""
         sizes = [group.block_size for group in groups]
         self.unit = lcm(*sizes)
-        """Tokens of which hits, and snapshots, hold a multiple: every group has a block that ends there."""
-        self._hash_size = gcd(*sizes)  # tokens of one hash; a block has the name of the last one in it
+        """Hits and snapshots hold a multiple of this number of tokens: every group has a block that ends there."""
+        self._hash_size = gcd(*sizes)  # tokens of one hash; the last hash in a block is the name of the block
         self._groups = [(pool, group, group.block_size) for pool, group in zip(pools, groups, strict=True)]
         self._enabled = enabled
         self._snapshots = snapshots
@@ -55,7 +55,7 @@ class PrefixCache:
         self.num_hit_tokens = 0
 
     def _extend_hashes(self, state: RequestState, num_tokens: int) -> None:
-        """Make sure that the blocks of the first `num_tokens` tokens are named."""
+        """Compute the names of the blocks of the first `num_tokens` tokens that have none yet."""
         hashes, size, content_keys = state.block_hashes, self._hash_size, state.request.content_keys
         while len(hashes) < num_tokens // size:
             start = len(hashes) * size
@@ -66,15 +66,15 @@ class PrefixCache:
             hashes.append(digest.digest())
 
     def _name(self, state: RequestState, end: int) -> bytes:
-        """The name of the block, or snapshot, that ends behind the first `end` tokens."""
+        """The name of the block, or snapshot, that ends after the first `end` tokens."""
         return state.block_hashes[end // self._hash_size - 1]
 
     def no_hit(self) -> Hit:
-        """Nothing is found, or nothing may be."""
+        """An empty hit: nothing is found, or the cache may not be used."""
         return Hit(0, [[] for _ in self._groups], 0)
 
     def match(self, state: RequestState) -> Hit:
-        """The longest hit, always short of the last known token."""
+        """The longest hit; it never includes the last known token."""
         if not self._enabled:
             return self.no_hit()
         length = (state.num_tokens - 1) // self.unit * self.unit
@@ -107,7 +107,7 @@ class PrefixCache:
         return found
 
     def _served_by_windows(self, state: RequestState, length: int) -> int:
-        """The longest hit up to `length` at whose end every group with a window has the blocks that a token sees."""
+        """The longest hit up to `length` for which every window group has the blocks that the next token reads."""
         is_served = False
         while length and not is_served:
             is_served = True
@@ -130,7 +130,7 @@ class PrefixCache:
         return [NULL_BLOCK] * (end - len(found)) + found
 
     def find_snapshot(self, state: RequestState, hit: Hit) -> int:
-        """Id of the snapshot at the end of what `match` found, or -1 where none is needed."""
+        """Id of the snapshot at the end of a hit of `match`, or -1 if none is needed."""
         if self._snapshots is None or not hit.num_tokens:
             return -1
         snapshot_id = self._snapshots.find(self._name(state, hit.num_tokens))
@@ -139,13 +139,14 @@ class PrefixCache:
 
     @property
     def has_snapshots(self) -> bool:
-        """True where snapshots of states are kept."""
+        """True if snapshots of states are kept."""
         return self._enabled and self._snapshots is not None
 
     def new_snapshot(self, state: RequestState, length: int, *, instead_of: int = 0) -> int | None:
-        """An id for a snapshot behind the first `length` tokens; None if there is one, no memory, or no block's end.
+        """An id for a new snapshot after the first `length` tokens. None if that snapshot exists, if there is no memory
+        for one, or if no block ends there.
 
-        instead_of: length of an earlier snapshot of this request that is given up for it; 0 where there is none.
+        instead_of: length of an earlier snapshot of this request, which the new one replaces; 0 if there is none.
         """
         if not self._enabled or self._snapshots is None or length <= 0 or length % self.unit:
             return None

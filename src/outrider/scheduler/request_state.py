@@ -1,7 +1,7 @@
 """The progress of one request, from `Scheduler.add` to its last token. Only the scheduler changes it.
 
 Holds tokens, counts, block ids and results. The device has its own row for the request (`device/table.py`), the only
-place that knows the accepted counts, lengths and drafts of steps in flight; this object learns of them in `settle`.
+place that knows the accepted counts, lengths and drafts of steps in flight; `settle` copies them to this object.
 
     tokens:  | prompt ........ | confirmed output ... | in flight ... |
              0                 num_prompt_tokens      num_tokens      bound
@@ -16,7 +16,7 @@ from outrider.core.sampling_params import SamplingParams
 
 
 class RequestStatus(Enum):
-    """Where a request is in its life."""
+    """Stage of a request: queued, served, or ended."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -28,9 +28,9 @@ class BlockList:
     """A request's blocks in one group of layers."""
 
     ids: list[int]
-    """From the first token on; the null block in place of those that were released."""
+    """Block ids from the first token on; the null block in place of those that were released."""
     num_released: int = 0
-    """Leading blocks that no later token reads, and that the request does not hold any more."""
+    """Leading blocks that no later token reads and that the request no longer holds."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class RequestState:
     num_scheduled_tokens: int = 0
     """Known tokens whose KV is written once the steps in flight end (grows chunk by chunk in a prompt)."""
     num_steps_in_flight: int = 0
-    """Sampling steps launched and not settled: each will emit at least one token."""
+    """Sampling steps launched and not yet settled; each emits at least one token."""
     num_tokens_in_flight: int = 0
     """The most tokens those steps may emit."""
     last_step: int = -1
@@ -57,29 +57,29 @@ class RequestState:
     row: int = -1
     """Row of the device table; -1 while waiting."""
     epoch: int = 0
-    """New at each queueing, preemption, finish and abort, never given twice; other epochs' results are dropped."""
+    """Changes at each queueing, preemption, finish and abort, never reused; results of other epochs are dropped."""
     blocks: list[BlockList] = field(default_factory=list)
-    """For each group of layers; empty while waiting."""
+    """Blocks held in each group of layers; empty while waiting."""
     num_reserved_tokens: int = 0
     """Tokens that the blocks of every group have room for."""
     block_hashes: list[bytes] = field(default_factory=list)
-    """Chain hashes of the leading full blocks of token_ids, as far as they were needed."""
+    """Chain hashes of the leading full blocks of token_ids, as far as computed."""
     num_published_tokens: int = 0
     """Leading tokens whose full blocks this request published or took from the prefix cache."""
 
     num_proposals: int = 0
-    """Drafts that the last step it sampled in was asked to make for its next one."""
+    """Number of drafts that the last step in which it sampled makes for its next step."""
     acceptance: list[float] = field(default_factory=list)
-    """With adaptive drafting, for each draft i: how far its own share of steps that accept drafts 0 … i lies above
-    that of all requests. Empty before its first drafts."""
+    """With adaptive drafting, for each draft i: the request's share of steps that accept drafts 0 … i, minus that of
+    all requests. Empty before its first drafts."""
     drafts: tuple[int, ...] = ()
     """Drafts for the next step, read back for requests with a grammar only."""
 
     finish_reason: FinishReason | None = None
     error: str | None = None
-    """Why it could not go on, with FinishReason.ERROR."""
+    """Reason why the request cannot continue, with FinishReason.ERROR."""
     stop_reason: int | str | None = None
-    """The stop token id or stop string that ended it; None for eos, length and abort."""
+    """The stop token id or stop string that ended the request; None for eos, length and abort."""
     num_cached_tokens: int = -1
     """Prompt tokens taken from the prefix cache at the first admission; -1 before it."""
     num_preemptions: int = 0
@@ -87,10 +87,10 @@ class RequestState:
     is_draft: list[bool] = field(default_factory=list)
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     prompt_logprobs: list[dict[int, Logprob]] = field(default_factory=list)
-    """From the second prompt token on."""
+    """Log-probabilities from the second prompt token on."""
     logits_digest: int = 0
 
-    # copies of what the loops over rows read of `request`: an attribute of another object costs them several percent
+    # copies of the fields of `request` that the loops over rows read: reading them there would cost several percent
     request_id: str = field(init=False)
     params: SamplingParams = field(init=False)
     max_total_tokens: int = field(init=False)
@@ -126,7 +126,7 @@ class RequestState:
 
     @property
     def num_unscored_tokens(self) -> int:
-        """Prompt tokens whose log-probabilities are asked for and not known; the first has none."""
+        """Prompt tokens whose log-probabilities are asked for and not yet known; the first token has none."""
         if self.params.prompt_logprobs is None:
             return 0
         return self.num_prompt_tokens - 1 - len(self.prompt_logprobs)

@@ -1,4 +1,4 @@
-"""What a step's results add to a request: confirmed tokens with their origin, digests and log-probabilities.
+"""Adds a step's results to a request: confirmed tokens with their origin, digests and log-probabilities.
 
 Knows neither plans nor blocks.
 """
@@ -12,7 +12,7 @@ from outrider.scheduler.request_state import RequestState
 
 
 def confirm_tokens(state: RequestState, result: RowResult, *, num_kept: int) -> None:
-    """Append the first `num_kept` emitted tokens, with everything that the step says about them."""
+    """Append the first `num_kept` emitted tokens, with everything that the step reports about them."""
     token_ids = result.token_ids if num_kept == len(result.token_ids) else result.token_ids[:num_kept]
     num_accepted = min(result.num_accepted, num_kept)
     state.token_ids.extend(token_ids)
@@ -35,7 +35,7 @@ def score_prompt(state: RequestState, scores: Iterable[TokenLogprobs]) -> None:
 
 
 def _logprobs(token_id: int, entry: TokenLogprobs, given_ids: Iterable[int]) -> dict[int, Logprob]:
-    """By token id: the most likely tokens, those asked for by id, and the token itself."""
+    """Log-probabilities by token id: the most likely tokens, those asked for by id, and the token itself."""
     ranked = enumerate(zip(entry.top_ids, entry.top_logprobs, strict=True), start=1)
     logprobs = {top_id: Logprob(logprob=value, rank=rank) for rank, (top_id, value) in ranked}
     for given_id, value, rank in zip(given_ids, entry.given_logprobs, entry.given_ranks, strict=True):

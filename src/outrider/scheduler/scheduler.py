@@ -1,7 +1,8 @@
 """plan() and settle(): continuous batching with chunked prompts, preemption and steps in flight.
 
 The host plans with bounds: a decode row in flight may emit 1 … k + 1 tokens, so blocks are reserved for the most
-it can reach, and only confirmed tokens are published. Knows no text (`text_rules.py` says whom it asks) and no device.
+it can reach, and only confirmed tokens are published. Knows no text (it asks the rules of `text_rules.py`) and no
+device.
 
     request:  | computed ....... | confirmed | in flight (1 … k+1 a step) | this step's 1 + k | lookahead |
               0                              num_tokens                                        reserved
@@ -47,10 +48,10 @@ class Scheduler:
         draft_policy: DraftPolicy | None = None,
         num_snapshots: int | None = None,
     ) -> None:
-        """`num_blocks`: of each group, the null block included.
-        `draft_policy`: chooses how many drafts a step has, at most `num_drafts`; None: always that many.
-        `token_rule`: needed where a request has a grammar.
-        `num_snapshots`: memory for so many snapshots of states; None where the model has no states."""
+        """`num_blocks`: blocks of each group, the null block included.
+        `draft_policy`: chooses the number of drafts of each step, at most `num_drafts`; None: always `num_drafts`.
+        `token_rule`: needed if a request has a grammar.
+        `num_snapshots`: snapshots of states that fit in memory; None if the model has no states."""
         most_ahead = max(max_num_batched_tokens, 1 + num_drafts) + 1 + num_lookahead
         self.blocks = KVBlocks(groups, num_blocks, most_ahead=most_ahead)
         index = SnapshotIndex(num_snapshots) if num_snapshots is not None else None
@@ -74,7 +75,7 @@ class Scheduler:
         self.num_output_tokens = 0  # emitted by all requests
 
     def add(self, request: Request) -> RequestState:
-        """Queue a request. Raises RequestError for an id in use, and for one that could never hold its blocks."""
+        """Queue a request. Raises RequestError if its id is in use, or if its blocks can never fit."""
         if request.request_id in self._states:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
         self.blocks.check(request)
@@ -89,11 +90,11 @@ class Scheduler:
         return state
 
     def _queue(self, state: RequestState) -> None:
-        """A preempted request keeps its arrival, so it waits before those of its priority that came later."""
+        """Insert a request in order. A preempted one keeps its arrival: it precedes later ones of its priority."""
         insort(self.waiting, state, key=_urgency)
 
     def abort(self, request_id: str) -> RequestState | None:
-        """End a request, waiting or running; results still in flight for it are dropped. None if it is not there."""
+        """End a request, waiting or running; its results in flight are dropped. None if there is no such request."""
         state = self._states.get(request_id)
         if state is not None:
             if state.status is RequestStatus.WAITING:
@@ -124,7 +125,7 @@ class Scheduler:
         return self._num_steps
 
     def plan(self) -> StepPlan | None:
-        """The next step, or None where nothing can run before a step in flight is settled."""
+        """The next step, or None if nothing can run before a step in flight is settled."""
         step = OpenStep(left=self._budget)
         if self._snapshots is not None:
             self._snapshots.save_chunk_ends()
@@ -144,7 +145,7 @@ class Scheduler:
         )
 
     def _ask_for_drafts(self, step: OpenStep) -> int:
-        """How many drafts this step makes; requests that sample in it may verify as many in their next one."""
+        """Choose the number of drafts of this step; requests that sample in it may verify as many in their next one."""
         states = [self._states[row.request_id] for row in step.rows.values() if row.does_sample]
         num_proposals = self.draft_policy.choose(states)
         assert 0 <= num_proposals <= self._num_drafts, f"{num_proposals} drafts, and k = {self._num_drafts}"
@@ -157,11 +158,11 @@ class Scheduler:
         for state in sorted(self.running, key=_last_step):
             num_known, most = len(state.token_ids), state.max_total_tokens
             if state.row < 0 or state.num_scheduled_tokens < num_known:
-                continue  # preempted for this very step, or in its prompt
+                continue  # preempted for this same step, or in its prompt
             if num_known + state.num_steps_in_flight >= most:
                 continue  # the steps in flight reach the end
             if state.has_grammar and state.num_steps_in_flight:
-                continue  # its masks need the tokens and drafts of that step: it rides every second one
+                continue  # its masks need the tokens and drafts of that step: it runs in every second step
             num_drafts = self._num_drafts_of(state)
             masks = self._masks(state, num_drafts)
             if state.has_grammar:
@@ -177,20 +178,20 @@ class Scheduler:
                 )
 
     def _masks(self, state: RequestState, num_drafts: int) -> tuple[bytes, ...]:
-        """For a request with a grammar: masks for the next token, and behind each draft that it allows."""
+        """Masks of a request with a grammar: one for the next token, and one after each draft that it allows."""
         if not state.has_grammar:
             return ()
         assert self._token_rule is not None, "a request has a grammar, and there is no token rule"
         return self._token_rule.masks(state, state.drafts[:num_drafts])
 
     def _num_drafts_of(self, state: RequestState) -> int:
-        """As many as its last step was asked to make, or fewer where the request asks for fewer."""
+        """Number of drafts to verify: those of its last step, or fewer if the request asks for fewer."""
         asked = state.params.num_speculative_tokens
         return state.num_proposals if asked is None else min(asked, state.num_proposals)
 
     def _plan_prompts(self, step: OpenStep) -> None:
         for state in list(self.running):
-            if state.row >= 0 and state.is_prefilling and step.left > 0:  # or preempted for this very step
+            if state.row >= 0 and state.is_prefilling and step.left > 0:  # or preempted for this same step
                 self._put_chunk(state, step)
 
     def _put_chunk(self, state: RequestState, step: OpenStep) -> None:
@@ -295,10 +296,10 @@ class Scheduler:
         )
 
     def _reserve(self, state: RequestState, num_tokens: int, step: OpenStep) -> bool:
-        """Blocks up to `num_tokens`; preempts until they fit, the least urgent first, of those the latest admitted.
+        """Reserve blocks up to `num_tokens`; until they fit, preempt the least urgent request that was admitted last.
 
-        Of equally urgent ones the oldest waits for no other (alone it always fits, see `KVBlocks.check`), so each gets
-        its turn. A request that would be its own victim waits: False.
+        The oldest of equally urgent requests waits for no other (alone it always fits, see `KVBlocks.check`), so each
+        gets its turn. Returns False if the request itself would be preempted: it waits.
         """
         while not self.blocks.has_free(state, num_tokens):
             step.is_short = True
@@ -319,7 +320,7 @@ class Scheduler:
         self._queue(state)
 
     def _leave(self, state: RequestState) -> None:
-        """Give back row and blocks; results in flight are dropped when they come."""
+        """Free a request's row and blocks; its results in flight are dropped when they arrive."""
         state.epoch = next(self._epochs)
         if state.row >= 0:
             if self._snapshots is not None:
@@ -336,7 +337,7 @@ class Scheduler:
         state.drafts = ()
 
     def settle(self, plan: StepPlan, result: StepResult) -> list[RequestState]:
-        """Take in the results of a step; the requests that changed, in the order of the plan."""
+        """Apply the results of a step. Returns the requests that changed, in the order of the plan."""
         assert plan.step_id == result.step_id, f"step {plan.step_id} settled with result {result.step_id}"
         changed = []
         for row_plan, row_result in zip(plan.rows, result.rows, strict=True):
@@ -364,7 +365,7 @@ class Scheduler:
             self._finish(state, reason)
 
     def _settle_sample(self, state: RequestState, plan: RowPlan, result: RowResult) -> FinishReason | None:
-        """Append what a row emitted, up to a stop; why the request ends, if it does."""
+        """Append the tokens that a row emitted, up to a stop. Returns the reason if the request ends, else None."""
         state.num_steps_in_flight -= 1
         state.num_tokens_in_flight -= 1 + plan.num_drafts
         num_tokens_left = state.max_total_tokens - len(state.token_ids)

@@ -1,29 +1,28 @@
-"""The snapshots of recurrent states that exist, by name: the host's part of prefix caching for hybrids.
+"""Index by name of the existing snapshots of recurrent states: the host's part of prefix caching for hybrids.
 
-A cached block holds keys and values, which serve any token behind them; a state serves only the token that comes next.
-So a request of a hybrid starts behind cached blocks only where a snapshot was taken at their very end. A snapshot has
-the name of the last block before it, and the name covers all tokens that the state depends on: it is found by requests
-with those tokens and by no others.
+A cached block holds keys and values, which serve all later tokens; a state serves only the next token. So a request of
+a hybrid starts after cached blocks only if a snapshot was taken exactly at their end. A snapshot has the name of the
+last block before it, and the name covers all tokens that the state depends on: only requests with those tokens find it.
 """
 
 from collections import OrderedDict
 
 
 class SnapshotIndex:
-    """Names of up to `num_snapshots` snapshots; to make room, the one that was unused for longest is overwritten."""
+    """Names of up to `num_snapshots` snapshots; when it is full, the least recently used one is overwritten."""
 
     def __init__(self, num_snapshots: int) -> None:
         self._id_of: OrderedDict[bytes, int] = OrderedDict()
         self._free = list(range(num_snapshots - 1, -1, -1))
 
     def find(self, name: bytes) -> int | None:
-        """Id of a snapshot, which now counts as used last."""
+        """Id of a snapshot, or None; marks it as the most recently used."""
         if name in self._id_of:
             self._id_of.move_to_end(name)
         return self._id_of.get(name)
 
     def has(self, name: bytes) -> bool:
-        """True where there is a snapshot of this name."""
+        """True if there is a snapshot of this name."""
         return name in self._id_of
 
     def drop(self, name: bytes) -> None:
@@ -32,7 +31,7 @@ class SnapshotIndex:
             self._free.append(self._id_of.pop(name))
 
     def take(self, name: bytes) -> int | None:
-        """An id for a new snapshot; None where the index has no ids at all."""
+        """Take an id for a new snapshot; None if the index has no ids at all."""
         assert name not in self._id_of, "there is a snapshot of this name"
         if self._free:
             snapshot_id = self._free.pop()

@@ -8,29 +8,29 @@ from outrider.scheduler.request_state import RequestState
 
 @dataclass(slots=True)
 class OpenStep:
-    """Rows and new blocks so far, and the token budget that is left."""
+    """Rows and new blocks so far, and the remaining token budget."""
 
     left: int
     """Tokens that still fit."""
     rows: dict[str, RowPlan] = field(default_factory=dict)
-    """By request id, in the order of the step."""
+    """Rows by request id, in the order of the step."""
     is_short: bool = False
     """A running request lacks blocks: no waiting request is admitted in this step."""
     _grown: dict[str, tuple[RequestState, list[int]]] = field(default_factory=dict)
     """Requests that got blocks in this step, with the number that they had before in each group."""
 
     def put(self, row: RowPlan) -> None:
-        """Add a request's share."""
+        """Add a request's row."""
         self.rows[row.request_id] = row
         self.left -= row.num_tokens
 
     def note_growth(self, state: RequestState, *, is_new: bool = False) -> None:
-        """A request is about to get blocks, or has got its first ones (`is_new`)."""
+        """Record that a request is about to get blocks, or has got its first ones (`is_new`)."""
         counts = [0 if is_new else len(held.ids) for held in state.blocks]
         self._grown.setdefault(state.request_id, (state, counts))
 
     def drop(self, request_id: str) -> None:
-        """Take out a request that was preempted for another one of this step."""
+        """Remove a request that was preempted for another one of this step."""
         self._grown.pop(request_id, None)
         if request_id in self.rows:
             self.left += self.rows.pop(request_id).num_tokens

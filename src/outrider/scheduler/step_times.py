@@ -1,12 +1,12 @@
-"""How long a step of pure decoding takes, by its rows and drafts: measured before serving, corrected while serving.
+"""Time of a step of pure decoding, by its rows and drafts: measured before serving, corrected while serving.
 
     seconds(rows, drafts) = known(rows, drafts) · scale(rows) + shared(rows) + own(rows, drafts)
 
-`known` was measured before serving, or is the first such step seen; until then what is known nearby is scaled by a
-rough formula. `scale` is the first step seen of these rows over what was known: real rows have contexts to read, and
-real numbers take more power. `shared` is what all steps of these rows take longer by and by, as contexts grow, and
-`own` what one number of drafts takes besides. Learns from steady steps (as many drafts verified as made). Knows seconds
-only; not what a draft is worth.
+`known` was measured before serving, or is the first such step seen; until then a rough formula scales the nearest known
+time. `scale` is the first step seen with these rows over the known time: real rows have contexts to read, and real
+numbers take more power. `shared` is the time by which all steps with these rows get longer as contexts grow, and `own`
+the extra time of one number of drafts. Learns from steady steps (as many drafts verified as made). Knows seconds only;
+not what a draft is worth.
 """
 
 import math
@@ -14,22 +14,22 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 _TOKENS_PER_PASS = 150.0
-"""The formula: tokens that make a step twice as long as reading the weights alone."""
+"""In the formula: tokens that make a step twice as long as reading the weights alone."""
 _DRAFT_PASS = 0.05
-"""The formula: time of drafting one token, as a share of reading the target's weights."""
+"""In the formula: time of drafting one token, as a share of reading the target's weights."""
 
 _SMOOTHING = 0.1
 """Weight of a new measurement."""
 _MOST_ABOVE = 1.5
-"""A measurement is cut at this many times what was expected, in a bucket that is not new."""
+"""A measurement is limited to this multiple of the expected time, in a bucket that is not new."""
 _DOUBT = 0.25
-"""Share by which a step that was measured before serving may be shorter while serving, beside what all share."""
+"""Share by which a step that was measured before serving may be shorter while serving, apart from `shared`."""
 _LEAST = 0.2
-"""No time is believed to be below this share of what is known."""
+"""Minimum estimate, as a share of the known time."""
 
 
 class StepTimes:
-    """Seconds of a step with `widths` drafts, by buckets of rows."""
+    """Seconds of a step with each of `widths` drafts, by buckets of rows."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class StepTimes:
         row_buckets: Sequence[int],
         known: Mapping[tuple[int, int], float] | None = None,
     ) -> None:
-        """`row_buckets`: ascending; steps of a bucket take the same time. Behind the last come its doubles.
+        """`row_buckets`: ascending; steps of a bucket take the same time. After the last come its doubles.
         `known`: seconds by (bucket, width), if they were measured."""
         self._widths = tuple(widths)
         self._buckets = tuple(row_buckets)
         self._known = dict(known or {})
-        self._guesses: dict[tuple[int, int], float] = {}  # of what is not known, while nothing more is
+        self._guesses: dict[tuple[int, int], float] = {}  # of times that are not known; cleared when one becomes known
         self._scale: dict[int, float] = {}
         self._shared: dict[int, float] = {}
         self._own: dict[tuple[int, int], float] = {}
-        self._visits: dict[int | tuple[int, int], int] = {}  # of buckets, and of widths in them
+        self._visits: dict[int | tuple[int, int], int] = {}  # number of steps seen, by bucket and by (bucket, width)
         self._latest: dict[tuple[int, int], list[float]] = {}
 
     def bucket(self, num_rows: int) -> int:
-        """Rows up to which a step takes as long as with `num_rows`."""
+        """The largest number of rows with which a step takes as long as with `num_rows`."""
         place = bisect_left(self._buckets, num_rows)
         if place < len(self._buckets):
             return self._buckets[place]
@@ -62,15 +62,15 @@ class StepTimes:
         return bool(self._known)
 
     def doubt(self, num_rows: int, num_drafts: int) -> float:
-        """Share by which the time may be too long: 0 where such steps were seen."""
+        """Share by which the estimate may be too long: 0 if such steps were seen."""
         key = (self.bucket(num_rows), num_drafts)
         if self._visits.get(key):
             return 0.0
         return _DOUBT if key in self._known else math.inf
 
     def record(self, num_rows: int, num_drafts: int, seconds: float) -> None:
-        """Take in one steady step. What counts is the median of the last three, of the first two the lesser: a first
-        one may have captured or compiled something, and a pause of the machine is no property of the step."""
+        """Record one steady step. The estimate uses the median of the last three, or the smaller of the first two: the
+        first step may have captured or compiled something, and a pause of the machine does not belong to the step."""
         bucket = self.bucket(num_rows)
         key = (bucket, num_drafts)
         latest = [*self._latest.get(key, ()), seconds][-3:]
@@ -95,7 +95,7 @@ class StepTimes:
             self._visits[visited] = self._visits.get(visited, 0) + 1
 
     def seconds(self, num_rows: int) -> list[float]:
-        """Of a step of `num_rows` rows, for each of the widths; relative ones before anything was measured."""
+        """Seconds of a step of `num_rows` rows, for each of the widths; relative times before anything was measured."""
         bucket = self.bucket(num_rows)
         return [self._expect((bucket, width)) for width in self._widths]
 
