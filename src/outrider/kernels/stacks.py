@@ -1,7 +1,7 @@
 """Finding kernel stacks and joining them: each function comes from the first stack of an order that exports it.
 
 A stack is a sub-package of `outrider.kernels`. It exports the functions of the interface that its modules define; a
-module with `__all__` exports what that names. Which module holds a function is the stack's own business.
+module with `__all__` exports what that names. A stack may define a function in any module.
 """
 
 import functools
@@ -19,7 +19,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 _NO_STACK = {"interface"}
 
 _TOGETHER = (("route", "experts"), ("plan_attention", "paged_attention"))
-"""Functions of which the second takes what the first returns, in a form that is the stack's own."""
+"""Pairs of functions: the second takes the result of the first, in a form private to the stack."""
 
 
 def stack_names() -> list[str]:
@@ -74,7 +74,7 @@ def exports(stack: str) -> dict[str, Callable[..., Any]]:
 
 
 def describe_stacks(kernels: Kernels) -> str:
-    """Which stacks the functions come from: "reference", or "third (rms_norm), reference (the other 33)"."""
+    """The stacks that the functions come from: "reference", or "third (rms_norm), reference (the other 33)"."""
     by_stack: dict[str, list[str]] = {}
     for name, stack in kernels.origins.items():
         by_stack.setdefault(stack, []).append(name)

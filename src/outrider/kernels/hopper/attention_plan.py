@@ -1,4 +1,4 @@
-"""Which CTA attends to what: query tiles from the host's counts, a list of work from the lengths on the device.
+"""Assigns attention to CTAs: query tiles from the host's counts, a list of work from the lengths on the device.
 
 The KV of a tile is cut at multiples of PIECE. A tile is one item of work, or, where that would leave CTAs idle,
 several: parts of whole pieces. None of this can change a bit: pieces are always merged one by one, in ascending order.
@@ -73,13 +73,13 @@ class Work:
 
 
 _SHORT = 32
-"""Rows of at most this many tokens, all alike, are those of decoding."""
+"""Batches whose rows have equal counts of at most this many tokens are treated as decoding."""
 
 
 def make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device) -> tuple[Tiles, ...]:
     """Tiles of `heads` query heads (a power of two) by tokens; tall ones for rows with many tokens.
 
-    The tiles of a batch that decodes live for ever: a captured graph reads them.
+    The tiles of a decoding batch are never freed: a captured graph reads them.
     """
     is_decoding = row_counts[0] <= _SHORT and row_counts == (row_counts[0],) * len(row_counts)
     make = _kept_tiles if is_decoding else _recent_tiles

@@ -1,4 +1,4 @@
-"""Records that the kernels of attention exchange: the places of their numbers, by name."""
+"""Records that the attention kernels exchange: the names of their entries."""
 
 import triton.language as tl
 
@@ -12,7 +12,7 @@ TILE_COUNT = tl.constexpr(2)
 """Number of tokens."""
 
 ITEM_WIDTH = tl.constexpr(16)
-"""int32 numbers of an item of work: ten, and room to a power of two."""
+"""int32 numbers of an item of work: ten, padded to a power of two."""
 ITEM_ROW = tl.constexpr(0)
 """Row of the step, whose blocks hold the KV."""
 ITEM_TOKEN = tl.constexpr(1)

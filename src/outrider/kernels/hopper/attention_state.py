@@ -1,4 +1,4 @@
-"""The softmax state of a stretch of KV, how two are merged, and the kernel that merges those of split tiles.
+"""The softmax state of a range of KV, the merge of two states, and the kernel that merges the states of split tiles.
 
 A state is m, the largest score in log2 units; w, the sum of weights 2^(score - m); acc, the weighted values. Both
 kernels of attention merge with these functions, whose every rounding is spelled out.
@@ -26,7 +26,7 @@ LOG2E = gl.constexpr(1.4426950408889634)
 
 @gluon.jit
 def merge(m, w, acc, m_piece, w_piece, acc_piece):
-    """The softmax state of two stretches of KV: m, w [rows], acc [rows, columns]."""
+    """The softmax state of two ranges of KV together: m, w [rows], acc [rows, columns]."""
     m_new = gl.maximum(m, m_piece)
     m_finite = gl.where(m_new == float("-inf"), 0.0, m_new)
     old, new = gl.exp2(m - m_finite), gl.exp2(m_piece - m_finite)
@@ -74,7 +74,7 @@ def combine_kernel(
     D: gl.constexpr,
     HAS_SINKS: gl.constexpr,
 ):
-    """One token and HEADS query heads, a warp each: the first part, then pieces in ascending order."""
+    """Merge one token's HEADS query heads, one warp per head: the first part, then pieces in ascending order."""
     BLOCK: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [gl.num_warps(), 1], [1, 0])
     ROW: gl.constexpr = gl.SliceLayout(1, BLOCK)
     launch_dependents()
@@ -92,7 +92,7 @@ def combine_kernel(
     m, w, acc = _load_state(p_acc, p_state, o_slot + first_piece, o_d, m_head, D)
     end = (length + PIECE - 1) // PIECE
     for i in range(first_piece + num_merged, end, 4):
-        # all loads before the first use; a piece that is not there changes nothing
+        # all loads before the first use; a missing piece changes nothing
         m_0, w_0, acc_0 = _load_state(p_acc, p_state, o_slot + i, o_d, m_head, D)
         m_1, w_1, acc_1 = _load_state(p_acc, p_state, o_slot + i + 1, o_d, m_head & (i + 1 < end), D)
         m_2, w_2, acc_2 = _load_state(p_acc, p_state, o_slot + i + 2, o_d, m_head & (i + 2 < end), D)

@@ -54,7 +54,7 @@ def _mma_layout(columns):
 
 @gluon.constexpr_function
 def _out_layout(columns):
-    """16 bytes of an output row to a thread; every element stays in its warp."""
+    """Each thread has 16 bytes of an output row; every element stays in its warp."""
     bits = [[0, 1 << i] for i in range((columns - 1).bit_length())]
     registers = [*bits[:3], [8, 0], *bits[5:]]
     lanes = [*bits[3:5], [1, 0], [2, 0], [4, 0]]
@@ -86,7 +86,7 @@ def _store_state(
     NUM_HEADS: gl.constexpr,
     D: gl.constexpr,
 ):
-    """States of the rows in use to [num_tokens, NUM_HEADS, max_pieces], at i_piece."""
+    """Store the states of the rows in use to [num_tokens, NUM_HEADS, max_pieces], at i_piece."""
     o_row = I_ROWS * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, acc.type.layout))
     o_column = I_COLUMNS * acc.shape[1] + gl.arange(0, acc.shape[1], layout=gl.SliceLayout(0, acc.type.layout))
     m_row = (o_row // GROUP_PAD < count) & (o_row % GROUP_PAD < GROUP)
@@ -118,7 +118,7 @@ def _load(
     STAGES: gl.constexpr,
     ROW_BLOCKS: gl.constexpr,
 ):
-    """The producer: one warp."""
+    """Load pages (the producer: one warp)."""
     q_desc, k_desc, v_desc = descriptors
     q_ring, k_ring, v_ring = rings
     q_full, q_empty, full, empty = bars
@@ -188,7 +188,7 @@ def _attend(
     HAS_WINDOW: gl.constexpr,
     HAS_SINKS: gl.constexpr,
 ):
-    """A consumer: 64 query rows, all columns of V or one of COLUMN_BLOCKS."""
+    """Attend (a consumer: 64 query rows, all columns of V or one of COLUMN_BLOCKS)."""
     q_ring, k_ring, v_ring = rings
     q_full, q_empty, full, empty = bars
     p_out, p_acc, p_state = outputs

@@ -1,7 +1,7 @@
 """Parts of the kernels of experts in Gluon: a ring that TMA fills, the chain of wgmmas over it, silu(gate) × up.
 
-A tile has 128 rows of weights on the M side of wgmma and tokens on its N side: of gate and up 64 rows each, a pair at
-the same place of the two halves. Which rows lie in a tile, and whose, is not known here.
+A tile has 128 rows of weights in the M dimension of wgmma and tokens in its N dimension. For gate and up it has 64 rows
+of each, and a pair has the same place in the two halves. The callers decide which rows of which expert a tile has.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -12,7 +12,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup
 from triton.language.core import extern, inline_asm_elementwise, int32
 
 BOX = gl.constexpr(64)
-"""Columns that TMA brings at once, 128 bytes; half of a tile's rows."""
+"""Columns that TMA loads at once, 128 bytes; also half of a tile's rows."""
 
 
 @extern
@@ -36,7 +36,7 @@ def columns(tokens):
 
 @gluon.constexpr_function
 def _pair_layout(tokens):
-    """[64, tokens, 2]: gate and up of four neighbours to a thread."""
+    """Layout of [64, tokens, 2]: each thread has gate and up of four neighbours."""
     registers = [[0, 0, 1], [1, 0, 0], [2, 0, 0]] + [[0, c, 0] for c in columns(tokens)[4:]]
     lanes = [[4, 0, 0], [8, 0, 0], [16, 0, 0], [32, 0, 0], [0, 1, 0]]
     return gl.DistributedLinearLayout(registers, lanes, [[0, 2, 0], [0, 4, 0], [0, 8, 0]], [], [64, tokens, 2])
@@ -44,7 +44,7 @@ def _pair_layout(tokens):
 
 @gluon.constexpr_function
 def _inner_layout(tokens):
-    """[64, tokens], 8 bytes of a row to a thread."""
+    """Layout of [64, tokens]: each thread has 8 bytes of a row."""
     registers = [[1, 0], [2, 0]] + [[0, c] for c in columns(tokens)[4:]]
     lanes = [[4, 0], [8, 0], [16, 0], [32, 0], [0, 1]]
     return gl.DistributedLinearLayout(registers, lanes, [[0, 2], [0, 4], [0, 8]], [], [64, tokens])

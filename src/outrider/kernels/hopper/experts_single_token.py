@@ -1,9 +1,9 @@
-"""The experts of one token: the same bits as in `experts`, in an order that leaves no SM and no moment idle.
+"""The experts of one token: the same bits as in `experts`, in an order that keeps every SM busy all the time.
 
-At one token a layer's experts are read in some 17 µs, so what is not reading counts. Tiles of gate and up have as many
-pairs as spread them evenly. A tile of down has rows of all the token's experts, and the column of wgmma in which an
-expert's rows count is its slot; so a CTA has all that the weighted sum of its rows needs, and nothing follows it. The
-whole of a CTA's weights of down may be under way before the first expert is ready.
+For one token, reading a layer's experts takes about 17 µs, so any time without reads matters. The number of pairs in a
+tile of gate and up is chosen to spread the tiles evenly. A tile of down has rows of all the token's experts, and each
+expert uses the column of wgmma of its slot; so a CTA has everything that the weighted sum of its rows needs, and no
+kernel follows. All of a CTA's weights of down may be in flight before the first expert is ready.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -28,11 +28,11 @@ _COLUMNS = 16
 _BLOCK_K = 128
 _STAGES = 6
 _EARLY = 2
-"""Stages of down on the way at once while gate and up are not finished everywhere."""
+"""Stages of down in flight at once while gate and up are not finished everywhere."""
 
 
 def choose_pairs(width: int, *, top_k: int, num_ctas: int) -> int:
-    """Pairs of gate and up of a tile, by whole waves of CTAs; free to change."""
+    """Pairs of gate and up of a tile, by whole waves of CTAs; may be tuned freely."""
     return min((32, 48, 64), key=lambda pairs: triton.cdiv(top_k * triton.cdiv(width, pairs), num_ctas) * pairs)
 
 
@@ -78,7 +78,7 @@ def experts_of_token(x: Tensor, gate_up: Tensor, down: Tensor, ids: Tensor, weig
 
 @extern
 def _load_acquire(pointer, _semantic=None):
-    """int32 that other CTAs change; what they wrote before may be read after it."""
+    """Read an int32 that other CTAs change; their earlier writes may be read after it."""
     return inline_asm_elementwise(
         "ld.acquire.gpu.global.b32 $0, [$1];",
         "=r,l",
@@ -92,7 +92,7 @@ def _load_acquire(pointer, _semantic=None):
 
 @gluon.constexpr_function
 def _slot_layout(slots):
-    """[slots, rows]: all slots of a row to a thread."""
+    """Layout of [slots, rows]: each thread has all slots of a row."""
     return gl.BlockedLayout([slots, 1], [1, 32], [1, 8], [1, 0])
 
 
@@ -144,7 +144,7 @@ def _load(
     PAIRS: gl.constexpr,
     K: gl.constexpr,
 ):
-    """The producer: one warp."""
+    """Fill the ring (the producer: one warp)."""
     x_desc, gate_up_desc, inner_desc, down_desc = descriptors
     x_ring, _, boxes, full, empty = ring
     H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
@@ -172,14 +172,14 @@ def _load(
     first = (gl.program_id(0) + num_ctas - num_gates % num_ctas) % num_ctas
     for tile in range(first, down_tiles, num_ctas):
         firsts = _firsts(p_ids, H, tile * boxes.shape[1], K)
-        # weights of the first tile need not wait for the rows that they multiply
+        # the weights of the first tile are loaded before the rows that they multiply are ready
         num_early = 0
         if tile == first:
             num_early = gl.minimum(width_blocks, STAGES)
         for k in range(num_early):
             stage = (step + k) % STAGES
             mbarrier.wait(empty.index(stage), (((step + k) // STAGES) & 1) ^ 1)
-            # more on the way would only make the finished tiles of others, and word of them, wait in line
+            # more loads in flight would only delay the finished tiles of other CTAs and their counters
             mbarrier.wait(landed.index((k + STAGES - EARLY) % STAGES), 0, pred=k >= EARLY)
             mbarrier.expect(landed.index(k), DOWN_BYTES)
             _load_down(down_desc, boxes, landed.index(k), stage, firsts, k * BLOCK_K, BLOCK_K)
@@ -201,7 +201,7 @@ def _load(
             _load_down(down_desc, boxes, landed.index(late_stage), stage, firsts, k * BLOCK_K, BLOCK_K)
         step += width_blocks
         late_step += width_blocks
-    # the last to have waited leaves a zero
+    # the last CTA that waited resets the counter to zero
     if first < down_tiles:
         num_waiting = gl.minimum(down_tiles, num_ctas)
         if gl.atomic_add(p_ready, 1, sem="relaxed", scope="gpu") == num_gates + num_waiting - 1:
@@ -210,7 +210,7 @@ def _load(
 
 @gluon.jit
 def _multiply(ring, landed, p_inner, p_out, p_weights, p_ready, extent, PAIRS: gl.constexpr, K: gl.constexpr):
-    """The consumers: two warpgroups, each with 64 rows of weights."""
+    """Multiply (the consumers: two warpgroups, each with 64 rows of weights)."""
     H, W, gate_tiles, down_tiles, hidden_blocks, width_blocks = extent
     ROWS: gl.constexpr = ring[2].shape[1]
     SLOTS: gl.constexpr = 2 * BOX // ROWS
@@ -276,7 +276,7 @@ def _token_kernel(
     p_out,  # [1, H]
     p_ids,  # [1, K] int32
     p_weights,  # [1, K] fp32
-    p_ready,  # int32, zero before and after: finished tiles of gate and up, then CTAs that have seen it
+    p_ready,  # int32, zero before and after: finished tiles of gate and up, then CTAs that have read it
     hidden_octets,  # H = 8 × hidden_octets, which tells the compiler how wide it may store
     width_octets,
     gate_tiles,
@@ -297,7 +297,7 @@ def _token_kernel(
     dtype: gl.constexpr = x_desc.dtype
     x_ring = gl.allocate_shared_memory(dtype, [STAGES, COLUMNS, BLOCK_K], FLAT)
     w_ring = gl.allocate_shared_memory(dtype, [STAGES, 2 * BOX, BLOCK_K], FLAT)
-    # the same memory as TMA fills it: columns by 64, in them boxes of rows
+    # the same memory as TMA fills it: groups of 64 columns, each with boxes of rows
     gate_boxes = reinterpret(w_ring, dtype, [ROWS // GATE_ROWS, GATE_ROWS, BOX], FLAT)
     down_boxes = reinterpret(w_ring, dtype, [ROWS // DOWN_ROWS, DOWN_ROWS, BOX], FLAT)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())

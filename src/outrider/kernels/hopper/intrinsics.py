@@ -17,14 +17,14 @@ IS_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 if IS_INTERPRETED.value:  # one kernel runs after the other
 
     def launch_dependents() -> None:
-        """Nothing is to be done."""
+        """Does nothing: kernels do not overlap."""
 
     def wait() -> None:
-        """Nothing is to be done."""
+        """Does nothing: kernels do not overlap."""
 
 else:
     launch_dependents = gdc_launch_dependents
-    """Lets the next kernel start, if it is launched `OVERLAPPED`. It waits before it reads what this one writes."""
+    """Lets the next kernel start, if launched `OVERLAPPED`. It must `wait` before it reads what this one writes."""
 
     wait = gdc_wait
     """Waits for all kernels before this one."""
@@ -32,7 +32,7 @@ else:
 
 @triton.jit
 def product(a, b):
-    """fp32 a × b, rounded before anything is added to it: no compiler may make an fma of it."""
+    """fp32 a × b, rounded before anything is added to it: the compiler cannot make an fma of it."""
     if IS_INTERPRETED:
         return a * b
     else:
@@ -79,7 +79,7 @@ def rough_exp2(x):
 
 @triton.jit
 def is_from(x, limit):
-    """1.0 where x is `limit` or more, 0.0 elsewhere and for NaN: one instruction, where a selection takes two."""
+    """1.0 where x is `limit` or more, 0.0 elsewhere and for NaN: one instruction instead of the two of a selection."""
     if IS_INTERPRETED:
         return tl.where(x >= limit, 1.0, 0.0)
     else:
@@ -114,5 +114,5 @@ def num_bits(x):
 
 @triton.jit
 def lowest_bit(x):
-    """Place of the lowest bit of int32 that is set, from 0; any number where none is."""
+    """Place of the lowest bit of int32 that is set, from 0; any value if no bit is set."""
     return libdevice.ffs(x) - 1

@@ -22,9 +22,9 @@ def num_sms(device: torch.device) -> int:
 
 
 def empty_rows(num_rows: int, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[num_rows, *shape], unfilled, with memory behind it to fill the last tile of `linear`.
+    """[num_rows, *shape], uninitialized, followed by enough memory to fill the last tile of `linear`.
 
-    TMA reads that memory faster than it makes zeros for rows outside of a matrix (benchmarks/log.md, entry 10).
+    TMA reads that memory faster than it generates zeros for rows outside of a matrix (benchmarks/log.md, entry 10).
     """
     tile = next((tile for tile in _ROW_TILES if num_rows <= tile), _ROW_TILES[-1])
     padded = -(-num_rows // tile) * tile

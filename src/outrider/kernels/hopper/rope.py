@@ -48,7 +48,7 @@ def rotary(x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:
 
 @triton.jit
 def rotate(b_first, b_second, b_cos, b_sin):
-    """Both halves, turned; each operation is rounded to their dtype."""
+    """Both halves, rotated; each operation is rounded to their dtype."""
     dtype: tl.constexpr = b_first.dtype
     b_first, b_second = b_first.to(tl.float32), b_second.to(tl.float32)
     b_cos, b_sin = b_cos.to(dtype).to(tl.float32), b_sin.to(dtype).to(tl.float32)

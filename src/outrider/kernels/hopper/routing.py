@@ -1,7 +1,7 @@
-"""Which experts a token goes to, and who computes what: lists of work made on the device from the router's logits.
+"""Routes tokens to experts: makes lists of work on the device from the router's logits.
 
-Nothing here is read by the host. A token keeps its experts in the order of its router: logit descending, expert
-ascending where they are equal. How tokens are spread over tiles cannot change a bit of what becomes of them.
+The host reads nothing here. A token keeps its experts in the order of its router: logit descending, expert
+ascending where they are equal. The spread of tokens over tiles cannot change a bit of their results.
 
 Legend: T tokens, E experts, K experts of one token.
 """
@@ -19,7 +19,7 @@ from outrider.kernels.hopper.intrinsics import launch_dependents, wait
 from outrider.kernels.hopper.launch import OVERLAPPED, counters
 
 BLOCK = 8
-"""Tokens of one CTA of the router; so few that they need no gathering: every expert multiplies them all."""
+"""Tokens of one CTA of the router. Up to this many need no gathering: every expert multiplies all of them."""
 
 RECORD_WIDTH = tl.constexpr(4)
 """int32 numbers of a record, of which there is one for each tile of an expert's tokens; the last is unused."""
@@ -28,7 +28,7 @@ RECORD_FIRST_ROW = tl.constexpr(1)
 RECORD_NUM_ROWS = tl.constexpr(2)
 
 LONE_EXPERTS = 16
-"""One token with so few experts needs no lists of work: its kernel reads the choice itself."""
+"""One token with at most this many experts needs no lists of work: its kernel reads the choice directly."""
 
 _SMALL_TILE = 16
 _COLUMNS = 1024
@@ -42,10 +42,10 @@ class Routing(NamedTuple):
     ranks: Tensor  # [T, K] int32: row of (token, slot) = bases[token // BLOCK, expert] + rank; if gathered
     bases: Tensor  # [ceil(T / BLOCK), E] int32; if gathered
     slots: Tensor  # [bound, BLOCK] int32: slot of each token in which it chose the record's expert, or -1; if not
-    records: Tensor  # [bound, RECORD_WIDTH] int32; of a lone token none
+    records: Tensor  # [bound, RECORD_WIDTH] int32; empty for a lone token
     num_records: Tensor  # [1] int32
     tile: int  # rows of a record at most
-    num_rows: int  # bound of rows
+    num_rows: int  # upper bound of the rows
     is_gathered: bool  # rows are copies of tokens, by expert; otherwise each record's rows are all tokens
 
     @property
@@ -59,7 +59,7 @@ def _is_lone(num_tokens: int, top_k: int) -> bool:
 
 
 def choose_tile(num_tokens: int, *, num_experts: int, top_k: int) -> int:
-    """Rows of a tile, from the mean number of tokens of an expert; free to change."""
+    """Rows of a tile, from the mean number of tokens of an expert; may be tuned freely."""
     mean = num_tokens * top_k / num_experts
     return 16 if mean <= 5 or num_tokens <= BLOCK else 32 if mean <= 16 else 64 if mean <= 40 else 128
 
@@ -138,12 +138,12 @@ def _route_kernel(
     E_PAD: tl.constexpr,
     LOG_E_PAD: tl.constexpr,
     BLOCK: tl.constexpr,
-    TOKENS: tl.constexpr,  # of this program: BLOCK, or as many as there are
+    TOKENS: tl.constexpr,  # of this program: BLOCK, or the number of tokens
     IS_GATHERED: tl.constexpr,
     IS_LONE: tl.constexpr,
     IS_NORMALIZED: tl.constexpr,
 ):
-    """One warp does for up to four tokens: it finds a largest int32 by one instruction and waits for no other."""
+    """One warp handles up to four tokens: it finds the largest int32 by one instruction and waits for no other warp."""
     launch_dependents()
     i_block = tl.program_id(0)
     o_token = i_block * BLOCK + tl.arange(0, TOKENS)
@@ -237,7 +237,7 @@ def _finish(
     E_PAD: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The last CTA: counts of blocks become the first rows of blocks, and records are made."""
+    """Turn counts of blocks into first rows of blocks and make the records; the last CTA does it."""
     o_row = tl.arange(0, ROWS)
     o_expert = tl.arange(0, E_PAD)
     m_expert = o_expert < E
@@ -322,7 +322,7 @@ def _gather_kernel(
 
 
 def combine(y: Tensor, routing: Routing, *, num_tokens: int) -> Tensor:
-    """y [T × K, H], what experts made of gathered rows -> [T, H]: weighted sums over slots in order, rounded once."""
+    """y [T × K, H], experts' results of gathered rows -> [T, H]: weighted sums over slots in order, rounded once."""
     width = y.shape[1]
     out = torch.empty(num_tokens, width, dtype=y.dtype, device=y.device)
     _combine_kernel[(num_tokens, triton.cdiv(width, _COLUMNS))](

@@ -28,7 +28,7 @@ def is_aligned(matrix: Tensor) -> bool:
 
 
 def descriptor(matrix: Tensor, rows: int, columns: int, *, num_rows: int | None = None) -> TensorDescriptor:
-    """Descriptor of a 16-bit matrix that is read in boxes of `rows` × `columns`. num_rows: None for those it has."""
+    """Descriptor of a 16-bit matrix that is read in boxes of `rows` × `columns`. num_rows: None for all its rows."""
     shape = [matrix.shape[0] if num_rows is None else num_rows, matrix.shape[1]]
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     return TensorDescriptor(matrix, shape, list(matrix.stride()), [rows, columns], layout)

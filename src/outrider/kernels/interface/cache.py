@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class AttentionPlan(Protocol):
-    """A step as attention sees it, made once and shared by all layers. A stack keeps its own lists of work in it."""
+    """Rows and lengths of a step, made once and shared by all layers. A stack keeps its own lists of work in it."""
 
     block_tables: Tensor  # [num_rows, max_blocks] int32
     kv_lengths: Tensor  # [M] int64, 0 for padding

@@ -1,7 +1,7 @@
 """The experts of a mixture: gated MLPs over the tokens that chose them, summed with the router's weights.
 
-Rounding points, those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to it, its product with
-up, the row of down. The weighted sum over a token's experts is fp32, in the order of its router, rounded once.
+Rounding points are those of a dense MLP: gate and up to the model's dtype, silu(gate) from fp32 to that dtype, its
+product with up, the row of down. The weighted sum over a token's experts is fp32, in the router's order, rounded once.
 """
 
 import torch
@@ -24,7 +24,7 @@ def empty_expert_weights(
 def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tensor:
     """x [T, H], gate_up [E, 2I, H] with gate rows first, down [E, H, I], one dtype -> [T, H].
 
-    Each token is the weighted sum of its experts' gated MLPs. None has a capacity, nothing is dropped.
+    Each token is the weighted sum of its experts' gated MLPs. Experts have no capacity limit, and no token is dropped.
     """
     num_tokens, top_k = routing.ids.shape
     of_slots = x.new_empty(num_tokens, top_k, x.shape[1])

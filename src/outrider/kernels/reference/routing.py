@@ -1,4 +1,4 @@
-"""Which experts a token goes to, and with what weight."""
+"""Routes each token to its experts, with weights."""
 
 from typing import NamedTuple
 

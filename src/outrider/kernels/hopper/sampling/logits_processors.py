@@ -1,6 +1,6 @@
 """Changes of logits before a token is chosen, on a GPU: bias, penalties, forbidden tokens.
 
-Each row reads on the device whether there is anything to do, so one captured call serves any mix of requests.
+The device reads for each row whether anything needs to be done, so one captured call serves any mix of requests.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -49,13 +49,13 @@ def process(
     allowed_index: Tensor | None,
     bad_words_index: Tensor | None,
 ) -> Tensor:
-    """Apply to logits [num_rows, vocab_size] fp32 all that comes before temperature, in the order of the index lists.
+    """Apply to logits [num_rows, vocab_size] fp32 every change before temperature, in the order of the index lists.
 
-    Of each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
+    For each row: rows, its entry in the tables; offsets, drafts that count as accepted; lengths, tokens before the one
     produced; all [num_rows] int64; drafts [num_rows, k] int64. The other tensors are tables of N entries, as
     `SamplingTable` lays them out, and token_ids [N, max_tokens] int32 of the request table, needed for bad words.
-    The index lists only say whether any row has need: which, is read on the device. Without any, the logits themselves
-    are returned.
+    The index lists only say whether any row needs a change; the device reads which rows do. Without any list, the
+    logits themselves are returned.
     """
     if all(index is None for index in (bias_index, min_tokens_index, penalty_index, allowed_index, bad_words_index)):
         return logits

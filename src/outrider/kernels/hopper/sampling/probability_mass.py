@@ -1,6 +1,6 @@
 """Masses of tokens in Triton: integers, so that no sum of them depends on an order. Knows one row's numbers only.
 
-A mass is made by the GPU's own rough exponential: it differs from a CPU's in the last bits, as everything there does.
+A mass comes from the GPU's rough exponential: its last bits differ from a CPU's, as do the GPU's other results.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -11,7 +11,7 @@ import triton.language as tl
 from outrider.kernels.hopper.intrinsics import IS_INTERPRETED, fma_down, rough_exp2
 
 OFFSET = tl.constexpr(0x4B000000)
-"""Bits of 2^23, which halves of masses have in addition."""
+"""Bits of 2^23, which are added to the halves of masses."""
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def split_mass(b_weight):
 
 @triton.jit
 def joined_mass(b_high, b_low, NUM: tl.constexpr):
-    """Sums of NUM masses in halves, which fit an int32 without their offsets: int64."""
+    """Sums of NUM masses in halves, which fit into an int32 without their offsets: int64."""
     offset = tl.full([], (NUM * OFFSET) & 0xFFFFFFFF, tl.uint32).to(tl.int32, bitcast=True)
     return ((b_high - offset).to(tl.int64) << 20) + (b_low - offset).to(tl.int64)
 

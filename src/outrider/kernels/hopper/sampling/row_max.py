@@ -1,6 +1,6 @@
-"""The first reading of a row of logits, by one warp a chunk: the largest logit, and about how much mass there is.
+"""The first reading of a row of logits, one warp per chunk: the largest logit and the approximate mass.
 
-A row is cut into chunks for many CTAs; what they find is joined by maxima. Knows neither sampling nor its kernels.
+A row is cut into chunks for many CTAs; their results are joined by maxima. Does not depend on sampling or its kernels.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
@@ -14,14 +14,14 @@ from outrider.kernels.hopper.sampling.sort_keys import finite, key_of
 
 @triton.jit
 def _ids_of_tile(TILE: tl.constexpr):
-    """A lane has four neighbours some times."""
+    """Places of the logits of a tile; each lane has groups of four neighbours."""
     o_lane = tl.arange(0, 32)[None, :, None]
     return (tl.arange(0, TILE // 128)[:, None, None] * 32 + o_lane) * 4 + tl.arange(0, 4)[None, None, :]
 
 
 @triton.jit
 def load_first(p_row, first, vocab_size, TILE: tl.constexpr):
-    """The first tile of a chunk, which may be on its way before anything else is known."""
+    """Load the first tile of a chunk, which may be in flight before anything else is known."""
     o_id = first + _ids_of_tile(TILE)
     return tl.load(p_row + o_id, mask=o_id < vocab_size, other=float("-inf"))
 

@@ -30,7 +30,7 @@ _MASKED_BELOW = tl.constexpr(-1e5)
 """Scaled logits below this belong to masked tokens, which are in no bin."""
 
 _LARGEST_SPAN = tl.constexpr(32.0)
-"""Scaled logits that the bins cover where masses decide: behind it, a token's weight is below e^-32."""
+"""Scaled logits that the bins cover where masses decide: below it, a token's weight is less than e^-32."""
 
 _SMALLEST_SPAN = tl.constexpr(1e-4)
 """Likewise at least, where all tokens of the sample are alike."""
@@ -57,7 +57,7 @@ def sample_histogram(
     NUM_BINS: tl.constexpr,
     MAX_NOISE_CANDIDATES: tl.constexpr,
 ):
-    """It waits before it lets the next kernel start, so that the next one may read the logits without waiting."""
+    """Waits before it lets the next kernel start, so that the next one may read the logits without waiting."""
     wait()
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
@@ -78,7 +78,7 @@ def sample_histogram(
         b = tl.maximum(b, _LOWEST_SCALED)
         m_high = b > _MASKED_BELOW
         total, num_high = tl.reduce((tl.where(m_high, b, 0.0), m_high.to(tl.float32)), 0, add_pairs)
-        # twice the mean, so that at most half of the tokens lie behind the bins
+        # twice the mean, so that at most half of the tokens lie below the bins
         span = tl.maximum(-2.0 * total / tl.maximum(num_high, 1.0), _SMALLEST_SPAN)
         width = tl.where((top_k > 0) & (top_k < vocab_size), span, tl.minimum(span, _LARGEST_SPAN)) / NUM_BINS
         b_bin = tl.minimum(b * (-1.0 / width), NUM_BINS - 1.0).to(tl.int32)

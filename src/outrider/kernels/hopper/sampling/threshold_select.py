@@ -1,7 +1,7 @@
 """The exact threshold of a row, and the token that is chosen from those it keeps.
 
-The last of the kernels in `topk_topp.py`. Bins of exact amounts say among which few undecided tokens the threshold
-lies, and noise decides among the candidates that are kept. Counts and masses are integers. Where they show that the
+The last of the kernels in `topk_topp.py`. Bins of exact amounts narrow the threshold to a few undecided
+tokens, and noise decides among the candidates that are kept. Counts and masses are integers. Where they show that the
 threshold lies outside the bracket, that the incumbent is not kept or that a list was full, the whole row is read.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -97,7 +97,7 @@ def _collect_boundary(
 ):
     """Store the listed tokens from key `low` to key `high` in bin `i_bin` (in any, if negative), and count them.
 
-    They go to p_boundary in any order, as far as there is room. The counter of places behind it must be 0.
+    They go to p_boundary in any order, as far as there is space. The counter in the place after them must be 0.
     """
     b_num = tl.zeros([BLOCK], tl.int32)
     for start in range(0, num_places, BLOCK):
@@ -283,7 +283,7 @@ def threshold_select(
         has_k, has_p = (top_k > 0) & (top_k < vocab_size), top_p < 1.0
         threshold = tl.full([], NOTHING, tl.int64)
         b_undecided, b_candidates = (b_counts & 0xFFFFFFFF).to(tl.int32), (b_counts >> 32).to(tl.int32)
-        num_undecided = (tl.max(b_undecided, axis=0) + 3) // 4 * (4 * WIDTH)  # places to look at
+        num_undecided = (tl.max(b_undecided, axis=0) + 3) // 4 * (4 * WIDTH)  # places to examine
         num_candidates = (tl.max(b_candidates, axis=0) + 3) // 4 * (4 * WIDTH)
         is_full = tl.max(b_undecided + b_candidates, axis=0) > SEGMENT
         is_whole = is_full
@@ -356,7 +356,7 @@ def threshold_select(
                         WIDTH,
                         NUM_BINS,
                     )
-        # candidates are all that may be better than the incumbent, as long as that is kept
+        # if the incumbent is kept, the candidates are all tokens that may be better
         is_whole = is_full | (is_whole & (bracket_low > least))
         is_whole = is_whole | (incumbent_logit < least) | (key_of(incumbent_logit, id_of(chosen)) < threshold)
         if is_whole:

@@ -28,8 +28,8 @@ def choose(
 
     rows [num_rows] int64 say which entry of the columns [N] belongs to a row: temperature, top_p, min_p fp32, top_k,
     seeds, completion_indices int64. positions [num_rows] int64, of the token produced. Rows of temperature 0 take the
-    first token in order; of the others, `truncate` says which tokens are kept, and the noise of (seed, completion
-    index, position) which of them is chosen. The index lists only save work, as in `process`.
+    first token in order; for the others, `truncate` defines the tokens that are kept, and the noise of (seed,
+    completion index, position) selects one of them. The index lists only save work, as in `process`.
     """
     logits = finite(logits)
     token_ids = argmax(logits)
@@ -77,7 +77,8 @@ def draft_choose(
     """Target ids of drafts, [num_rows] int64: argmax of logits / temperature + the target's own noise.
 
     logits [num_rows, draft_vocab_size] fp32, target_ids [draft_vocab_size] int64; rows, positions and the columns as in
-    `choose`. Rows of temperature 0 have neither. Ties go to the lower place in the draft vocabulary.
+    `choose`. Rows of temperature 0 use neither temperature nor noise. Ties go to the lower place in the draft
+    vocabulary.
     """
     logits = finite(logits)
     if not has_random_rows:

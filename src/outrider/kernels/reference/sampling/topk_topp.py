@@ -1,4 +1,4 @@
-"""Which tokens min_p, top_k and top_p keep, by sorting the vocabulary."""
+"""The tokens that min_p, top_k and top_p keep, by sorting the vocabulary."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from outrider.kernels.reference.sampling.row_prefix import is_within
 from outrider.kernels.reference.sampling.sort_keys import order_keys
 
 _MASS_BITS = 40
-"""Top-p masses are integers in units of 2^-40 of the most likely token's: 2^22 of them fit an int64."""
+"""Top-p masses are integers in units of 2^-40 of the most likely token's: 2^22 of them fit into an int64."""
 
 
 def truncate(logits: Tensor, scaled: Tensor, *, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:

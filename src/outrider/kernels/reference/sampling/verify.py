@@ -24,7 +24,7 @@ def verify(
     rows: Tensor | None = None,
     synthetic: SyntheticAcceptance | None = None,
 ) -> Verified:
-    """Tokens that each request emits; the arguments are described in the interface."""
+    """Tokens that each request emits; the interface describes the arguments."""
     num_places = drafts.shape[1] + 1
     places = torch.arange(num_places, device=drafts.device)
     samples = (sample_starts.unsqueeze(1) + places).clamp(max=sampled_ids.shape[0])
@@ -43,7 +43,7 @@ def verify(
 
 
 def _drawn(synthetic: SyntheticAcceptance, rows: Tensor | None, *, num_drafts: int) -> Tensor:
-    """[R, num_drafts] bool: which drafts the draws of the requests accept."""
+    """[R, num_drafts] bool: the drafts that the requests' random numbers accept."""
     assert rows is not None, "synthetic acceptance is keyed by the request"
     place = (synthetic.seeds[rows] * SYNTHETIC_STRIDE + synthetic.lengths[rows]) & (SYNTHETIC_SIZE - 1)
     return synthetic.numbers[place].unsqueeze(1) < synthetic.rates[:num_drafts]
