@@ -122,14 +122,14 @@ def test_auto_takes_the_gpu_that_is_here_and_says_why(monkeypatch):
     _machine(monkeypatch)
     chosen = select_platform("auto")
     assert chosen.name == "cpu"
-    assert chosen.reason == "first that is here; no CUDA here; no ROCm here"
+    assert chosen.reason == "first available; no CUDA here; no ROCm here"
     assert select_platform("cpu").reason == "asked for by name"
 
 
 def test_auto_passes_over_a_gpu_that_is_not_exact(monkeypatch):
     _machine(monkeypatch, rocm=MI300)
     chosen = select_platform("auto")
-    assert chosen.name == "cpu" and "MI300X (gfx942) is here, but not exact; ask for it by name" in chosen.reason
+    assert chosen.name == "cpu" and "MI300X (gfx942) is not exact; ask for it by name" in chosen.reason
     assert select_platform("rocm").name == "rocm"
 
 

@@ -36,9 +36,9 @@ def test_unknown_option_is_refused_with_those_that_are_known(name: str) -> None:
         ("limit_mm_per_prompt", {"image": 1}, None),
     ],
 )
-def test_option_that_is_not_built_is_refused_by_name(name: str, value: Any, neutral: Any) -> None:
+def test_option_that_is_not_supported_is_refused_by_name(name: str, value: Any, neutral: Any) -> None:
     assert refusal(UnsupportedError, **{name: value}) == (
-        f"{name}={value!r} is not built yet; leave it at {neutral!r}."
+        f"{name}={value!r} is not supported; leave it at {neutral!r}."
     )
     assert engine_config("model", **{name: neutral}) == EngineConfig(model="model")
 
@@ -202,7 +202,7 @@ def test_options_that_not_every_drafter_has_are_passed_on_unread() -> None:
 @pytest.mark.parametrize("options", [{"prompt_lookup_max": 4}, [1], None])
 def test_nested_options_are_refused_with_the_form_that_is_taken(options: Any) -> None:
     message = speculative_refusal(options=options)
-    assert message.startswith("speculative_config['options'] is not an option: a drafter's own options stand beside ")
+    assert message.startswith("speculative_config['options'] is not an option: a drafter's own options go beside ")
 
 
 def test_configs_are_frozen() -> None:

@@ -151,7 +151,7 @@ def test_dummy_weights_need_a_config_only(target, tmp_path):
     ("options", "error", "message"),
     [
         ({"max_seqs": 3}, ConfigError, "option 'max_seqs' is not known. Known: attention_backend"),
-        ({"tensor_parallel_size": 2}, UnsupportedError, "tensor_parallel_size=2 is not built yet"),
+        ({"tensor_parallel_size": 2}, UnsupportedError, "tensor_parallel_size=2 is not supported"),
         ({"device": "rocm"}, ConfigError, "device='rocm': this PyTorch .* not for ROCm. Install a build for ROCm"),
         ({"dtype": "bfloat16"}, ConfigError, "a CPU computes in float32"),
         (

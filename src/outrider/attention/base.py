@@ -1,4 +1,4 @@
-"""What a model asks of an attention backend: once per step to look at the batch, once per layer to attend."""
+"""The interface of an attention backend: `begin` once per step to plan for the batch, `attend` once per layer."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from outrider.platforms.base import BasePlatform
 
 
 class AttentionBackend(ABC):
-    """One way to compute attention. It holds no state of a step: that is the metadata which `begin` returns.
+    """One way to compute attention. It holds no state of a step: `begin` returns that as metadata.
 
     The methods here call the platform's own kernels; a backend with kernels of its own overrides them.
     """
@@ -22,7 +22,7 @@ class AttentionBackend(ABC):
     name: str
     """File name, and the value of the option `attention_backend`."""
     is_exact: bool
-    """True where a token's result has the same bits in every batch and for every chunking."""
+    """True if a token's result has the same bits in every batch and for every chunking."""
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
@@ -30,7 +30,7 @@ class AttentionBackend(ABC):
     @classmethod
     @abstractmethod
     def refuses(cls, spec: PagedSpec, platform: BasePlatform) -> str | None:
-        """Why it cannot attend over a cache of this shape on this platform, or None where it can."""
+        """The reason why it cannot attend over a cache of this shape on this platform, or None if it can."""
 
     def begin(self, batch: ForwardBatch) -> Any:
         """Metadata of one step, shared by all layers: a plan for each group. Does not wait for the device."""
@@ -55,7 +55,7 @@ class AttentionBackend(ABC):
         window: int | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        """q [num_tokens, num_heads, head_dim] -> [num_tokens, num_heads, value_dim]; the batch's K and V are written.
+        """q [num_tokens, num_heads, head_dim] -> [num_tokens, num_heads, value_dim]. Call it after K and V are written.
 
         Token t sees KV indices [max(batch.kv_start, kv_length - window), kv_length) of its row. sinks: [num_heads].
         """
@@ -67,7 +67,7 @@ class AttentionBackend(ABC):
 
 @dataclass(frozen=True, slots=True)
 class StepAttention:
-    """Attention of one forward pass: the backend with what it needs to know of the batch."""
+    """Attention of one forward pass: the backend, the batch and its metadata."""
 
     backend: AttentionBackend
     batch: ForwardBatch

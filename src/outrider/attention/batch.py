@@ -1,6 +1,6 @@
 """The flat batch of one forward pass: the part of a step that model layers and attention backends see.
 
-Tokens of all rows lie end to end. Values that only the device knows are tensors; those that the host knows exactly
+All rows are concatenated. Values that only the device knows are tensors; those that the host knows exactly
 (how many tokens each row was given) are tuples. Padding tokens have id 0, position 0, a slot in the null block and
 `kv_length` 0: they read nothing, write where no token reads, and their outputs are never used.
 
@@ -18,7 +18,7 @@ from outrider.kernels.interface.state import StateRows
 
 @dataclass(frozen=True, slots=True)
 class GroupBatch:
-    """Where the batch's tokens stand in the blocks of one group of layers."""
+    """Locations of the batch's tokens in the blocks of one group of layers."""
 
     block_tables: Tensor  # [num_rows, max_blocks] int32, null block 0 where unset
     slots: Tensor  # [num_tokens] int64, block_id * block_size + offset: where this token's K and V are written
@@ -31,11 +31,11 @@ class ForwardBatch:
     token_ids: Tensor  # [num_tokens] int64, always in [0, vocab_size)
     positions: Tensor  # [num_tokens] int64, rotary position
     kv_lengths: Tensor  # [num_tokens] int64, this token sees KV indices [kv_start, kv_length); 0 for padding
-    groups: Mapping[int, GroupBatch]  # by the index of the group, for every group of the layers that run
+    groups: Mapping[int, GroupBatch]  # by group index, for every group of the layers that run
     row_counts: tuple[int, ...]  # tokens of each row, padding included
-    kv_length_bound: int  # host's bound on kv_lengths
-    states: StateRows | None = None  # where the rows of layers with a state stand; None: the model has no such layers
-    kv_start: int = 0  # first KV index of a row that holds anything; 1 where a drafter's index 0 stays empty
+    kv_length_bound: int  # the host's upper bound on kv_lengths
+    states: StateRows | None = None  # start and end of each row's recurrent states; None: the model has no states
+    kv_start: int = 0  # first KV index of a row that is used; 1 if a drafter's index 0 stays empty
 
     @property
     def num_tokens(self) -> int:

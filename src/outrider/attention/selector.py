@@ -1,4 +1,4 @@
-"""Which attention backend runs, and why: the first of the platform's order that is exact and refuses no layer's cache.
+"""Selects the attention backend: the first in the platform's order that is exact and supports every layer's cache.
 
 The platform says which backends it excludes; a backend says which capability it needs. Both give a reason.
 """
@@ -28,7 +28,7 @@ class Selection:
 def select_backend(name: str, specs: Sequence[PagedSpec], platform: BasePlatform) -> Selection:
     """Choose the backend for all layers. `name` is a backend's file name or "auto", `specs` the cache of each layer.
 
-    Raises ConfigError where no backend accepts every layer.
+    Raises ConfigError if no backend accepts every layer.
     """
     kernels = load_kernels(platform.kernel_stack)
     reasons = {known: _refusal(known, specs, platform) for known in plugins.names(package)}
@@ -52,7 +52,7 @@ def select_backend(name: str, specs: Sequence[PagedSpec], platform: BasePlatform
 
 
 def refusal_of(backend: type[AttentionBackend], specs: Sequence[PagedSpec], platform: BasePlatform) -> str | None:
-    """Why the backend cannot run one of the layers, or None where it can run all."""
+    """The reason why the backend cannot run one of the layers, or None if it can run all."""
     return next(filter(None, (backend.refuses(spec, platform) for spec in dict.fromkeys(specs))), None)
 
 
@@ -64,7 +64,7 @@ def _refusal(name: str, specs: Sequence[PagedSpec], platform: BasePlatform) -> s
 
 
 def _reason_against_auto(name: str, platform: BasePlatform) -> str | None:
-    """Why a backend that could run is never chosen unasked."""
+    """The reason why "auto" never chooses a backend that could run, or None if it may."""
     backend: type[AttentionBackend] = plugins.find(package, name, what="attention_backend").Backend
     if not backend.is_exact:
         return "it is not exact: its results depend on the batch; ask for it by name"

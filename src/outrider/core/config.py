@@ -1,4 +1,4 @@
-"""The options of an engine and of its drafter, checked when they are made.
+"""The options of an engine and of its drafter, checked when the objects are created.
 
 A drafter's own options pass through unchecked: `speculation/options.py` gives them to the drafter. The model's
 config.json is `core/model_config.py`; nothing here reads a file.
@@ -12,7 +12,7 @@ from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.option_checks import check_flag, check_integer, is_number
 
 MAX_DRAFTS = 16
-"""Most drafts in one step."""
+"""Largest number of drafts per step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +24,16 @@ class SpeculativeConfig:
     num_speculative_tokens: int = 3
     """Number of drafts per step, k."""
     adaptive: bool = False
-    """Choose 0 … k drafts for each step, as many as its load and the acceptance so far make worth their time."""
+    """Choose 0 … k drafts for each step: as many as save time, given its load and the acceptance so far."""
     max_model_len: int | None = None
-    """Positions from here on get no drafts; the request goes on without them."""
+    """Positions from here on get no drafts; the request continues without them."""
     rejection_sample_method: str = "standard"
-    """"standard" accepts a draft if it equals the sample. "synthetic", for benchmarks, accepts at the rates below
-    whatever the draft is; the engine is then not exact, and says so."""
+    """"standard" accepts a draft if it equals the sample. "synthetic", for benchmarks, accepts at the rates below,
+    whatever the draft is; the engine is then not exact, and reports that."""
     synthetic_acceptance_rates: tuple[float, ...] | None = None
-    """Synthetic: share of steps that accept draft i and all before it; one for each draft, non-increasing."""
+    """Synthetic: fraction of steps that accept draft i and all before it; one rate per draft, non-increasing."""
     synthetic_acceptance_length: float | None = None
-    """Synthetic, in place of rates: mean tokens of a step with drafts, 1 to k + 1."""
+    """Synthetic, instead of rates: mean number of tokens per step with drafts, 1 to k + 1."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The drafter's own options by name, not yet checked: the `Options` of its module does that."""
 
@@ -87,8 +87,8 @@ class SpeculativeConfig:
 
     @property
     def acceptance_rates(self) -> tuple[float, ...] | None:
-        """Rate of each draft if acceptance is synthetic. A length is spread with the least variance: 1, …, 1, the
-        rest, 0, …"""
+        """Acceptance rate of each draft, None unless acceptance is synthetic. A length becomes the rates of least
+        variance: 1, …, 1, the rest, 0, …"""
         if self.synthetic_acceptance_length is None:
             return self.synthetic_acceptance_rates
         accepted = self.synthetic_acceptance_length - 1.0
@@ -101,7 +101,8 @@ class SpeculativeConfig:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "SpeculativeConfig":
-        """From the `speculative_config` argument. Keys that not every drafter has go to `options`, unchecked.
+        """Make one from the `speculative_config` argument. Keys that are not shared by all drafters go to `options`,
+        unchecked.
 
         Raises ConfigError where a shared option has a wrong value.
         """
@@ -111,7 +112,7 @@ class SpeculativeConfig:
             raise ConfigError("speculative_config has no 'method'. Name a drafter, such as 'ngram'.")
         if "options" in values:
             raise ConfigError(
-                "speculative_config['options'] is not an option: a drafter's own options stand beside 'method'. Write"
+                "speculative_config['options'] is not an option: a drafter's own options go beside 'method'. Write"
                 " {'method': 'ngram', 'prompt_lookup_max': 4}, not {'options': {'prompt_lookup_max': 4}}."
             )
         shared = {name: values[name] for name in SpeculativeConfig.shared_options() if name in values}
@@ -126,7 +127,7 @@ class SpeculativeConfig:
 
 
 def _key(name: str) -> str:
-    """How errors name an option of speculation."""
+    """Name of an option of speculation in error messages."""
     return f"speculative_config[{name!r}]"
 
 
@@ -164,11 +165,11 @@ class EngineConfig:
     load_format: str = "auto"
     """"auto" reads the model's files; "dummy" draws random weights from `seed`."""
     speculative: SpeculativeConfig | None = None
-    """The `speculative_config` argument, read; None: no drafter."""
+    """The parsed `speculative_config` argument; None: no drafter."""
     overlap_depth: int = 1
     """Number of steps in flight while the next one is planned: 0 or 1."""
     logits_digest: bool = False
-    """Hash the fp32 logits of every emitted token, so that two runs can be compared by more than their tokens."""
+    """Hash the fp32 logits of every emitted token, to compare two runs by more than their tokens."""
 
     def __post_init__(self) -> None:
         top = 2**31 - 1
@@ -223,7 +224,7 @@ class EngineConfig:
         return self.speculative.draft_widths if self.speculative else (0,)
 
     def resolve(self, *, max_num_seqs: int, num_prompt_tokens: int) -> "EngineConfig":
-        """A new config in which the platform's defaults stand for sizes of a step that were not given."""
+        """A new config in which step sizes that were not given have the platform's defaults."""
         num_rows = self.max_num_seqs or max_num_seqs
         num_tokens = self.max_num_batched_tokens or num_prompt_tokens + num_rows * (1 + self.num_speculative_tokens)
         return replace(self, max_num_seqs=num_rows, max_num_batched_tokens=num_tokens)
@@ -252,12 +253,12 @@ _NOT_BUILT = {
 def engine_config(model: str, **options: Any) -> EngineConfig:
     """Makes an `EngineConfig` from the arguments of `LLM`.
 
-    Raises ConfigError for an unknown option or a wrong value, UnsupportedError for an option that is not built yet.
+    Raises ConfigError for an unknown option or a wrong value, UnsupportedError for an option that is not supported.
     """
     for name, neutral in _NOT_BUILT.items():
         value = options.pop(name, neutral)
         if value != neutral:
-            raise UnsupportedError(f"{name}={value!r} is not built yet; leave it at {neutral!r}.")
+            raise UnsupportedError(f"{name}={value!r} is not supported; leave it at {neutral!r}.")
     speculative = options.pop("speculative_config", None)
     known = EngineConfig.__dataclass_fields__.keys() - {"model", "speculative"}
     for name in options:

@@ -1,8 +1,8 @@
 """Reads a JSON object such as config.json and records which keys were read.
 
 Every key ends up in one of four ways: read, ignored by name with a reason, neutral (its value changes nothing), or
-refused. `finish` refuses every key that is left, all of them in one error. Which keys there are and what they mean is
-stated by the callers. No torch.
+refused. `finish` refuses every key that is left, all of them in one error. The callers state which keys
+there are and what they mean. No torch.
 """
 
 import math
@@ -117,7 +117,7 @@ class ConfigReader:
         return self._sections[key]
 
     def ignore(self, *keys: str, reason: str) -> None:
-        """Skip these keys whatever they say. `reason`: why they change nothing."""
+        """Skip these keys whatever their values. `reason`: why they change nothing."""
         for key in keys:
             if key in self._values:
                 self._ignored.setdefault(key, reason)
@@ -138,17 +138,17 @@ class ConfigReader:
         self._read.add(key)
 
     def finish(self) -> None:
-        """UnsupportedError that lists every key that was neither read nor ignored nor neutral, in all sections."""
+        """Raises UnsupportedError that lists every key that was not read, ignored or neutral, in all sections."""
         if left := self._left():
             raise UnsupportedError(f"{self.where}: keys that are not supported: {'; '.join(left)}.{_REMEDY}")
 
     def said(self, key: str) -> str:
-        """The file, the key's path and its value, as errors begin."""
+        """The beginning of an error message: the file, the key's path and its value."""
         return f"{self.where}: {self._prefix}{key}={_shown(self._values.get(key))}"
 
     @property
     def keys_read(self) -> frozenset[str]:
-        """Paths of the keys that were read, those of sections behind "section."."""
+        """Paths of the keys that were read; keys of a nested object have the prefix "section."."""
         own = {self._prefix + key for key in self._read if key in self._values}
         return frozenset(own.union(*(section.keys_read for section in self._sections.values())))
 
@@ -161,7 +161,7 @@ class ConfigReader:
         return found
 
     def _take(self, key: str, default: Any) -> Any:
-        """The value, now read. ConfigError where neither it nor a default is given."""
+        """The value, which now counts as read. ConfigError if neither it nor a default is given."""
         self._read.add(key)
         value = self._values.get(key)
         if value is not None:

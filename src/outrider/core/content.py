@@ -1,7 +1,7 @@
 """Content that a request has beside its token ids: the pixels behind placeholder tokens, an adapter's weights.
 
-KV depends on it, so everything that requests share by token ids (blocks of the prefix cache, snapshots) is named by ids
-and content.
+KV depends on this content, so everything that requests share (blocks of the prefix cache, snapshots) is keyed by token
+ids and content.
 """
 
 import struct
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 KEY_BYTES = 32
-"""All keys have one length, so that the bytes of a hash can be read in one way only."""
+"""Length of every key; a fixed length makes the hashed bytes unambiguous."""
 
 _PLACE = struct.Struct(">qq")
 
 
 def content_digest(kind: str, data: bytes) -> bytes:
-    """Names content by its bytes; different kinds never share a key."""
+    """Key of content, from its bytes; different kinds never share a key."""
     return sha256(sha256(kind.encode()).digest() + data).digest()
 
 
@@ -25,7 +25,7 @@ class ContentKey:
     """Names one piece of content, and says which tokens' KV depends on it."""
 
     key: bytes
-    """From `content_digest`. Equal keys promise equal content."""
+    """Made by `content_digest`. Equal keys mean equal content."""
     first_token: int = 0
     """Index of its first token in the request."""
     num_tokens: int | None = None
@@ -37,7 +37,7 @@ class ContentKey:
         assert self.num_tokens is None or self.num_tokens > 0, f"content of {self.num_tokens} tokens"
 
     def touches(self, start: int, end: int) -> bool:
-        """True where the KV of a token in start … end - 1 depends on it."""
+        """True if the KV of any token in start … end - 1 depends on it."""
         if self.num_tokens is None:
             return self.first_token < end
         return self.first_token < end and self.first_token + self.num_tokens > start

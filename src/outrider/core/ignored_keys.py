@@ -123,7 +123,7 @@ NEUTRAL: tuple[tuple[str, tuple[object, ...], str], ...] = (
 
 
 def ignore_leftovers(reader: ConfigReader) -> None:
-    """Tells `reader` about the keys of this file. Keys that a model reads are read all the same."""
+    """Register the keys of this file with `reader`. Keys that a model reads still count as read."""
     for reason, keys in IGNORED.items():
         reader.ignore(*keys, reason=reason)
     for key, values, reason in NEUTRAL:

@@ -1,6 +1,6 @@
-"""Groups of layers whose KV lies in the same blocks: what the scheduler must know of a model's caches.
+"""Groups of layers whose KV lies in the same blocks: what the scheduler needs to know about a model's caches.
 
-Layers of a group see the same window. A group has its own pool of blocks, and each request has a list of blocks for
+Layers of a group have the same window. Each group has its own pool of blocks, and each request has a list of blocks for
 each group. Groups are addressed by their index in the model's order.
 """
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockGroup:
-    """One group."""
+    """A group of layers with the same window."""
 
     block_size: int
-    """Tokens in a block."""
+    """Number of tokens per block."""
     window: int | None = None
     """Number of tokens that a token of these layers sees, itself included; None: all before it."""
 
@@ -25,7 +25,7 @@ class BlockGroup:
         return -(-num_tokens // self.block_size)
 
     def first_needed_block(self, index: int) -> int:
-        """The first block that the token at `index`, or any token behind it, may read."""
+        """The first block that the token at `index`, or any token after it, may read."""
         if self.window is None:
             return 0
         return max(0, index + 1 - self.window) // self.block_size

@@ -82,7 +82,7 @@ class MoeConfig:
     shared_intermediate_size: int = 0
     """Width of the expert that every token goes to, under a gate of its own; 0 without one."""
     dense_layers: frozenset[int] = frozenset()
-    """Layers whose MLP is a plain one of the model's intermediate_size."""
+    """Layers with a plain MLP of the model's intermediate_size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class ModelConfig:
     """Shape of a decoder-only text model."""
 
     architecture: str
-    """First of `architectures`; the name that a file of `outrider/models` answers to."""
+    """First of `architectures`; selects the file in `outrider/models`."""
     vocab_size: int
     hidden_size: int
     num_layers: int
@@ -113,18 +113,18 @@ class ModelConfig:
     layer_types: tuple[str, ...] = ()
     """"full_attention" or "linear_attention" of each layer; empty where all attend."""
     gated_delta: GatedDeltaConfig | None = None
-    """Widths of the layers with linear attention; None where there are none."""
+    """Widths of the layers with linear attention; None if there are none."""
     moe: MoeConfig | None = None
     num_mtp_layers: int = 0
-    """Prediction layers that the checkpoint says it has."""
+    """Number of prediction layers that the config states."""
     hidden_act: str = "silu"
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "float32"
-    """dtype the checkpoint was saved in."""
+    """dtype in which the checkpoint was saved."""
 
     @property
     def rotary_size(self) -> int:
-        """Dims of a head that are rotated."""
+        """Number of dimensions of a head that are rotated."""
         return int(self.head_dim * self.rope.partial_rotary_factor)
 
     def has_state(self, index: int) -> bool:
@@ -133,7 +133,7 @@ class ModelConfig:
 
     @property
     def num_attention_layers(self) -> int:
-        """Layers that keep keys and values."""
+        """Number of layers that keep keys and values."""
         return sum(not self.has_state(index) for index in range(self.num_layers))
 
 

@@ -1,6 +1,6 @@
 """Checks of option values: each raises ConfigError with the value, the reason and the remedy.
 
-`name` is the option as the error should show it, such as "max_num_seqs" or "speculative_config['adaptive']".
+`name` is the option's name in the error message, such as "max_num_seqs" or "speculative_config['adaptive']".
 """
 
 from typing import Any

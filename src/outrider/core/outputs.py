@@ -1,4 +1,4 @@
-"""What a caller gets back: plain data, no tensors."""
+"""Results returned to a caller: plain data, no tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from enum import StrEnum
 
 
 class FinishReason(StrEnum):
-    """Why an output ended."""
+    """The reason why an output ended."""
 
     STOP = "stop"
     """eos, a stop token id or a stop string."""
     LENGTH = "length"
     """max_tokens or max_model_len."""
     ABORT = "abort"
-    """The caller took the request back."""
+    """The caller aborted the request."""
     ERROR = "error"
-    """The request could not go on; `CompletionOutput.error` says why. Others are not disturbed."""
+    """The request cannot continue; `CompletionOutput.error` says why. Other requests are not affected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +30,10 @@ class Logprob:
 
 @dataclass(slots=True, kw_only=True)
 class SpeculationStats:
-    """What the drafter did; counts emitted tokens and real drafts only."""
+    """Counts of steps and drafts. Only emitted tokens and real drafts are counted."""
 
     max_drafts: int = 0
-    """k: the most drafts one step can have."""
+    """k, the largest number of drafts per step."""
     num_steps: int = 0
     """Steps that emitted at least one token of the output."""
     num_drafts: int = 0
@@ -46,7 +46,7 @@ class SpeculationStats:
 
     @property
     def mean_acceptance_length(self) -> float:
-        """1 + accepted / drafts: tokens a step with drafts gives on average."""
+        """1 + accepted / drafts: mean number of tokens per step with drafts."""
         return 1.0 + self.num_accepted_tokens / self.num_drafts if self.num_drafts else 1.0
 
     @property
@@ -56,12 +56,12 @@ class SpeculationStats:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """All counts, as `OutputDelta.draft_counts` has them."""
+        """All counts, in the order of `OutputDelta.draft_counts`."""
         return (self.num_steps, self.num_drafts, self.num_draft_tokens, *self.num_accepted_tokens_per_pos)
 
     @classmethod
     def zero(cls, max_drafts: int, *, is_synthetic: bool = False) -> "SpeculationStats":
-        """Nothing counted yet, of an engine with at most `max_drafts` drafts a step."""
+        """All counts zero, for an engine with at most `max_drafts` drafts per step."""
         return cls(max_drafts=max_drafts, num_accepted_tokens_per_pos=[0] * max_drafts, is_synthetic=is_synthetic)
 
     @classmethod
@@ -118,26 +118,26 @@ class CompletionOutput:
     is_draft: list[bool] = field(default_factory=list)
     """Per token: True where it was an accepted draft, False where the target produced it."""
     error: str | None = None
-    """What went wrong, where finish_reason is "error"."""
+    """The error message if finish_reason is "error"."""
     logits_digest: str | None = None
     """Rolling 64-bit hash, in hex, of the fp32 logits of every emitted token (`logits_digest=True`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTiming:
-    """Where the time of a request went in the engine, in seconds; of n completions, the first to get there counts."""
+    """Seconds that a request spent in each phase. With n completions, the first one to reach a phase counts."""
 
     queue: float
-    """Until its first step was planned, or until it was taken back."""
+    """From its arrival until its first step was planned, or until it was aborted."""
     prefill: float | None
-    """From there to its first token; None where it has none."""
+    """From then to its first token; None if it has no token."""
     decode: float | None
-    """From its first token to its end, likewise."""
+    """From its first token to its end; None if it has no token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
-    """A finished request: prompt, completions and what speculation did."""
+    """A finished request: prompt, completions and statistics of speculation."""
 
     request_id: str
     prompt: str | None
@@ -149,39 +149,42 @@ class RequestOutput:
     """Prompt tokens taken from the prefix cache at the first admission."""
     num_preemptions: int
     speculation: SpeculationStats
-    """Of all completions together."""
+    """Sum over all completions."""
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
-    """One entry for each prompt token; the first has nothing before it and is None."""
+    """One entry per prompt token; None for the first, which has no token before it."""
     timing: RequestTiming | None = None
-    """None where no engine made this output."""
+    """None if the output does not come from an engine."""
 
 
 @dataclass(slots=True, kw_only=True)
 class OutputDelta:
-    """What one step added to one completion. Texts, token ids and log-probabilities of all deltas make the whole.
+    """The addition of one step to one completion. Texts, token ids and log-probabilities of all deltas add up to the
+    whole output.
 
-    Text that may still turn out to be the beginning of a stop string, or a part of a character, comes later. One is
-    made for each completion and step, and sent between processes: freezing it would cost as much again.
+    Text that may turn out to be the beginning of a stop string, or part of a character, is held back until that is
+    decided. A delta is created for each completion and step and sent between processes; it is not frozen, because that
+    would double the cost.
     """
 
     request_id: str
     index: int
-    """Which of the n completions."""
+    """Index of the completion among the n."""
     text: str
     token_ids: list[int]
     is_draft: list[bool] = field(default_factory=list)
     """Per token: True where it was an accepted draft."""
     draft_counts: tuple[int, ...] = ()
-    """Of the completion so far: steps, steps with drafts, drafts verified, and those accepted at each position."""
+    """Counts for the completion so far: steps, steps with drafts, drafts verified, and drafts accepted at each
+    position."""
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     """Set in the last delta of the completion."""
     stop_reason: int | str | None = None
     error: str | None = None
-    """What went wrong, where finish_reason is "error"."""
+    """The error message if finish_reason is "error"."""
     logits_digest: str | None = None
-    """Of the whole completion, in its last delta (`logits_digest=True`)."""
+    """Digest of the whole completion, set in its last delta (`logits_digest=True`)."""
     output: RequestOutput | None = None
-    """The whole, in the last delta of the request."""
+    """The whole output, set in the last delta of the request."""
     prompt_index: int = 0
-    """Which of the prompts given to `LLM.stream`."""
+    """Index of the prompt among those given to `LLM.stream`."""

@@ -1,10 +1,10 @@
-"""What the host asks of one step, and what it reads back: plain data, no tensors.
+"""The plan of one step, which the host sends, and the result, which it reads back: plain data, no tensors.
 
 A row takes `num_tokens` tokens in a step: a prompt chunk, or 1 + num_drafts. For prompt chunks the count is
-exact. For decode rows it is a bound: the device knows how many drafts are real.
+exact. For decode rows it is an upper bound: only the device knows how many drafts are real.
 
-Rows are made for every request and step, and freezing them would cost twice what making them does; nobody writes
-to one all the same.
+Rows are created for every request and step. They are not frozen, because freezing would cost twice as much as
+creating them, but no code writes to one.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from outrider.core.sampling_params import SamplingParams
 
 STATE_CHUNK = 16
-"""Tokens by which the recurrent state of a hybrid advances."""
+"""Number of tokens by which the recurrent state of a hybrid model advances at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowAdmission:
-    """A request gets a row of the device table: at its start, or again after preemption."""
+    """Assigns a row of the device table to a request, at its start or again after preemption."""
 
     row: int
     request_id: str
@@ -25,7 +25,7 @@ class RowAdmission:
     """Every known token: the prompt, and after preemption the confirmed output."""
     num_prompt_tokens: int
     num_computed_tokens: int
-    """Tokens covered by prefix-cache blocks."""
+    """Number of tokens covered by prefix-cache blocks."""
     last_cached_block: int
     """The last of those blocks, or -1: its boundary feature belongs to the first token to compute."""
     max_total_tokens: int
@@ -34,7 +34,7 @@ class RowAdmission:
     stop_token_ids: tuple[int, ...]
     """eos and stop ids: forbidden before min_tokens."""
     snapshot_id: int = -1
-    """For a hybrid model: the snapshot of its state behind num_computed_tokens, or -1."""
+    """For a hybrid model: the snapshot of its state after num_computed_tokens tokens, or -1."""
     completion_index: int = 0
     """Index of the completion among the n of its prompt: a part of the noise's key."""
     bad_words: tuple[tuple[int, ...], ...] = ()
@@ -48,19 +48,19 @@ class NewBlocks:
     row: int
     first_index: int
     block_ids: tuple[int, ...]
-    """In a group with a window, 0 (the null block) in place of leading blocks that no token of the row will read."""
+    """In a group with a window, 0 (the null block) replaces leading blocks that no token of the row will read."""
     group: int = 0
     """Index of the group of layers (`core/kv_groups.py`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSave:
-    """For a hybrid model: a snapshot of a row's state, as it was behind its first `length` tokens."""
+    """For a hybrid model: save a snapshot of a row's state after its first `length` tokens."""
 
     row: int
     snapshot_id: int
     length: int
-    """A multiple of the block size; the row's state stands there, or before it with the tokens between at hand."""
+    """A multiple of the block size. The row's state is at this length, or before it with the tokens between stored."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,36 +73,36 @@ class RowPlan:
     num_tokens: int
     """Chunk length, or 1 + num_drafts."""
     num_drafts: int
-    """Most drafts among num_tokens; 0 in a prompt chunk."""
+    """Upper bound on the number of drafts among num_tokens; 0 in a prompt chunk."""
     does_sample: bool
     """False for a prompt chunk that is not the last."""
     length_bound: int
-    """No token of this row stands at or after this position in this step."""
+    """All tokens of this row are before this position in this step."""
     params: SamplingParams
     first_scored: int = 0
     """Offset in the chunk of the first token whose successor in the prompt is scored (prompt_logprobs)."""
     num_scored: int = 0
     masks: tuple[bytes, ...] = ()
-    """Of a request with a grammar, for each sample: token t is allowed where bit t % 8 of byte t // 8 is 1."""
+    """For a request with a grammar, one mask per sample: token t is allowed if bit t % 8 of byte t // 8 is 1."""
 
     @property
     def num_samples(self) -> int:
-        """Rows of logits that this request needs."""
+        """Number of rows of logits that this request needs."""
         return 1 + self.num_drafts if self.does_sample else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """One step: states are saved, then admissions and new blocks are written to the table, then the rows run."""
+    """One step. The device saves states, writes admissions and new blocks to the table, and then runs the rows."""
 
     step_id: int
     admissions: tuple[RowAdmission, ...]
     new_blocks: tuple[NewBlocks, ...]
     rows: tuple[RowPlan, ...]
     num_proposals: int
-    """Drafts that the drafter makes in this step for each row's next one."""
+    """Number of drafts that the drafter makes in this step for each row's next step."""
     state_saves: tuple[StateSave, ...] = ()
-    """In this order; a snapshot id that occurs twice holds the last."""
+    """Executed in this order; if a snapshot id occurs twice, the last save counts."""
 
     @property
     def num_tokens(self) -> int:
@@ -118,20 +118,20 @@ class TokenLogprobs:
     top_ids: tuple[int, ...]
     top_logprobs: tuple[float, ...]
     given_logprobs: tuple[float, ...] = ()
-    """Of `logprob_token_ids`, in their order."""
+    """Log-probabilities of `logprob_token_ids`, in their order."""
     given_ranks: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
 class RowResult:
-    """What a step gave one request."""
+    """Result of a step for one request."""
 
     request_id: str
     epoch: int
     token_ids: tuple[int, ...]
     """Emitted tokens: accepted drafts, then the target's own token. Empty for a chunk that is not the last."""
     num_drafts: int
-    """Real drafts that were verified."""
+    """Number of real drafts that were verified."""
     num_accepted: int
     logits_hashes: tuple[int, ...] = ()
     """Per emitted token, with `logits_digest`."""
@@ -140,12 +140,12 @@ class RowResult:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """Per scored token of the prompt, where the request asked for them."""
     drafts: tuple[int, ...] = ()
-    """Drafts for the next step, of a row with a grammar."""
+    """Drafts for the next step; only for a row with a grammar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What the host reads one step late; rows in the order of the plan."""
+    """Result of a step, which the host reads one step late; rows in the order of the plan."""
 
     step_id: int
     rows: tuple[RowResult, ...]

@@ -1,6 +1,6 @@
-"""A request as it was asked: prompt, parameters and limits, checked at admission. Nothing in it changes afterwards.
+"""A request: prompt, parameters and limits, checked at admission and not changed afterwards.
 
-It crosses the socket to the engine process. Its progress is kept by the scheduler (`scheduler/request_state.py`).
+It crosses the socket to the engine process. The scheduler keeps its progress (`scheduler/request_state.py`).
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Request:
     bad_words: tuple[tuple[int, ...], ...] = ()
     """params.bad_words as token ids."""
     content_keys: tuple[ContentKey, ...] = ()
-    """Content beside the token ids. No caller can give any yet: admission refuses all prompts but text and ids."""
+    """Content beside the token ids. Always empty today: admission refuses all prompts except text and ids."""
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:

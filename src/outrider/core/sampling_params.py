@@ -1,6 +1,6 @@
-"""What a request asks of the sampler: `SamplingParams`, checked when it is made.
+"""`SamplingParams`: the sampling parameters of a request, checked when the object is created.
 
-Knows nothing of the model: ids are checked against the vocabulary at admission (`engine/admission.py`).
+Independent of the model: admission checks ids against the vocabulary (`engine/admission.py`).
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ MAX_LOGIT_BIAS = 300
 """OpenAI's limit; also the width of the table that holds them on the device."""
 
 MAX_STOP_TOKEN_IDS = 32
-"""Most stop ids (eos included) that one request may carry."""
+"""Largest number of stop ids (eos included) per request."""
 
 MAX_CHOICES = 128
 MAX_BAD_WORDS = 64
-"""Most token sequences of one request that may be forbidden; a word of text can be two of them."""
+"""Largest number of forbidden token sequences per request; a word given as text can take two of them."""
 MAX_BAD_WORD_TOKENS = 16
 MAX_LOGPROB_TOKEN_IDS = 32
 MAX_GRAMMAR_CHARACTERS = 1 << 16
-"""Longest schema, expression or grammar; one of this length compiles in a second."""
+"""Maximum length of a schema, expression or grammar; one of this length compiles in a second."""
 
 _CONTAINERS = {
     "stop": "one text or a list of texts",
@@ -56,10 +56,10 @@ def _check_int(name: str, value: Any, low: int, high: int, *, remedy: str) -> No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StructuredOutputsParams:
-    """What an output must be: one of these; names and meanings are vLLM's."""
+    """Constraint on an output: exactly one of these fields. Names and meanings are vLLM's."""
 
     json: str | dict[str, Any] | None = None
-    """A JSON schema; the output is JSON that meets it. Kept as text."""
+    """A JSON schema, stored as text; the output is JSON that conforms to it."""
     regex: str | None = None
     """A regular expression that the whole output matches."""
     choice: Sequence[str] | None = None
@@ -80,7 +80,7 @@ class StructuredOutputsParams:
             try:
                 object.__setattr__(self, "json", dumps(self.json))
             except (RecursionError, TypeError, ValueError) as error:
-                raise RequestError(f"structured_outputs: json is no JSON: {error}. Give a flatter schema.") from None
+                raise RequestError(f"structured_outputs: json is not JSON: {error}. Give a flatter schema.") from None
         for name in ("json", "regex", "grammar"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -129,13 +129,13 @@ class SamplingParams:
     min_tokens: int = 0
     """No stop token (eos included) may be produced before this many output tokens."""
     max_tokens: int | None = 16
-    """Most output tokens; None runs to max_model_len."""
+    """Maximum number of output tokens; None: up to max_model_len."""
     stop: str | list[str] | None = None
     """Text that ends the output; it is not part of the returned text."""
     stop_token_ids: list[int] | None = None
     """Token ids that end the output; the id is the last of token_ids, its text is not returned."""
     ignore_eos: bool = False
-    """Go on after eos."""
+    """Continue after eos."""
     seed: int | None = None
     """64-bit seed of the noise; without one the engine draws one and reports it."""
     logprobs: int | None = None
@@ -143,7 +143,7 @@ class SamplingParams:
     logprob_token_ids: list[int] | None = None
     """Return the log-probabilities of these token ids at each output token, too."""
     prompt_logprobs: int | None = None
-    """The same as `logprobs` for the tokens of the prompt; such a request does not read the prefix cache."""
+    """Like `logprobs`, for the tokens of the prompt; such a request does not read the prefix cache."""
     bad_words: list[str | list[int]] | None = None
     """Words, or sequences of token ids, that the output may not contain: their last token is forbidden where the
     others came just before it. A word of text is forbidden with and without a space in front."""
@@ -160,10 +160,10 @@ class SamplingParams:
     echo: bool = False
     """The returned text begins with the prompt's."""
     num_speculative_tokens: int | None = None
-    """Most drafts a step for this request, where the engine has more; 0 turns speculation off for it. The tokens are
-    the same."""
+    """Maximum number of drafts per step for this request, if below the engine's; 0 turns speculation off for it. The
+    tokens do not change."""
     structured_outputs: StructuredOutputsParams | None = None
-    """A schema, expression or grammar that the output meets."""
+    """A schema, expression or grammar that the output conforms to."""
     priority: int = 0
     """Requests with a lower number are started first, and preempted last."""
     logits_processors: None = None
@@ -207,7 +207,9 @@ class SamplingParams:
             _check_int("num_speculative_tokens", self.num_speculative_tokens, 0, 2**31 - 1, remedy="0 is off.")
         asked = self.structured_outputs
         if asked is not None and not isinstance(asked, StructuredOutputsParams):
-            raise RequestError(f"structured_outputs={asked!r} is not understood. Use StructuredOutputsParams(…).")
+            raise RequestError(
+                f"structured_outputs={asked!r} must be a StructuredOutputsParams. Use StructuredOutputsParams(json=…)."
+            )
         _check_int("priority", self.priority, -(2**31), 2**31 - 1, remedy="0 is the default.")
         for name, kinds in (
             ("stop", (str, list, tuple)),
@@ -275,20 +277,20 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        """True where no noise is made."""
+        """True if the request samples without noise."""
         return self.temperature < GREEDY_BELOW
 
     @property
     def num_logprobs(self) -> int | None:
-        """Most likely tokens that are returned with each token; None: no log-probabilities at all."""
+        """Number of top tokens returned with each token; None: no log-probabilities at all."""
         return self.logprobs if self.logprobs is not None or not self.logprob_token_ids else 0
 
     @property
     def has_penalties(self) -> bool:
-        """True where the logits depend on tokens already seen."""
+        """True if the logits depend on tokens already seen."""
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
     @property
     def has_truncation(self) -> bool:
-        """True where top_k, top_p or min_p can remove a token of a random row."""
+        """True if top_k, top_p or min_p can remove a token of a random row."""
         return not self.is_greedy and (self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0)

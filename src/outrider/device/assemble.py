@@ -1,8 +1,8 @@
-"""From a plan to the tensors of a step: one copy in, then ids, positions and slots are made on the device.
+"""Makes the tensors of a step from its plan: one copy in, then the device computes ids, positions and slots.
 
-The host's part (`Layout`) is what it knows exactly: which rows, how many tokens each was given, which rows will be
-sampled and what their parameters ask for. How many drafts are real, and where a row stands, only the device knows. A
-layout whose rows all decode depends on their number only, but for the rows themselves, so it can be made once and
+The host's part (`Layout`) holds what the host knows exactly: which rows run, how many tokens each was given, which rows
+will be sampled and what their parameters need. Only the device knows how many drafts are real and how long a row is.
+If all rows decode, the layout depends only on their number, except for the row indices themselves, so one layout can
 serve every such step.
 """
 
@@ -26,12 +26,12 @@ from outrider.sampling.sampler import SampleBatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How the rows of a step lie in its flat batch; names as in `StepBatch`."""
+    """Layout of the rows of a step in its flat batch; names as in `StepBatch`."""
 
     row_counts: tuple[int, ...]
     samples_of_rows: tuple[int, ...]
-    length_bound: int  # no token stands at or after this position
-    num_drafts: int  # most drafts of a row
+    length_bound: int  # all tokens are before this position
+    num_drafts: int  # largest number of drafts per row
     num_proposals: int  # drafts to make for the next step
     num_logprobs: int | None
     num_given: int
@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def has_masks(self) -> bool:
-        """True where a row has a grammar: the host will need the drafts that follow."""
+        """True if a row has a grammar: the host will need the drafts for the next step."""
         return "masks" in self.numbers
 
 
@@ -70,7 +70,7 @@ class Assembler:
         self._last_key: object = None
 
     def lay_out(self, plan: StepPlan, table: RequestTable) -> Layout:
-        """The layout of one plan, in one copy; the last one's tensors again where the rows lie as they did."""
+        """The layout of one plan, in one copy; reuses the tensors of the last layout if nothing in it has changed."""
         columns = [(row.row, row.num_tokens, row.num_drafts, row.does_sample, row.num_scored) for row in plan.rows]
         rows, counts, draft_bound, does_sample, scored = np.array(columns, dtype=np.int64).T
         needs, num_given = table.sampling.needs[rows], table.sampling.num_given[rows]
@@ -78,7 +78,7 @@ class Assembler:
         length_bound = max([row.length_bound for row in plan.rows])
         key = (columns, needs.tobytes(), num_given.tobytes(), num_logprobs.tobytes())
         has_masks = np.array([bool(row.masks) for row in plan.rows])
-        brings_tensors = bool(scored.any() or has_masks.any())  # of this step alone
+        brings_tensors = bool(scored.any() or has_masks.any())  # used in this step only
         if self._last is not None and key == self._last_key and not brings_tensors:
             return replace(self._last, length_bound=length_bound, num_proposals=plan.num_proposals)
         samples = (1 + draft_bound) * does_sample
@@ -123,8 +123,8 @@ class Assembler:
         num_logprobs: int | None,
         num_given: int,
     ) -> Layout:
-        """The layout of any step of these many rows with one known token and up to `num_drafts` drafts each: `rows`
-        and `draft_bound` ([R] int64) are read when the step runs. Every sample is in the lists of `needs`."""
+        """The layout of any step of R decode rows, with one known token and up to `num_drafts` drafts each. The step
+        reads `rows` and `draft_bound` ([R] int64) when it runs. Every sample is in the lists of `needs`."""
         num_rows, width = rows.shape[0], 1 + num_drafts
         counts = np.full(num_rows, width)
         numbers = _numbers(np.zeros(num_rows), counts=counts, samples=counts, draft_bound=np.full(num_rows, num_drafts))
@@ -143,7 +143,7 @@ class Assembler:
         )
 
     def build(self, layout: Layout, table: RequestTable) -> StepBatch:
-        """The step's tensors, from the layout and from where the rows of the table stand now."""
+        """The step's tensors, from the layout and the current state of the table's rows."""
         put = layout.numbers
         rows = put["rows"]
         tokens, *others = (self._assemble(layout, table, group) for group in range(len(table.groups)))

@@ -1,13 +1,13 @@
-"""Steady decoding as one captured graph: a step whose rows all decode is replayed, not launched kernel by kernel.
+"""Captured graphs for decoding: a step whose rows all decode is replayed, not launched kernel by kernel.
 
 A graph serves every step of its shape: rows padded to a bucket, lengths below a bound, the parts of the sampler that
 its requests need, and one number of drafts that is both verified and made. A step that makes more or fewer drafts than
 it verifies uses the larger number: rows may have fewer real drafts than the layout has places, and the next step takes
-no more of the new drafts than its plan says. So a changing number of drafts needs no shapes of its own.
+no more of the new drafts than its plan says. So a changing number of drafts needs no extra shapes.
 
 A graph reads its rows from one buffer that is overwritten before each replay; the rest of its layout depends on the
 shape alone. Missing rows are the table's padding row, for which a step does nothing. A shape that was not prepared is
-captured when it is first needed. What the step computes is not known here.
+captured when it is first needed. This file does not depend on what the step computes.
 """
 
 import statistics
@@ -28,20 +28,20 @@ from outrider.device.table import RequestTable
 from outrider.platforms.accelerator import Accelerator, Graph
 
 ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Rows of a graph; more are never replayed."""
+"""Numbers of rows of a graph; steps with more rows are not replayed."""
 
 _FIRST_LENGTH_BOUND = 4096
 _LENGTH_STEP = 8
 """Bounds on lengths: each is this many times the one before, up to max_model_len."""
 
 _LOGPROBS = (0, 5, 20)
-"""Numbers of top log-probabilities that a graph returns; a request reads as many as it asked for."""
+"""Numbers of top log-probabilities that a graph returns; a request reads as many as it requested."""
 
 _REPLAYS = 3
-"""Replays of each graph that is measured."""
+"""Number of replays per measurement of a graph."""
 
 _RANDOM = ("random", "truncation")
-"""Operations on logits of graphs for random rows; rows that need others get a graph with every operation."""
+"""Operations on logits in graphs for random rows; rows that need others get a graph with every operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Shape:
     num_rows: int
     length_bound: int
     needs: tuple[str, ...]
-    """Operations on logits that every sample is listed for."""
+    """Operations on logits that are applied to every sample."""
     num_drafts: int
     """Drafts that a row verifies, and that the step makes."""
     num_logprobs: int | None = None
@@ -63,7 +63,7 @@ class Captured:
     """One graph, with the tensors that it reads and writes."""
 
     graph: Graph
-    inputs: Tensor  # [2, num_rows] int64: table rows, most drafts of each
+    inputs: Tensor  # [2, num_rows] int64: table rows, upper bound on the drafts of each
     packed: Packed
     layout: Layout  # its tensors are read by the graph
 

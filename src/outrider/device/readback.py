@@ -1,6 +1,6 @@
 """Device to host, in one copy per step. `Handle.wait` is where the host waits for a step, one step late.
 
-`pack` lays the results end to end on the device, `begin` starts the copy. Floats are copied as their bits. The rings of
+`pack` concatenates the results on the device, `begin` starts the copy. Floats are copied as their bits. The rings of
 pinned buffers wait for a copy only if more steps are in flight than they have buffers.
 """
 
@@ -22,10 +22,10 @@ _ALWAYS = ("token_ids", "num_tokens", "num_accepted", "num_drafts")
 """Parts of every step, in this order: tokens [R, K + 1], the others [R]."""
 
 _RING = 8
-"""Number of results that may wait to be read: more than there are steps in flight."""
+"""Number of results that may wait to be read; larger than the number of steps in flight."""
 
 _LEAST = 1024
-"""Integers in the smallest buffer."""
+"""Number of integers in the smallest buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Packed:
     shapes: tuple[torch.Size, ...]
     data: Tensor  # [sum of sizes] int64
     num_samples: tuple[int, ...]
-    """Samples laid out for each row."""
+    """Number of samples in the layout of each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _token_logprobs(
 
 
 def pack(batch: StepBatch, *, sampled: Sampled, verified: Verified, scores: Logprobs | None = None) -> Packed:
-    """Lay the results of one step end to end; does not wait. `scores`: log-probabilities of prompt tokens."""
+    """Concatenate the results of one step; does not wait. `scores`: log-probabilities of prompt tokens."""
     always = (verified.token_ids, verified.num_tokens, verified.num_accepted, batch.num_drafts)
     parts: dict[str, Tensor] = dict(zip(_ALWAYS, always, strict=True))
     if sampled.logits_hashes is not None:
@@ -162,7 +162,7 @@ def pack(batch: StepBatch, *, sampled: Sampled, verified: Verified, scores: Logp
 
 
 def add_drafts(packed: Packed, batch: StepBatch, table: RequestTable) -> Packed:
-    """The same results with the drafts of the next step behind them: the number of real ones, then the drafts."""
+    """Append the drafts for the next step to the results: for each row the number of real ones, then the drafts."""
     drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
     return Packed(
         (*packed.names, "drafts"),

@@ -1,7 +1,7 @@
-"""Host to device: lists of integers are laid end to end in one buffer and copied at once.
+"""Host to device: lists of integers are concatenated in one buffer and copied at once.
 
 A CPU reads the buffer in place. A device with memory of its own gets it from a ring of pinned buffers: a buffer is used
-again once its last copy has ended, and the ring is so long that this never makes the host wait. Knows nothing of the
+again once its last copy has ended, and the ring is so long that this never makes the host wait. Independent of the
 numbers' meaning.
 """
 
@@ -17,10 +17,10 @@ from outrider.platforms.base import BasePlatform
 Integers = Sequence[int] | np.ndarray
 
 _RING = 64
-"""Number of buffers: more than the copies of the steps that can be in flight."""
+"""Number of buffers; larger than the number of copies of the steps that can be in flight."""
 
 _LEAST = 1024
-"""Integers in the smallest buffer."""
+"""Number of integers in the smallest buffer."""
 
 
 class Staging:

@@ -1,4 +1,4 @@
-"""One step as the device sees it: what the assembler makes, and verifier, table and drafter read."""
+"""The tensors of one step: the assembler makes them; verifier, table and drafter read them."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from outrider.sampling.sampler import SampleBatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredTokens:
-    """Prompt tokens whose log-probabilities are asked for, and where in the step they are predicted."""
+    """Prompt tokens whose log-probabilities are requested, and the places in the step that predict them."""
 
     index: Tensor  # [P] int64, place in the flat batch of the token before
     token_ids: Tensor  # [P] int64, the prompt's own tokens
-    num_logprobs: int  # most top log-probabilities that one of them wants
+    num_logprobs: int  # largest number of top log-probabilities of one of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,12 @@ class StepBatch:
     drafts: Tensor  # [R, K] int64; K is the layout's number of drafts
     sample_index: Tensor  # [S] int64, place of each sample in the flat batch
     sample_starts: Tensor  # [R] int64, first sample of each row
-    num_samples: Tensor  # [R] int64, 1 + real drafts; 0 for a chunk that is not the last, or without room
+    num_samples: Tensor  # [R] int64, 1 + real drafts; 0 for a chunk that is not the last, or with no tokens left
     sample: SampleBatch
-    samples_of_rows: tuple[int, ...]  # samples laid out for each row
-    length_bound: int  # host's bound on the tokens known of any row after this step
-    num_proposals: int  # drafts that are wanted of each row for its next step
-    scored: ScoredTokens | None = None  # None: nobody asked
+    samples_of_rows: tuple[int, ...]  # samples in the layout of each row
+    length_bound: int  # the host's upper bound on the known tokens of any row after this step
+    num_proposals: int  # number of drafts to make for each row's next step
+    scored: ScoredTokens | None = None  # None: not requested
 
     @property
     def num_rows(self) -> int:

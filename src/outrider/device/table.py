@@ -1,7 +1,7 @@
-"""The request table: one row per request for its life, the only place on the device where its state stands.
+"""The request table: one row per request for its lifetime, the only place on the device with the request's state.
 
-Batch order is an index list made for each step (`rows`); nothing is keyed by the place in a batch. State moves in
-`admit`, `commit` and `put_drafts` only. Does not know what a model or a drafter is.
+Batch order is an index list made for each step (`rows`); nothing is keyed by the position in a batch. Only `admit`,
+`commit` and `put_drafts` change state. Independent of models and drafters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from outrider.sampling.params import SamplingTable
 class RequestTable:
     """State of up to `max_rows` requests of up to `max_model_len` tokens, `num_drafts` drafts each.
 
-    One more row, `padding_row`, belongs to nobody: it has no room, so a step that lists it emits nothing for it.
+    One more row, `padding_row`, belongs to no request: it has no tokens left, so a step emits nothing for it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RequestTable:
         self.num_tokens = zeros(max_rows)  # known: prompt and emitted
         self.num_computed = zeros(max_rows)  # tokens whose KV is written and accepted
         self.max_total = zeros(max_rows)
-        self.state_lengths = zeros(max_rows)  # where the states of a hybrid stand
+        self.state_lengths = zeros(max_rows)  # tokens covered by the states of a hybrid model
         self.state_known = zeros(max_rows)  # tokens known when the row's last step began
         self.drafts = zeros(max_rows, max(num_drafts, 1))
         self.num_drafts = zeros(max_rows)
@@ -59,7 +59,7 @@ class RequestTable:
         self._staging = staging
 
     def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
-        """Fill the rows of requests that start or resume; everything of the row's former owner is overwritten."""
+        """Fill the rows of requests that start or resume; everything of the row's previous request is overwritten."""
         if not admissions:
             return
         tokens = self._staging.put({str(index): entry.token_ids for index, entry in enumerate(admissions)})
@@ -104,7 +104,7 @@ class RequestTable:
             block_tables[put["rows"], put["columns"]] = put["blocks"].to(torch.int32)
 
     def commit(self, batch: StepBatch, verified: Verified) -> None:
-        """Advance every row of the step by what was accepted."""
+        """Append the emitted tokens to every row of the step and advance it."""
         self._kernels.commit(
             self.token_ids,
             self.num_tokens,

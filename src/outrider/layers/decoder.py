@@ -81,13 +81,13 @@ class CausalLM(nn.Module):
     renames: Mapping[str, str] = {}
     """Leading parts of checkpoint names that differ from the names of the modules here."""
     skips: tuple[str, ...] = ()
-    """Leading parts of checkpoint names that are knowingly left: another part of the model, or a drafter's."""
+    """Leading parts of checkpoint names that are not loaded on purpose: another part of the model, or a drafter's."""
     mtp: MtpForm | None = None
-    """The family's prediction module, where it has one."""
+    """The family's prediction module, if it has one."""
     qk_norm: bool = False
     """Attention normalises the heads of q and k before it rotates them."""
     output_bias: bool = True
-    """o has a bias where q, k and v have one."""
+    """o has a bias if q, k and v have one."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
         """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
@@ -139,7 +139,7 @@ class CausalLM(nn.Module):
         return MtpModule(self.config, self.context, layer=layer, is_hidden_first=self.mtp.is_hidden_first)
 
     def set_taps(self, taps: Sequence[int]) -> None:
-        """From now on `forward` also returns the residual stream after these numbers of layers (0 to all)."""
+        """Make `forward` also return the residual stream after these numbers of layers (0 to all)."""
         for tap in taps:
             if not 0 <= tap <= self.config.num_layers:
                 raise ConfigError(

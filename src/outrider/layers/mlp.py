@@ -8,10 +8,10 @@ from outrider.layers.linear import Linear
 
 
 class GatedMLP(nn.Module):
-    """gate and up in one product."""
+    """Computes gate and up in one product."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, width: int | None = None) -> None:
-        """`width`: where not intermediate_size."""
+        """`width`: width of the hidden layer, if not intermediate_size."""
         super().__init__()
         width = width or config.intermediate_size
         self.gate_up_proj = Linear(

@@ -29,11 +29,11 @@ class MtpForm:
     """Names of the module in a family's checkpoints, and differences in its arithmetic."""
 
     prefix: str
-    """Leading part of the names of its tensors; the model itself leaves them alone."""
+    """Leading part of the names of its tensors; the model itself does not load them."""
     renames: Mapping[str, str]
-    """Leading parts of what follows the prefix -> names inside `MtpModule`; the first that fits counts."""
+    """Leading parts of what follows the prefix -> names inside `MtpModule`; the first match counts."""
     is_hidden_first: bool = False
-    """Order of the two inputs of fc."""
+    """True if fc takes the hidden state first and the embedding second."""
 
 
 class MtpModule(nn.Module):

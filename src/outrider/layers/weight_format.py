@@ -1,11 +1,11 @@
-"""The contract of a weight format: how the weights of a matrix lie in memory and in checkpoints, and who multiplies.
+"""The interface of a weight format: storage of a matrix in memory and in checkpoints, and the products with it.
 
 A format is a file of `layers/formats/`, found by its name. It may call any kernel, its own among them: a kernel stack
 exports `linear_NAME` and `experts_NAME` for the format NAME if it has them.
 
 Exactness: the result of a token may depend on that token alone. Scales of weights are constants. Scales of activations
 must be made from one token, or from one group of one token (`scales_activations_by`); a scale of the whole batch would
-make a token depend on its neighbours, so a format that knows only such scales computes them per token, and says so.
+make a token depend on its neighbours, so a format defined with such scales computes them per token, and documents that.
 """
 
 from abc import ABC, abstractmethod
@@ -39,10 +39,10 @@ class WeightFormat(ABC):
     name: str
     """File name."""
     scales_activations_by: Literal["token", "group"] | None
-    """What one activation scale covers: a token, a group of a token's elements, or None where nothing is scaled."""
+    """The range of one activation scale: a token, or a group of a token's elements. None if nothing is scaled."""
 
     def refuses(self, kernels: Kernels) -> str | None:
-        """Why these kernels cannot compute with this format, or None if they can."""
+        """The reason why these kernels cannot compute with this format, or None if they can."""
         return None
 
     @abstractmethod
@@ -56,11 +56,12 @@ class WeightFormat(ABC):
         device: torch.device,
         num_experts: int | None = None,
     ) -> Weight:
-        """An unfilled weight. dtype: of the activations. num_experts: E, for the experts of a mixture."""
+        """An uninitialised weight. dtype: that of the activations. num_experts: E, for the experts of a mixture."""
 
     @abstractmethod
     def rows(self, weight: Weight, first: int, count: int) -> Mapping[str, Tensor]:
-        """Views of output rows [first, first + count), of every expert, by their tensors' last name in a checkpoint."""
+        """Views of output rows [first, first + count), of every expert, by the last part of their names in a
+        checkpoint."""
 
     @abstractmethod
     def linear(

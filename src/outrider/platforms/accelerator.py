@@ -1,6 +1,6 @@
-"""A device with memory of its own, beside its kernels: pinned buffers, events, streams, graphs and memory figures.
+"""A device with its own memory: pinned buffers, events, streams, graphs and memory figures.
 
-A CPU has none of it: its platform's `accelerator` is None.
+A CPU has none of these, and the `accelerator` of its platform is `None`.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ class Event(Protocol):
     """A point on the device's stream."""
 
     def record(self) -> None:
-        """Set the point to here."""
+        """Move the point to the current end of the stream."""
 
     def synchronize(self) -> None:
         """Block the host until the device has passed the point."""
@@ -29,7 +29,7 @@ class Event(Protocol):
 
 
 class Graph(Protocol):
-    """Captured work."""
+    """A captured sequence of launches."""
 
     def replay(self) -> None:
         """Launch it again, on the tensors it was captured with."""
@@ -44,7 +44,7 @@ class MemoryFigures:
     reserved: int
     """Held by this process's allocator, tensors included."""
     peak: int
-    """Most that tensors took since the measurement began."""
+    """Largest number of bytes that tensors have taken since the measurement began."""
 
 
 class Accelerator(ABC):
@@ -52,7 +52,7 @@ class Accelerator(ABC):
 
     @abstractmethod
     def pinned(self, size: int) -> Tensor:
-        """[size] int64 in host memory that the device copies from and to while the host goes on."""
+        """[size] int64 in pinned host memory: the device copies from and to it while the host continues."""
 
     @abstractmethod
     def event(self, *, has_timing: bool = False) -> Event:
@@ -60,19 +60,19 @@ class Accelerator(ABC):
 
     @abstractmethod
     def side_stream(self) -> AbstractContextManager[Any]:
-        """Launches inside go to a stream of their own."""
+        """Inside this context, launches go to a separate stream."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Block the host until the device has ended all work."""
+        """Block the host until the device has finished all work."""
 
     @abstractmethod
     def graph_pool(self) -> Any:
-        """Memory that graphs share; only one of them may run at a time."""
+        """Memory pool that graphs share; only one of them may run at a time."""
 
     @abstractmethod
     def capture(self, run: Callable[[], T], *, pool: Any) -> tuple[Graph, T]:
-        """Capture what `run` launches, without running it; its result is written by each replay."""
+        """Capture what `run` launches without executing it; each replay writes its result."""
 
     @property
     @abstractmethod
@@ -81,15 +81,15 @@ class Accelerator(ABC):
 
     @abstractmethod
     def begin_memory_measurement(self) -> int:
-        """Bytes that tensors take now; from here on their peak is counted. Blocks the host."""
+        """Start to record the peak and return the bytes that tensors take now. Blocks the host."""
 
     @abstractmethod
     def end_memory_measurement(self) -> MemoryFigures:
-        """Figures after memory that is free but held has been given back. Blocks the host."""
+        """Release unused memory of the allocator and return the figures. Blocks the host."""
 
 
 class TorchCuda(Accelerator):
-    """A GPU of NVIDIA or AMD: PyTorch speaks to both through `torch.cuda`."""
+    """A GPU of NVIDIA or AMD: PyTorch drives both through `torch.cuda`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

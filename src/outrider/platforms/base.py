@@ -1,6 +1,6 @@
-"""What the engine asks of a kind of device: its dtype, its kernels and how far its results can be repeated.
+"""The interface of a kind of device: its dtype, its kernels and the conditions under which results repeat.
 
-Knows nothing of models or memory sizing. A platform is a file of this folder that exports `Platform`.
+Independent of models and memory sizing. A platform is a file of this folder that exports `Platform`.
 """
 
 from abc import ABC, abstractmethod
@@ -17,8 +17,8 @@ from outrider.platforms.accelerator import Accelerator, TorchCuda
 class BasePlatform(ABC):
     """One kind of device. Two runs whose `key()` is equal give equal bits.
 
-    Made without arguments it is the device of this machine, or `ConfigError` where there is none, `UnsupportedError`
-    where there is one that is not built for.
+    Created without arguments, it describes the device of this machine. Raises `ConfigError` if there is none, and
+    `UnsupportedError` if the device is not supported.
     """
 
     name: str
@@ -26,56 +26,56 @@ class BasePlatform(ABC):
     kernel_stack: tuple[str, ...]
     """Kernel stacks in order: each kernel comes from the first that has it."""
     compiles_kernels: bool
-    """True where a kernel is compiled when it is first called, so that the worker compiles some while it loads."""
+    """True if a kernel is compiled when it is first called; the worker then compiles some while it loads."""
     attention_backends: tuple[str, ...]
     """Names in order of preference."""
     excluded_backends: dict[str, str]
     """Backends that cannot run here, with the reason."""
     is_exact: bool
-    """True where every kernel on the target's path is row-invariant."""
+    """True if every kernel on the target's path is row-invariant."""
     has_graphs: bool
-    """True where a step can be captured and replayed."""
+    """True if a step can be captured and replayed."""
     max_num_seqs = 64
-    """Requests that run at once, where the user names no number."""
+    """Default maximum number of requests that run at once."""
     num_prompt_tokens = 448
-    """Tokens of prompts in a step, beside those that max_num_seqs decoding requests take, likewise."""
+    """Default maximum number of prompt tokens per step, beside the tokens of max_num_seqs decoding requests."""
     preference: int
-    """Among devices that are there, device="auto" takes the one with the largest."""
+    """device="auto" tries platforms in descending order of this number."""
     reason = "asked for by name"
-    """Why this one, for a person."""
+    """Reason why this platform was chosen, for a person to read."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """The device that tensors are made on."""
+        """The device on which tensors are created."""
 
     @property
     @abstractmethod
     def accelerator(self) -> Accelerator | None:
-        """Pinned memory, events and graphs of a device with memory of its own; None for a CPU."""
+        """Pinned memory, events and graphs of a device with its own memory; None for a CPU."""
 
     @property
     @abstractmethod
     def total_memory(self) -> int:
-        """Bytes of memory of the device; of the host for a CPU."""
+        """Bytes of memory of the device, or of the host for a CPU."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """What the choice of kernels depends on, for a person: the device and its capability."""
+        """The device and its capability, which the choice of kernels depends on, for a person to read."""
 
     @abstractmethod
     def resolve_dtype(self, name: str) -> torch.dtype:
-        """Compute and KV dtype for the option `dtype`; `ConfigError` where it cannot be had."""
+        """Compute and KV dtype for the option `dtype`; raises `ConfigError` if the device cannot use it."""
 
     @abstractmethod
     def key(self, dtype: torch.dtype) -> dict[str, str]:
-        """All that the bits of a result depend on besides the model and the attention backend."""
+        """Everything that the bits of a result depend on besides the model and the attention backend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capability:
-    """What a GPU says of itself. Given to a platform, it stands for a GPU that is not here."""
+    """Properties of a GPU. Passed to a platform, they replace the query, to describe a GPU that this machine lacks."""
 
     name: str
     """"NVIDIA H200", "AMD Instinct MI300X"."""
@@ -84,13 +84,13 @@ class Capability:
     arch: str
     """"sm_90", "gfx942"."""
     runtime: str
-    """Version of CUDA or HIP that PyTorch was built for."""
+    """Version of CUDA or HIP for which PyTorch was built."""
     index: int = 0
-    """Of the device among those that PyTorch sees."""
+    """Index of the device among those that PyTorch sees."""
 
 
 class GpuPlatform(BasePlatform):
-    """What NVIDIA's and AMD's GPUs share: PyTorch speaks to both through `torch.cuda`."""
+    """The common part of NVIDIA's and AMD's GPUs: PyTorch drives both through `torch.cuda`."""
 
     stack: str
     """"CUDA" or "ROCm": what PyTorch must have been built for."""
@@ -105,7 +105,7 @@ class GpuPlatform(BasePlatform):
     @classmethod
     @abstractmethod
     def refuses(cls, capability: Capability) -> str | None:
-        """Why a GPU that is here cannot be used, or None where it can."""
+        """The reason why this GPU cannot be used, or None if it can."""
 
     def _query(self) -> Capability:
         built_for = "ROCm" if torch.version.hip is not None else "CUDA" if torch.version.cuda is not None else "CPUs"
@@ -145,9 +145,9 @@ class GpuPlatform(BasePlatform):
 
 
 def select_platform(name: str) -> BasePlatform:
-    """The platform called `name`; "auto" takes a GPU that is here if it is exact, else the CPU.
+    """The platform called `name`; "auto" takes the GPU of this machine if it is exact, else the CPU.
 
-    A GPU that is here and not built for is an error, not a reason for the CPU.
+    A GPU that is not supported is an error: "auto" does not fall back to the CPU then.
     """
     if name != "auto":
         if name not in platform_names():
@@ -163,9 +163,9 @@ def select_platform(name: str) -> BasePlatform:
             absent.append(str(error))
             continue
         if not platform.is_exact:
-            absent.append(f"device={candidate!r}: {platform.summary} is here, but not exact; ask for it by name")
+            absent.append(f"device={candidate!r}: {platform.summary} is not exact; ask for it by name")
             continue
-        platform.reason = "; ".join(["first that is here", *absent])
+        platform.reason = "; ".join(["first available", *absent])
         return platform
     raise ConfigError("no device can run: " + "; ".join(absent))
 
@@ -177,5 +177,5 @@ def platform_class(name: str) -> type[BasePlatform]:
 
 
 def platform_names() -> list[str]:
-    """The platforms that are built, sorted."""
+    """Names of all platforms, sorted."""
     return [name for name in plugins.names(package) if name not in ("accelerator", "base")]

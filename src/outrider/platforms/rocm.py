@@ -1,6 +1,6 @@
-"""AMD's GPUs: the plain PyTorch kernels, which run anywhere. Nobody has run the engine on one yet.
+"""AMD's GPUs, with the plain PyTorch kernels, which run anywhere. The engine is untested on them.
 
-There are no kernels of their own. Nothing has shown that PyTorch's matrix products give the same bits in every batch
+They have no kernels of their own. It is not known whether PyTorch's matrix products give the same bits in every batch
 there, so the platform does not claim to be exact, and device="auto" does not choose it.
 """
 
@@ -12,7 +12,7 @@ from outrider.platforms.base import Capability, GpuPlatform
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _ARCHS = ("gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
-"""CDNA 2 to 4, RDNA 3 and 4: those that ROCm builds of PyTorch are made for, and that compute in bfloat16."""
+"""CDNA 2 to 4, RDNA 3 and 4: ROCm builds of PyTorch support them, and they compute in bfloat16."""
 
 
 class Platform(GpuPlatform):
@@ -32,7 +32,7 @@ class Platform(GpuPlatform):
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:
         if not capability.arch.startswith(_ARCHS):
-            return f"{capability.arch} is none of {', '.join(name + '*' for name in _ARCHS)}"
+            return f"{capability.arch} is not one of {', '.join(name + '*' for name in _ARCHS)}"
         return None
 
     def resolve_dtype(self, name: str) -> torch.dtype:

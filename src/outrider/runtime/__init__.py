@@ -1,1 +1,1 @@
-"""One step of the device, and the worker that owns everything it needs."""
+"""The step that runs on the device, and the worker that owns everything it needs."""

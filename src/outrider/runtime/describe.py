@@ -1,4 +1,4 @@
-"""What a worker runs and why, in lines for a person: `outrider info` and the log print them."""
+"""Describes the choices of a worker and their reasons, for a person to read: `outrider info` and the log print them."""
 
 from outrider.attention.caches.delta_state import StateCache
 from outrider.kernels import describe_stacks
@@ -8,7 +8,7 @@ _MIB = float(1 << 20)
 
 
 def describe(worker: Worker) -> list[tuple[str, str]]:
-    """(name, value) lines."""
+    """Lines of (name, value)."""
     config, platform, selection = worker.model_config, worker.platform, worker.selection
     return [
         ("model", f"{config.architecture}, {config.num_layers} layers, vocabulary {config.vocab_size}"),
@@ -28,7 +28,7 @@ def describe(worker: Worker) -> list[tuple[str, str]]:
 
 
 def _blocks(worker: Worker) -> list[tuple[str, str]]:
-    """One line for each group of layers."""
+    """One line per group of layers."""
     lines = []
     for group, count in zip(worker.groups, worker.num_blocks, strict=True):
         name = "KV blocks" if group.window is None else f"KV blocks, window {group.window}"

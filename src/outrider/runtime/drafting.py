@@ -1,6 +1,6 @@
 """The drafter's part of a step: rows that start, and drafts for every row's next step.
 
-A drafter changes speed only, so one that fails while the engine serves ends drafting and no request.
+A drafter changes speed only, so if it fails while the engine serves, drafting stops and all requests continue.
 """
 
 import logging
@@ -24,7 +24,7 @@ class Drafting:
     def __init__(self, drafter: BaseDrafter | None, table: RequestTable) -> None:
         self.drafter = drafter
         self.failure: Exception | None = None
-        """What the drafter failed with; from then on every step makes no drafts."""
+        """The error with which the drafter failed; from then on, steps have no drafts."""
         self.is_serving = False
         """False while the engine is built: a failure is then raised."""
         self._table = table
@@ -39,7 +39,7 @@ class Drafting:
             self._give_up(error)
 
     def draft(self, batch: StepBatch, hidden: Hidden, verified: Verified) -> None:
-        """Put the drafts for each row's next step into the table; after the step was committed."""
+        """Put the drafts for each row's next step into the table. Call it after the step was committed."""
         if self.drafter is None:
             return
         drafts = self._propose(self.drafter, batch, hidden, verified)

@@ -1,6 +1,6 @@
-"""Measures the KV budget: the largest step that can occur is run before there are requests, and its peak memory counts.
+"""Measures the KV budget: runs the largest possible step before there are requests, and takes its peak memory.
 
-All its rows are the table's padding row, so the step computes everything and emits nothing.
+All rows of this step are the table's padding row, so it computes everything and emits nothing.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from outrider.runtime.step import Step
 def measure_kv_budget(
     step: Step, config: EngineConfig, *, accelerator: Accelerator, when_compiled: Callable[[], None]
 ) -> KVBudget:
-    """Bytes that the device has for KV blocks. `when_compiled` returns once kernels compile nowhere else: it is called
-    after a first step, before the one with random rows."""
+    """Bytes that the device has for KV blocks. `when_compiled` blocks until no other thread compiles kernels. It is
+    called after a first step, before the step with random rows."""
     measurement = MemoryMeasurement(accelerator)
     table = step.table
     largest = _largest_plan(config, table.padding_row)
@@ -33,7 +33,7 @@ def measure_kv_budget(
 
 
 def _largest_plan(config: EngineConfig, padding_row: int) -> StepPlan:
-    """As many tokens and samples as a step can have, all assigned to the padding row."""
+    """A plan with as many tokens and samples as a step can have, all in the padding row."""
     width = 1 + config.num_speculative_tokens
     left = config.step_token_budget
     counts: list[int] = []

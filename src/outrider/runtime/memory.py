@@ -1,7 +1,7 @@
-"""Bytes for the KV cache, and what is made of them: snapshots of states, and blocks, target and drafter together.
+"""Divides the bytes for the KV cache into snapshots of states and blocks, for target and drafter together.
 
-A GPU's budget is measured: the weights are loaded, the largest step has run once, and its peak is known. The terms of
-the sum are kept in words.
+A GPU's budget is measured after the weights are loaded and the largest step has run once, so that its peak is known.
+The budget keeps the terms of the sum as text.
 """
 
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ from outrider.core.kv_groups import BlockGroup
 from outrider.platforms.accelerator import Accelerator
 
 CPU_KV_BYTES = 1 << 30
-"""A CPU gives this much to the KV cache, times gpu_memory_utilization: memory is shared with everything else."""
+"""KV cache on a CPU, before the factor gpu_memory_utilization: fixed, because other programs share the memory."""
 
 _GIB = float(1 << 30)
 
 
 @dataclass(frozen=True, slots=True)
 class KVBudget:
-    """Bytes for the KV cache, and how they came about."""
+    """Bytes for the KV cache, with an explanation of how they were computed."""
 
     num_bytes: int
     explanation: str
 
 
 def cpu_kv_budget(utilization: float) -> KVBudget:
-    """A fixed share, because a CPU's memory is not the engine's own."""
+    """A fixed size, because the engine shares a CPU's memory with other programs."""
     num_bytes = int(CPU_KV_BYTES * utilization)
     return KVBudget(num_bytes, f"{utilization:g} of {CPU_KV_BYTES / _GIB:g} GiB")
 
 
 class MemoryMeasurement:
-    """Begins when the weights are loaded; call `kv_budget` after the largest steps have run."""
+    """Measures peak memory. Create it after loading the weights; call `kv_budget` after the largest steps have run."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -55,10 +55,10 @@ class MemoryMeasurement:
 
 
 SNAPSHOT_SHARE = 4
-"""Snapshots of states take at most one part in this of the budget: one is as large as many blocks."""
+"""Snapshots of states take at most 1 / SNAPSHOT_SHARE of the budget: a snapshot is as large as many blocks."""
 
 SNAPSHOTS_PER_REQUEST = 4
-"""Number of snapshots for each request that runs at once: shared beginnings, ends of prompts and of earlier turns."""
+"""Number of snapshots per request that can run at once: shared prefixes, ends of prompts and of earlier turns."""
 
 
 def size_snapshots(config: EngineConfig, budget: KVBudget, *, bytes_per_snapshot: int) -> int:
@@ -70,7 +70,7 @@ def size_snapshots(config: EngineConfig, budget: KVBudget, *, bytes_per_snapshot
 
 
 def without(budget: KVBudget, num_bytes: int, what: str) -> KVBudget:
-    """The rest of the budget when `num_bytes` of it go to `what`."""
+    """The budget that remains after `num_bytes` of it go to `what`."""
     if num_bytes == 0:
         return budget
     return KVBudget(budget.num_bytes - num_bytes, f"{budget.explanation} - {num_bytes / _GIB:.2f} {what}")

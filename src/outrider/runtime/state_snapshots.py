@@ -1,6 +1,6 @@
-"""Snapshots of recurrent states: rows are saved and loaded as the plan says, all layers together.
+"""Saves and loads snapshots of recurrent states as the plan says, all layers together.
 
-Which snapshot belongs to which prefix is the scheduler's business; what a state is, that of its cache.
+The scheduler decides which snapshot belongs to which prefix; the cache defines the contents of a state.
 """
 
 from outrider.attention.caches.delta_state import StateCache
@@ -10,7 +10,7 @@ from outrider.kernels import Kernels
 
 
 class StateSnapshots:
-    """Moves states between rows and snapshots; does nothing for a model without states."""
+    """Copies states between rows and snapshots; does nothing for a model without states."""
 
     def __init__(self, states: StateCache | None, table: RequestTable, kernels: Kernels) -> None:
         self._states = states
@@ -18,7 +18,7 @@ class StateSnapshots:
         self._kernels = kernels
 
     def save(self, saves: tuple[StateSave, ...]) -> None:
-        """Take snapshots of rows; of saves to the same snapshot the last counts."""
+        """Take snapshots of rows; if several saves name the same snapshot, the last one counts."""
         if self._states is None or not saves:
             return
         saves = tuple({save.snapshot_id: save for save in saves}.values())

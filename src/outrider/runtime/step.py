@@ -1,6 +1,6 @@
-"""The step, top to bottom: the same for prompts and decoding, with and without drafts, on every platform.
+"""The step from top to bottom: identical for prompts and decoding, with and without drafts, on every platform.
 
-Variants were chosen when the parts were made. Nothing here waits for the device.
+Variants are chosen when the parts are created. Nothing here waits for the device.
 """
 
 from outrider.attention.caches.delta_state import StateCache

@@ -1,7 +1,7 @@
-"""Compiling the sampler beside everything else: its kernels take as long as all others together.
+"""Compiles the sampler in a thread while the worker starts: its kernels take as long as all others together.
 
-A compiler runs outside of Python's lock, so a thread that launches the kernels once, on rows of its own, halves the
-wait for a first start. Where they lie in the compiler's cache already it takes no time. Knows no requests.
+The compiler runs outside of Python's lock, so a thread that launches the kernels once, on rows of its own, halves the
+time of a first start. It takes no time if the kernels are already in the compiler's cache. Independent of requests.
 """
 
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from outrider.kernels import Kernels
 from outrider.platforms.base import BasePlatform
 
 _ROWS = (1, 64)
-"""Kernels differ between few rows and many."""
+"""Few rows and many rows use different kernels."""
 
 
 def compile_sampler(kernels: Kernels, vocab_size: int, platform: BasePlatform) -> Thread:

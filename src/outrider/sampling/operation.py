@@ -2,8 +2,8 @@
 
 An operation reads some sampling parameters and changes the logits, or the choice, of the samples whose request uses
 them. Its file states three things: which columns it has in the sampling table, which requests need it, and which values
-it writes when a request starts. The arithmetic is a fused kernel's (`process` for all that comes before temperature,
-`choose` from temperature on), or the operation's own.
+it writes when a request starts. A fused kernel does the arithmetic (`process` for everything before temperature,
+`choose` from temperature on), or the operation itself.
 """
 
 from abc import ABC, abstractmethod
@@ -52,7 +52,7 @@ class BaseOperation(ABC):
 
     @abstractmethod
     def is_needed(self, params: SamplingParams) -> bool:
-        """True if samples of a request with these parameters can come out differently with it."""
+        """True if the operation can change samples of a request with these parameters."""
 
     def values(self, admission: RowAdmission) -> Mapping[str, Value]:
         """Values of a request's row by the name of the column, written when it starts or resumes."""
@@ -61,7 +61,7 @@ class BaseOperation(ABC):
     def apply(self, logits: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
         """The changed logits of the samples that need it: [num_listed, vocab_size] fp32, a new tensor.
 
-        For an operation without a kernel. It comes after all that `process` and grammars do, and before temperature.
+        For an operation without a kernel. It runs after `process` and grammars, and before temperature.
         logits may hold NaN and infinities. columns: its own, an entry for each of these samples. A sample with neutral
         values must keep its bits. A row must not depend on the other rows: maxima, integer sums and element-wise
         functions are safe, a floating-point sum over a row is not. Nothing may wait for the device.

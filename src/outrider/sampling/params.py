@@ -1,7 +1,7 @@
 """Sampling parameters on the device: one row per running request, written at admission and read by every step.
 
 It has the columns of each operation on logits (`sampling/operations/`), and what belongs to no single one: the noise
-key, which tokens the prompt has, how often the output has each, and the log-probabilities that are asked for. Lengths,
+key, which tokens the prompt has, how often the output has each, and the requested log-probabilities. Lengths,
 drafts and last tokens are in the request table; nothing here is keyed by a batch's order.
 """
 
@@ -48,15 +48,15 @@ class SamplingTable:
         self.prompt_mask = torch.zeros(max_rows, vocab_size, dtype=torch.bool, device=device)
 
         self.needs = np.zeros(max_rows, dtype=np.int64)  # on the host: bits of the operations that each row needs
-        self.num_logprobs = np.full(max_rows, -1)  # on the host: top log-probabilities asked for, -1 for none
-        self.num_given = np.zeros(max_rows, dtype=np.int64)  # on the host: ids whose log-probabilities are asked for
+        self.num_logprobs = np.full(max_rows, -1)  # on the host: number of top log-probabilities, -1 for none
+        self.num_given = np.zeros(max_rows, dtype=np.int64)  # on the host: number of logprob_token_ids
 
     def needs_of(self, params: SamplingParams) -> int:
         """Bits of the operations that a request with these parameters needs: they choose work, never a result."""
         return sum(self.bits[name] for name, operation in self.operations.items() if operation.is_needed(params))
 
     def write(self, admission: RowAdmission) -> None:
-        """Fill the row of a request that starts, or starts again; nothing of the row's last owner stays.
+        """Fill the row of a request that starts, or starts again; nothing of the row's previous request remains.
 
         The counts are rebuilt from the tokens, so that replay after preemption goes on as before: the first
         `num_prompt_tokens` are prompt, the rest is output. Raises nothing; ids were checked at admission.

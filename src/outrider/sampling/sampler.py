@@ -1,7 +1,7 @@
-"""Choosing tokens: one call for plain decoding and for the k + 1 rows of a verified request.
+"""Chooses tokens, in one call for plain decoding and for the k + 1 rows of a verified request.
 
 A sample is one row of logits. Sample i of a request is treated as if the drafts 0 .. i-1 had been accepted, so its
-token is the one that plain decoding would choose there. Verifying drafts is not done here.
+token is the one that plain decoding would choose there. This file does not verify drafts.
 
 Order of work (vLLM's): log-probabilities and hash of the raw logits; logit bias; stop ids before min_tokens;
 penalties; tokens that are not allowed, bad words and grammars; operations without a kernel; the largest logit where
@@ -21,7 +21,7 @@ from outrider.sampling.params import SamplingTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleBatch:
-    """Which request each row of logits belongs to, and what work there is."""
+    """The request of each row of logits, and the operations to run."""
 
     rows: Tensor  # [num_samples] int64, row of the sampling table
     offsets: Tensor  # [num_samples] int64, i: drafts 0 .. i-1 count as accepted
@@ -30,14 +30,14 @@ class SampleBatch:
     lists: Mapping[str, Tensor | None]
     """By operation: the samples whose request needs it, [number] int64, no sample twice; None: no sample does.
 
-    The host knows these lists, and they only save work: a sample that is listed without need comes out the same. An
-    operation that is missing here is needed by no sample."""
-    num_logprobs: int | None  # most top log-probabilities that a sample wants; None: no log-probabilities
+    The lists only save work: a sample that is listed without need has the same result. No sample needs an operation
+    that is missing here."""
+    num_logprobs: int | None  # largest number of top log-probabilities; None: no log-probabilities
     wants_digest: bool
     mask_index: Tensor | None = None  # samples whose request has a grammar
     masks: Tensor | None = None  # [len(mask_index), ceil(vocab_size / 32)] int32, a bit for each token it allows
     token_ids: Tensor | None = None  # [max_rows, max_tokens] int32, the request table's; read for bad words
-    num_given: int = 0  # most token ids whose log-probabilities a request asked for by id
+    num_given: int = 0  # largest number of logprob_token_ids of a request
 
     @property
     def num_samples(self) -> int:

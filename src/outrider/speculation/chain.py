@@ -1,6 +1,6 @@
 """Drafting in a chain: each pass of a small model drafts one token and reads the draft before it.
 
-A row joins the target's feature at position j - 1 with the token at j, and its KV stands at index j:
+A row joins the target's feature at position j - 1 with the token at j, and its KV is stored at index j:
 
     token     x0   x1   x2   x3          index j holds K, V of (feature h[j-1], token x[j]);
     feature   h0   h1   h2               index 0 stays empty and is masked (first_index = 1);
@@ -11,10 +11,10 @@ one name. Only the feature of a block's last token is needed by the next index, 
 (`DrafterKV.boundary`) and used when a request resumes after a prefix-cache hit. Rotary positions are j - 1.
 
 After each step the rows of all accepted tokens are written with true features, over the rows that the chain left there:
-the chain's own rows are provisional, and stand only after the last known token.
+the chain's own rows are provisional, and remain only after the last known token.
 
-A drafter that reads no features (an independent model) has features of width 0 and `first_index` 0: nothing else
-differs.
+A drafter that reads no features (an independent model) has features of width 0 and `first_index` 0; everything else is
+identical.
 """
 
 from abc import abstractmethod
@@ -36,10 +36,10 @@ from outrider.speculation.drafter_kv import DrafterKV
 
 
 class ChainDrafter(BaseDrafter):
-    """Up to k drafts from as many passes of a small model over its own paged KV, on the engine's blocks."""
+    """Makes up to k drafts with one pass each of a small model over its own paged KV, in the engine's blocks."""
 
     first_index = 1
-    """The first KV index that is written: position 0 of the drafter stands there."""
+    """The first KV index that is written, for position 0 of the drafter."""
 
     def __init__(self, context: DrafterContext, *, feature_size: int) -> None:
         """feature_size: width of the features that a row joins with its token; 0: none."""
@@ -74,7 +74,7 @@ class ChainDrafter(BaseDrafter):
         """
 
     def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
-        """One pass for its KV alone."""
+        """One pass that is run only to write KV."""
         self.forward(features, batch)
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """The interface of a drafter, and finding one by name.
 
-After a step is committed a drafter proposes tokens for each row's next step, as many as the plan asks for (0 … k). It
+After a step is committed, a drafter proposes tokens for each row's next step, as many as the plan requests (0 … k). It
 may be wrong, random, slow or broken: the verifier accepts by equality only. To add one, write one file with a class
 `Drafter` and, if it has options of its own, a dataclass `Options`: in `drafters/`, whose files the conformance tests
 list, or in any package of your own.

@@ -1,9 +1,9 @@
-"""The rows of a drafter's pass over its own paged KV, which lies in the engine's blocks.
+"""The rows of a drafter's pass over its own paged KV, which is stored in the engine's blocks.
 
-The drafter shares the engine's block tables: K and V of the token at position p of a request stand at KV index p, whose
+The drafter shares the engine's block tables: K and V of the token at position p of a request are at KV index p, whose
 drafter position is p - `first_index`. Indices below `first_index` stay empty and are masked. With each block one
 feature may be kept, that of the block's last token (`boundary`): a drafter that joins a token with the feature of the
-token before it needs it behind a prefix-cache hit. Which features go into a row is not known here.
+token before it needs it after a prefix-cache hit. The drafter decides which features go into a row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from outrider.speculation.drafter import DrafterContext
 
 
 class DrafterKV:
-    """Rows of a drafter's passes, and the feature at the end of each block. K and V lie in the drafter's `caches`."""
+    """Rows of a drafter's passes, and the feature at the end of each block. K and V are in the drafter's `caches`."""
 
     def __init__(self, *, first_index: int, feature_size: int, context: DrafterContext) -> None:
         """Nothing is allocated yet.

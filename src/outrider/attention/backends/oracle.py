@@ -1,4 +1,4 @@
-"""Attention in plain PyTorch: what a CPU runs, and the oracle of every other backend."""
+"""Attention in plain PyTorch: the backend of a CPU, and the reference for every other backend."""
 
 from outrider.attention.base import AttentionBackend
 from outrider.attention.caches.paged import PagedSpec

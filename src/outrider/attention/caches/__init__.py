@@ -1,4 +1,5 @@
-"""What layers keep of earlier tokens, one file per kind: each states a spec (shape and bytes) and allocates its memory.
+"""Caches in which layers keep earlier tokens, one file per kind: a spec (shape and bytes) allocates the memory.
 
-A layer gives its spec; `model_caches.py` collects those of a model. Who owns which block or row is not known here.
+A layer gives its spec; `model_caches.py` collects those of a model. The scheduler decides which request owns which
+block or row.
 """

@@ -1,6 +1,6 @@
 """The recurrent state of a Gated DeltaNet layer: shape, bytes and memory; one row per row of the request table.
 
-`kernels/reference/gated_delta.py` says how a state moves. Who owns which row is not known here.
+`kernels/reference/gated_delta.py` defines how a state advances. The scheduler decides which request owns which row.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from outrider.kernels.interface.state import CHUNK, CONV_WIDTH
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """States and rings of one layer. N rows of the table, the padding row last; W places of a ring."""
+    """States and ring buffers of one layer. N rows of the table, the padding row last; W entries per ring."""
 
     state: Tensor  # [N, Vh, dk, dv] fp32
     keys: Tensor  # [N, W, Kh, dk]
@@ -35,14 +35,14 @@ class LayerSnapshots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaState:
-    """Shape of one layer's state. `num_drafts` in the methods: the most drafts of a step."""
+    """Shape of one layer's state. `num_drafts` in the methods: the largest number of drafts per step."""
 
     num_key_heads: int
     num_value_heads: int
     key_size: int
     value_size: int
     dtype: torch.dtype
-    """Of keys and convolution inputs; states, solved rows and decays are fp32."""
+    """dtype of keys and convolution inputs; states, solved rows and decays are fp32."""
 
     @property
     def num_channels(self) -> int:
@@ -93,12 +93,12 @@ class DeltaState:
 
 
 def most_open(num_drafts: int) -> int:
-    """Most tokens between a state and the first token of a step: an open chunk, and what two steps emitted."""
+    """Maximum number of tokens from a state to the first token of a step: an open chunk, and two steps' output."""
     return CHUNK + 2 * num_drafts
 
 
 def num_places(num_drafts: int) -> int:
-    """Places of a ring: open tokens, the drafts of two steps, and the convolution's reach; a power of two."""
+    """Entries of a ring: open tokens, the drafts of two steps, and the convolution's reach; a power of two."""
     return 1 << (CHUNK + CONV_WIDTH - 1 + 2 * num_drafts - 1).bit_length()
 
 
@@ -115,7 +115,7 @@ class StateCache(Sequence[LayerState]):
         self.allocate_snapshots(0)
 
     def allocate_snapshots(self, num_snapshots: int) -> None:
-        """Memory for this many snapshots, in the place of the former ones."""
+        """Allocate memory for this many snapshots; it replaces the previous memory."""
         self._snapshots = [spec.allocate_snapshots(num_snapshots, device=self._device) for spec in self.specs]
 
     def save(self, kernels: Kernels, *, rows: Tensor, slots: Tensor, sources: Tensor, lengths: Tensor) -> None:
@@ -137,7 +137,7 @@ class StateCache(Sequence[LayerState]):
             )
 
     def load(self, kernels: Kernels, *, rows: Tensor, slots: Tensor, lengths: Tensor) -> None:
-        """Let rows start from snapshots; all [G] int64."""
+        """Restore rows from snapshots; all [G] int64."""
         for layer, saved in zip(self._layers, self._snapshots, strict=True):
             kernels.load_states(
                 layer.state, layer.inputs, saved.state, saved.inputs, rows=rows, slots=slots, lengths=lengths

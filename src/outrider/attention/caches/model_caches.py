@@ -12,14 +12,14 @@ from outrider.attention.caches.paged import PagedMemory, PagedSpec
 from outrider.core.kv_groups import BlockGroup
 
 CacheSpec = PagedSpec | DeltaState
-"""What a layer keeps, as the layer states it."""
+"""Spec of a layer's cache."""
 
 LayerCache = PagedMemory | LayerState
-"""The memory of it."""
+"""Memory of a layer's cache."""
 
 
 class ModelCaches(Sequence[LayerCache]):
-    """One cache per layer. Paged memory comes with `allocate`; states have their memory before."""
+    """One cache per layer. `allocate` creates paged memory; states are allocated before."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ModelCaches(Sequence[LayerCache]):
         return sum(spec.bytes_per_block(block_size) for spec in self.paged if spec.window == window)
 
     def allocate(self, num_blocks: Sequence[int]) -> None:
-        """Memory for this many blocks in each group, in place of what was there before."""
+        """Allocate this many blocks in each group; they replace the previous memory."""
         self._layers.clear()  # first, so that old and new need not fit together
         states = iter(self._states)
         for spec in self.specs:

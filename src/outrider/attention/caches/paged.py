@@ -1,4 +1,4 @@
-"""What every cache in blocks has in common: a window, the bytes of a block, and memory for a number of blocks.
+"""The interface of paged caches: a window, the bytes of a block, and memory for a number of blocks.
 
 A block holds `block_size` consecutive tokens of one request; block 0 is the null block, where padding writes.
 """

@@ -1,4 +1,4 @@
-"""Keys and values of one layer in blocks: what ordinary attention keeps."""
+"""Keys and values of one layer in blocks: the cache of ordinary attention."""
 
 from dataclasses import dataclass
 

@@ -11,7 +11,7 @@ from outrider.layers.weight_format import Weight, WeightFormat
 
 
 class Format(WeightFormat):
-    """bfloat16, float16 or float32, the dtype of the activations. Nothing is scaled, so exactness asks for nothing."""
+    """bfloat16, float16 or float32, the dtype of the activations. Nothing is scaled, so no exactness rule applies."""
 
     name = "plain"
     scales_activations_by = None

@@ -1,4 +1,4 @@
-"""Allowed tokens: the output has no others."""
+"""Allowed tokens: the output may contain no others."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from outrider.sampling.operation import BaseOperation, Column, Value
 
 
 class Operation(BaseOperation):
-    """Forbids every token that `allowed_token_ids` lacks."""
+    """Forbids every token that is not in `allowed_token_ids`."""
 
     kernel = "process"
 

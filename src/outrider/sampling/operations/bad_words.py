@@ -10,7 +10,7 @@ from outrider.sampling.operation import BaseOperation, Column, Value
 
 
 class Operation(BaseOperation):
-    """Forbids the last token of a word whose other tokens stand at the output's end."""
+    """Forbids the last token of a word if the output ends with the word's other tokens."""
 
     kernel = "process"
 

@@ -1,6 +1,6 @@
 """Penalties on tokens that the output or the prompt has: repetition, presence and frequency.
 
-Which tokens those are is in the sampling table itself (`prompt_mask`, `output_counts`): it grows with every step.
+The sampling table itself records those tokens (`prompt_mask`, `output_counts`), because every step adds some.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Temperature: the Gumbel argmax in place of the largest logit."""
+"""Temperature: the Gumbel argmax instead of the largest logit."""
 
 from collections.abc import Mapping, Sequence
 

@@ -3,10 +3,10 @@
     token     x0   x1   x2   x3          index j holds K, V of token x[j];
     index      0    1    2    3          row j predicts token j + 1.
 
-Its KV stands at the same indices as the target's and depends on tokens alone, so there is no feature to hand on. After
-a step of the target its rows are those of the tokens *behind* the target's: the token just sampled is read in the
-same pass as the accepted drafts, and k drafts take k passes. The one index that no such row has, the first that a
-request computes, is written when the request is admitted. All else is `speculation/chain.py`.
+Its KV is at the same indices as the target's and depends on tokens alone, so there is no feature to pass on. After a
+step of the target, its rows are those of the tokens *after* the target's: one pass reads the token just sampled
+together with the accepted drafts, and k drafts take k passes. No such row writes the first index that a request
+computes; it is written when the request is admitted. Everything else is in `speculation/chain.py`.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Drafter(ChainDrafter):
 
     @property
     def bytes_per_step(self) -> int:
-        """All weights in every pass, but an embedding that is not tied to the head: single rows of it are read."""
+        """All weights in every pass, except an embedding that is not tied to the head: single rows are read."""
         is_tied = self._model.lm_head.weight is self._model.embed_tokens.weight
         sizes = {name: parameter.nbytes for name, parameter in self._model.named_parameters()}
         every = sum(size for name, size in sizes.items() if is_tied or not name.startswith("embed_tokens"))

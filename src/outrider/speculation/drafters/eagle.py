@@ -5,7 +5,7 @@
 
 h_j is the target's hidden state after its final norm; y gets no norm. The versions differ in how a tree of drafts is
 built, which is not done here: drafts are a chain. Source: Li, Wei, Zhang, Zhang, arXiv 2401.15077 and 2406.16858, and
-the format of their release. Everything about indices, KV and blocks is `speculation/chain.py`.
+the format of their release. Everything about indices, KV and blocks is in `speculation/chain.py`.
 """
 
 from dataclasses import dataclass, replace

@@ -6,7 +6,7 @@
     logits = lm_head(norm(y)) over the draft vocabulary            next pass: g <- y
 
 Source: Li, Wei, Zhang, Zhang, "EAGLE-3", arXiv 2503.01840; checkpoint formats of the original release and of the
-speculators library. Everything about indices, KV and blocks is `speculation/chain.py`.
+speculators library. Everything about indices, KV and blocks is in `speculation/chain.py`.
 """
 
 from dataclasses import dataclass
