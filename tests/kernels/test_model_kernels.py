@@ -79,6 +79,14 @@ def test_rms_norm_is_its_formula(shape):
     assert torch.equal(normed, KERNELS.rms_norm(x + residual, weight, 1e-5))
 
 
+def test_the_epsilon_of_rms_norm_counts_in_small_rows():
+    x, weight = _random(5, 64) * 1e-3, torch.ones(64)
+    for eps in (1e-5, 1e-6):
+        expected = x.double() / (x.double().pow(2).mean(-1, keepdim=True) + eps).sqrt()
+        assert _error(KERNELS.rms_norm(x, weight, eps), expected) < TOLERANCE
+    assert torch.equal(KERNELS.rms_norm(torch.zeros(2, 64), weight, 1e-6), torch.zeros(2, 64))
+
+
 def test_rms_norm_casts_before_it_multiplies():
     x, weight = _random(4, 32).bfloat16(), _random(32, seed=1).bfloat16()
     wide = x.float()

@@ -1,10 +1,11 @@
 """The n-gram drafter against an obvious version: lists and loops."""
 
 import random
+from types import SimpleNamespace
 
 import torch
 
-from outrider.speculation.drafters.ngram import lookup
+from outrider.speculation.drafters.ngram import Drafter, Options, lookup
 
 
 def _obvious(tokens: list[int], sizes: range, num_drafts: int) -> list[int]:
@@ -32,3 +33,14 @@ def test_lookup_equals_the_obvious_version():
         for row, got in zip(rows, drafts.tolist(), strict=True):
             wanted = _obvious(row, sizes, num_drafts)
             assert got == wanted + [-1] * (num_drafts - len(wanted)), (row, sizes, num_drafts)
+
+
+def test_the_longest_suffix_is_looked_up_first():
+    """1 2 3 was followed by 4, and later 2 3 alone by 9: the longer match wins, unless it is longer than allowed."""
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 2, 3, 9, 9, 1, 2, 3]])
+    batch = SimpleNamespace(num_proposals=1, num_rows=1, rows=torch.tensor([0]), length_bound=12)
+    for options, wanted in ((Options(), 4), (Options(prompt_lookup_max=2), 9)):
+        config = SimpleNamespace(num_speculative_tokens=1, max_model_len=None)
+        drafter = Drafter(SimpleNamespace(config=config, options=options, max_model_len=64))
+        drafter.attach(SimpleNamespace(token_ids=tokens, num_tokens=torch.tensor([12])), None)
+        assert drafter.propose(batch, hidden=None, verified=None).tolist() == [[wanted]]
