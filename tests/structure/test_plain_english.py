@@ -16,27 +16,6 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ["src", "zoo", "benchmarks", "examples", "tests", "docs", ".github"]
 SUFFIXES = {".py", ".md", ".toml", ".yml"}
 HISTORY = {"benchmarks/log.md"}
-NOT_YET: tuple[str, ...] = tuple(
-    f"src/outrider/{room}"
-    for room in (
-        "kernels/",
-        "scheduler/",
-        "engine/",
-        "core/",
-        "gate/",
-        "platforms/",
-        "attention/",
-        "device/",
-        "runtime/",
-        "speculation/",
-        "layers/",
-        "sampling/",
-        "llm.py",
-        "async_llm.py",
-    )
-)
-"""Folders that are still to be put into plain English."""
-
 BEGINS_ODDLY = re.compile(ODD_BEGINNINGS)
 ODD_PHRASES = [(re.compile(phrase.expression, re.IGNORECASE), phrase.advice) for phrase in PHRASES]
 
@@ -45,7 +24,7 @@ def files() -> list[str]:
     """Every file with prose, from the root."""
     found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")] + list(ROOT.glob("*"))
     names = {path.relative_to(ROOT).as_posix() for path in found if path.suffix in SUFFIXES or path.name == "Makefile"}
-    return sorted(name for name in names - HISTORY if not name.startswith(NOT_YET))
+    return sorted(names - HISTORY)
 
 
 def has_messages(name: str) -> bool:
