@@ -134,6 +134,29 @@ def test_text_without_a_stop_is_the_text_of_all_tokens(byte_level: Tokenizer, se
         assert output.text == byte_level.decode(token_ids)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_given_on_the_way_add_up_to_the_text(byte_level: Tokenizer, seed: int) -> None:
+    """A caller who streams never gets characters that a stop string cuts off later."""
+    rng = random.Random(seed)
+    num_cut = 0
+    for _ in range(12):
+        token_ids = random_output(byte_level, rng)
+        whole = byte_level.decode(token_ids)
+        start = rng.randrange(len(whole) - 8)
+        stop = whole[start : start + rng.randrange(2, 8)]
+        output = Output(byte_level, new_request(stop=stop, eos=()))
+        pieces: list[str] = []
+        for token_id in token_ids:
+            output.emit([token_id])
+            if output.reason is not None:
+                break
+            pieces.append(output.texts.take("r"))
+        last, text = output.texts.end("r")
+        assert "".join(pieces) + last == text
+        num_cut += output.reason is FinishReason.STOP
+    assert num_cut > 3, "stop strings were met"
+
+
 def test_stop_string_is_found_across_tokens_inside_a_run_of_drafts(byte_level: Tokenizer) -> None:
     before, behind = byte_level.encode("the fox S"), byte_level.encode("P there")
     output = Output(byte_level, new_request(stop="STOP"))
