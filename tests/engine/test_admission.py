@@ -50,6 +50,31 @@ def test_token_ids_are_taken_as_they_are_and_copied() -> None:
     assert (request.prompt_token_ids, request.prompt) == ((3, 4, 5), "shown")
 
 
+def test_a_prompt_that_is_cut_keeps_its_last_tokens() -> None:
+    prompt = {"prompt_token_ids": [3, 4, 5, 6, 7]}
+    request = admission().request(prompt, SamplingParams(truncate_prompt_tokens=2), request_id="x")
+    assert request.prompt_token_ids == (6, 7)
+    long = {"prompt_token_ids": list(range(1, 90))}
+    request = admission().request(long, SamplingParams(truncate_prompt_tokens=-1, max_tokens=10), request_id="y")
+    assert request.prompt_token_ids == tuple(range(50, 90)) and request.max_total_tokens == 50
+
+
+def test_a_bad_word_is_forbidden_with_and_without_a_space_before_it(byte_level: Tokenizer) -> None:
+    for word in ("fox", " fox"):
+        request = admission(byte_level).request("the", SamplingParams(bad_words=[word]), request_id="x")
+        bare, spaced = (tuple(byte_level.encode(text, add_special_tokens=False)) for text in ("fox", " fox"))
+        forms = [bare, spaced] if len(bare) == len(spaced) and bare[0] != spaced[0] else [bare]
+        assert list(request.bad_words) == forms
+    one = next(text for text in map(chr, range(97, 123)) if _has_two_forms(byte_level, text))
+    request = admission(byte_level).request("the", SamplingParams(bad_words=[one]), request_id="y")
+    assert len(request.bad_words) == 2
+
+
+def _has_two_forms(tokenizer: Tokenizer, text: str) -> bool:
+    """A token for the text alone, and another one for the text behind a space."""
+    return all(len(tokenizer.encode(form, add_special_tokens=False)) == 1 for form in (text, f" {text}"))
+
+
 def test_output_is_limited_by_max_tokens_and_by_max_model_len() -> None:
     made = admission()
     assert made.request(ids(10), SamplingParams(max_tokens=5), request_id="a").max_total_tokens == 15

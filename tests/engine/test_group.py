@@ -6,7 +6,7 @@ from dataclasses import fields
 from outrider.core.kv_groups import BlockGroup
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.engine.group import completion_requests
+from outrider.engine.group import RequestTimes, completion_requests
 from outrider.engine.messages import Add
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
@@ -48,3 +48,10 @@ def test_states_of_completions_share_nothing_that_changes() -> None:
 def test_a_request_crosses_the_socket_whole() -> None:
     received = pickle.loads(pickle.dumps(Add(ASKED))).request
     assert contents(received) == contents(ASKED)
+
+
+def test_times_of_a_request_are_those_between_its_events() -> None:
+    timing = RequestTimes(queued=1.0, planned=3.0, first_token=7.0).timing(12.0)
+    assert (timing.queue, timing.prefill, timing.decode) == (2.0, 4.0, 5.0)
+    never_planned = RequestTimes(queued=1.0).timing(4.0)
+    assert (never_planned.queue, never_planned.prefill, never_planned.decode) == (3.0, None, None)
