@@ -1,4 +1,4 @@
-"""Log-probabilities in answers: JSON has no minus infinity, so the lowest value stands for it."""
+"""Log-probabilities in answers: JSON has no minus infinity, so the lowest value is sent instead."""
 
 import json
 import math
