@@ -22,7 +22,7 @@ def test_minus_infinity_is_sent_as_the_lowest_value() -> None:
 
 
 def test_a_chat_shows_the_most_likely_tokens_and_those_asked_for_by_id() -> None:
-    """Token 9 has rank 4 and was asked for by id; the chosen token 5 has rank 3 and is no top token of two."""
+    """Token 9 has rank 4 and was asked for by id; the chosen token 5 has rank 3 and is not among the top two."""
     ranks = {7: 1, 8: 2, 5: 3, 9: 4}
     place = {key: Logprob(logprob=-float(rank), rank=rank, decoded_token=str(key)) for key, rank in ranks.items()}
     (entry,) = chat_logprobs([5], [place], num_top=2, as_ids=False)["content"]
