@@ -122,13 +122,14 @@ class ChatRequest(SamplingFields):
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further variables for the chat template.")
 
 
-class _Call:
-    """One call: its parameters, and what has been answered so far."""
+class ChatCall:
+    """A conversation to continue: its parameters and the texts of its answers. Every endpoint for conversations uses it;
+    it does not know the form of their answers."""
 
-    def __init__(self, front: Front, body: ChatRequest) -> None:
+    def __init__(self, front: Front, body: ChatRequest, *, answer_id: str) -> None:
         self.front = front
         self.body = body
-        self.id = f"chatcmpl-{body.request_id or front.new_id()}"
+        self.id = answer_id
         self.created = int(time.time())
         self.model = body.model or front.model_names[0]
         if body.top_logprobs is not None and not body.logprobs:
@@ -152,7 +153,6 @@ class _Call:
         self.texts = [AnswerText(self.tools) for _ in range(body.n or 1)]
         self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs))
         self.options = self._chat_options()
-        self.details = TokenDetails(body, front.tokenizer)
 
     def _with_grammar(self, params: SamplingParams) -> SamplingParams:
         """Adds the grammar that forces a tool call, or keeps the special tokens that mark one."""
@@ -188,17 +188,32 @@ class _Call:
             chat_template_kwargs=kwargs,
         )
 
-    async def answer(self, request: Request) -> Response:
-        """Runs the call and returns its response. Raises APIError or RequestError."""
+    def encode(self) -> list[int]:
+        """Token ids of the conversation. Takes time: call it through `Front.aside`. Raises RequestError."""
         messages = [plain_message(message) for message in self.body.messages]
-        job = await self.front.submit(
-            lambda: [{"prompt_token_ids": self.front.encode_chat(messages, self.options)}], self.params, count=1
-        )
+        return self.front.encode_chat(messages, self.options)
+
+    async def start(self, request: Request) -> tuple[Delivery, Usage]:
+        """Submits the call. Raises APIError or RequestError."""
+        job = await self.front.submit(lambda: [{"prompt_token_ids": self.encode()}], self.params, count=1)
         note_delivery(request, answer_id=self.id, delivery=job)
         usage = Usage(
             num_prompt_tokens=job.num_prompt_tokens,
             num_drafts=self.front.config.num_speculative_tokens,
         )
+        return job, usage
+
+
+class _ChatAnswer(ChatCall):
+    """A call of /v1/chat/completions, answered in OpenAI's form."""
+
+    def __init__(self, front: Front, body: ChatRequest) -> None:
+        super().__init__(front, body, answer_id=f"chatcmpl-{body.request_id or front.new_id()}")
+        self.details = TokenDetails(body, front.tokenizer)
+
+    async def answer(self, request: Request) -> Response:
+        """Runs the call and returns its response. Raises APIError or RequestError."""
+        job, usage = await self.start(request)
         if self.body.stream:
             return EventStream(job, self._events(job, usage))
         return await while_connected(request, job, self._whole(job, usage))
@@ -317,4 +332,4 @@ async def chat_completions(request: Request) -> Response:
     front: Front = request.app.state.front
     body = await read_body(request, ChatRequest)
     front.check_model(body.model)
-    return await _Call(front, body).answer(request)
+    return await _ChatAnswer(front, body).answer(request)

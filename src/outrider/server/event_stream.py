@@ -25,9 +25,10 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies m
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
-def event(data: Any) -> bytes:
-    """One server-sent event."""
-    return f"data: {_encode(data)}\n\n".encode()
+def event(data: Any, *, name: str | None = None) -> bytes:
+    """One server-sent event, with its name if it has one."""
+    head = "" if name is None else f"event: {name}\n"
+    return f"{head}data: {_encode(data)}\n\n".encode()
 
 
 class EventStream(Response):
@@ -35,11 +36,13 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, job: Delivery, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, job: Delivery, events: AsyncIterator[bytes], *, end: bytes = DONE) -> None:
+        """`end` follows the last event."""
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._job = job
         self._events = events
+        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the response, as ASGI requires."""
@@ -52,7 +55,7 @@ class EventStream(Response):
             except (APIError, OutriderError) as error:
                 shown = error if isinstance(error, APIError) else api_error(error)
                 await send({"type": "http.response.body", "body": event(shown.body()), "more_body": True})
-            await send({"type": "http.response.body", "body": DONE, "more_body": False})
+            await send({"type": "http.response.body", "body": self._end, "more_body": False})
         finally:
             watch.cancel()
             self._job.close()

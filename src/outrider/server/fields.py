@@ -1,4 +1,4 @@
-"""The request fields that completions and chat completions share: types, limits, and conversion for the engine.
+"""The request fields that endpoints share: types, limits, and conversion for the engine.
 
 Names are OpenAI's, and vLLM's where OpenAI has none. Unknown fields are refused by name; the error for a well-known one
 says what to use instead. The published schema is made from these classes (`openapi.py`).
@@ -43,6 +43,7 @@ MAX_IDS = 1 << 18
 TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"})]
 ModelName = Annotated[str, Field(json_schema_extra={"x-limit": "model"})]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Stops = StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 
 
 class Strict(BaseModel):
@@ -114,11 +115,10 @@ class StructuredOutputs(Strict):
         return StructuredOutputsParams(**given)
 
 
-class SamplingFields(Strict):
-    """Fields of completions and chat completions alike: sampling, constraints, and the form of the answer."""
+class GenerationFields(Strict):
+    """Fields of every endpoint that generates: sampling and constraints."""
 
     model: ModelName | None = Field(None, description="Default: the served model.")
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=1e4)] | None = Field(
         None, description="Default 1. 0 chooses the most likely token."
     )
@@ -140,7 +140,6 @@ class SamplingFields(Strict):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WHOLE] | None = Field(
         None, description="A request that is repeated with its seed gives the same tokens."
     )
-    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS - 8), WHOLE_IDS] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
@@ -151,12 +150,9 @@ class SamplingFields(Strict):
     spaces_between_special_tokens: Literal[True] | None = Field(
         None, description="Must be true: the text is what the tokens decode to."
     )
-    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
-    logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS), WHOLE_IDS] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_IDS), WHOLE_IDS] | None = None
     bad_words: Annotated[list[Annotated[str, Field(pattern="\\S")]], Field(max_length=32)] | None = None
     structured_outputs: StructuredOutputs | None = None
-    response_format: ResponseFormat | None = None
     truncate_prompt_tokens: (
         Annotated[int, Field(ge=-1, le=_INT32, json_schema_extra={"not": {"const": 0}}), WHOLE] | None
     ) = Field(
@@ -170,6 +166,16 @@ class SamplingFields(Strict):
         description="Maximum number of drafts per step for this request; 0 turns speculation off. Tokens are the same.",
     )
     stream: bool | None = None
+
+
+class SamplingFields(GenerationFields):
+    """Fields of completions and chat completions alike: those of generation, and the form of the answer."""
+
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
+    stop: Stops | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
+    logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS), WHOLE_IDS] | None = None
+    response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = Field(None, description="Needs stream: true.")
     request_id: Annotated[str, Field(pattern="^[ -~]{1,128}$")] | None = Field(
         None, description="Becomes part of the answer's id."
