@@ -201,17 +201,17 @@ def build_app(front: Front) -> Starlette:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, APIError)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _request_error(request: Request, error: Exception) -> Response:
-    return APIError(str(error)).response()
+    return APIError(str(error)).response(request.url.path)
 
 
 async def _server_error(request: Request, error: Exception) -> Response:
     """Answers 500 for a bug in the server; uvicorn logs its traceback."""
     message = f"internal error: {error!r}. Please report it, with the server's log."
-    return APIError(message, status=500, kind="server_error").response()
+    return APIError(message, status=500, kind="server_error").response(request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -222,4 +222,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: f"No such path: {path}. See /openapi.json.",
         405: f"{request.method} is not allowed for {path}. See /openapi.json for its methods.",
     }.get(error.status_code, error.detail)
-    return APIError(message, status=error.status_code, headers=error.headers).response()
+    return APIError(message, status=error.status_code, headers=error.headers).response(path)

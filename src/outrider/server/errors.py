@@ -1,4 +1,5 @@
-"""Errors in the form that OpenAI's clients expect: {"error": {"message", "type", "param", "code"}}.
+"""Errors in the form that a path's clients expect: OpenAI's, {"error": {"message", "type", "param", "code"}}, or
+Anthropic's below /v1/messages, {"type": "error", "error": {"type", "message"}}.
 
 A message names the field, the value and the remedy. Knows HTTP status codes; runs nothing.
 """
@@ -7,6 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+MESSAGES_PATH = "/v1/messages"
+"""The endpoint whose errors have Anthropic's form, and those below it."""
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+"""Anthropic's name for the error of a status; the others are "invalid_request_error"."""
 
 
 class APIError(Exception):
@@ -33,9 +48,16 @@ class APIError(Exception):
         """The JSON body."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
-        """The HTTP response."""
-        return JSONResponse(self.body(), status_code=self.status, headers=dict(self.headers or {}))
+    def anthropic_body(self) -> dict[str, Any]:
+        """The JSON body in Anthropic's form."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": str(self)}}
+
+    def response(self, path: str) -> JSONResponse:
+        """The HTTP response to a request for `path`."""
+        is_anthropic = path == MESSAGES_PATH or path.startswith(MESSAGES_PATH + "/")
+        body = self.anthropic_body() if is_anthropic else self.body()
+        return JSONResponse(body, status_code=self.status, headers=dict(self.headers or {}))
 
 
 def refused(message: str, *, param: str | None = None, code: str | None = None) -> APIError:

@@ -24,19 +24,21 @@ class ApiKeys:
             await self._app(scope, receive, send)
             return
         error = APIError(
-            "the API key is missing or wrong. Send it as `Authorization: Bearer KEY`.",
+            "the API key is missing or wrong. Send it as `Authorization: Bearer KEY`, or as `x-api-key: KEY`.",
             status=401,
             kind="authentication_error",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
-        await error.response()(scope, receive, send)
+        await error.response(scope["path"])(scope, receive, send)
 
     def _is_known(self, scope: Scope) -> bool:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        kind, _, key = given.partition(b" ")
-        found = [hmac.compare_digest(key.strip(), known) for known in self._keys]  # all of them: constant time
-        return kind.lower() == b"bearer" and any(found)
+        """True if one of the two headers has a known key: the second is that of Anthropic's clients."""
+        headers = dict(reversed(scope["headers"]))  # the first of a name counts
+        kind, _, key = headers.get(b"authorization", b"").partition(b" ")
+        given = [key.strip() if kind.lower() == b"bearer" else b"", headers.get(b"x-api-key", b"").strip()]
+        found = [hmac.compare_digest(key, known) for key in given for known in self._keys]  # all of them: constant time
+        return any(found)
 
 
 class BodyLimit:
@@ -53,7 +55,7 @@ class BodyLimit:
             return
         said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if said.isdigit() and int(said) > self._max_bytes:
-            await self._error().response()(scope, receive, send)
+            await self._error().response(scope["path"])(scope, receive, send)
             return
         num_bytes = 0
 
