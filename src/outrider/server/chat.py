@@ -123,8 +123,9 @@ class ChatRequest(SamplingFields):
 
 
 class ChatCall:
-    """A conversation to continue: its parameters and the texts of its answers. Every endpoint for conversations uses it;
-    it does not know the form of their answers."""
+    """A conversation to continue: its parameters, and the texts of its answers.
+
+    Every endpoint for conversations uses it; it does not know the form of their answers."""
 
     def __init__(self, front: Front, body: ChatRequest, *, answer_id: str) -> None:
         self.front = front
