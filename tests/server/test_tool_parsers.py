@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from outrider import ConfigError, RequestError
+from outrider import ConfigError
 from outrider.core import plugins
 from outrider.server import tool_parsers
 from outrider.server.options import ServerOptions
-from outrider.server.tool_calls import Call, CallList, Piece, list_schema
+from outrider.server.tool_calls import Call, CallList, Piece
 from outrider.server.tools import find_parser
 
 ADD, NOTHING = Call("add", '{"a": 1, "text": "</x> ü"}'), Call("now", "{}")
@@ -83,17 +83,6 @@ def test_a_list_of_calls_is_given_call_by_call() -> None:
     found = [call for character in text for call in parser.push(character)]
     assert found == [Call("add", json.dumps(ARGUMENTS, ensure_ascii=False)), NOTHING]
     assert CallList().push(text[:30]) == []
-
-
-def test_definitions_of_functions_are_shared_or_refused() -> None:
-    def tool(name: str, kind: str) -> dict[str, object]:
-        parameters = {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}, "$defs": {"X": {"type": kind}}}
-        return {"name": name, "parameters": parameters}
-
-    schema = list_schema([tool("a", "string"), tool("b", "string")], is_parallel=False)
-    assert schema["$defs"] == {"X": {"type": "string"}} and schema["maxItems"] == 1
-    with pytest.raises(RequestError, match=r"different \$defs named 'X'"):
-        list_schema([tool("a", "string"), tool("b", "number")], is_parallel=True)
 
 
 def test_an_unknown_parser_is_refused_at_the_start() -> None:

@@ -9,9 +9,10 @@ from pydantic import Field
 from outrider.core import plugins
 from outrider.core.sampling_params import StructuredOutputsParams
 from outrider.server import tool_parsers
+from outrider.server.call_schema import list_schema
 from outrider.server.errors import refused
 from outrider.server.fields import Strict, compact_json
-from outrider.server.tool_calls import Call, CallList, NamedCall, ToolParser, list_schema
+from outrider.server.tool_calls import Call, CallList, NamedCall, ToolParser
 
 FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
 
