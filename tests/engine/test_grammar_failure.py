@@ -7,7 +7,8 @@ import pytest
 
 from outrider import LLM, SamplingParams, StructuredOutputsParams
 from outrider.core.request import Request
-from outrider.engine.grammar import Grammars
+from outrider.engine.grammar import Grammars, _LostError
+from outrider.scheduler.request_state import RequestState
 
 from .text_model import write_text_model
 
@@ -56,3 +57,68 @@ def test_a_grammar_that_fails_ends_its_request_only(llm: LLM, method: str, monke
     monkeypatch.undo()
     assert llm.generate(["ab"], grammar)[0].outputs[0].finish_reason != "error"
     assert not llm.engine.has_work
+
+
+class Lost:
+    """A matcher that runs into a limit as soon as it takes one more token."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher, self._is_lost = matcher, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matcher, name)
+
+    def consume_token(self, token_id: int) -> bool:
+        return bool(self._matcher.consume_token(token_id))
+
+    def compute_bitmask(self) -> bytes:
+        """Like llguidance after an error: nothing but eos."""
+        self._is_lost = True
+        return bytes([1]) + bytes(63)
+
+    def is_error(self) -> bool:
+        return self._is_lost
+
+    def get_error(self) -> str:
+        return "too many items\nand more" if self._is_lost else ""
+
+
+def begun(llm: LLM, regex: str) -> tuple[Grammars, RequestState]:
+    params = SamplingParams(structured_outputs=StructuredOutputsParams(regex=regex))
+    request = llm.engine.new_request("ab", params)
+    grammars = llm.engine._grammars
+    grammars.begin(request)
+    running = grammars._running[request.request_id]
+    running.matcher = Lost(running.matcher)  # type: ignore[assignment]
+    return grammars, RequestState(request=request)
+
+
+def test_an_error_that_shows_while_a_mask_is_made_is_no_end(llm: LLM) -> None:
+    grammars, state = begun(llm, "[a-z]{5}")
+    assert grammars.accept(state, [70]) == "the grammar cannot be followed any further: too many items"
+
+
+def test_an_error_behind_drafts_changes_nothing(llm: LLM) -> None:
+    """A drafter may lead where the output never goes."""
+    grammars, state = begun(llm, "[a-z]{5}")
+    before = grammars.masks(state, [])
+    assert grammars.masks(state, [70, 71, 72]) == before
+    assert grammars.accept(state, [70]) is None
+    state.token_ids.append(70)
+    assert len(grammars.masks(state, [71])) == 2
+
+
+def test_eos_is_in_no_mask_before_the_end(llm: LLM) -> None:
+    """Not even where llguidance has nothing else to give."""
+    grammars = llm.engine._grammars
+
+    class OnlyEos(Lost):
+        def is_error(self) -> bool:
+            return False
+
+        def is_accepting(self) -> bool:
+            return False
+
+    matcher = grammars._matcher(StructuredOutputsParams(regex="ab"))
+    with pytest.raises(_LostError, match="no token may come next"):
+        grammars._mask(OnlyEos(matcher))  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("bench/serve/command.py", "outrider.bench.serve.plot"): "needs matplotlib, for --plot only",
     ("engine/grammar.py", "llguidance"): "for the first grammar only: an engine works without it",
     ("engine/grammar.py", "llguidance.gbnf_to_lark"): "likewise",
+    ("engine/languages/vocabulary.py", "llguidance"): "likewise",
     ("engine/tokenizer.py", "llguidance.hf"): "likewise",
     ("cli.py", "outrider.server.options"): "the server's packages are an extra: all other commands work without",
     ("cli.py", "outrider.server.serve"): "likewise",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from outrider.core.errors import RequestError
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
+from outrider.engine.languages.vocabulary import exact_vocabulary
 from outrider.engine.tokenizer import Tokenizer
 from outrider.scheduler.request_state import RequestState
 
@@ -67,7 +68,7 @@ class Grammars:
         asked = request.params.structured_outputs
         if asked is not None:
             matcher = self._matcher(asked).deep_copy()
-            self._running[request.request_id] = _Running(matcher, matcher.compute_bitmask()[: self._mask_size])
+            self._running[request.request_id] = _Running(matcher, self._mask(matcher))
 
     def end(self, request_id: str) -> None:
         """Stop following a request."""
@@ -86,14 +87,26 @@ class Grammars:
         matcher, masks = running.matcher, [running.mask]
         for draft in drafts:
             # eos is left to the sampler: nothing can follow it
-            if draft in self._eos_token_ids or not _allows(masks[-1], draft) or not matcher.consume_token(draft):
+            if draft in self._eos_token_ids or not _allows(masks[-1], draft):
                 break
-            mask = matcher.compute_bitmask()[: self._mask_size]
-            masks.append(mask)
+            try:
+                masks.append(self._mask_after(matcher, draft))
+            except _LostError:  # a matcher that failed stays so; the token is left to the sampler, as without drafts
+                running.matcher = self._followed(state)
+                return tuple(masks)
         if len(masks) > 1:
             has_gone_back = matcher.rollback(len(masks) - 1)
             assert has_gone_back, f"the grammar of request {state.request_id} cannot go back: {matcher.get_error()}"
         return tuple(masks)
+
+    def _followed(self, state: RequestState) -> "LLMatcher":
+        """A new matcher, behind the confirmed output."""
+        asked = state.params.structured_outputs
+        assert asked is not None
+        matcher = self._matcher(asked).deep_copy()
+        if not matcher.consume_tokens(state.output_token_ids):
+            raise _LostError(matcher.get_error())
+        return matcher
 
     def accept(self, state: RequestState, token_ids: Sequence[int]) -> str | None:
         """Follow confirmed tokens. Returns an error message if the output cannot continue, else None."""
@@ -109,14 +122,27 @@ class Grammars:
                 return f"token {token_id} is not allowed by the grammar: the model gives no chance to any that is"
             if token_id in self._eos_token_ids:
                 return None
-            if not running.matcher.consume_token(token_id):
-                return f"the grammar cannot be followed any further: {_first_line(running.matcher.get_error())}"
-            running.mask = running.matcher.compute_bitmask()[: self._mask_size]
-            if running.matcher.is_error():
-                return f"the grammar cannot be followed any further: {_first_line(running.matcher.get_error())}"
-            if not any(running.mask):
-                return "the grammar has reached a state in which it allows no token"
+            try:
+                running.mask = self._mask_after(running.matcher, token_id)
+            except _LostError as error:
+                return f"the grammar cannot be followed any further: {error}"
         return None
+
+    def _mask_after(self, matcher: "LLMatcher", token_id: int) -> bytes:
+        if not matcher.consume_token(token_id):
+            raise _LostError(matcher.get_error())
+        return self._mask(matcher)
+
+    def _mask(self, matcher: "LLMatcher") -> bytes:
+        """Tokens that may come next. Raises _LostError if there is none."""
+        mask: bytes = matcher.compute_bitmask()[: self._mask_size]
+        if matcher.is_error():  # found while the mask was made, which then holds nothing but ends
+            raise _LostError(matcher.get_error())
+        if not matcher.is_accepting():
+            mask = _without(mask, self._eos_token_ids)
+        if not any(mask):
+            raise _LostError("no token may come next")
+        return mask
 
     def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
         """Matcher in the grammar's initial state; it must be copied, never changed."""
@@ -127,7 +153,8 @@ class Grammars:
             return self._compiled[asked]
         assert self._tokenizer is not None
         if self._vocabulary is None:
-            self._vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
+            vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
+            self._vocabulary = exact_vocabulary(vocabulary, self._eos_token_ids)
         try:
             matcher = LLMatcher(self._vocabulary, _grammar(asked), log_level=0)
         except Exception as error:  # the library's converter raises nothing narrower for a missing rule
@@ -135,12 +162,22 @@ class Grammars:
         if matcher.is_error():
             message = _shortened(matcher.get_error())
             raise RequestError(f"structured_outputs: {message}. Correct the grammar or schema.")
-        if not any(matcher.compute_bitmask()[: self._mask_size]):
-            raise RequestError("structured_outputs: nothing meets this grammar. Correct the grammar or schema.")
+        try:
+            self._mask(matcher)
+        except _LostError as error:
+            message = f"nothing meets this grammar ({_shortened(str(error))}). Correct the grammar or schema."
+            raise RequestError(f"structured_outputs: {message}") from error
         self._compiled[asked] = matcher
         if len(self._compiled) > _MAX_KEPT:
             self._compiled.popitem(last=False)
         return matcher
+
+
+class _LostError(Exception):
+    """The grammar allows no token any more, or llguidance has reached one of its limits."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().split("\n")[0])
 
 
 class _Running:
@@ -176,11 +213,17 @@ def _allows(mask: bytes, token_id: int) -> bool:
     return bool(mask[token_id // 8] >> token_id % 8 & 1)
 
 
+def _without(mask: bytes, token_ids: Sequence[int]) -> bytes:
+    """The mask without these tokens."""
+    if not any(_allows(mask, token_id) for token_id in token_ids):
+        return mask
+    bits = bytearray(mask)
+    for token_id in token_ids:
+        bits[token_id // 8] &= ~(1 << token_id % 8)
+    return bytes(bits)
+
+
 def _shortened(text: str) -> str:
     """Shorten a compiler's message, which may repeat the whole grammar."""
     text = text.strip()
     return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE // 2]} … {text[-_MAX_MESSAGE // 2 :]}"
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n")[0]
