@@ -23,6 +23,7 @@ STATS = EngineStats(
     num_used_blocks=30,
     num_blocks=120,
     num_steps=900,
+    num_replayed_steps=890,
     num_preemptions=4,
     num_prompt_tokens=912,
     num_cached_prompt_tokens=64,
@@ -91,6 +92,7 @@ def test_counts_of_a_snapshot_are_on_the_page() -> None:
         ("iteration_tokens_total_bucket", "16384.0"): 9, ("iteration_tokens_total_bucket", "+Inf"): 10,
         ("iteration_tokens_total_count", ""): 10, ("iteration_tokens_total_sum", ""): 20000,
         ("spec_decode_num_accepted_tokens_per_pos_total", "2"): 200, ("num_steps_total", ""): 900,
+        ("num_replayed_steps_total", ""): 890,
     }  # fmt: skip
     assert {key: found.get(key) for key in expected} == expected
 

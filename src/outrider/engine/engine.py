@@ -69,6 +69,7 @@ class Engine:
         )
         self._recorder = Recorder(
             self.scheduler,
+            num_replayed_steps=lambda: self.worker.num_replayed_steps,
             num_drafts=config.num_speculative_tokens,
             is_exact=self.worker.is_exact,
             is_synthetic=self._is_synthetic,

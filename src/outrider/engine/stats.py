@@ -5,6 +5,7 @@ nothing, and the totals cannot disagree with the outputs that callers got. Knows
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from outrider.core.outputs import FinishReason, SpeculationStats
@@ -28,6 +29,8 @@ class EngineStats:
     num_blocks: int
     """KV blocks that can be held at once."""
     num_steps: int
+    num_replayed_steps: int
+    """Part of `num_steps` that was replayed as a captured graph; the others were launched kernel by kernel."""
     num_preemptions: int
     num_prompt_tokens: int
     """Prompt tokens of every completion that has emitted a token; a replay after preemption does not count again."""
@@ -51,8 +54,17 @@ class EngineStats:
 class Recorder:
     """Keeps counts that the scheduler no longer has: of finished completions, and the sizes of turns."""
 
-    def __init__(self, scheduler: Scheduler, *, num_drafts: int, is_exact: bool, is_synthetic: bool) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        num_replayed_steps: Callable[[], int],
+        num_drafts: int,
+        is_exact: bool,
+        is_synthetic: bool,
+    ) -> None:
         self._scheduler = scheduler
+        self._num_replayed_steps = num_replayed_steps
         self._num_drafts = num_drafts
         self._is_exact = is_exact
         self._is_synthetic = is_synthetic
@@ -92,6 +104,7 @@ class Recorder:
             num_used_blocks=blocks.num_used,
             num_blocks=blocks.num_usable,
             num_steps=scheduler.num_steps,
+            num_replayed_steps=self._num_replayed_steps(),
             num_preemptions=scheduler.num_preemptions,
             num_prompt_tokens=totals.num_prompt_tokens,
             num_cached_prompt_tokens=totals.num_cached_prompt_tokens,

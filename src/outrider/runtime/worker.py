@@ -83,6 +83,7 @@ class Worker:
         self._allocate_blocks(self.num_blocks)
         self.graphs = self._make_graphs()
         self._readback = Readback(platform)
+        self.num_replayed_steps = self.num_launched_steps = 0
         self.step_function.drafting.is_serving = True
 
     def _compile(self) -> Thread | None:
@@ -247,7 +248,10 @@ class Worker:
         """Launch one step; its results are read later through the handle."""
         self.step_function.admit(plan)
         packed = self.graphs.replay(plan) if self.graphs is not None else None
-        if packed is None:
+        if packed is not None:
+            self.num_replayed_steps += 1
+        else:
+            self.num_launched_steps += 1
             packed = self.step_function(self.assembler.lay_out(plan, self.table))
         return self._readback.begin(plan, packed)
 

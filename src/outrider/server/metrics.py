@@ -115,6 +115,8 @@ class _EngineSeries(Collector):
         usage = stats.num_used_blocks / stats.num_blocks
         yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all.", usage)
         yield self._counter("num_steps", "Number of steps planned.", stats.num_steps)
+        replayed = "The part of num_steps that was replayed as a captured graph."
+        yield self._counter("num_replayed_steps", replayed, stats.num_replayed_steps)
         yield self._counter(
             "num_preemptions", "Number of running completions that were put back into the queue.", stats.num_preemptions
         )

@@ -71,9 +71,20 @@ class Client:
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ConfigError(f"{self.url}/v1/models lists no model: {text[:200]!r}. Give --model.") from error
 
-    async def ask(self, endpoint: str, body: Mapping[str, Any]) -> Answer:
-        """Sends one request and reads its stream to the end."""
-        answer = Answer(sent=time.perf_counter())
+    async def is_healthy(self) -> bool:
+        """True if a server is there and says that it serves."""
+        try:
+            async with self._session.get(self.url + "/health") as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def ask(self, endpoint: str, body: Mapping[str, Any], *, answer: Answer | None = None) -> Answer:
+        """Sends one request and reads its stream to the end. `answer` is filled while the stream comes, for callers
+        that watch it; None makes a new one.
+        """
+        if answer is None:
+            answer = Answer(sent=time.perf_counter())
         try:
             async with self._session.post(self.url + endpoint, json=body) as response:
                 if response.status != 200:
