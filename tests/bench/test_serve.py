@@ -15,8 +15,9 @@ from outrider.bench.serve import counters as counting
 from outrider.bench.serve.answer import Answer
 from outrider.bench.serve.client import Events
 from outrider.bench.serve.counters import Counters as Counted
-from outrider.bench.serve.figures import figures_of, percentile, tokens_by_second
+from outrider.bench.serve.figures import figures_of, parse_goodput, percentile, tokens_by_second
 from outrider.bench.serve.plot import plot
+from outrider.bench.serve.setting import DECISIVE
 from outrider.bench.serve.workload import Ask, Dataset, arrivals
 from outrider.cli import app
 from outrider.core.errors import ConfigError, OutriderError
@@ -313,11 +314,16 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, lib
         (["--random-range-ratio", "1.0"], "Use 0 up to but not including 1"),
         (["--endpoint", "/v1/chat/completions"], "need --tokenizer"),
         (["--request-rate", "0"], "must be above 0"),
+        (["--request-rate", "4,fast"], "must be above 0"),
+        (["--request-rate", "nan"], "must be above 0"),
+        (["--request-rate", "4,4.0"], "has a rate twice"),
         (["--burstiness", "-1"], "must be above 0"),
         (["--percentile-metrics", "ttft,speed"], "'speed' is unknown. Use ttft, tpot, itl, e2el"),
         (["--metric-percentiles", "99,p50"], "is not a list of numbers"),
         (["--metric-percentiles", "101"], "is not a list of numbers"),
         (["--goodput", "itl:5"], "Use the names ttft, tpot, e2el"),
+        (["--goodput", "ttft:-1"], "Use the names ttft, tpot, e2el"),
+        (["--goodput", "ttft:5 ttft:6"], "ttft has a limit already, 5 ms"),
         (["--goodput", "ttft"], "Use the names ttft, tpot, e2el"),
         (["--header", "Authorization"], "is not KEY=VALUE"),
         (["--extra-body", "{"], "is not valid JSON"),
@@ -330,3 +336,54 @@ def test_what_is_refused(options: list[str], words: str) -> None:
     result = CliRunner().invoke(app, ["bench", "serve", "--num-prompts", "1", "--request-rate", "10", *options])
     assert isinstance(result.exception, ConfigError | OutriderError), result.output
     assert words in str(result.exception)
+
+
+def test_goodput_says_which_limit_was_missed() -> None:
+    answers = [
+        answer(0.0, 0.1, 0.5, tokens=5),  # 100 ms to the first token, 100 ms a token
+        answer(0.0, 0.3, 0.4, tokens=5),  # 300, 25
+        answer(0.0, 0.3, 1.5, tokens=5),  # 300, 300
+        answer(0.0, 0.1, tokens=1),  # one token has no time per token
+    ]
+    figures = figures_of(answers, seconds=2.0, percents=[99.0], goodput={"ttft": 200.0, "tpot": 100.1})
+    assert (figures.num_good, figures.request_goodput, figures.missed) == (2, 1.0, {"ttft": 2, "tpot": 1})
+    plain = figures_of(answers, seconds=2.0, percents=[99.0], goodput={})
+    assert (plain.num_good, plain.request_goodput, plain.missed) == (None, None, None)
+    with serving(StreamingServer()) as url:
+        output, found = bench(url, "--num-prompts", "4", "--output-len", "9", "--goodput", "ttft:100000 tpot:0.000001")
+    assert row(output, "Good requests:") == 0 and row(output, "  TPOT above 1e-06 ms:") == 4
+    assert found["missed_limits"] == {"ttft": 0, "tpot": 4} and found["good_requests"] == 0
+    assert parse_goodput(["ttft:1,e2el:3"]) == parse_goodput(["ttft:1", "e2el:3"]) == {"ttft": 1.0, "e2el": 3.0}
+
+
+def test_a_sweep_runs_every_rate_with_prompts_of_its_own(folder: Path) -> None:
+    fake = StreamingServer()
+    with serving(fake) as url:
+        output, found = bench(url, "--num-prompts", "5", "--input-len", "6", "--output-len", "8", "--goodput",
+                              "e2el:100000", "--request-rate", "50,200,inf", "--plot", "sweep.png")  # fmt: skip
+        _, alone = bench(url, "--num-prompts", "5", "--input-len", "6", "--output-len", "8", "--request-rate", "50",
+                         "--goodput", "e2el:100000")  # fmt: skip
+    runs = found["runs"]
+    assert [run["request_rate"] for run in runs] == [50.0, 200.0, "inf"] and all(run["completed"] == 5 for run in runs)
+    prompts = [tuple(body["prompt"]) for _, body, _ in fake.seen[:15]]
+    assert len(set(prompts)) == 15, "a prompt that was sent before may be in the server's prefix cache"
+    assert {key: runs[0][key] for key in DECISIVE} == {key: alone[key] for key in DECISIVE}
+    assert len({run["requests_sha256"] for run in runs}) == 3
+    assert runs[0]["duration"] >= arrivals(5, rate=50.0, burstiness=1.0, seed=0)[-1]
+    header, _, *rows = [line for line in output.splitlines() if line.startswith("|")]
+    assert header.startswith("| req/s sent | req/s answered | goodput req/s | output tok/s | failed | TTFT P50 / P99 ")
+    assert [line.split(" | ")[0] for line in rows] == ["| 50", "| 200", "| inf"]
+    for line, run in zip(rows, runs, strict=True):
+        assert f"| {run['request_goodput']:.2f} | {run['output_throughput']:.1f} | 0 |" in line
+        assert f"| {run['median_ttft_ms']:.2f} / {run['p99_ttft_ms']:.2f} |" in line
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_a_sweep_has_limits_and_rates(folder: Path) -> None:
+    with serving(StreamingServer()) as url:
+        bench(url, "--num-prompts", "3", "--output-len", "8", "--request-rate", "inf,64", "--goodput", "tpot:77",
+              "--plot", "sweep.svg")  # fmt: skip
+    text = (folder / "sweep.svg").read_text()
+    for words in ("limit 77 ms", "good: tpot 77 ms", "requests/s sent", "Acceptance length"):
+        assert words in text
+    assert text.index("<!-- 64 -->") < text.index("<!-- inf -->"), "requests sent at once stand on the right"

@@ -110,6 +110,7 @@ COMMANDS = {
         "--temperature",
         "--tokenizer",
     ],
+    "bench compare": ["--may-differ", "--output", "first", "second"],
     "bench host": ["--batch-size", "--model", "--num-iters", "--output-json"],
     "gate record": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
     "gate check": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],

@@ -1,4 +1,4 @@
-"""The commands `outrider bench latency | throughput | host | serve`. Option names are vLLM's."""
+"""The commands `outrider bench latency | throughput | host | serve | compare`. Option names are vLLM's."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from outrider.bench.host import NUM_ROWS, measure_host
 from outrider.bench.measure import Figures, measure_latency, measure_throughput
 from outrider.bench.report import figures_dict, figures_table, host_table, write_json
 from outrider.bench.serve.command import serve
+from outrider.bench.serve.comparison import compare as compare_results
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
 from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
@@ -172,6 +173,25 @@ def host(
     console.print(host_table(rows))
     if output_json is not None:
         write_json(output_json, {"benchmark": "host", "rows": [figures.to_dict() for figures in rows]})
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="JSON file of `bench serve --save-result`: one run, or a sweep.")],
+    second: Annotated[Path, typer.Argument(help="Another one; ratios are its figures divided by those of the first.")],
+    may_differ: Annotated[
+        list[str] | None, typer.Option(help="Setting that need not be equal, e.g. model_id. May be repeated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the comparison, as .md or .json.")] = None,
+) -> None:
+    """Compare two saved results of `bench serve`; refuses results whose settings differ, by the names of these."""
+    comparison = compare_results(first, second, may_differ=may_differ or ())
+    lines = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in comparison.markdown():
+        lines.print(line)
+    if output is not None:
+        comparison.write(output)
+        lines.print(f"written: {output}")
 
 
 def _engine(model: str, *, speculative_config: str | None, skip_tokenizer_init: bool, **options: Any) -> LLM:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +13,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from outrider.bench.report import write_json
-from outrider.bench.serve.figures import figures_of, parse_goodput, parse_metrics, parse_percents
-from outrider.bench.serve.report import Setting, lines, result
+from outrider.bench.serve.figures import figures_of, parse_goodput, parse_metrics, parse_percents, parse_rates
+from outrider.bench.serve.report import lines
+from outrider.bench.serve.run import Run
+from outrider.bench.serve.setting import Setting, fingerprint
+from outrider.bench.serve.sweep import Measured, file_stem, saved, sweep_lines
 from outrider.bench.serve.workload import Dataset, arrivals
 from outrider.core.errors import ConfigError
 
@@ -39,7 +43,7 @@ def serve(
         Path | None,
         typer.Option(help="Tokenizer directory, for random chat messages and to count ShareGPT's answers."),
     ] = None,
-    num_prompts: Annotated[int, typer.Option(min=1, help="Number of requests.")] = 1000,
+    num_prompts: Annotated[int, typer.Option(min=1, help="Number of requests, of each rate of a sweep.")] = 1000,
     input_len: Annotated[int | None, typer.Option(min=1, help="Tokens of a random prompt. Default: 1024.")] = None,
     output_len: Annotated[
         int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: 128 for random prompts, else 256.")
@@ -48,7 +52,9 @@ def serve(
         float, typer.Option(help="Random lengths vary by up to this fraction around the requested length.")
     ] = 0.0,
     disable_shuffle: Annotated[bool, typer.Option("--disable-shuffle", help="Keep the dataset's order.")] = False,
-    request_rate: Annotated[float, typer.Option(help="Requests per second; inf sends all at once.")] = float("inf"),
+    request_rate: Annotated[
+        str, typer.Option(help="Requests per second; inf sends all at once. Several, as 4,12,20, make a sweep.")
+    ] = "inf",
     burstiness: Annotated[
         float, typer.Option(help="Shape of the arrivals: 1 is a Poisson process, less is burstier.")
     ] = 1.0,
@@ -69,7 +75,8 @@ def serve(
     ] = "ttft,tpot,itl",
     metric_percentiles: Annotated[str, typer.Option(help="Percentiles to print, e.g. 50,99.")] = "99",
     goodput: Annotated[
-        list[str] | None, typer.Option(help="NAME:MILLISECONDS, a limit for a good request. May be repeated.")
+        list[str] | None,
+        typer.Option(help="NAME:MILLISECONDS, limits of a good request: ttft, tpot, e2el. May be repeated."),
     ] = None,
     save_result: Annotated[bool, typer.Option("--save-result", help="Write all figures to a JSON file.")] = False,
     save_detailed: Annotated[
@@ -80,17 +87,12 @@ def serve(
         str | None, typer.Option(help="Name of the JSON file. Default: made from the settings.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write a picture of the run, .png or .svg. Needs matplotlib.")
+        Path | None, typer.Option(help="Write a picture of the run or of the sweep, .png or .svg. Needs matplotlib.")
     ] = None,
 ) -> None:
     """Put load on a running OpenAI-compatible server, and report latencies and throughput as clients see them."""
-    try:
-        from outrider.bench.serve.client import Client
-        from outrider.bench.serve.drive import drive
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"bench serve needs {error.name}. {_INSTALL}") from error
     metrics, percents = parse_metrics(percentile_metrics), parse_percents(metric_percentiles)
-    limits = parse_goodput(goodput or [])
+    limits, rates = parse_goodput(goodput or []), parse_rates(request_rate)
     if plot is not None:
         _load_plot()
     is_chat = endpoint.rstrip("/").endswith("/chat/completions")
@@ -103,63 +105,92 @@ def serve(
         range_ratio=random_range_ratio,
         disable_shuffle=disable_shuffle,
     )
-    asks = dataset.asks(num_prompts, seed=seed, is_chat=is_chat)
-    every = {"stream": True, "stream_options": {"include_usage": True}, "temperature": temperature}
-    every |= {"ignore_eos": True} if ignore_eos else {}
-    every |= _object(extra_body)
+    fields = {"temperature": temperature, **({"ignore_eos": True} if ignore_eos else {}), **_object(extra_body)}
+    # each rate of a sweep gets prompts of its own, so that no run finds those of another in the server's prefix cache
+    asks = dataset.asks(num_prompts * len(rates), seed=seed, is_chat=is_chat)
     bodies = [
-        {**ask.body(is_chat=is_chat), **({"seed": seed + index} if temperature > 0 else {}), **every}
+        {
+            **ask.body(is_chat=is_chat),
+            **({"seed": seed + index} if temperature > 0 else {}),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **fields,
+        }
         for index, ask in enumerate(asks)
     ]
-    times = arrivals(num_prompts, rate=request_rate, burstiness=burstiness, seed=seed)
-    with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as progress:
-        task = progress.add_task("requests", total=num_prompts)
-        run = asyncio.run(
-            drive(
-                Client(base_url, headers=_headers(header or [])),
-                endpoint=endpoint,
-                model=model,
-                bodies=bodies,
-                times=times,
-                max_concurrency=max_concurrency,
-                num_warmups=num_warmups,
-                on_answer=lambda: progress.advance(task),
-            )
-        )
-    figures = figures_of(run.answers, seconds=run.seconds, percents=percents, goodput=limits)
-    setting = Setting(
-        model=run.model,
-        base_url=base_url,
-        endpoint=endpoint,
-        dataset_name=dataset_name,
-        num_prompts=num_prompts,
-        request_rate=request_rate,
-        burstiness=burstiness,
-        max_concurrency=max_concurrency,
-        seed=seed,
-        date=datetime.now().strftime("%Y%m%d-%H%M%S"),
-    )
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in lines(setting, figures, run.counters, metrics=metrics):
-        console.print(line)
+    date = datetime.now().strftime("%Y%m%d-%H%M%S")
+    runs: list[Measured] = []
+    for number, rate in enumerate(rates):
+        own = bodies[number * num_prompts : (number + 1) * num_prompts]
+        setting = Setting(
+            model=model,
+            base_url=base_url,
+            date=date,
+            endpoint=endpoint,
+            dataset_name=dataset_name,
+            num_prompts=num_prompts,
+            num_warmups=num_warmups,
+            request_rate=rate,
+            burstiness=burstiness,
+            max_concurrency=max_concurrency,
+            seed=seed,
+            goodput=limits,
+            fields=fields,
+            requests_sha256=fingerprint(own),
+        )
+        run = _run(setting, own, headers=_headers(header or []))
+        setting = replace(setting, model=run.model)
+        figures = figures_of(run.answers, seconds=run.seconds, percents=percents, goodput=limits)
+        runs.append(Measured(setting=setting, figures=figures, run=run))
+        for line in lines(setting, figures, run.counters, metrics=metrics):
+            console.print(line)
+    if len(runs) > 1:
+        for line in sweep_lines(runs):
+            console.print(line)
     if save_result or save_detailed:
-        path = result_dir / (result_filename or f"{setting.file_stem}.json")
+        path = result_dir / (result_filename or f"{file_stem(runs)}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, result(setting, figures, run.counters, run.answers, is_detailed=save_detailed))
+        write_json(path, saved(runs, is_detailed=save_detailed))
         console.print(f"written: {path}")
     if plot is not None:
-        _load_plot()(plot, run.answers, run.counters, title=f"{run.model}, {setting.load}")
+        _load_plot()(plot, runs)
         console.print(f"written: {plot}")
-    if figures.completed == 0:
+    if any(measured.figures.completed == 0 for measured in runs):
         raise typer.Exit(1)
 
 
-def _load_plot() -> Callable[..., None]:
+def _run(setting: Setting, bodies: Sequence[Mapping[str, Any]], *, headers: Mapping[str, str]) -> Run:
+    """Sends the requests at their times, with a progress bar on a terminal."""
     try:
-        from outrider.bench.serve.plot import plot
+        from outrider.bench.serve.client import Client
+        from outrider.bench.serve.drive import drive
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--plot needs {error.name}. It is not installed: pip install matplotlib.") from error
-    return plot
+        raise ConfigError(f"bench serve needs {error.name}. {_INSTALL}") from error
+    times = arrivals(len(bodies), rate=setting.request_rate, burstiness=setting.burstiness, seed=setting.seed)
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task(f"{setting.request_rate:g} requests/s", total=len(bodies))
+        return asyncio.run(
+            drive(
+                Client(setting.base_url, headers=headers),
+                endpoint=setting.endpoint,
+                model=setting.model,
+                bodies=bodies,
+                times=times,
+                max_concurrency=setting.max_concurrency,
+                num_warmups=setting.num_warmups,
+                on_answer=lambda: progress.advance(task),
+            )
+        )
+
+
+def _load_plot() -> Callable[[Path, Sequence[Measured]], None]:
+    try:
+        from outrider.bench.serve.plot import draw
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--plot needs {error.name}. It is not installed: pip install 'outrider[plot]'.") from error
+    return draw
 
 
 def _headers(parts: list[str]) -> dict[str, str]:

@@ -4,24 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from outrider.bench.serve.answer import Answer
 from outrider.bench.serve.client import Client
-from outrider.bench.serve.counters import Counters, difference, look
+from outrider.bench.serve.counters import difference, look
+from outrider.bench.serve.run import Run
 from outrider.gate.metrics_page import Reading, read_page
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """All answers in the order of their requests, and the server's counters during the run."""
-
-    model: str
-    answers: list[Answer]
-    seconds: float
-    """Time from the start to the end of the last answer."""
-    counters: Counters
 
 
 async def drive(

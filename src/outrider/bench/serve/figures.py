@@ -49,6 +49,11 @@ class Figures:
     total_output_tokens: int
     request_throughput: float
     request_goodput: float | None
+    """Requests per second that kept every limit; None without limits."""
+    num_good: int | None
+    """Requests that kept every limit."""
+    missed: Mapping[str, int] | None
+    """Requests that succeeded above the limit, by the name of the latency; one request may miss several."""
     output_throughput: float
     total_token_throughput: float
     max_output_tokens_per_s: float
@@ -66,7 +71,8 @@ def figures_of(
     num_output = sum(answer.num_output_tokens for answer in good)
     num_input = sum(answer.num_prompt_tokens for answer in good)
     errors = Counter(answer.error for answer in answers if answer.error is not None)
-    kept = [answer for answer in good if _keeps(answer, goodput)]
+    kept = [answer for answer in good if all(_keeps(answer, name, limit) for name, limit in goodput.items())]
+    missed = {name: sum(not _keeps(answer, name, limit) for answer in good) for name, limit in goodput.items()}
     return Figures(
         completed=len(good),
         failed=len(answers) - len(good),
@@ -76,6 +82,8 @@ def figures_of(
         total_output_tokens=num_output,
         request_throughput=len(good) / seconds,
         request_goodput=len(kept) / seconds if goodput else None,
+        num_good=len(kept) if goodput else None,
+        missed=missed if goodput else None,
         output_throughput=num_output / seconds,
         total_token_throughput=(num_input + num_output) / seconds,
         max_output_tokens_per_s=max(tokens_by_second(good), default=0.0),
@@ -95,9 +103,10 @@ def _value(answer: Answer, name: str) -> float | None:
     return {"ttft": answer.ttft, "tpot": answer.tpot, "e2el": answer.latency}[name]
 
 
-def _keeps(answer: Answer, goodput: Mapping[str, float]) -> bool:
-    values = {name: _value(answer, name) for name in goodput}
-    return all(value is None or value * 1e3 <= goodput[name] for name, value in values.items())
+def _keeps(answer: Answer, name: str, limit: float) -> bool:
+    """True if a latency is within its limit in milliseconds, or if the answer does not have it."""
+    value = _value(answer, name)
+    return value is None or value * 1e3 <= limit
 
 
 def _latency(seconds: Sequence[float], *, percents: Sequence[float]) -> Latency:
@@ -153,16 +162,35 @@ def parse_metrics(text: str) -> list[str]:
 
 
 def parse_goodput(parts: Sequence[str]) -> dict[str, float]:
-    """Parses limits like ["ttft:200"] to milliseconds by name. Raises ConfigError."""
-    found = {}
-    for part in parts:
+    """Parses limits like ["ttft:200", "tpot:50 e2el:3000"] to milliseconds by name. Raises ConfigError."""
+    found: dict[str, float] = {}
+    for part in " ".join(parts).replace(",", " ").split():
         name, _, value = part.partition(":")
         try:
-            found[name] = float(value)
+            limit = float(value)
         except ValueError:
-            name = ""
-        if name not in ("ttft", "tpot", "e2el"):
+            limit = -1.0
+        if name not in ("ttft", "tpot", "e2el") or not 0.0 <= limit < math.inf:
             raise ConfigError(
                 f"--goodput {part!r} is not NAME:MILLISECONDS. Use the names ttft, tpot, e2el; example: ttft:200."
             )
+        if name in found:
+            raise ConfigError(f"--goodput {part!r}: {name} has a limit already, {found[name]:g} ms. Give one.")
+        found[name] = limit
     return found
+
+
+def parse_rates(text: str) -> list[float]:
+    """Parses requests per second like "4,12,inf"; several are a sweep. Raises ConfigError."""
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(rate > 0.0 for rate in rates):
+        raise ConfigError(
+            f"--request-rate={text!r} must be above 0: a number, or several like 4,12,20 for a sweep. inf sends all at "
+            "once."
+        )
+    if len(set(rates)) != len(rates):
+        raise ConfigError(f"--request-rate={text!r} has a rate twice. Give each once.")
+    return rates

@@ -1,43 +1,14 @@
 """Formats the figures as text like `vllm bench serve`, and as JSON with its keys."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from outrider.bench.serve.answer import Answer
 from outrider.bench.serve.counters import Counters
 from outrider.bench.serve.figures import METRICS, Figures
+from outrider.bench.serve.setting import Setting
 
 _WIDTH = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """The options of a run."""
-
-    model: str
-    base_url: str
-    endpoint: str
-    dataset_name: str
-    num_prompts: int
-    request_rate: float
-    """Requests per second; infinite if all are sent at once."""
-    burstiness: float
-    max_concurrency: int | None
-    seed: int
-    date: str
-    """YYYYMMDD-HHMMSS."""
-
-    @property
-    def load(self) -> str:
-        """Rate and concurrency, in short."""
-        concurrency = f"-concurrency{self.max_concurrency}" if self.max_concurrency is not None else ""
-        return f"{self.request_rate:g}qps{concurrency}"
-
-    @property
-    def file_stem(self) -> str:
-        return f"outrider-{self.load}-{PurePath(self.model).name}-{self.date}"
 
 
 def lines(setting: Setting, figures: Figures, counters: Counters, *, metrics: Sequence[str]) -> Iterator[str]:
@@ -55,6 +26,10 @@ def lines(setting: Setting, figures: Figures, counters: Counters, *, metrics: Se
     yield _row("Request throughput (req/s):", figures.request_throughput)
     if figures.request_goodput is not None:
         yield _row("Request goodput (req/s):", figures.request_goodput)
+    if figures.num_good is not None and figures.missed is not None:
+        yield _row("Good requests:", figures.num_good)
+        for name, count in figures.missed.items():
+            yield _row(f"  {name.upper()} above {setting.goodput[name]:g} ms:", count)
     yield _row("Output token throughput (tok/s):", figures.output_throughput)
     yield _row("Peak output token throughput (tok/s):", figures.max_output_tokens_per_s)
     yield _row("Peak concurrent requests:", figures.max_concurrent_requests)
@@ -100,18 +75,8 @@ def result(
     setting: Setting, figures: Figures, counters: Counters, answers: Sequence[Answer], *, is_detailed: bool
 ) -> dict[str, Any]:
     """All measurements for the JSON file, regardless of what was printed."""
-    rate = setting.request_rate
     content: dict[str, Any] = {
-        "date": setting.date,
-        "base_url": setting.base_url,
-        "endpoint": setting.endpoint,
-        "model_id": setting.model,
-        "dataset_name": setting.dataset_name,
-        "num_prompts": setting.num_prompts,
-        "seed": setting.seed,
-        "request_rate": rate if rate != float("inf") else "inf",
-        "burstiness": setting.burstiness,
-        "max_concurrency": setting.max_concurrency,
+        **setting.to_dict(),
         "duration": figures.duration,
         "completed": figures.completed,
         "failed": figures.failed,
@@ -119,6 +84,8 @@ def result(
         "total_output_tokens": figures.total_output_tokens,
         "request_throughput": figures.request_throughput,
         "request_goodput": figures.request_goodput,
+        "good_requests": figures.num_good,
+        "missed_limits": dict(figures.missed) if figures.missed is not None else None,
         "output_throughput": figures.output_throughput,
         "total_token_throughput": figures.total_token_throughput,
         "max_output_tokens_per_s": figures.max_output_tokens_per_s,
