@@ -65,7 +65,7 @@ class Online(Protocol):
         ...
 
     async def steps(self) -> tuple[int, int] | None:
-        """As `Offline.steps`."""
+        """Steps so far and replayed ones, as in `Offline.steps`."""
         ...
 
 
