@@ -212,6 +212,9 @@ MESSAGES: list[Any] = [
     [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://elsewhere.invalid/x.png"}}]}],
     [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}],
     [{"role": "user", "content": "x", "nothing": 1}],
+    [{"role": "assistant", "content": "x", "refusal": "no"}],
+    [{"role": "assistant", "content": "x", "prefix": True}],
+    [{"role": "assistant", "content": "x", "reasoning": "a", "reasoning_content": "b"}],
     [{"role": "tool", "content": "x"}],
     [{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f"}}]}],
     [{"role": "user", "content": nested(100_000, opening="[", closing="]")}],
@@ -240,12 +243,15 @@ CHAT: list[tuple[str, Any, tuple[str, ...]]] = [
     ("documents", 5, ("documents",)),
     ("documents", [5], ("documents",)),
     ("top_logprobs", 3, ("top_logprobs",)),
+    ("add_special_tokens", 1, ("add_special_tokens",)),
+    ("reasoning_effort", "high", ("reasoning_effort",)),
+    ("store", True, ("store",)),
+    ("web_search_options", {}, ("web_search_options",)),
     ("top_logprobs", 21, ("top_logprobs",)),
     ("logprobs", 5, ("logprobs",)),
     ("max_completion_tokens", 4, ("max_completion_tokens",)),
     ("continue_final_message", 1, ("continue_final_message",)),
     ("tools", 5, ("tools",)),
-    ("tools", [], ("tools",)),
     ("tools", [{"type": "function"}], ("tools",)),
     ("tools", [{"type": "function", "function": {"name": "no spaces here"}}], ("tools",)),
     ("tools", [{"type": "function", "function": {"name": "f", "parameters": []}}], ("tools",)),
@@ -442,10 +448,10 @@ def _together(dice: random.Random) -> Bad:
 
 
 def _unknown(dice: random.Random) -> Bad:
-    names = ["best_of", "suffix", "functions", "guided_json", "maxtokens", "Temperature", "__proto__", "a" * 3000]
+    names = ["suffix", "metadata", "functions", "guided_json", "maxtokens", "Temperature", "__proto__", "a" * 3000]
     name = dice.choice([*names, "".join(dice.choices("abcdefghij_$. é\u0000", k=dice.randint(1, 12))) + "_x"])
     is_chat = dice.random() < 0.4
-    body = {**_around(dice, is_chat=is_chat, without=set()), name: dice.choice([None, 1, "x", [], {}])}
+    body = {**_around(dice, is_chat=is_chat, without=set()), name: dice.choice([1, True, "x", [1], {"a": 1}])}
     if dice.random() < 0.1:
         body |= {f"field_{index}": index for index in range(5000)}
         name = "field_"

@@ -30,6 +30,8 @@ class ChatOptions:
     """End with the assistant's header; None: True unless `continue_final_message` is set."""
     continue_final_message: bool = False
     """Leave the last message open, so that the output continues it."""
+    add_special_tokens: bool = False
+    """Add the tokenizer's special tokens, such as bos, to the rendered text; most templates write them themselves."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Further variables for the template, such as enable_thinking."""
 
@@ -42,7 +44,7 @@ class ChatOptions:
 
 
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: ChatOptions) -> list[int]:
-    """Token ids of a conversation. The template writes the special tokens itself: no others are added."""
+    """Token ids of a conversation."""
     if not messages:
         raise RequestError("messages=[] is empty. Give at least one message.")
     if options.chat_template is None and not tokenizer.chat_template:
@@ -69,7 +71,7 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
         raise RequestError(
             f"the chat template refuses these messages: {error}. Change them, or the template."
         ) from error
-    return tokenizer.encode(text, add_special_tokens=False)
+    return tokenizer.encode(text, add_special_tokens=options.add_special_tokens)
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import difflib
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from outrider.server.errors import APIError, refused
-from outrider.server.fields import NOT_OFFERED
+from outrider.server.not_offered import NOT_IN_MESSAGES, NOT_OFFERED
 
 Model = TypeVar("Model", bound=BaseModel)
 _MAX_SHOWN = 80
@@ -55,19 +56,36 @@ def _line(entry: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{path} is required and missing. Add it."
     shown = _shown(entry["input"])
+    if instead := _instead(path):
+        return f"{path}={shown} is not offered. {instead}"
     name = path or "the body"
-    return f"{name}={shown} is refused: {entry['msg']}."
+    return f"{name}={shown} is refused: {_JSON_TYPES.get(kind, entry['msg'])}."
+
+
+_JSON_TYPES = {
+    "model_type": "Input should be an object",
+    "dict_type": "Input should be an object",
+    "list_type": "Input should be a valid array",
+}
+"""Messages about types, by kind of error, in JSON's words."""
 
 
 def _unknown(within: str, name: str, model: type[BaseModel]) -> str:
     shown = name if name.isidentifier() and len(name) <= _MAX_SHOWN else _shown(name)
     path = f"{within}.{shown}" if within else shown
-    if path in NOT_OFFERED:
-        return f"{path} is not offered. {NOT_OFFERED[path]}"
+    if instead := _instead(path):
+        return f"{path} is not offered. {instead}"
     known = [field.alias or key for key, field in model.model_fields.items()]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]}?" if near and not within else "/openapi.json lists the known fields."
     return f"{path} is not a known field. {hint}"
+
+
+def _instead(path: str) -> str | None:
+    """The remedy for a field that is not offered; None for other fields."""
+    if path.startswith("messages["):
+        return NOT_IN_MESSAGES.get(path.partition("].")[2])
+    return NOT_OFFERED.get(re.split(r"[\[.]", path)[0])
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

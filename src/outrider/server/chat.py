@@ -1,5 +1,6 @@
 """/v1/chat/completions: answers a conversation, whole or as a stream, with tools."""
 
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,12 +14,14 @@ from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS, SamplingParams
 from outrider.engine.chat import ChatOptions
 from outrider.server.body import read_body
+from outrider.server.chat_messages import Message, plain_message
 from outrider.server.completions import check_finished
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import WHOLE, SamplingFields, Strict
+from outrider.server.fields import WHOLE, SamplingFields
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
+from outrider.server.not_offered import NeutralChatFields
 from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
 from outrider.server.tools import AnswerText, Tool, ToolChoice, ToolUse
@@ -27,74 +30,7 @@ from outrider.server.usage import Usage
 _INT32 = 2**31 - 1
 
 
-class TextPart(Strict):
-    """A text part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
-
-
-class CalledFunction(Strict):
-    """A function called by an earlier answer."""
-
-    name: str
-    arguments: str = Field(description="The arguments, a JSON object as a string.")
-
-
-class ToolCall(Strict):
-    """A tool call of an earlier answer."""
-
-    id: str
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class SystemMessage(Strict):
-    """Instructions."""
-
-    role: Literal["system", "developer"]
-    content: Content
-    name: str | None = None
-
-
-class UserMessage(Strict):
-    """A message from the user."""
-
-    role: Literal["user"]
-    content: Content
-    name: str | None = None
-
-
-class AssistantMessage(Strict):
-    """An earlier answer of the model. Fields that OpenAI's client sends back may be present if they are empty."""
-
-    role: Literal["assistant"]
-    content: Content | None = None
-    name: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    refusal: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    audio: None = None
-    function_call: None = None
-
-
-class ToolMessage(Strict):
-    """The result of a tool call."""
-
-    role: Literal["tool"]
-    content: Content
-    tool_call_id: str
-    name: str | None = None
-
-
-Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
-
-
-class ChatRequest(SamplingFields):
+class ChatRequest(SamplingFields, NeutralChatFields):
     """Body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -106,13 +42,20 @@ class ChatRequest(SamplingFields):
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = Field(
-        None, description="Number of most likely tokens per position. Needs logprobs: true."
+        None, description="Number of most likely tokens per position. Above 0 it needs logprobs: true."
     )
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
-    tool_choice: ToolChoice | None = Field(None, description='Needs tools. Default "auto".')
+    add_special_tokens: bool | None = Field(
+        None, description="Adds the tokenizer's special tokens to the rendered text. Default false: templates do that."
+    )
+    echo: Literal[False] | None = Field(None, description="Must be false: the answer does not repeat the conversation.")
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = Field(None, description='Default "auto". A forced call needs tools.')
     parallel_tool_calls: bool | None = Field(None, description="False allows at most one tool call.")
+    reasoning_effort: str | None = Field(
+        None, description="Passed to the chat template, for templates that use reasoning_effort."
+    )
     documents: list[dict[str, Any]] | None = Field(
         None, description="Passed to the chat template, for templates that use documents."
     )
@@ -133,13 +76,14 @@ class ChatCall:
         self.id = answer_id
         self.created = int(time.time())
         self.model = body.model or front.model_names[0]
-        if body.top_logprobs is not None and not body.logprobs:
+        if body.top_logprobs and not body.logprobs:
             raise refused(
                 f"top_logprobs={body.top_logprobs} needs logprobs: true. Add it, or leave top_logprobs out.",
                 param="top_logprobs",
             )
-        if body.max_tokens is not None and body.max_completion_tokens is not None:
-            raise refused("max_tokens and max_completion_tokens are both given. Give one.", param="max_tokens")
+        both = {body.max_tokens, body.max_completion_tokens} - {None}
+        if len(both) > 1:
+            raise refused("max_tokens and max_completion_tokens differ. Give one of them.", param="max_tokens")
         if body.stream and body.prompt_logprobs is not None:
             raise refused("prompt_logprobs are not streamed. Leave stream out.", param="prompt_logprobs")
         most = body.max_tokens if body.max_tokens is not None else body.max_completion_tokens
@@ -178,14 +122,26 @@ class ChatCall:
                 "or with --chat-template FILE.",
                 param="chat_template",
             )
+        template = body.chat_template or self.front.chat_template
         kwargs = dict(body.chat_template_kwargs or {})
-        if body.documents is not None:
-            kwargs["documents"] = body.documents
+        for name, value in (("documents", body.documents), ("reasoning_effort", body.reasoning_effort)):
+            if not value:
+                continue
+            if template is not None and re.search(rf"\b{name}\b", template) is None:
+                raise refused(
+                    f"{name} is given, and the chat template does not use {name}: the model would not see it. Leave it "
+                    "out, or start the server with --chat-template FILE.",
+                    param=name,
+                )
+            if kwargs.get(name, value) != value:
+                raise refused(f"{name} differs from chat_template_kwargs. Give one of them.", param=name)
+            kwargs[name] = value
         return ChatOptions(
             tools=self.tools.in_template,
             chat_template=body.chat_template or server.chat_template,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message or False,
+            add_special_tokens=body.add_special_tokens or False,
             chat_template_kwargs=kwargs,
         )
 
@@ -318,14 +274,6 @@ class _ChatAnswer(ChatCall):
             num_top=self.body.top_logprobs or 0,
             as_ids=self.body.return_tokens_as_token_ids or False,
         )
-
-
-def plain_message(message: Strict) -> dict[str, Any]:
-    """The message as a dict for templates, without unset fields; an assistant's missing content becomes ""."""
-    plain = message.model_dump(exclude_none=True)
-    if plain["role"] == "assistant":
-        plain.setdefault("content", "")
-    return plain
 
 
 async def chat_completions(request: Request) -> Response:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.engine.admission import Prompt
+from outrider.engine.tokenizer import Tokenizer
 from outrider.server.body import read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
@@ -45,15 +46,31 @@ class CompletionRequest(SamplingFields):
     )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None
     echo: bool | None = Field(None, description="The text begins with the prompt.")
+    add_special_tokens: bool | None = Field(
+        None, description="Adds the tokenizer's special tokens, such as bos, to a prompt of text. Default true."
+    )
 
-    def prompts(self) -> list[Prompt]:
-        """The prompts in the form that the engine takes."""
-        given: Any = self.prompt
-        if isinstance(given, str):
-            return [given]
-        if isinstance(given[0], int):
-            return [{"prompt_token_ids": given}]
-        return [text if isinstance(text, str) else {"prompt_token_ids": text} for text in given]
+    @property
+    def num_prompts(self) -> int:
+        """Number of prompts."""
+        return len(self._listed)
+
+    @property
+    def _listed(self) -> list[Any]:
+        """Each prompt, a text or a list of ids."""
+        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        return [self.prompt] if is_one else list(self.prompt)
+
+    def prompts(self, tokenizer: Tokenizer) -> list[Prompt]:
+        """The prompts in the form that the engine takes; takes time if this tokenizer has to be used."""
+        return [self._prompt(entry, tokenizer) for entry in self._listed]
+
+    def _prompt(self, given: str | list[int], tokenizer: Tokenizer) -> Prompt:
+        if not isinstance(given, str):
+            return {"prompt_token_ids": given}
+        if self.add_special_tokens is not False:
+            return given
+        return {"prompt": given, "prompt_token_ids": tokenizer.encode(given, add_special_tokens=False)}
 
 
 class _Call:
@@ -87,8 +104,8 @@ class _Call:
 
     async def answer(self, request: Request) -> Response:
         """Runs the call and returns its response. Raises APIError or RequestError."""
-        prompts = self.body.prompts()
-        job = await self.front.submit(lambda: prompts, self.params, count=len(prompts))
+        body, tokenizer = self.body, self.front.tokenizer
+        job = await self.front.submit(lambda: body.prompts(tokenizer), self.params, count=body.num_prompts)
         note_delivery(request, answer_id=self.id, delivery=job)
         usage = Usage(
             num_prompt_tokens=job.num_prompt_tokens,

@@ -1,12 +1,11 @@
 """The request fields that endpoints share: types, limits, and conversion for the engine.
 
-Names are OpenAI's, and vLLM's where OpenAI has none. Unknown fields are refused by name; the error for a well-known one
-says what to use instead. The published schema is made from these classes (`openapi.py`).
+Names are OpenAI's, and vLLM's where OpenAI has none. The published schema is made from these classes (`openapi.py`).
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from outrider.core.sampling_params import (
     MAX_CHOICES,
@@ -18,6 +17,8 @@ from outrider.core.sampling_params import (
     StructuredOutputsParams,
 )
 from outrider.server.errors import refused
+from outrider.server.not_offered import NeutralFields
+from outrider.server.strict import Strict
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
@@ -46,18 +47,17 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Stops = StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 
 
-class Strict(BaseModel):
-    """Base of all request bodies: refuses unknown fields, values of another type, and NaN."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
-
-
 class StreamOptions(Strict):
     """Options of a stream."""
 
     include_usage: bool | None = Field(None, description="The last chunk, without choices, has the usage.")
     continuous_usage_stats: bool | None = Field(None, description="Every chunk has the usage so far.")
     include_obfuscation: Literal[False] | None = Field(None, description="Must be false: chunks are not padded.")
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """True if an option is on."""
+        return bool(self.include_usage or self.continuous_usage_stats)
 
 
 class JsonSchema(Strict):
@@ -92,27 +92,28 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 
 
 class StructuredOutputs(Strict):
-    """A constraint on the output: exactly one of these fields (vLLM's names)."""
+    """A constraint on the output: exactly one of these fields (vLLM's names); null is the same as absent."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "minProperties": 1,
-            "maxProperties": 1,
-        }  # no field below may be null, so exactly one is given
+    json_: dict[str, Any] | str | None = Field(
+        None, alias="json", description="A JSON schema that the output satisfies."
     )
-
-    json_: dict[str, Any] | str = Field({}, alias="json", description="A JSON schema that the output satisfies.")
-    regex: str = Field("", description="A regular expression that the whole output matches.")
-    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1024)] = []
-    grammar: str = Field("", description="A grammar in EBNF (llama.cpp's form) or Lark.")
-    json_object: Literal[True] = True
+    regex: str | None = Field(None, description="A regular expression that the whole output matches.")
+    choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1024)] | None = None
+    grammar: str | None = Field(None, description="A grammar in EBNF (llama.cpp's form) or Lark.")
+    json_object: bool | None = Field(None, description="True: any JSON object. False asks for nothing.")
+    disable_any_whitespace: Literal[False] | None = None
+    disable_additional_properties: Literal[False] | None = None
+    disable_fallback: bool | None = Field(None, description="Has no effect: there is one backend.")
 
     def to_params(self) -> StructuredOutputsParams:
         """Converts to the engine's parameters. Raises RequestError."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        if "json_" in given:
-            given["json"] = given.pop("json_")
-        return StructuredOutputsParams(**given)
+        return StructuredOutputsParams(
+            json=self.json_,
+            regex=self.regex,
+            choice=self.choice,
+            grammar=self.grammar,
+            json_object=bool(self.json_object),
+        )
 
 
 class GenerationFields(Strict):
@@ -168,7 +169,7 @@ class GenerationFields(Strict):
     stream: bool | None = None
 
 
-class SamplingFields(GenerationFields):
+class SamplingFields(GenerationFields, NeutralFields):
     """Fields of completions and chat completions alike: those of generation, and the form of the answer."""
 
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
@@ -187,11 +188,10 @@ class SamplingFields(GenerationFields):
     return_tokens_as_token_ids: bool | None = Field(
         None, description='Shows tokens in log-probabilities as "token_id:N".'
     )
-    user: str | None = Field(None, description="Accepted and ignored.")
 
     def to_params(self, *, max_tokens: int | None, logprobs: int | None, echo: bool = False) -> SamplingParams:
         """Converts to the engine's parameters. Raises RequestError, or APIError for fields that exclude each other."""
-        if self.stream_options is not None and not self.stream:
+        if self.stream_options is not None and self.stream_options.asks_for_usage and not self.stream:
             raise refused(
                 "stream_options needs stream: true. Add it, or leave stream_options out.", param="stream_options"
             )
@@ -254,39 +254,3 @@ _PASSED_ON = (
     "num_speculative_tokens",
 )
 """Fields that go to SamplingParams unchanged."""
-
-NOT_OFFERED = {
-    "best_of": "Use n and choose among the choices yourself.",
-    "suffix": "Insertion is not supported. Put the text into the prompt.",
-    "use_beam_search": "Beam search is not supported.",
-    "length_penalty": "It belongs to beam search, which is not supported.",
-    "early_stopping": "It belongs to beam search, which is not supported.",
-    "cache_salt": "All callers share the prefix cache. Turn it off with --no-enable-prefix-caching.",
-    "kv_transfer_params": "Prefill and decoding cannot run on different servers.",
-    "vllm_xargs": "Custom arguments are not supported.",
-    "repetition_detection": "Use repetition_penalty, or stop.",
-    "thinking_token_budget": "Use max_tokens.",
-    "mm_processor_kwargs": "Only text is supported.",
-    "logits_processors": "Use logit_bias, bad_words or allowed_token_ids.",
-    "guided_json": 'Use structured_outputs: {"json": …}.',
-    "guided_regex": 'Use structured_outputs: {"regex": …}.',
-    "guided_choice": 'Use structured_outputs: {"choice": …}.',
-    "guided_grammar": 'Use structured_outputs: {"grammar": …}.',
-    "guided_decoding_backend": "llguidance is the only backend. Leave the field out.",
-    "structural_tag": "Use structured_outputs with a grammar.",
-    "functions": "Use tools.",
-    "function_call": "Use tool_choice.",
-    "audio": "Only text is supported.",
-    "modalities": "Only text is supported.",
-    "prediction": "The drafter is chosen when the server starts (--speculative-config).",
-    "reasoning_effort": "Use chat_template_kwargs with the name that the model's chat template has for it.",
-    "reasoning": "Use chat_template_kwargs with the name that the model's chat template has for it.",
-    "service_tier": "There is only one tier. Leave the field out.",
-    "store": "The server stores nothing. Leave the field out.",
-    "metadata": "The server stores nothing. Leave the field out.",
-    "verbosity": "Ask for it in a message.",
-    "web_search_options": "Web search is not supported. Offer a tool for it.",
-    "safety_identifier": "Requests are not checked against it. Leave the field out.",
-    "prompt_cache_key": "The prefix cache finds equal prefixes by itself. Leave the field out.",
-}
-"""Fields of OpenAI or vLLM that this server does not offer, and what to do instead."""

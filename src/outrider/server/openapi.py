@@ -18,9 +18,11 @@ Schema = dict[str, Any]
 RULES = (
     "min_tokens is at most max_tokens.",
     "Log-probabilities of a prompt (prompt_logprobs, echo with logprobs) are not streamed.",
-    "stream_options needs stream; top_logprobs needs logprobs; tool_choice other than none needs tools.",
-    "At most one of max_tokens and max_completion_tokens is given; likewise at most one of response_format, "
-    "structured_outputs and a tool_choice that forces a call.",
+    "Options of a stream need stream; top_logprobs above 0 needs logprobs; a tool_choice that forces a call needs "
+    "tools.",
+    "max_tokens and max_completion_tokens are equal if both are given. At most one of response_format, "
+    "structured_outputs and a tool_choice that forces a call is given; structured_outputs has exactly one constraint.",
+    "documents and reasoning_effort need a chat template that uses them.",
     "Each of these three excludes ignore_eos, min_tokens, bad_words and allowed_token_ids.",
     "Schemas, expressions and grammars can be satisfied; unknown keywords of JSON schema are refused.",
     "A prompt leaves space for one token in the model's context, unless truncate_prompt_tokens shortens it.",

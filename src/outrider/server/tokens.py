@@ -8,10 +8,11 @@ from starlette.responses import JSONResponse, Response
 
 from outrider.engine.chat import ChatOptions
 from outrider.server.body import read_body
-from outrider.server.chat import Message, plain_message
+from outrider.server.chat_messages import Message, plain_message
 from outrider.server.errors import refused
-from outrider.server.fields import MAX_IDS, WHOLE_IDS, ModelName, Strict, TokenId
+from outrider.server.fields import MAX_IDS, WHOLE_IDS, ModelName, TokenId
 from outrider.server.front import Front
+from outrider.server.strict import Strict
 from outrider.server.tools import Tool
 
 
@@ -21,10 +22,12 @@ class TokenizeRequest(Strict):
     model: ModelName | None = None
     prompt: str | None = Field(None, description="A text. Give prompt or messages.")
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = Field(
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = Field(
         None, description="Tools for the chat template. Needs messages."
     )
-    add_special_tokens: bool | None = Field(None, description="Default true. Applies to prompt.")
+    add_special_tokens: bool | None = Field(
+        None, description="Adds the tokenizer's special tokens. Default true for a prompt, false for messages."
+    )
     add_generation_prompt: bool | None = Field(None, description="Default true. Applies to messages.")
     continue_final_message: bool | None = Field(None, description="Default false. Applies to messages.")
     chat_template_kwargs: dict[str, Any] | None = Field(
@@ -53,6 +56,7 @@ async def tokenize(request: Request) -> Response:
             chat_template=front.options.chat_template,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message or False,
+            add_special_tokens=body.add_special_tokens or False,
             chat_template_kwargs=body.chat_template_kwargs or {},
         )
         messages = [plain_message(message) for message in body.messages]

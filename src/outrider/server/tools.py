@@ -10,14 +10,16 @@ from outrider.core import plugins
 from outrider.core.sampling_params import StructuredOutputsParams
 from outrider.server import tool_parsers
 from outrider.server.call_schema import list_schema
+from outrider.server.chat_messages import CacheHint
 from outrider.server.errors import refused
-from outrider.server.fields import Strict, compact_json
+from outrider.server.fields import compact_json
+from outrider.server.strict import Strict
 from outrider.server.tool_calls import Call, CallList, NamedCall, ToolParser
 
 FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
 
 
-class Function(Strict):
+class Function(CacheHint):
     """A function that the model may call."""
 
     name: FunctionName
@@ -26,7 +28,7 @@ class Function(Strict):
     strict: bool | None = None
 
 
-class Tool(Strict):
+class Tool(CacheHint):
     """A tool, in OpenAI's form."""
 
     type: Literal["function"]
@@ -67,9 +69,10 @@ class ToolUse:
         self.new_parser: Callable[[], ToolParser] | None = None
         self.is_parallel = is_parallel
         if not tools:
-            if choice not in (None, "none"):
+            if choice not in (None, "none", "auto"):
                 raise refused(
-                    "tool_choice is given without tools. Add tools, or leave tool_choice out.", param="tool_choice"
+                    "tool_choice forces a call, and there are no tools. Add tools, or leave tool_choice out.",
+                    param="tool_choice",
                 )
             return
         if choice == "none":
