@@ -1,5 +1,7 @@
 """Rope tables against transformers, for every type that is built."""
 
+import math
+
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -51,6 +53,29 @@ def test_table_equals_transformers(case):
     half = WIDTH // 2
     expected = torch.cat([cos[0, :, :half], sin[0, :, :half]], dim=1)
     torch.testing.assert_close(rope_table(rope, WIDTH, POSITIONS), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "factor"),
+    [
+        ({}, 0.1 * math.log(4) + 1),
+        ({"attn_factor": 0.5}, 0.5 * (0.1 * math.log(4) + 1)),
+        ({"attn_factor": 0.8782488562869419}, 1.0),  # as published with a model of this type
+        ({"attn_factor": 2.0, "mscale": 0.7, "mscale_all_dim": 1.0},
+         2 * (0.07 * math.log(4) + 1) / (0.1 * math.log(4) + 1)),
+        ({"attn_factor": 0.75, "apply_yarn_scaling": False}, 0.75),
+        ({"apply_yarn_scaling": False}, 1.0),
+        ({"mscale": 0.7, "mscale_all_dim": 0}, 0.1 * math.log(4) + 1),
+        ({"attention_factor": 1.5, "attn_factor": 1.0}, 1.5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_yarns_factor_on_cos_and_sin_is_the_formulas(keys, factor):
+    """transformers does not read attn_factor, so the formula of vLLM is the oracle."""
+    rope = _read({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64} | keys)
+    assert inverse_frequencies(rope, WIDTH)[1] == factor
+    plain = _read({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64})
+    assert torch.equal(inverse_frequencies(rope, WIDTH)[0], inverse_frequencies(plain, WIDTH)[0])
 
 
 def test_llama3_has_all_three_bands():

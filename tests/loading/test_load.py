@@ -95,11 +95,19 @@ def test_a_wrong_shape_is_named_with_both_shapes(directory, name, shape):
     _fails(directory, re.escape(f"{name!r} has shape {list(shape)}"), re.escape(f"asks for {before}"))
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float64])
-def test_a_dtype_that_is_not_built_is_named(directory, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [
+        (torch.int8, "quantised weights are not supported"),
+        (torch.float8_e4m3fn, "quantised weights are not supported"),
+        (torch.float64, "Save it as float32"),
+        (torch.int64, "Save it as float32"),
+    ],
+)
+def test_a_dtype_that_is_not_built_is_named(directory, dtype, reason):
     name = "model.layers.0.mlp.down_proj.weight"
     _rewrite(directory, lambda t: t | {name: t[name].to(dtype)})
-    _fails(directory, f"{name}' is stored as {dtype}", "quantised weights are not supported")
+    _fails(directory, f"{name}' is stored as {dtype}", reason)
 
 
 def test_a_tensor_that_comes_twice_is_named(directory):
@@ -171,6 +179,25 @@ def test_any_module_can_be_filled():
     assert drafter.d2t.tolist() == [4, 5, 6] and bool((drafter.fc.weight == 1).all())
     with pytest.raises(CheckpointError, match=r"'d2t' is stored as torch.float32, which cannot fill torch.int64"):
         load_into(drafter, {"d2t": torch.zeros(3)}.items(), where="here", optional=targets_of(drafter).tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.bool])
+def test_tables_may_be_stored_as_any_type_of_integer(dtype):
+    class Tables(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("ids", torch.full((3,), 9))
+            self.register_buffer("marks", torch.full((3,), True))
+
+    tables, stored = Tables(), torch.tensor([0, 1, 1]).to(dtype)
+    load_into(tables, {"ids": stored, "marks": stored}.items(), where="here")
+    assert tables.ids.tolist() == [0, 1, 1] and tables.marks.tolist() == [False, True, True]
+    if dtype is not torch.bool:
+        wrong = {"ids": stored, "marks": torch.tensor([0, 1, 2]).to(dtype)}
+        with pytest.raises(CheckpointError, match=f"'marks' is stored as {dtype} and has values that torch.bool does"):
+            load_into(Tables(), wrong.items(), where="here")
+    with pytest.raises(CheckpointError, match=r"which cannot fill torch\.bool: it is a table of whole numbers"):
+        load_into(Tables(), {"ids": stored, "marks": torch.zeros(3)}.items(), where="here")
 
 
 def test_names_lose_their_wrappers_and_follow_renames():

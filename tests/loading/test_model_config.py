@@ -51,6 +51,7 @@ QWEN3 = {
 }  # fmt: skip
 EXPERTS = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "norm_topk_prob": True}
 QWEN3_MOE = QWEN3 | {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"} | EXPERTS
+YARN = {"rope_type": "yarn", "factor": 2.0}
 LINEAR_SIZES = {
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 32,
 }  # fmt: skip
@@ -119,6 +120,34 @@ def test_yarn_takes_its_origin_from_the_config_where_it_has_none():
     assert config.rope.original_max_position_embeddings == 131072 and not config.rope.truncate
 
 
+def test_the_original_length_may_stand_outside_of_the_section():
+    outside = LLAMA | {"rope_scaling": YARN, "original_max_position_embeddings": 32768}
+    assert read(outside) == read(LLAMA | {"rope_scaling": YARN | {"original_max_position_embeddings": 32768}})
+
+
+def test_two_spellings_that_say_the_same_are_one():
+    old = YARN | {"original_max_position_embeddings": 32768}
+    new = {("type" if key == "rope_type" else key): value for key, value in old.items()} | {"rope_theta": 500000.0}
+    assert read(LLAMA | {"rope_scaling": old, "rope_parameters": new}) == read(LLAMA | {"rope_scaling": old})
+
+
+@pytest.mark.parametrize(
+    ("rope", "length"),
+    [
+        (None, 2048),
+        ({"rope_type": "linear", "factor": 2.0}, 4096),
+        ({"rope_type": "linear", "factor": 2.5, "original_max_position_embeddings": 1024}, 2560),
+        ({"rope_type": "yarn", "factor": 4.0}, 8192),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 1024}, 2048),
+        (LLAMA["rope_scaling"], 2048),
+    ],
+)
+def test_a_stretched_rope_reaches_factor_times_its_original_length(rope, length):
+    """vLLM's limits; max_position_embeddings may still be the original one."""
+    assert read(LLAMA | {"max_position_embeddings": 2048, "rope_scaling": rope}).max_length == length
+
+
 def test_experts():
     moe = read(QWEN3_MOE).moe
     assert moe == MoeConfig(num_experts=128, num_experts_per_tok=8, intermediate_size=768, is_normalized=True)
@@ -169,7 +198,6 @@ def test_layer_types_are_given_or_follow_from_the_interval():
     assert read(QWEN3_5 | {"full_attention_interval": 2, "layer_types": given}).layer_types == tuple(given)
 
 
-YARN = {"rope_type": "yarn", "factor": 2.0}
 REFUSED = [
     ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config=.*'fp8'.*quantised weights.*Use a float32"),
     ({"compression_config": {"quant_method": "int8"}}, "compression_config=.*quantised weights"),
@@ -225,6 +253,11 @@ WRONG = [
     ({"rope_scaling": {"rope_type": "linear"}}, "has no rope_scaling.factor"),
     ({"rope_scaling": 8.0}, "rope_scaling=8.0 must be an object"),
     ({"rope_parameters": {"rope_type": "default"}}, "rope_parameters and rope_scaling, two spellings"),
+    ({"rope_scaling": {**YARN, "attention_factor": 1.2, "attn_factor": 0.9}}, "attention_factor=1.2.*attn_factor=0.9"),
+    (
+        {"rope_scaling": {**YARN, "original_max_position_embeddings": 9}, "original_max_position_embeddings": 8},
+        "original_max_position_embeddings=8 contradicts.*original_max_position_embeddings=9",
+    ),
     ({"rope_scaling": {**YARN, "type": "linear"}}, "type='linear' contradicts rope_type='yarn'"),
     ({"rope_scaling": {**YARN, "rope_theta": 7.0}}, "rope_theta=500000.0 contradicts.*rope_scaling.rope_theta=7.0"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "has no rope_scaling.low_freq_factor"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from outrider import ConfigError
 from outrider.core import plugins
@@ -154,6 +155,43 @@ def test_absolute_ids_in_d2t_are_understood(target, some, expected, tmp_path, he
     absolute = request_mix.run(request_mix.make(target, speculative_config=config), some)
     offsets = request_mix.run(request_mix.make(target, speculative_config={"method": "eagle3", "model": head}), some)
     assert [output.speculation for output in absolute] == [output.speculation for output in offsets]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "t2d"},
+        lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "d2t"},
+        lambda tensors: tensors | {"d2t": tensors["d2t"].int()},
+        lambda tensors: tensors | {"t2d": tensors["t2d"].to(torch.uint8), "d2t": tensors["d2t"].to(torch.uint8)},
+        lambda tensors: tensors | {"t2d": torch.zeros_like(tensors["t2d"])},
+        lambda tensors: {name: tensor for name, tensor in _absolute(tensors).items() if name != "t2d"},
+    ],
+    ids=["d2t only", "t2d only", "int32", "uint8", "no marks", "ids only"],
+)
+def test_vocabulary_maps_of_every_form_give_the_same_drafts(target, some, tmp_path, head, change):
+    directory = save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40), tmp_path / "head")
+    (file,) = directory.glob("*.safetensors")
+    save_file(change(load_file(file)), file)
+    config = {"method": "eagle3", "model": str(directory)}
+    changed = request_mix.run(request_mix.make(target, speculative_config=config), some)
+    usual = request_mix.run(request_mix.make(target, speculative_config={"method": "eagle3", "model": head}), some)
+    assert [output.speculation for output in changed] == [output.speculation for output in usual]
+
+
+def _absolute(tensors):
+    return tensors | {"d2t": tensors["d2t"] + torch.arange(len(tensors["d2t"]))}
+
+
+def test_marks_that_are_too_few_for_a_map_are_refused(target, tmp_path):
+    directory = save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40), tmp_path / "head")
+    (file,) = directory.glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors["d2t"]
+    tensors["t2d"][tensors["t2d"].nonzero()[0]] = False
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match="t2d marks 39 tokens and the head drafts 40"):
+        request_mix.make(target, speculative_config={"method": "eagle3", "model": str(directory)})
 
 
 def test_a_missing_weight_of_the_head_is_named(target, tmp_path):

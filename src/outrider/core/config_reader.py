@@ -56,11 +56,12 @@ class ConfigReader:
             raise ConfigError(f"{self.said(key)} must be {kind}{limit}.")
         return int(value)
 
-    def number(self, key: str, *, default: float | None = None) -> float:
-        """A positive finite number; required without a `default`."""
+    def number(self, key: str, *, default: float | None = None, can_be_zero: bool = False) -> float:
+        """A positive finite number, or 0 if it can be; required without a `default`."""
         value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ConfigError(f"{self.said(key)} must be a positive number.")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf or (value == 0 and not can_be_zero):
+            raise ConfigError(f"{self.said(key)} must be a positive number{' or 0' if can_be_zero else ''}.")
         return float(value)
 
     def flag(self, key: str, *, default: bool = False) -> bool:

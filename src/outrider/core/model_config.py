@@ -18,7 +18,7 @@ FULL_ATTENTION, LINEAR_ATTENTION = "full_attention", "linear_attention"
 
 _ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "default": (),
-    "linear": ("factor",),
+    "linear": ("factor", "original_max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": (
         "factor",
@@ -26,6 +26,9 @@ _ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
         "beta_fast",
         "beta_slow",
         "attention_factor",
+        "attn_factor",
+        "apply_yarn_scaling",
+        "extrapolation_factor",
         "mscale",
         "mscale_all_dim",
         "truncate",
@@ -44,13 +47,15 @@ class RopeConfig:
     theta: float = 10000.0
     factor: float = 1.0
     original_max_position_embeddings: int = 0
-    """llama3, yarn: positions the model was first trained on."""
+    """linear, llama3, yarn: positions the model was first trained on."""
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    """yarn: factor on cos and sin; None derives it from factor and mscale."""
+    """yarn: factor on cos and sin; None derives it from factor, mscale and attn_factor."""
+    attn_factor: float = 1.0
+    """yarn: multiplies the derived factor on cos and sin."""
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
@@ -121,6 +126,14 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "float32"
     """dtype in which the checkpoint was saved."""
+
+    @property
+    def max_length(self) -> int:
+        """Largest number of tokens of a request. A stretched rope reaches factor times its original length, whether or
+        not max_position_embeddings says so already."""
+        if self.rope.rope_type in ("linear", "yarn"):
+            return int(self.rope.factor * self.rope.original_max_position_embeddings)
+        return self.max_position_embeddings
 
     @property
     def rotary_size(self) -> int:
@@ -329,13 +342,28 @@ def read_rope(reader: ConfigReader, *, max_positions: int, default_share: float 
     partial_rotary_factor).
 
     default_share: share of a head that is rotated where the config does not say it; None where only all of it can be.
+    Raises ConfigError if the config has both spellings and they differ.
     """
-    if reader.has("rope_parameters") and reader.has("rope_scaling"):
-        raise ConfigError(
-            f"{reader.where} has rope_parameters and rope_scaling, two spellings of the same thing. Keep"
-            " rope_parameters, with every key that is meant."
+    default = RopeConfig(partial_rotary_factor=default_share or 1.0)
+    names = [name for name in ("rope_parameters", "rope_scaling") if reader.has(name)] or ["rope_scaling"]
+    found = [_read_rope(reader, names[0], max_positions=max_positions, default=default, is_whole=default_share is None)]
+    for name in names[1:]:
+        found.append(
+            _read_rope(reader, name, max_positions=max_positions, default=found[0], is_whole=default_share is None)
         )
-    name = "rope_parameters" if reader.has("rope_parameters") else "rope_scaling"
+    if found[0] != found[-1]:
+        raise ConfigError(
+            f"{reader.where} has rope_parameters and rope_scaling, two spellings of the same thing, and they differ."
+            " Keep rope_parameters, with every key that is meant."
+        )
+    return found[0]
+
+
+def _read_rope(
+    reader: ConfigReader, name: str, *, max_positions: int, default: RopeConfig, is_whole: bool
+) -> RopeConfig:
+    """The section `name`. `default`: theta and share where the config does not say them. `is_whole`: all of a head must
+    be rotated."""
     rope = reader.section(name)
     for key in rope.keys:
         if rope.is_object(key):
@@ -345,10 +373,10 @@ def read_rope(reader: ConfigReader, *, max_positions: int, default_share: float 
     if rope.has("type") and rope.has("rope_type") and rope.text("type") != rope.text("rope_type"):
         raise ConfigError(f"{rope.said('type')} contradicts rope_type={rope.text('rope_type')!r}. Remove one of them.")
     rope_type = rope.choice("type" if rope.has("type") else "rope_type", ROPE_TYPES, default="default")
-    theta = _inner_or_outer(rope, reader, "rope_theta", default=10000.0)
-    share = _inner_or_outer(rope, reader, "partial_rotary_factor", default=default_share or 1.0)
-    if share > 1 or (default_share is None and share != 1):
-        supported = "1.0" if default_share is None else "at most 1.0"
+    theta = _inner_or_outer(rope, reader, "rope_theta", default=default.theta)
+    share = _inner_or_outer(rope, reader, "partial_rotary_factor", default=default.partial_rotary_factor)
+    if share > 1 or (is_whole and share != 1):
+        supported = "1.0" if is_whole else "at most 1.0"
         raise UnsupportedError(
             f"{reader.where}: partial_rotary_factor={share} is not supported. Supported: {supported}."
         )
@@ -357,17 +385,45 @@ def read_rope(reader: ConfigReader, *, max_positions: int, default_share: float 
     values: dict[str, Any] = {}
     for key in _ROPE_KEYS[rope_type]:
         if key == "original_max_position_embeddings":
-            values[key] = rope.integer(key, default=max_positions)
+            values[key] = _original_length(rope, reader, default=max_positions)
         elif key == "truncate":
             values[key] = rope.flag(key, default=True)
-        elif key in _ROPE_REQUIRED or rope.has(key):
+        elif key == "extrapolation_factor":
+            rope.choice(key, (1, 1.0), default=1.0)
+        elif key in ("mscale", "mscale_all_dim"):
+            if rope.has(key):
+                values[key] = rope.number(key, can_be_zero=True)
+        elif key != "apply_yarn_scaling" and (key in _ROPE_REQUIRED or rope.has(key)):
             values[key] = rope.number(key)
+    if rope_type == "yarn":
+        _check_attention_factor(rope, values)
     if rope_type == "llama3" and values["high_freq_factor"] <= values["low_freq_factor"]:
         raise ConfigError(
             f"{rope.said('high_freq_factor')} is not above low_freq_factor={values['low_freq_factor']}."
             " Copy the values of the original checkpoint."
         )
     return RopeConfig(rope_type=rope_type, theta=theta, partial_rotary_factor=share, **values)
+
+
+def _original_length(rope: ConfigReader, outer: ConfigReader, *, default: int) -> int:
+    """original_max_position_embeddings, in the section or outside of it; without either the model's own length."""
+    key = "original_max_position_embeddings"
+    value = rope.integer(key, default=outer.integer(key, default=default))
+    if outer.has(key) and outer.integer(key) != value:
+        raise ConfigError(f"{outer.said(key)} contradicts {rope.said(key)}. Remove one of the two.")
+    return value
+
+
+def _check_attention_factor(rope: ConfigReader, values: dict[str, Any]) -> None:
+    """attention_factor replaces the factor on cos and sin, attn_factor multiplies the derived one: not both. Without
+    apply_yarn_scaling the derived one is 1."""
+    if values.get("attention_factor") is not None and values.get("attn_factor", 1.0) != 1.0:
+        raise ConfigError(
+            f"{rope.said('attention_factor')} is the whole factor on cos and sin, and"
+            f" attn_factor={values['attn_factor']} multiplies the one that follows from factor. Keep one of the two."
+        )
+    if not rope.flag("apply_yarn_scaling", default=True):
+        values.setdefault("attention_factor", values.pop("attn_factor", 1.0))
 
 
 def _inner_or_outer(inner: ConfigReader, outer: ConfigReader, key: str, *, default: float) -> float:

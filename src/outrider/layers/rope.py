@@ -85,5 +85,5 @@ def _yarn_attention_factor(config: RopeConfig) -> float:
         return 1.0 if config.factor <= 1 else 0.1 * scale * math.log(config.factor) + 1.0
 
     if config.mscale and config.mscale_all_dim:
-        return growth(config.mscale) / growth(config.mscale_all_dim)
-    return growth(1.0)
+        return growth(config.mscale) / growth(config.mscale_all_dim) * config.attn_factor
+    return growth(1.0) * config.attn_factor

@@ -11,6 +11,8 @@ from outrider.core.errors import CheckpointError
 from outrider.loading.names import bare_name, is_ignored, module_name
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_TABLES = (torch.int64, torch.bool)
+"""dtypes of tables of ids and marks; files may hold them as any type of integer."""
 
 _LISTED = 8
 """Names shown in an error; the rest are counted."""
@@ -120,13 +122,30 @@ def load_into(
 
 def _copy(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:
     _check_shape(name, tensor, target, where=where)
-    fits = tensor.dtype in _FLOATS if target.dtype in _FLOATS else tensor.dtype == target.dtype
-    if not fits:
+    if target.dtype in _TABLES and not tensor.is_floating_point() and not tensor.is_complex():
+        values = tensor.to(torch.int64)
+        if not torch.equal(values.to(target.dtype).to(torch.int64), values):
+            raise CheckpointError(
+                f"{where}: {name!r} is stored as {tensor.dtype} and has values that {target.dtype} does not have."
+                " Export it again."
+            )
+    elif tensor.dtype not in _FLOATS if target.dtype in _FLOATS else tensor.dtype != target.dtype:
+        reason = _misfit(tensor, target)
         raise CheckpointError(
-            f"{where}: {name!r} is stored as {tensor.dtype}, which cannot fill {target.dtype}: quantised weights are"
-            " not supported. Use a float32, bfloat16 or float16 checkpoint."
+            f"{where}: {name!r} is stored as {tensor.dtype}, which cannot fill {target.dtype}: {reason}"
         )
     target.copy_(tensor)
+
+
+def _misfit(tensor: Tensor, target: Tensor) -> str:
+    """The reason why the dtypes do not fit, and the remedy."""
+    if target.dtype in _TABLES:
+        return "it is a table of whole numbers. Export it again with integers."
+    if target.dtype not in _FLOATS:
+        return "config.json says how weights are quantised. Use the config.json that came with the weights."
+    if tensor.dtype in (torch.int64, torch.bool, torch.float64) or tensor.is_complex():
+        return "weights of this type are not read. Save it as float32, bfloat16 or float16."
+    return "quantised weights are not supported. Use a float32, bfloat16 or float16 checkpoint."
 
 
 def _check_shape(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:

@@ -46,7 +46,7 @@ class Worker:
         self.dtype = platform.resolve_dtype(config.dtype)
         self.model_config = read_model_config(config.model)
         self.eos_token_ids = self.model_config.eos_token_ids
-        self.max_model_len = _max_model_len(config, self.model_config.max_position_embeddings)
+        self.max_model_len = _max_model_len(config, self.model_config)
         self.kernels = load_kernels(platform.kernel_stack)
         self._layers = LayerContext(kernels=self.kernels, dtype=self.dtype, device=platform.device)
         specs = cache_specs(self.model_config, self._layers)
@@ -275,12 +275,16 @@ def _paged(specs: Sequence[CacheSpec]) -> list[PagedSpec]:
     return [spec for spec in specs if isinstance(spec, PagedSpec)]
 
 
-def _max_model_len(config: EngineConfig, model_limit: int) -> int:
+def _max_model_len(config: EngineConfig, model: ModelConfig) -> int:
     if config.max_model_len is None:
-        return model_limit
-    if config.max_model_len > model_limit:
-        raise ConfigError(
-            f"max_model_len={config.max_model_len} is above the model's max_position_embeddings={model_limit}. "
-            "Lower max_model_len."
-        )
+        return model.max_length
+    if config.max_model_len > model.max_length:
+        reason = f"max_position_embeddings={model.max_position_embeddings}"
+        if model.max_length != model.max_position_embeddings:
+            rope = model.rope
+            reason = (
+                f"{model.max_length} tokens: its rope stretches {rope.original_max_position_embeddings} positions by "
+                f"{rope.factor:g}"
+            )
+        raise ConfigError(f"max_model_len={config.max_model_len} is above the model's {reason}. Lower max_model_len.")
     return config.max_model_len

@@ -108,7 +108,7 @@ class Eagle3Head(Head):
     """The weights of a head, named as in the checkpoint."""
 
     d2t: Tensor | None  # [draft_vocab] int64, target id minus draft id
-    t2d: Tensor | None  # [vocab] bool, target ids that have a draft id
+    t2d: Tensor | None  # [vocab] bool, target ids that have a draft id; not needed where d2t is there
 
     def __init__(
         self,
@@ -117,8 +117,9 @@ class Eagle3Head(Head):
         *,
         max_positions: int,
         embed: Embed | None,
-        has_map: bool,
+        tables: frozenset[str],
     ) -> None:
+        """`tables`: those of d2t and t2d that the files have."""
         super().__init__(config.layer, context, embed=embed)
         layer, num_taps = config.layer, len(config.tap_layers)
         size, eps = layer.hidden_size, layer.norm_eps
@@ -136,7 +137,7 @@ class Eagle3Head(Head):
             ("d2t", config.draft_vocab_size, torch.int64),
             ("t2d", layer.vocab_size, torch.bool),
         ):
-            table = torch.zeros(count, dtype=dtype, device=context.device) if has_map else None
+            table = torch.zeros(count, dtype=dtype, device=context.device) if name in tables else None
             self.register_buffer(name, table)
 
     def features(self, taps: Tensor) -> Tensor:
@@ -166,7 +167,7 @@ class Drafter(ChainDrafter):
             options.model, partial(_make_head, self.config, context), layer=layer, context=context,
             renames=_RENAMES,
         )  # fmt: skip
-        self._draft_token_ids = _draft_token_ids(self._head, where=options.model)
+        self._draft_token_ids = _draft_token_ids(self._head, layer.vocab_size, where=options.model)
 
     @property
     def cache_specs(self) -> tuple[PagedKV, ...]:
@@ -206,27 +207,48 @@ class Drafter(ChainDrafter):
 
 
 def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) -> Eagle3Head:
+    tables = files.names & {"d2t", "t2d"}
+    if not tables and config.draft_vocab_size < config.layer.vocab_size:
+        tables = frozenset({"d2t"})  # it is missing, which loading reports
     return Eagle3Head(
         config,
         context.layers,
         max_positions=context.max_model_len,
         embed=files.embed,
-        has_map="d2t" in files.names or config.draft_vocab_size < config.layer.vocab_size,
+        tables=tables,
     )
 
 
-def _draft_token_ids(head: Eagle3Head, *, where: str) -> Tensor:
-    """Target id of each draft id, [draft_vocab] int64. `d2t` holds offsets, or in the files of some tools the ids
-    themselves: `t2d`, which marks the target ids, tells which."""
-    if head.d2t is None or head.t2d is None:
-        return torch.arange(head.lm_head.weight.shape[0], device=head.norm.weight.device)
-    d2t, t2d = head.d2t.cpu(), head.t2d.cpu()
-    draft_ids = torch.arange(d2t.shape[0])
-    marked = t2d.nonzero().squeeze(1)
-    for ids in (draft_ids + d2t, d2t):
-        if torch.equal(ids, marked):
-            return ids.to(head.d2t.device)
-    ids = draft_ids + d2t
-    if not t2d.any() and bool(((ids >= 0) & (ids < t2d.shape[0])).all()):
-        return ids.to(head.d2t.device)
-    raise CheckpointError(f"{where}: d2t and t2d contradict each other. Export the head's vocabulary map again.")
+def _draft_token_ids(head: Eagle3Head, vocab_size: int, *, where: str) -> Tensor:
+    """Target id of each draft id, [draft_vocab] int64.
+
+    `d2t` holds offsets, or in the files of some tools the ids themselves: `t2d`, which marks the target ids, tells
+    which. Either table can be derived from the other, so one is enough.
+    """
+    num_drafts, device = head.lm_head.weight.shape[0], head.norm.weight.device
+    d2t = head.d2t.cpu() if head.d2t is not None else None
+    marked = head.t2d.cpu().nonzero().squeeze(1) if head.t2d is not None else None
+    if d2t is None:
+        ids = torch.arange(num_drafts) if marked is None else marked
+        if ids.shape[0] != num_drafts:
+            raise CheckpointError(
+                f"{where}: t2d marks {ids.shape[0]} tokens and the head drafts {num_drafts}, so d2t does not follow"
+                " from it. Export the head's vocabulary map again."
+            )
+        return ids.to(device)
+    readings = [torch.arange(num_drafts) + d2t, d2t]
+    if marked is not None and marked.shape[0] > 0:
+        fitting = [ids for ids in readings if torch.equal(ids, marked)]
+    else:
+        if bool((d2t.diff() > 0).all()):
+            readings.reverse()  # offsets stay the same from one id to the next one; ids never do
+        fitting = [ids for ids in readings if _are_token_ids(ids, vocab_size)]
+    if not fitting:
+        reason = "d2t and t2d contradict each other" if marked is not None else "d2t has ids that the target lacks"
+        raise CheckpointError(f"{where}: {reason}. Export the head's vocabulary map again.")
+    return fitting[0].to(device)
+
+
+def _are_token_ids(ids: Tensor, vocab_size: int) -> bool:
+    """True for different ids of the vocabulary."""
+    return bool(((ids >= 0) & (ids < vocab_size)).all()) and ids.unique().shape[0] == ids.shape[0]
