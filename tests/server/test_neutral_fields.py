@@ -78,7 +78,7 @@ ANSWERS: list[dict[str, Any]] = [
     {"prefix": False},
     {"cache_control": {"type": "ephemeral"}},
 ]
-"""What clients add to an earlier answer that they send back."""
+"""Fields that clients add to an earlier answer before they send it back."""
 
 
 def read(model: type[BaseModel], body: dict[str, Any]) -> Any:
