@@ -209,6 +209,10 @@ def serve(
         str | None,
         typer.Option(help="Format of the model's tool calls. Default: none, which refuses tool_choice auto."),
     ] = None,
+    reasoning_parser: Annotated[
+        str | None,
+        typer.Option(help="Format of the model's reasoning. Default: none, which leaves it in the content."),
+    ] = None,
     ssl_keyfile: Annotated[str | None, typer.Option(help="TLS key file.")] = None,
     ssl_certfile: Annotated[str | None, typer.Option(help="TLS certificate file.")] = None,
     ssl_keyfile_password: Annotated[str | None, typer.Option(help="Password of the TLS key.")] = None,
@@ -277,6 +281,7 @@ def serve(
         chat_template=chat_template.read_text() if chat_template is not None else None,
         trusts_request_chat_template=trust_request_chat_template,
         tool_call_parser=tool_call_parser,
+        reasoning_parser=reasoning_parser,
         log_level=log.resolve_level(log_level),
         logs_requests=log_requests,
         ssl_keyfile=ssl_keyfile,

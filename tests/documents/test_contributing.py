@@ -22,6 +22,7 @@ from outrider.core import plugins
 from outrider.kernels import load_kernels
 from outrider.platforms.base import Capability, select_platform
 from outrider.sampling.operation import find_operations
+from outrider.server.answer_events import Arguments, CallEnd, Text, joined
 from tests.attention.backend_check import check_formula
 from tests.support import request_mix, tiny_models
 
@@ -224,12 +225,13 @@ def test_the_platform_takes_its_gpus_only() -> None:
 @pytest.mark.parametrize("size", [1, 5, 1000])
 def test_the_tool_parser_finds_calls_and_loses_nothing(size: int) -> None:
     text = 'Let me see. <function=add>{"a": 1, "b": 2}</function> and <function=add>{"a": </function> <fun'
-    parser: Any = module_of("outrider.server.tool_parsers", "function_tag").Parser()
-    pieces = [piece for at in range(0, len(text), size) for piece in parser.push(text[at : at + size])]
-    pieces += parser.finish()
-    (call,) = (piece for piece in pieces if not isinstance(piece, str))
-    assert (call.name, json.loads(call.arguments)) == ("add", {"a": 1, "b": 2})
-    said = "".join(piece for piece in pieces if isinstance(piece, str))
+    reader: Any = module_of("outrider.server.tool_parsers", "function_tag").Parser({"add": {}})
+    events = [event for at in range(0, len(text), size) for event in reader.feed(text[at : at + size])]
+    events += reader.finish()
+    begin, *arguments, end = joined([event for event in events if not isinstance(event, Text)])
+    assert begin.name == "add" and end == CallEnd()
+    assert arguments == [Arguments('{"a": 1, "b": 2}')]
+    said = "".join(event.text for event in events if isinstance(event, Text))
     assert said == 'Let me see.  and <function=add>{"a": </function> <fun'
 
 

@@ -223,8 +223,10 @@ def test_required_and_named_tools_are_called(client: OpenAI) -> None:
     (call,) = checked(client.chat.completions.create(**named)).choices[0].message.tool_calls
     assert json.loads(call.function.arguments).keys() == {"a", "b"}
     chunks = streamed(client.chat.completions.create(**named, stream=True))
-    (told,) = [c for chunk in chunks for c in chunk.choices[0].delta.tool_calls or []]
-    assert (told.function.name, told.function.arguments) == ("add", call.function.arguments)
+    begin, *rest = [c for chunk in chunks for c in chunk.choices[0].delta.tool_calls or []]
+    assert (begin.function.name, begin.function.arguments, begin.type) == ("add", "", "function") and begin.id
+    assert "".join(piece.function.arguments for piece in rest) == call.function.arguments
+    assert len(rest) > 2 and {(piece.index, piece.id, piece.function.name) for piece in rest} == {(0, None, None)}
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
     assert not "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     with pytest.raises(openai.BadRequestError, match="--tool-call-parser"):

@@ -59,6 +59,7 @@ COMMANDS = {
         "--no-enable-prefix-caching",
         "--num-gpu-blocks-override",
         "--port",
+        "--reasoning-parser",
         "--seed",
         "--served-model-name",
         "--ssl-ca-certs",

@@ -33,6 +33,7 @@ class Tokenizer:
         self._backend = self._tokenizer.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
+        self._special_texts = {token.content for token in added.values() if token.special}
         self._own_texts = {skips: OwnTexts(self, skip_special_tokens=skips) for skips in (False, True)}
 
     def own_texts(self, *, skip_special_tokens: bool = True) -> "OwnTexts":
@@ -71,6 +72,10 @@ class Tokenizer:
         if skip_special_tokens and token_id in self._special_ids:
             return False
         return self._backend.id_to_token(token_id) is not None
+
+    def has_special_token(self, text: str) -> bool:
+        """True if `text` is the text of a special token."""
+        return text in self._special_texts
 
     @property
     def plain_ids(self) -> list[int]:

@@ -156,6 +156,8 @@ class ChatMessage(Answer):
     role: Literal["assistant"]
     content: str | None
     refusal: None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[CallAnswer] = Field(default_factory=list)
 
 

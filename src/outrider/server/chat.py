@@ -1,10 +1,12 @@
 """/v1/chat/completions: answers a conversation, whole or as a stream, with tools."""
 
+import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from starlette.requests import Request
@@ -13,6 +15,8 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS, SamplingParams
 from outrider.engine.chat import ChatOptions
+from outrider.server.answer_events import Arguments, CallBegin, Event, Reasoning, Text
+from outrider.server.answer_reader import WholeAnswer
 from outrider.server.body import read_body
 from outrider.server.chat_messages import Message, plain_message
 from outrider.server.completions import check_finished
@@ -22,12 +26,18 @@ from outrider.server.fields import WHOLE, SamplingFields
 from outrider.server.front import Delivery, Front
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
 from outrider.server.not_offered import NeutralChatFields
+from outrider.server.reader import PromptEnd
 from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
-from outrider.server.tools import AnswerText, Tool, ToolChoice, ToolUse
+from outrider.server.tools import Tool, ToolChoice, ToolUse
 from outrider.server.usage import Usage
 
+Result = TypeVar("Result")
 _INT32 = 2**31 - 1
+_NUM_END_TOKENS = 16
+"""Tokens at the end of a prompt in which a template may have begun the answer."""
+_LONG = 1 << 14
+"""Characters from which on a text is read beside the event loop."""
 
 
 class ChatRequest(SamplingFields, NeutralChatFields):
@@ -55,6 +65,9 @@ class ChatRequest(SamplingFields, NeutralChatFields):
     parallel_tool_calls: bool | None = Field(None, description="False allows at most one tool call.")
     reasoning_effort: str | None = Field(
         None, description="Passed to the chat template, for templates that use reasoning_effort."
+    )
+    include_reasoning: bool | None = Field(
+        None, description="False leaves out the reasoning that --reasoning-parser finds. Default true."
     )
     documents: list[dict[str, Any]] | None = Field(
         None, description="Passed to the chat template, for templates that use documents."
@@ -94,8 +107,8 @@ class ChatCall:
             is_parallel=body.parallel_tool_calls is not False,
             parser_name=front.options.tool_call_parser,
             template=body.chat_template or front.chat_template,
+            reasoning_parser_name=front.options.reasoning_parser,
         )
-        self.texts = [AnswerText(self.tools) for _ in range(body.n or 1)]
         self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs))
         self.options = self._chat_options()
 
@@ -109,8 +122,7 @@ class ChatCall:
                     param="tool_choice",
                 )
             return replace(params, structured_outputs=self.tools.grammar)
-        parser = self.tools.new_parser
-        if parser is not None and parser().keeps_special_tokens:
+        if any(self.front.tokenizer.has_special_token(mark) for mark in self.tools.marks):
             return replace(params, skip_special_tokens=False)
         return params
 
@@ -154,11 +166,43 @@ class ChatCall:
         """Submits the call. Raises APIError or RequestError."""
         job = await self.front.submit(lambda: [{"prompt_token_ids": self.encode()}], self.params, count=1)
         note_delivery(request, answer_id=self.id, delivery=job)
+        prompt_end = self._prompt_end(job.requests[0].prompt_token_ids)
+        includes_reasoning = self.body.include_reasoning is not False
+        self.readers = [
+            self.tools.reader(prompt_end, includes_reasoning=includes_reasoning) for _ in range(self.body.n or 1)
+        ]
+        """One for each choice."""
         usage = Usage(
             num_prompt_tokens=job.num_prompt_tokens,
             num_drafts=self.front.config.num_speculative_tokens,
         )
         return job, usage
+
+    def _prompt_end(self, token_ids: Sequence[int]) -> PromptEnd:
+        if self.options.continue_final_message:
+            content = self.body.messages[-1].content or ""
+            text = content if isinstance(content, str) else "\n".join(part.text for part in content)
+        else:
+            text = self.front.tokenizer.decode(token_ids[-_NUM_END_TOKENS:], skip_special_tokens=False)
+        return PromptEnd(
+            text=text,
+            is_continued=self.options.continue_final_message,
+            is_constrained=self.params.structured_outputs is not None,
+        )
+
+    async def read_delta(self, delta: OutputDelta) -> list[Event]:
+        """Events of a delta; after the last delta of a choice, also those that were held back."""
+        reader, is_last = self.readers[delta.index], delta.finish_reason is not None
+
+        def read() -> list[Event]:
+            return reader.feed(delta.text) + (reader.finish() if is_last else [])
+
+        return await _beside(delta.text, read)
+
+    async def read_whole(self, completion: CompletionOutput) -> WholeAnswer:
+        """The message that a whole completion is."""
+        read = partial(self.readers[completion.index].read_whole, completion.text, completion.finish_reason)
+        return await _beside(completion.text, read)
 
 
 class _ChatAnswer(ChatCall):
@@ -185,10 +229,11 @@ class _ChatAnswer(ChatCall):
         choices = []
         for completion in output.outputs:
             check_finished(completion.finish_reason, completion.error)
+            read = await self.read_whole(completion)
             choice: dict[str, Any] = {
                 "index": completion.index,
-                "message": self._message(completion),
-                "finish_reason": self.texts[completion.index].finish_reason(completion.finish_reason),
+                "message": self._message(read),
+                "finish_reason": self.readers[completion.index].finish_reason(completion.finish_reason),
                 "stop_reason": completion.stop_reason,
                 "logprobs": self._logprobs(completion.token_ids, completion.logprobs),
             }
@@ -203,12 +248,17 @@ class _ChatAnswer(ChatCall):
             answer["prompt_token_ids"] = output.prompt_token_ids
         return JSONResponse(answer)
 
-    def _message(self, completion: CompletionOutput) -> dict[str, Any]:
-        text, calls = self.texts[completion.index].push(completion.text, is_last=True)
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if calls:
-            message["content"] = text if text.strip() else None
-            message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
+    def _message(self, read: WholeAnswer) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": read.content, "refusal": None}
+        if self.front.options.reasoning_parser is not None:
+            message |= _reasoning(read.reasoning or None)
+        if read.calls:
+            message["tool_calls"] = [
+                _call_body(call.id, call.name) | {"function": {"name": call.name, "arguments": call.arguments}}
+                for call in read.calls
+            ]
+        if (read.calls and not read.content.strip()) or (read.reasoning and not read.content):
+            message["content"] = None
         return message
 
     def _envelope(self, kind: str) -> dict[str, Any]:
@@ -233,37 +283,41 @@ class _ChatAnswer(ChatCall):
             pieces = []
             for delta in deltas:
                 usage.add_delta(delta)
-                choice = self._delta_choice(delta)
-                if choice is None:
-                    continue
-                chunk = envelope | {"choices": [choice]}
-                if is_continuous:
-                    chunk["usage"] = usage.body()
-                pieces.append(event(chunk))
+                for choice in await self._delta_choices(delta):
+                    chunk = envelope | {"choices": [choice]}
+                    if is_continuous:
+                        chunk["usage"] = usage.body()
+                    pieces.append(event(chunk))
             if pieces:
                 yield b"".join(pieces)
         if options is not None and options.include_usage:
             yield event(envelope | {"choices": [], "usage": usage.body()})
 
-    def _delta_choice(self, delta: OutputDelta) -> dict[str, Any] | None:
-        """The choice for a delta; None if all of its text is held back as part of a tool call."""
+    async def _delta_choices(self, delta: OutputDelta) -> list[dict[str, Any]]:
+        """The choices for a delta; none if all of its text is held back. Each has one addition, as in OpenAI's streams;
+        the last one has everything else."""
         check_finished(delta.finish_reason, delta.error)
-        text = self.texts[delta.index]
-        content, calls = text.push(delta.text, is_last=delta.finish_reason is not None)
-        is_silent = not content and not calls and delta.finish_reason is None and delta.logprobs is None
-        if is_silent and self.tools.new_parser is not None and not self.details.is_asked_for:
-            return None
-        choice: dict[str, Any] = {
-            "index": delta.index,
-            "delta": {"content": content} | ({"tool_calls": calls} if calls else {}),
-            "finish_reason": text.finish_reason(delta.finish_reason),
+        reader = self.readers[delta.index]
+        num_calls = reader.num_calls
+        additions = _additions(await self.read_delta(delta), num_calls)
+        if not additions:
+            is_silent = delta.finish_reason is None and delta.logprobs is None and not self.details.is_asked_for
+            if is_silent and not reader.is_plain:
+                return []
+            additions = [{"content": ""}]
+        choices: list[dict[str, Any]] = [
+            {"index": delta.index, "delta": addition, "finish_reason": None, "stop_reason": None, "logprobs": None}
+            for addition in additions
+        ]
+        choices[-1] |= {
+            "finish_reason": reader.finish_reason(delta.finish_reason),
             "stop_reason": delta.stop_reason,
             "logprobs": self._logprobs(delta.token_ids, delta.logprobs),
         }
-        self.details.add(choice, delta.token_ids, delta.is_draft)
+        self.details.add(choices[-1], delta.token_ids, delta.is_draft)
         if delta.logits_digest is not None:
-            choice["logits_digest"] = delta.logits_digest
-        return choice
+            choices[-1]["logits_digest"] = delta.logits_digest
+        return choices
 
     def _logprobs(self, token_ids: list[int], places: Any) -> dict[str, Any] | None:
         if places is None or not self.body.logprobs:
@@ -274,6 +328,37 @@ class _ChatAnswer(ChatCall):
             num_top=self.body.top_logprobs or 0,
             as_ids=self.body.return_tokens_as_token_ids or False,
         )
+
+
+async def _beside(text: str, work: Callable[[], Result]) -> Result:
+    """Runs `work`, which reads `text`; in a thread if that takes long."""
+    return await asyncio.to_thread(work) if len(text) > _LONG else work()
+
+
+def _additions(events: list[Event], num_calls: int) -> list[dict[str, Any]]:
+    """The addition of each event to the message. `num_calls` calls have begun before."""
+    found: list[dict[str, Any]] = []
+    for read in events:
+        if isinstance(read, Text):
+            found.append({"content": read.text})
+        elif isinstance(read, Reasoning):
+            found.append(_reasoning(read.text))
+        elif isinstance(read, CallBegin):
+            call = {"index": num_calls} | _call_body(read.id, read.name)
+            found.append({"tool_calls": [call]})
+            num_calls += 1
+        elif isinstance(read, Arguments):
+            found.append({"tool_calls": [{"index": num_calls - 1, "function": {"arguments": read.text}}]})
+    return found
+
+
+def _call_body(call_id: str, name: str) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
+
+
+def _reasoning(text: str | None) -> dict[str, Any]:
+    """The reasoning under vLLM's name, and under the name that other servers and templates have for it."""
+    return {"reasoning": text, "reasoning_content": text}
 
 
 async def chat_completions(request: Request) -> Response:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from outrider.core import log
 from outrider.core.errors import ConfigError
-from outrider.server.tools import find_parser
+from outrider.server.tools import find_parser, find_reasoning_parser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,8 @@ class ServerOptions:
     """True accepts chat templates from requests. They run in a sandbox, but without a time limit."""
     tool_call_parser: str | None = None
     """File name of a parser in `outrider/server/tool_parsers`; None refuses tool_choice "auto"."""
+    reasoning_parser: str | None = None
+    """File name of a parser in `outrider/server/reasoning_parsers`; None leaves reasoning in the content."""
     log_level: str = "info"
     """One of `outrider.core.log.LEVELS`, for the server and its engine process."""
     logs_requests: bool = False
@@ -64,6 +66,8 @@ class ServerOptions:
             raise ConfigError("ssl_keyfile is given without ssl_certfile. TLS needs both.")
         if self.tool_call_parser is not None:
             find_parser(self.tool_call_parser)
+        if self.reasoning_parser is not None:
+            find_reasoning_parser(self.reasoning_parser)
         if log.resolve_level(self.log_level) not in ("debug", "info") and self.logs_requests:
             raise ConfigError(
                 f"log_requests has no effect with log_level={self.log_level!r}, because requests are logged at 'info'. "

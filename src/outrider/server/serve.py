@@ -134,7 +134,8 @@ def start_up_lines(front: Front, seconds: float) -> list[str]:
     limits = (
         f"{info.max_num_seqs} completions run, {options.max_queued_requests} may wait, more get 429; "
         f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
-        f"tool calls: {options.tool_call_parser or 'by name or required only'}"
+        f"tool calls: {options.tool_call_parser or 'by name or required only'}; "
+        f"reasoning: {options.reasoning_parser or 'in the content'}"
     )
     process = f"process {info.process_id}, ready after {seconds:.1f} s; {options.max_engine_restarts} restarts"
     lines = [("serving", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]

@@ -1,52 +1,35 @@
-"""Tool calls of Llama 3.1 and 3.2: {"name": …, "parameters": {…}}; answers are all calls or all text."""
+"""Tool calls of Llama 3.1 and 3.2: {"name": …, "parameters": {…}}, one or several with ; between them.
 
-import json
+Only an answer that begins with a call has calls: everything from the first other text on is content.
+"""
 
-from outrider.server.tool_calls import Call, Piece, ToolParser, call_of
+import re
+
+from outrider.server import json_text
+from outrider.server.reader import NO_PROMPT, PromptEnd, Reader, Tools
+from outrider.server.source import Source, Steps
 
 _TAG = "<|python_tag|>"
+_BETWEEN = re.compile(r"[ \t\r\n;]+")
 
 
-class Parser(ToolParser):
-    """Holds an answer that begins like a call until its end; returns any other at once."""
+class Parser(Reader):
+    """Passes text on at once if it cannot be a call."""
 
-    keeps_special_tokens = True
+    marks = (_TAG,)
 
-    def __init__(self) -> None:
-        self._held = ""
+    def __init__(self, tools: Tools, prompt_end: PromptEnd = NO_PROMPT) -> None:
+        super().__init__(tools, prompt_end)
         self._is_text = False
 
-    def push(self, text: str) -> list[Piece]:
-        """Adds text and returns it once the answer cannot be a call."""
+    def read(self, source: Source) -> Steps[None]:
+        """Reads one call, or all the rest as text."""
         if self._is_text:
-            return [text] if text else []
-        self._held += text
-        begin = self._held.lstrip()
-        if not begin or begin.startswith(("{", _TAG)) or _TAG.startswith(begin):
-            return []
-        self._is_text = True
-        held, self._held = self._held, ""
-        return [held]
-
-    def finish(self) -> list[Piece]:
-        """Returns the calls, or the text if it does not parse as calls."""
-        if not self._held:
-            return []
-        calls = _calls(self._held.strip().removeprefix(_TAG))
-        return [*calls] if calls else [self._held]
-
-
-def _calls(text: str) -> list[Call] | None:
-    decoder, calls = json.JSONDecoder(), []
-    while True:
-        try:
-            value, end = decoder.raw_decode(text.lstrip(" \n;"))
-        except ValueError:
-            return None
-        call = call_of(value, arguments_key="parameters") or call_of(value, arguments_key="arguments")
-        if call is None:
-            return None
-        calls.append(call)
-        text = text.lstrip(" \n;")[end:]
-        if not text.strip(" \n;"):
-            return calls
+            yield from source.pass_rest()
+        self._is_text = True  # unless this is a call
+        source.begin()
+        yield from source.take_run(_BETWEEN)
+        yield from source.option(_TAG)
+        yield from source.skip_space()
+        yield from json_text.call(source, arguments_keys=("parameters", "arguments"))
+        self._is_text = not source.end_call()

@@ -1,63 +1,70 @@
-"""Tool calls of Mistral's models: [TOOL_CALLS][{"name": …, "arguments": {…}}, …], or later [TOOL_CALLS]name{…}."""
+"""Tool calls of Mistral's models: [TOOL_CALLS][{"name": …, "arguments": {…}}, …], or later [TOOL_CALLS]name{…}.
 
-import json
+The later form may have [CALL_ID] and [ARGS] after the name. Its templates accept ids of 9 letters or digits only.
+"""
 
-from outrider.server.tool_calls import Call, Piece, ToolParser, call_of, held_back
+import re
+import secrets
+import string
 
-_MARK = "[TOOL_CALLS]"
-_ARGUMENTS = "[ARGS]"
+from outrider.server import json_text
+from outrider.server.reader import Reader
+from outrider.server.source import Source, Steps
 
-
-class Parser(ToolParser):
-    """Returns text up to the mark at once, and parses everything after it at the end of the answer."""
-
-    keeps_special_tokens = True
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._calls: str | None = None
-
-    def push(self, text: str) -> list[Piece]:
-        """Adds text and returns what comes before the mark."""
-        if self._calls is not None:
-            self._calls += text
-            return []
-        before, found, behind = (self._held + text).partition(_MARK)
-        if found:
-            self._held, self._calls = "", behind
-            return [before] if before else []
-        end = len(before) - held_back(before, _MARK)
-        self._held = before[end:]
-        return [before[:end]] if end else []
-
-    def finish(self) -> list[Piece]:
-        """Returns the calls, or the text if it does not parse as calls."""
-        if self._calls is None:
-            return [self._held] if self._held else []
-        calls = _listed(self._calls) or _named(self._calls)
-        return [*calls] if calls else [_MARK + self._calls]
+_MARK, _ID, _ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
+_NAME = re.compile(r"[a-zA-Z0-9_.-]+")
+_CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
+_WORD = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-def _listed(text: str) -> list[Call] | None:
-    try:
-        values = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(values, list) or not values:
-        return None
-    calls = [call for value in values if (call := call_of(value, arguments_key="arguments"))]
-    return calls if len(calls) == len(values) else None
+class Parser(Reader):
+    """Reads both forms; calls may follow each other."""
+
+    marks = (_MARK, _ID, _ARGUMENTS)
+
+    @staticmethod
+    def new_id() -> str:
+        """9 letters or digits."""
+        return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
+
+    def read(self, source: Source) -> Steps[None]:
+        """Reads text up to the mark, and the calls after it."""
+        yield from source.pass_until(_MARK)
+        yield from source.skip_space()
+        first = yield from source.peek()
+        if first == "[":
+            yield from _list(source)
+        elif first == "{":
+            yield from _object(source)
+        else:
+            yield from _named(source)
 
 
-def _named(text: str) -> list[Call] | None:
-    calls = []
-    for entry in text.split(_MARK):
-        name, brace, rest = entry.replace(_ARGUMENTS, "").partition("{")
-        try:
-            call = call_of({"name": name.strip(), "arguments": json.loads(brace + rest)}, arguments_key="arguments")
-        except ValueError:
-            return None
-        if call is None or not call.name:
-            return None
-        calls.append(call)
-    return calls
+def _list(source: Source) -> Steps[None]:
+    yield from source.expect("[")
+    yield from source.skip_space()
+    while (yield from _object(source)):
+        source.begin()
+        yield from source.skip_space()
+        if (yield from source.expect(",", "]")) == "]":
+            source.drop()
+            return
+        yield from source.skip_space()
+
+
+def _object(source: Source) -> Steps[bool]:
+    yield from json_text.call(source, arguments_keys=("arguments",), id_pattern=_CALL_ID)
+    return source.end_call()
+
+
+def _named(source: Source) -> Steps[None]:
+    name = yield from source.take_run(_NAME)
+    call_id = None
+    if (yield from source.option(_ID)) is not None:
+        written = yield from source.take_run(_WORD)
+        call_id = written if _CALL_ID.fullmatch(written) else None
+    if (yield from source.option(_ARGUMENTS)) is not None:
+        yield from source.skip_space()
+    source.open_call(name, call_id=call_id)
+    yield from json_text.arguments(source)
+    source.end_call()
