@@ -5,7 +5,6 @@ matcher consumes drafts ahead of time and is rolled back: a draft that the gramm
 Masks are plain bytes: token t is bit t % 8 of byte t // 8. Knows nothing of models and steps.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from outrider.core.errors import RequestError
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
+from outrider.engine.languages.compiler import compile_language
 from outrider.engine.languages.vocabulary import exact_vocabulary
 from outrider.engine.tokenizer import Tokenizer
 from outrider.scheduler.request_state import RequestState
@@ -156,7 +156,9 @@ class Grammars:
             vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
             self._vocabulary = exact_vocabulary(vocabulary, self._eos_token_ids)
         try:
-            matcher = LLMatcher(self._vocabulary, _grammar(asked), log_level=0)
+            matcher = LLMatcher(self._vocabulary, compile_language(asked, self._vocabulary), log_level=0)
+        except RequestError:
+            raise
         except Exception as error:  # the library's converter raises nothing narrower for a missing rule
             raise RequestError(f"structured_outputs: {_shortened(str(error))}. Correct the grammar.") from error
         if matcher.is_error():
@@ -165,8 +167,10 @@ class Grammars:
         try:
             self._mask(matcher)
         except _LostError as error:
-            message = f"nothing meets this grammar ({_shortened(str(error))}). Correct the grammar or schema."
-            raise RequestError(f"structured_outputs: {message}") from error
+            reason = "" if "NoExtension" in str(error) else f" ({_shortened(str(error))})"
+            raise RequestError(
+                f"structured_outputs: no finite text meets the grammar{reason}. Correct the grammar or schema."
+            ) from error
         self._compiled[asked] = matcher
         if len(self._compiled) > _MAX_KEPT:
             self._compiled.popitem(last=False)
@@ -189,24 +193,6 @@ class _Running:
         self.matcher = matcher
         self.mask = mask
         self.failure: str | None = None
-
-
-def _grammar(asked: StructuredOutputsParams) -> str:
-    """The grammar in llguidance's own format."""
-    from llguidance import LLMatcher
-    from llguidance.gbnf_to_lark import any_to_lark
-
-    if asked.json is not None:
-        return LLMatcher.grammar_from_json_schema(asked.json)
-    if asked.json_object:
-        return LLMatcher.grammar_from_json_schema('{"type": "object"}')
-    if asked.regex is not None:
-        return LLMatcher.grammar_from_regex(asked.regex)
-    if asked.choice is not None:
-        lark = "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in asked.choice)
-        return LLMatcher.grammar_from_lark(lark)
-    assert asked.grammar is not None
-    return LLMatcher.grammar_from_lark(any_to_lark(asked.grammar))
 
 
 def _allows(mask: bytes, token_id: int) -> bool:
