@@ -206,11 +206,11 @@ def _types(given: dict[str, Any], path: str) -> list[str] | None:
 def _read_bounds(given: dict[str, Any], simple: dict[str, Any], path: str, *, is_whole: bool) -> None:
     bounds: dict[str, Any] = {}
     for key in _BOUNDS:
-        value = given.get(key)
-        if key in given and not isinstance(value, bool) and not is_number(value):
-            _refuse(path, f"{key} is {_shown(value)}. Give a number.")
-        if key in given and not isinstance(value, bool):
-            bounds[key] = exact(value)
+        if key not in given or isinstance(given[key], bool):  # a boolean is an exclusive bound of draft 4
+            continue
+        if not is_number(given[key]):
+            _refuse(path, f"{key} is {_shown(given[key])}. Give a number.")
+        bounds[key] = exact(given[key])
     for plain, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if given.get(exclusive) is True and plain in bounds:  # draft 4
             bounds[exclusive] = bounds.pop(plain)
