@@ -34,6 +34,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.timing import Table, progress, save
 from benchmarks.traffic import requests
 from benchmarks.traffic.loads import Figures, Interruption, interrupt, run_offline, run_online
@@ -76,7 +78,6 @@ class Report:
             f"{title}: {choice.shape.num_arriving} prompts of {choice.shape.arriving_len} tokens arrive while "
             f"{choice.shape.num_running} requests decode"
         )
-        self._has_arriving = "arriving" in choice.parts
         self._interrupted: list[tuple[object, ...]] = []
         self.left_out: list[str] = []
 
@@ -111,7 +112,7 @@ class Report:
     def tables(self) -> list[Table]:
         """All tables; prints the last one."""
         tables = [self.loads] if self.loads is not None else []
-        if self._has_arriving:
+        if self._interrupted:
             arriving = Table(self._title, ARRIVING_COLUMNS)
             for cells in self._interrupted:
                 arriving.add(*cells)
@@ -190,6 +191,8 @@ def choose(arguments: Sequence[str] | None = None) -> tuple[Choice, str | None]:
         for entry in chosen or ():
             if entry not in known:
                 parser.error(f"--{name} {entry}: --shape {found.shape} has {', '.join(known)}")
+    if found.save is not None and not torch.cuda.is_available():
+        parser.error(f"--save {found.save}: results are kept for a GPU only, and there is none here")
     tokens = found.max_num_batched_tokens
     choice = Choice(
         engine=found.engine,

@@ -186,7 +186,7 @@ class Asynchronous:
 
     async def steps(self) -> tuple[int, int] | None:
         assert self._llm is not None
-        return _steps(self._llm.engine.stats())
+        return _steps(await self._llm.stats())
 
 
 class Server:

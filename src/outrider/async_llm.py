@@ -18,6 +18,7 @@ from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.engine import Engine
 from outrider.engine.loop import EngineLoop, Order, StopLoop, Tell
+from outrider.engine.stats import EngineStats
 
 Result = TypeVar("Result")
 
@@ -94,6 +95,10 @@ class AsyncLLM:
     async def abort(self, request_id: str) -> None:
         """Abort a request; its iterator ends with finish_reason "abort"."""
         await self._order(lambda: self.engine.abort(request_id))
+
+    async def stats(self) -> EngineStats:
+        """A snapshot of the engine's counters."""
+        return await self._order(self.engine.stats)
 
     def shutdown(self) -> None:
         """Stop the engine; requests that still run end with an error."""

@@ -16,7 +16,7 @@ from outrider.bench.serve.answer import Answer
 from outrider.bench.serve.client import Events
 from outrider.bench.serve.counters import Counters as Counted
 from outrider.bench.serve.figures import figures_of, parse_goodput, percentile, tokens_by_second
-from outrider.bench.serve.plot import plot
+from outrider.bench.serve.plot import places_of, plot
 from outrider.bench.serve.setting import DECISIVE
 from outrider.bench.serve.workload import Ask, Dataset, arrivals
 from outrider.cli import app
@@ -386,4 +386,5 @@ def test_the_picture_of_a_sweep_has_limits_and_rates(folder: Path) -> None:
     text = (folder / "sweep.svg").read_text()
     for words in ("limit 77 ms", "good: tpot 77 ms", "requests/s sent", "Acceptance length"):
         assert words in text
-    assert text.index("<!-- 64 -->") < text.index("<!-- inf -->"), "requests sent at once stand on the right"
+    assert text.index("<!-- 64 -->") < text.index("<!-- inf -->"), "rates ascend"
+    assert places_of([4.0, 16.0, math.inf]) == [4.0, 16.0, 20.0] and places_of([4.0, 16.0]) == [4.0, 16.0]

@@ -180,6 +180,7 @@ def test_what_cannot_run_here_is_named(capsys: pytest.CaptureFixture[str]) -> No
         (["--shape", "long-prompts", "--parts", "rate"], "--parts rate: --shape long-prompts has at-once"),
         (["--shape", "hybrid", "--speculate", "eagle3"], "--speculate eagle3: --shape hybrid has none, mtp"),
         (["--via", "grpc"], "'grpc' is unknown: choose from llm, engine, async, http"),
+        (["--shape", "zoo", "--save", "zoo"], "--save zoo: results are kept for a GPU only"),
     ],
 )
 def test_a_choice_that_a_shape_lacks_is_refused(

@@ -317,9 +317,13 @@ def test_shutting_down_ends_what_runs(directory: Path) -> None:
         engine = AsyncLLM(str(directory), max_model_len=256)
         deltas = engine.generate(PROMPT, SamplingParams(max_tokens=200, ignore_eos=True))
         await anext(deltas)
+        stats = await engine.stats()
+        assert stats.num_running == 1 and stats.num_generation_tokens >= 1
         engine.shutdown()
         with pytest.raises(RequestError, match="the engine has stopped"):
             async for _ in deltas:
                 pass
+        with pytest.raises(RequestError, match="the engine has stopped"):
+            await engine.stats()
 
     asyncio.run(scenario())

@@ -102,10 +102,15 @@ def _latency_by_rate(axes: Axes, ranked: Sequence[Measured], name: str) -> None:
     axes.set(title=METRICS[name], ylabel="ms")
 
 
-def _by_rate(axes: Axes, rates: Sequence[float], series: Mapping[str, Sequence[float]]) -> None:
-    """Draws lines over the rates; an infinite rate is drawn to the right of the others."""
+def places_of(rates: Sequence[float]) -> list[float]:
+    """Places of ascending rates on the axis: an infinite rate is a quarter to the right of the highest other."""
     finite = [rate for rate in rates if rate != math.inf]
-    places = [*finite, *([1.25 * finite[-1]] if len(finite) < len(rates) else [])]
+    return [*finite, *([1.25 * finite[-1]] if len(finite) < len(rates) else [])]
+
+
+def _by_rate(axes: Axes, rates: Sequence[float], series: Mapping[str, Sequence[float]]) -> None:
+    """Draws lines over the rates."""
+    places = places_of(rates)
     for (label, values), colour, style in zip(series.items(), (_COLOUR, _OTHER), ("-", "--"), strict=False):
         axes.plot(places, values, style, marker="o", color=colour, label=label)
     axes.set_xticks(places, [f"{rate:g}" for rate in rates])
