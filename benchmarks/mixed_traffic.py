@@ -4,7 +4,8 @@ Llama 8B with random weights, prompts of 64 to 1024 random tokens and outputs of
 ignore_eos, at most 128 requests at once, no prefix cache, max_model_len 8192. EAGLE-3 drafts 3 tokens that are accepted
 at the rates 0.75 / 0.55 / 0.40, whatever they are. "384 at once" submits all requests together; "20 a second" sends
 them as a Poisson process for about 12 s; "arriving" lets 32 requests of 512 tokens decode while four prompts of 4096
-come in. Prompts and times come from fixed seeds, so every engine and way gets the same.
+come in. Prompts and times come from fixed seeds, so every engine and way gets the same. With random weights the speed
+of `--shape experts` depends on the tokens, which choose the experts: engines are comparable at equal routing only.
 
 First token, time per output token (mean over requests, first token excluded) and whole request are as `outrider bench
 serve` defines them. `replayed` is the share of the engine's steps that were replayed as graphs. Between tokens: time

@@ -81,7 +81,7 @@ def plot_sweep(path: Path, runs: Sequence[Measured], *, title: str) -> None:
     axes[1][1].set(title="Requests", ylabel="requests/s")
     accepted = [run.run.counters.acceptance_length for run in ranked]
     _by_rate(axes[1][2], rates, {"acceptance length": [math.nan if value is None else value for value in accepted]})
-    axes[1][2].set(title="Acceptance length", ylabel="tokens per draft, plus one")
+    axes[1][2].set(title="Acceptance length", ylabel="tokens per step with drafts")
     figure.savefig(path, dpi=120)
 
 
@@ -113,6 +113,7 @@ def _by_rate(axes: Axes, rates: Sequence[float], series: Mapping[str, Sequence[f
     places = places_of(rates)
     for (label, values), colour, style in zip(series.items(), (_COLOUR, _OTHER), ("-", "--"), strict=False):
         axes.plot(places, values, style, marker="o", color=colour, label=label)
+    axes.margins(y=0.1)
     axes.set_xticks(places, [f"{rate:g}" for rate in rates])
     axes.set(xlabel="requests/s sent")
     axes.set_ylim(bottom=0)
