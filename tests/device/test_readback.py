@@ -134,7 +134,7 @@ def test_the_host_waits_for_the_event_of_its_step_and_for_no_other():
     plan = plan_of((1, {}))
     calls.clear()
     handles = [readback.begin(plan, packed_of(plan)) for _ in range(3)]
-    assert calls == [(name, event) for event in range(3) for name in ("synchronize", "record")]
+    assert calls == [(name, event) for event in range(3) for name in ("query", "record")]
     calls.clear()
     assert not handles[1].is_ended_at_launch
     assert handles[1].wait().rows[0].token_ids == (0,)

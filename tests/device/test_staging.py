@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from outrider.device.staging import _LEAST, _RING, Staging
+from outrider.device.staging import _LEAST, _LEAST_RECORD, _RECORDS, _RING, Staging
 from outrider.platforms.base import select_platform
 from tests.support.recording_accelerator import Platform
 
@@ -34,20 +34,26 @@ def test_put_into_overwrites_the_same_memory(staging):
         staging.put_into(target, np.arange(5))
 
 
-def test_only_a_device_with_memory_of_its_own_is_pinned():
-    assert [staging.is_pinned for staging in stagings()] == [False, True]
+@pytest.mark.parametrize("staging", stagings(), ids=["in place", "pinned"])
+def test_each_list_begins_at_16_bytes(staging):
+    places = [tensor.data_ptr() % 16 for tensor in staging.put(LISTS | {"last": [7]}).values()]
+    assert len(places) == 4 and set(places) == {places[0]}
+
+
+@pytest.mark.parametrize("staging", stagings(), ids=["in place", "pinned"])
+def test_a_record_is_its_parts_one_after_the_other(staging):
+    parts = [np.array([3, 1]), np.array([], dtype=np.int64), np.array([1 << 40])]
+    assert staging.put_record(parts).tolist() == [3, 1, 1 << 40]
 
 
 def test_a_pinned_buffer_is_used_again_only_after_its_last_copy():
     platform = Platform()
     staging, calls = Staging(platform), platform.recording.calls
-    assert calls == [("pinned", _LEAST)] * _RING
+    assert calls == [("pinned", _LEAST)] * _RING + [("pinned", _LEAST_RECORD)] * _RECORDS
     calls.clear()
     kept = [staging.put({"x": [number]})["x"] for number in range(_RING + 3)]
-    expected = [
-        call for number in range(_RING + 3) for call in (("synchronize", number % _RING), ("record", number % _RING))
-    ]
-    assert calls == expected, "the event of a buffer is waited for before it is filled, and recorded after the copy"
+    expected = [call for number in range(_RING + 3) for call in (("query", number % _RING), ("record", number % _RING))]
+    assert calls == expected, "the event of a buffer is asked before it is filled, and recorded after the copy"
     assert [tensor.tolist() for tensor in kept] == [[number] for number in range(_RING + 3)]
     assert [int(buffer[0]) for buffer in platform.recording.buffers[:4]] == [_RING, _RING + 1, _RING + 2, 3]
 
@@ -58,7 +64,7 @@ def test_a_buffer_grows_to_the_next_power_of_two_and_stays():
     many = list(range(_LEAST + 1))
     recording.calls.clear()
     assert staging.put({"x": many})["x"].tolist() == many
-    assert recording.calls == [("synchronize", 0), ("pinned", 2 * _LEAST), ("record", _RING)]
+    assert recording.calls == [("query", 0), ("pinned", 2 * _LEAST), ("record", _RING + _RECORDS)]
     for _ in range(_RING):
         staging.put({"x": [1]})
     recording.calls.clear()
@@ -68,4 +74,20 @@ def test_a_buffer_grows_to_the_next_power_of_two_and_stays():
         staging.put({"x": [1]})
     recording.calls.clear()
     assert staging.put({"x": many})["x"].tolist() == many
-    assert [name for name, _ in recording.calls] == ["synchronize", "record"]
+    assert [name for name, _ in recording.calls] == ["query", "record"]
+
+
+def test_the_host_does_not_wait_for_a_buffer_whose_copy_has_not_ended():
+    platform = Platform()
+    staging, recording = Staging(platform), platform.recording
+    for number in range(_RING):
+        staging.put({"x": [number]})
+    recording.pending.add(0)
+    recording.calls.clear()
+    staging.put({"x": [5]})
+    assert recording.calls == [("query", 0), ("pinned", _LEAST), ("record", _RING + _RECORDS)]
+    assert int(recording.buffers[0][0]) == 0, "the copy that has not ended reads what it was given"
+    recording.calls.clear()
+    recording.pending.clear()
+    staging.put({"x": [6]})
+    assert recording.calls == [("query", 0), ("record", 0)]

@@ -81,8 +81,8 @@ def test_padding_that_has_room(cases, truth, monkeypatch):
     """The row of padding claims a request's block: captured graphs then write over its KV."""
     original = RequestTable.admit
 
-    def admit(self, admissions):
-        original(self, admissions)
+    def admit(self, admissions, new_blocks=()):
+        original(self, admissions, new_blocks)
         self.max_total[self.padding_row] = 100
         self.block_tables[0][self.padding_row] = 1
 

@@ -104,8 +104,8 @@ def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatc
 
 
 def test_completions_that_share_their_noise(target, speculative, cases, truth, monkeypatch):
-    original = SamplingTable.write
-    monkeypatch.setattr(SamplingTable, "write", lambda self, entry: original(self, replace(entry, completion_index=0)))
+    original = SamplingTable.begin
+    monkeypatch.setattr(SamplingTable, "begin", lambda self, entry: original(self, replace(entry, completion_index=0)))
     wrong = found(target, speculative, cases, truth)
     assert wrong and all(line.startswith("two of one prompt") for line in wrong)
 

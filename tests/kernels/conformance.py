@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from outrider.kernels import Kernels, load_kernels
 from outrider.kernels.stacks import exports
+from tests.kernels import admission_checks as admission
 from tests.kernels import model_checks as model
 from tests.kernels import sampling_checks as sampling
 from tests.kernels import state_checks as state
@@ -42,6 +43,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "finish_gated_delta": state.check_states,
     "save_states": state.check_snapshots,
     "load_states": state.check_snapshots,
+    "admit": admission.check_admit,
     "assemble": step.over_random_steps(step.check_assemble),
     "commit": step.over_random_steps(step.check_commit),
     "put_drafts": step.over_random_steps(step.check_drafts),

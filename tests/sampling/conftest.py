@@ -12,6 +12,7 @@ from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import SamplingParams
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch
+from tests.support.request_tables import make_request_table
 
 OPERATIONS = ("random", "penalty", "bias", "min_tokens", "truncation", "bad_words", "allowed")
 
@@ -173,10 +174,10 @@ def _make_batch(
 
 
 def _make_table(cases: Sequence[Case], *, vocab_size: int) -> SamplingTable:
-    table = SamplingTable(len(cases), vocab_size, "cpu")
-    for row, case in enumerate(cases):
-        table.write(case.admission(row))
-    return table
+    length = max(case.length for case in cases)
+    requests = make_request_table(len(cases) - 1, vocab_size, max_model_len=length)  # the last one in the padding row
+    requests.admit([case.admission(row) for row, case in enumerate(cases)])
+    return requests.sampling
 
 
 @pytest.fixture

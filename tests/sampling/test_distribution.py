@@ -10,8 +10,8 @@ from torch import Tensor
 from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import SamplingParams
 from outrider.kernels.reference.sampling.noise import gumbel, gumbel_at
-from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampler
+from tests.support.request_tables import make_request_table
 
 VOCAB_SIZE = 14
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 0.5, 1.5, -3.0, 0.0, 2.5, -0.5, 1.0, 0.5, -2.0, 0.0, 1.25])
@@ -19,21 +19,24 @@ LOGITS = torch.tensor([2.0, -1.0, 0.5, 0.5, 1.5, -3.0, 0.0, 2.5, -0.5, 1.0, 0.5,
 
 def draw(params: SamplingParams, *, num_seeds: int, num_positions: int, logits: Tensor = LOGITS) -> Tensor:
     """Tokens of one distribution at every (seed, position): [num_seeds * num_positions] int64."""
-    table = SamplingTable(num_seeds, VOCAB_SIZE, "cpu")
-    for row in range(num_seeds):
-        admission = RowAdmission(
-            row=row,
-            request_id="r",
-            token_ids=(0,),
-            num_prompt_tokens=1,
-            num_computed_tokens=0,
-            last_cached_block=-1,
-            max_total_tokens=100,
-            params=params,
-            seed=row * 977 - 5,
-            stop_token_ids=(),
-        )
-        table.write(admission)
+    requests = make_request_table(num_seeds, VOCAB_SIZE)
+    requests.admit(
+        [
+            RowAdmission(
+                row=row,
+                request_id="r",
+                token_ids=(0,),
+                num_prompt_tokens=1,
+                num_computed_tokens=0,
+                last_cached_block=-1,
+                max_total_tokens=100,
+                params=params,
+                seed=row * 977 - 5,
+                stop_token_ids=(),
+            )
+            for row in range(num_seeds)
+        ]
+    )
     count = num_seeds * num_positions
     rows, positions = torch.meshgrid(torch.arange(num_seeds), torch.arange(num_positions), indexing="ij")
     everyone = torch.arange(count)
@@ -46,7 +49,7 @@ def draw(params: SamplingParams, *, num_seeds: int, num_positions: int, logits: 
         num_logprobs=None,
         wants_digest=False,
     )
-    return Sampler()(logits.expand(count, -1).contiguous(), batch, table).token_ids
+    return Sampler()(logits.expand(count, -1).contiguous(), batch, requests.sampling).token_ids
 
 
 def expected_distribution(params: SamplingParams) -> list[float]:

@@ -13,6 +13,7 @@ from outrider.sampling.operation import find_operations
 from outrider.sampling.params import SamplingTable
 from outrider.sampling.sampler import SampleBatch, Sampler
 from tests.support import request_mix
+from tests.support.request_tables import make_request_table
 from tests.support.tiny_models import write_tiny_model
 
 VOCAB_SIZE = 70
@@ -62,10 +63,10 @@ def test_an_operation_states_its_columns_and_their_values(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_sample_that_is_listed_without_need_keeps_its_token(name: str, is_written: bool) -> None:
-    table = SamplingTable(40, VOCAB_SIZE, "cpu")
+    requests = make_request_table(40, VOCAB_SIZE)
     params = SamplingParams(temperature=0.8) if name == "truncation" else GREEDY
-    for row in range(40 if is_written else 0):
-        table.write(admission(row, params))
+    requests.admit([admission(row, params) for row in range(40 if is_written else 0)])
+    table = requests.sampling
     needed = ("random",) if params is not GREEDY and is_written else ()
     logits = torch.randn(40, VOCAB_SIZE, generator=torch.Generator().manual_seed(3))
     assert torch.equal(sample(logits, table, *needed, name), sample(logits, table, *needed))
@@ -118,10 +119,10 @@ def with_gap(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.usefixtures("with_gap")
 def test_a_new_operation_changes_the_samples_that_need_it_and_no_others() -> None:
-    table = SamplingTable(200, VOCAB_SIZE, "cpu")
-    for row in range(200):
-        params = GapParams(temperature=1.5, max_logit_gap=0.5 if row < 100 else None)
-        table.write(admission(row, params, seed=row))
+    requests = make_request_table(200, VOCAB_SIZE)
+    params = [GapParams(temperature=1.5, max_logit_gap=0.5 if row < 100 else None) for row in range(200)]
+    requests.admit([admission(row, params[row], seed=row) for row in range(200)])
+    table = requests.sampling
     assert table.needs[0] - table.needs[150] == table.bits["max_logit_gap"]
     logits = torch.randn(1, VOCAB_SIZE, generator=torch.Generator().manual_seed(4)).expand(200, -1).contiguous()
     kept = (logits[0] >= logits[0].max() - 0.5).nonzero().squeeze(1).tolist()

@@ -7,6 +7,7 @@ import torch
 from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import MAX_LOGIT_BIAS, MAX_STOP_TOKEN_IDS, SamplingParams
 from outrider.sampling.params import SamplingTable
+from tests.support.request_tables import make_request_table
 
 VOCAB_SIZE = 400
 
@@ -45,12 +46,13 @@ FULL = SamplingParams(
 
 
 def test_write_fills_the_row_and_no_other() -> None:
-    table = SamplingTable(3, VOCAB_SIZE, "cpu")
+    requests = make_request_table(3, VOCAB_SIZE, max_model_len=200)
+    table = requests.sampling
     neutral = {name: value.clone() for name, value in tensors(table).items()}
     stop_token_ids = tuple(range(100, 100 + MAX_STOP_TOKEN_IDS))
-    table.write(admission(1, FULL, stop_token_ids=stop_token_ids))
+    requests.admit([admission(1, FULL, stop_token_ids=stop_token_ids)])
     for name, value in tensors(table).items():
-        assert torch.equal(value[[0, 2]], neutral[name][[0, 2]]), name
+        assert torch.equal(value[[0, 2, 3]], neutral[name][[0, 2, 3]]), name
     columns = table.columns
     for name in ("temperature", "top_k", "top_p", "min_p"):
         assert columns[name][1].item() == getattr(FULL, name), name
@@ -66,40 +68,43 @@ def test_write_fills_the_row_and_no_other() -> None:
 
 
 def test_prompt_and_output_are_kept_apart() -> None:
-    table = SamplingTable(1, VOCAB_SIZE, "cpu")
-    table.write(admission(0, FULL))
+    requests = make_request_table(1, VOCAB_SIZE, max_model_len=200)
+    table = requests.sampling
+    requests.admit([admission(0, FULL)])
     assert table.prompt_mask[0].nonzero().flatten().tolist() == [1, 2]
     assert table.output_counts[0].nonzero().flatten().tolist() == [5]
     assert table.output_counts[0, 5].item() == 3
 
 
 def test_a_row_keeps_nothing_of_its_last_owner() -> None:
-    table, fresh = SamplingTable(1, VOCAB_SIZE, "cpu"), SamplingTable(1, VOCAB_SIZE, "cpu")
-    table.write(admission(0, FULL, stop_token_ids=(3, 4)))
+    requests, others = make_request_table(1, VOCAB_SIZE), make_request_table(1, VOCAB_SIZE)
+    requests.admit([admission(0, FULL, stop_token_ids=(3, 4))])
     plain = admission(0, SamplingParams(temperature=0.0), token_ids=(9,), num_prompt_tokens=1, seed=5)
-    for each in (table, fresh):
-        each.write(plain)
-    behind_a_count = {"stop_token_ids", "logit_bias_ids", "logit_bias"}
+    for each in (requests, others):
+        each.admit([plain])
+    table, fresh = requests.sampling, others.sampling
     for name, value in tensors(table).items():
-        assert name in behind_a_count or torch.equal(value, tensors(fresh)[name]), name
+        assert torch.equal(value, tensors(fresh)[name]), name
     assert table.columns["num_stop_token_ids"][0].item() == table.columns["num_logit_bias"][0].item() == 0
 
 
 def test_a_temperature_that_is_greedy_is_written_as_zero() -> None:
-    table = SamplingTable(2, VOCAB_SIZE, "cpu")
-    table.write(admission(0, SamplingParams(temperature=9.9999999e-6)))
-    table.write(admission(1, SamplingParams(temperature=1e-5)))
+    requests = make_request_table(2, VOCAB_SIZE, max_model_len=200)
+    table = requests.sampling
+    requests.admit([admission(0, SamplingParams(temperature=9.9999999e-6))])
+    requests.admit([admission(1, SamplingParams(temperature=1e-5))])
     temperature = table.columns["temperature"]
     assert temperature[0].item() == 0.0 and temperature[1].item() > 0.0
 
 
 def test_counts_grow_as_they_would_be_rebuilt() -> None:
     rng = random.Random(3)
-    table = SamplingTable(5, VOCAB_SIZE, "cpu")
+    requests = make_request_table(5, VOCAB_SIZE, max_model_len=200)
+    table = requests.sampling
     known = {row: [rng.randrange(9) for _ in range(rng.randrange(1, 6))] for row in range(5)}
     lengths = {row: len(tokens) for row, tokens in known.items()}
     for row, tokens in known.items():
-        table.write(admission(row, FULL, token_ids=tuple(tokens), num_prompt_tokens=lengths[row]))
+        requests.admit([admission(row, FULL, token_ids=tuple(tokens), num_prompt_tokens=lengths[row])])
     for _ in range(30):
         rows = rng.sample(range(5), rng.randrange(1, 6))
         tokens = [[rng.randrange(9) for _ in range(4)] for _ in rows]
@@ -107,16 +112,18 @@ def test_counts_grow_as_they_would_be_rebuilt() -> None:
         table.count(torch.tensor(rows), torch.tensor(tokens), torch.tensor(num_tokens))
         for row, emitted, count in zip(rows, tokens, num_tokens, strict=True):
             known[row] += emitted[:count]
-    rebuilt = SamplingTable(5, VOCAB_SIZE, "cpu")
+    others = make_request_table(5, VOCAB_SIZE, max_model_len=200)
     for row, tokens in known.items():
-        rebuilt.write(admission(row, FULL, token_ids=tuple(tokens), num_prompt_tokens=lengths[row]))
+        others.admit([admission(row, FULL, token_ids=tuple(tokens), num_prompt_tokens=lengths[row])])
+    rebuilt = others.sampling
     assert torch.equal(table.output_counts, rebuilt.output_counts)
     assert torch.equal(table.prompt_mask, rebuilt.prompt_mask)
 
 
 def test_tables_stay_at_their_address() -> None:
-    table = SamplingTable(2, VOCAB_SIZE, "cpu")
+    requests = make_request_table(2, VOCAB_SIZE, max_model_len=200)
+    table = requests.sampling
     before = {name: value.data_ptr() for name, value in tensors(table).items()}
-    table.write(admission(1, FULL))
+    requests.admit([admission(1, FULL)])
     table.count(torch.tensor([1]), torch.tensor([[3, 4]]), torch.tensor([1]))
     assert before == {name: value.data_ptr() for name, value in tensors(table).items()}

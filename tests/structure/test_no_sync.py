@@ -43,7 +43,7 @@ ALLOWED = {
     ("device/readback.py", "unpack", "tolist"): "of data that is on the host: `Handle.wait` has waited",
     ("device/readback.py", "_extras", "tolist"): "likewise",
     ("device/readback.py", "Handle.wait", "synchronize"): "the one place that waits, one step late",
-    ("device/staging.py", "PinnedRing.take", "synchronize"): "for a copy that ended many steps ago",
+    ("device/staging.py", "PinnedSlot.__init__", "numpy"): "of pinned memory, which is on the host",
     (
         "device/staging.py",
         "PinnedSlot.__init__",
@@ -57,11 +57,6 @@ ALLOWED = {
     ("kernels/reference/experts.py", "experts", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
     ("runtime/memory.py", "MemoryMeasurement.__init__", "begin_memory_measurement"): "once, before there are requests",
     ("runtime/memory.py", "MemoryMeasurement.kv_budget", "end_memory_measurement"): "once, before there are requests",
-    (
-        "sampling/params.py",
-        "SamplingTable._to_device",
-        "pin_memory",
-    ): "at an admission with rare parameters; PyTorch's cache gives the page back without waiting",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }

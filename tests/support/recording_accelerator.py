@@ -11,12 +11,14 @@ from outrider.platforms.accelerator import Accelerator, MemoryFigures
 
 
 class RecordingAccelerator(Accelerator):
-    """Notes ("pinned", size), ("record", event) and ("synchronize", event); events are numbered as they are made."""
+    """Notes ("pinned", size), ("record", event) and ("synchronize", event) or ("query", event); events are
+    numbered as they are made. An event of `pending` has not been passed."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
         self.buffers: list[torch.Tensor] = []
         self.num_events = 0
+        self.pending: set[int] = set()
 
     def pinned(self, size: int) -> torch.Tensor:
         self.calls.append(("pinned", size))
@@ -59,6 +61,10 @@ class RecordingEvent:
 
     def record(self) -> None:
         self._accelerator.calls.append(("record", self._number))
+
+    def query(self) -> bool:
+        self._accelerator.calls.append(("query", self._number))
+        return self._number not in self._accelerator.pending
 
     def synchronize(self) -> None:
         self._accelerator.calls.append(("synchronize", self._number))

@@ -5,16 +5,24 @@ Batch order is an index list made for each step (`rows`); nothing is keyed by th
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 
 from outrider.core.kv_groups import BlockGroup
 from outrider.core.plan import NewBlocks, RowAdmission
+from outrider.core.sampling_params import SamplingParams
+from outrider.device.admission_record import LENGTHS, RecordPacker
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.kernels import Kernels
 from outrider.kernels.interface.sampling import Verified
+from outrider.kernels.interface.step import AdmissionRecord, TableMemory
 from outrider.sampling.params import SamplingTable
+
+_ALIGNED = 16
+"""A kind of length begins at a multiple of this number of rows, and a group's block table at a multiple of this number
+of blocks."""
 
 
 class RequestTable:
@@ -46,62 +54,51 @@ class RequestTable:
         self.vocab_size = vocab_size
         self.groups = tuple(groups)
         self.token_ids = zeros(max_rows, max_model_len + num_drafts + 1, dtype=torch.int32)
-        self.num_tokens = zeros(max_rows)  # known: prompt and emitted
-        self.num_computed = zeros(max_rows)  # tokens whose KV is written and accepted
-        self.max_total = zeros(max_rows)
-        self.state_lengths = zeros(max_rows)  # tokens covered by the states of a hybrid model
-        self.state_known = zeros(max_rows)  # tokens known when the row's last step began
+        lengths = zeros(len(LENGTHS), _aligned(max_rows))
+        by_name = dict(zip(LENGTHS, lengths[:, :max_rows], strict=True))  # each [max_rows] int64
+        self.num_tokens = by_name["num_tokens"]  # known: prompt and emitted
+        self.num_computed = by_name["num_computed"]  # tokens whose KV is written and accepted
+        self.max_total = by_name["max_total"]
+        self.state_lengths = by_name["state_lengths"]  # tokens covered by the states of a hybrid model
+        self.state_known = by_name["state_known"]  # tokens known when the row's last step began
+        self.num_drafts = by_name["num_drafts"]
         self.drafts = zeros(max_rows, max(num_drafts, 1))
-        self.num_drafts = zeros(max_rows)
-        self.block_tables = [zeros(max_rows, group.num_blocks(max_model_len), dtype=torch.int32) for group in groups]
-        self.sampling = SamplingTable(max_rows, vocab_size, device, is_pinned=staging.is_pinned)
+        num_blocks = [group.num_blocks(max_model_len) for group in groups]
+        *first_columns, num_columns = accumulate(map(_aligned, num_blocks), initial=0)
+        tables = zeros(max_rows, num_columns, dtype=torch.int32)
+        self.block_tables = [
+            tables[:, first : first + count] for first, count in zip(first_columns, num_blocks, strict=True)
+        ]  # for each group [max_rows, blocks of max_model_len tokens] int32
+        self.sampling = SamplingTable(max_rows, vocab_size, device)
+        self._memory = TableMemory(
+            lengths=lengths,
+            token_ids=self.token_ids,
+            block_tables=tables,
+            wide=self.sampling.memory.wide,
+            narrow=self.sampling.memory.narrow,
+            lists=self.sampling.memory.lists,
+            neutral_lists=self.sampling.memory.neutral_lists,
+            prompt_mask=self.sampling.prompt_mask,
+            output_counts=self.sampling.output_counts,
+        )
+        self._packer = RecordPacker(self.sampling, first_columns=first_columns, num_columns=num_columns)
         self._kernels = kernels
         self._staging = staging
+        self.admit((_nobody(self.padding_row),))  # changes nothing, but compiles the kernel before there are requests
 
-    def admit(self, admissions: tuple[RowAdmission, ...]) -> None:
-        """Fill the rows of requests that start or resume; everything of the row's previous request is overwritten."""
-        if not admissions:
-            return
-        tokens = self._staging.put({str(index): entry.token_ids for index, entry in enumerate(admissions)})
-        scalars = self._staging.put(
-            {
-                "rows": [entry.row for entry in admissions],
-                "num_tokens": [len(entry.token_ids) for entry in admissions],
-                "num_computed": [entry.num_computed_tokens for entry in admissions],
-                "max_total": [entry.max_total_tokens for entry in admissions],
-            }
-        )
-        rows = scalars["rows"]
-        self.num_tokens[rows] = scalars["num_tokens"]
-        self.num_computed[rows] = scalars["num_computed"]
-        self.max_total[rows] = scalars["max_total"]
-        self.state_lengths[rows] = scalars["num_computed"]
-        self.state_known[rows] = scalars["num_computed"]
-        self.num_drafts.index_fill_(0, rows, 0)
-        for block_tables in self.block_tables:
-            block_tables.index_fill_(0, rows, 0)
-        for index, entry in enumerate(admissions):
-            self.token_ids[entry.row, : len(entry.token_ids)] = tokens[str(index)].to(torch.int32)
-            self.sampling.write(entry)
+    def admit(self, admissions: Sequence[RowAdmission], new_blocks: Sequence[NewBlocks] = ()) -> None:
+        """Fill the rows of requests that start or resume; everything of the row's previous request is overwritten.
+        Append new blocks to block tables, of these rows and of others.
+
+        However many there are, it takes one copy and one launch.
+        """
+        if admissions or new_blocks:
+            arrays, sizes = self._packer.pack(admissions, new_blocks)
+            self._kernels.admit(self._memory, AdmissionRecord(self._staging.put_record(arrays), sizes))
 
     def put(self, arrays: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
         """Lists of integers on the table's device, in one copy."""
         return self._staging.put(arrays)
-
-    def add_blocks(self, new_blocks: tuple[NewBlocks, ...]) -> None:
-        """Append blocks to block tables."""
-        for group, block_tables in enumerate(self.block_tables):
-            entries = [entry for entry in new_blocks if entry.group == group]
-            if not entries:
-                continue
-            put = self._staging.put(
-                {
-                    "rows": [entry.row for entry in entries for _ in entry.block_ids],
-                    "columns": [entry.first_index + i for entry in entries for i in range(len(entry.block_ids))],
-                    "blocks": [block_id for entry in entries for block_id in entry.block_ids],
-                }
-            )
-            block_tables[put["rows"], put["columns"]] = put["blocks"].to(torch.int32)
 
     def commit(self, batch: StepBatch, verified: Verified) -> None:
         """Append the emitted tokens to every row of the step and advance it."""
@@ -134,3 +131,23 @@ class RequestTable:
             vocab_size=self.vocab_size,
             position_limit=position_limit,
         )
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _nobody(row: int) -> RowAdmission:
+    """A request without tokens."""
+    return RowAdmission(
+        row=row,
+        request_id="",
+        token_ids=(),
+        num_prompt_tokens=0,
+        num_computed_tokens=0,
+        last_cached_block=-1,
+        max_total_tokens=0,
+        params=SamplingParams(temperature=0.0),
+        seed=0,
+        stop_token_ids=(),
+    )

@@ -21,6 +21,9 @@ class Event(Protocol):
     def record(self) -> None:
         """Move the point to the current end of the stream."""
 
+    def query(self) -> bool:
+        """True if the device has passed the point; does not wait."""
+
     def synchronize(self) -> None:
         """Block the host until the device has passed the point."""
 

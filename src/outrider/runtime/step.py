@@ -46,9 +46,8 @@ class Step:
     def admit(self, plan: StepPlan) -> None:
         """Save states, then write the plan's admissions and blocks to the table, and load states."""
         self.snapshots.save(plan.state_saves)
-        self.table.admit(plan.admissions)
+        self.table.admit(plan.admissions, plan.new_blocks)
         self.snapshots.load(plan.admissions)
-        self.table.add_blocks(plan.new_blocks)
         self.drafting.admit(plan.admissions)
 
     def __call__(self, layout: Layout) -> Packed:

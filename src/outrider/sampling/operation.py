@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,11 @@ from outrider.core.plan import RowAdmission
 from outrider.core.sampling_params import SamplingParams
 from outrider.sampling import operations
 
-Value = float | Sequence[float] | Sequence[Sequence[int]]
-"""A number fills a row's whole entry; a sequence fills its first places and leaves the others as they are."""
+Value = float | Sequence[float] | Sequence[Sequence[int]] | np.ndarray
+"""A number fills a row's whole entry; a sequence fills its first places, and the others become neutral.
+
+Lists that are not neutral make the copy of an admission longer: a request that does not use them should have none.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,7 @@ class Column:
 
     name: str
     dtype: torch.dtype
+    """int32, int64, float32 or float64."""
     neutral: float
     """Value in rows that were never written: the operation then changes nothing."""
     shape: tuple[int, ...] = ()
@@ -55,7 +60,8 @@ class BaseOperation(ABC):
         """True if the operation can change samples of a request with these parameters."""
 
     def values(self, admission: RowAdmission) -> Mapping[str, Value]:
-        """Values of a request's row by the name of the column, written when it starts or resumes."""
+        """Values of a request's row by the name of the column, written when it starts or resumes; a column that is
+        missing gets its neutral value."""
         return {}
 
     def apply(self, logits: Tensor, columns: Mapping[str, Tensor]) -> Tensor:

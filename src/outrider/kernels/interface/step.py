@@ -30,8 +30,61 @@ class ChainTokens(NamedTuple):
     kv_lengths: Tensor  # [T] int64, 0 for padding
 
 
+class TableMemory(NamedTuple):
+    """The memory of the request table that an admission fills; a parameter is one line of `wide` or `narrow`.
+
+    L words of lists in a row, an even number.
+    """
+
+    lengths: Tensor  # [lengths, at least N] int64
+    token_ids: Tensor  # [N, width] int32
+    block_tables: Tensor  # [N, columns] int32, the tables of all groups of layers side by side
+    wide: Tensor  # [parameters, at least N] int64
+    narrow: Tensor  # [parameters, at least N] int32, floats as their bits
+    lists: Tensor  # [N, L] int32, parameters with many values, as words
+    neutral_lists: Tensor  # [L] int32, a row of `lists` for a request that uses none of them
+    prompt_mask: Tensor  # [N, vocab_size] bool, tokens of the prompt
+    output_counts: Tensor  # [N, vocab_size] int32, occurrences of tokens in the output
+
+
+class AdmissionRecord(NamedTuple):
+    """All rows that start or resume in a step, and all new blocks, in one piece of memory."""
+
+    data: Tensor  # [sum of sizes] int64
+    sizes: tuple[int, ...]
+    """Sizes of `AdmissionParts`, in their order."""
+
+    @property
+    def parts(self) -> "AdmissionParts":
+        return AdmissionParts(*self.data.split(self.sizes))
+
+
+class AdmissionParts(NamedTuple):
+    """The parts of an `AdmissionRecord`, all int64: A rows that start, B new blocks, T tokens, S rows with lists."""
+
+    rows: Tensor  # [A], of the table
+    num_prompt_tokens: Tensor  # [A], the tokens after them are output
+    list_index: Tensor  # [A], place in `lists`; -1: the row's lists are neutral
+    token_starts: Tensor  # [A + 1], first token of each row in `token_ids`, then T
+    block_starts: Tensor  # [A + 1], first new block of each row, then the first one of rows that do not start
+    lengths: Tensor  # [A × lengths]
+    parameters: Tensor  # [A × (wide + narrow / 2)], for each row its wide ones, then two narrow ones in each number
+    block_places: Tensor  # [B], in `block_tables` as one line; no place twice
+    block_ids: Tensor  # [B]
+    token_ids: Tensor  # [T]
+    lists: Tensor  # [S × L / 2], two words in each number
+
+
 class StepKernels(Protocol):
     """Kernels that read and advance the request table."""
+
+    def admit(self, memory: TableMemory, record: AdmissionRecord) -> None:
+        """Fill the rows that start or resume, so that nothing of their last requests is left, and add new blocks.
+
+        A row that starts gets its lengths, tokens, parameters and lists; its block tables are the null block where the
+        record has none. `prompt_mask` and `output_counts` are made from its tokens. Of other rows only the places of
+        new blocks change.
+        """
 
     def assemble(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from outrider.core.plan import RowAdmission
@@ -29,7 +30,6 @@ class Operation(BaseOperation):
         token_ids = admission.params.allowed_token_ids
         if token_ids is None:
             return {"allowed": -1}
-        bits = [0] * self._num_words
-        for token_id in token_ids:
-            bits[token_id // 32] |= 1 << token_id % 32
-        return {"allowed": [word - (1 << 32) if word >> 31 else word for word in bits]}
+        bits = np.zeros(32 * self._num_words, dtype=bool)
+        bits[list(token_ids)] = True
+        return {"allowed": np.packbits(bits, bitorder="little").view("<i4")}

@@ -26,8 +26,9 @@ class Operation(BaseOperation):
         return params.min_tokens > 0
 
     def values(self, admission: RowAdmission) -> Mapping[str, Value]:
+        stop_token_ids = admission.stop_token_ids if admission.params.min_tokens > 0 else ()
         return {
             "min_length": admission.num_prompt_tokens + admission.params.min_tokens,
-            "num_stop_token_ids": len(admission.stop_token_ids),
-            "stop_token_ids": admission.stop_token_ids,
+            "num_stop_token_ids": len(stop_token_ids),
+            "stop_token_ids": stop_token_ids,
         }

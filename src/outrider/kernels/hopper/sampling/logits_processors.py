@@ -64,7 +64,8 @@ def process(
     token_ids = bad_words if token_ids is None else token_ids
     num_rows, vocab_size = logits.shape
     assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
-    assert bad_words.is_contiguous() and bad_words.shape[2] & (bad_words.shape[2] - 1) == 0, "words are powers of two"
+    assert bad_words.shape[2] & (bad_words.shape[2] - 1) == 0, "words are powers of two"
+    assert bad_words.stride()[1:] == (bad_words.shape[2], 1), "the words of a row are contiguous"
     assert drafts.shape[1] == 0 or drafts.stride(1) == 1, "drafts of a row are contiguous"
     out = torch.empty(num_rows, vocab_size, dtype=torch.float32, device=logits.device)
     if num_rows > 0:
@@ -101,8 +102,8 @@ def process(
             prompt_mask.stride(0),
             allowed.stride(0),
             token_ids.stride(0),
+            bad_words.stride(0),
             HAS_BAD_WORDS=has_bad_words,
-            MAX_BAD_WORDS=bad_words.shape[1],
             WORD=bad_words.shape[2],
             BLOCK=_BLOCK,
             num_warps=4,
@@ -137,7 +138,7 @@ def _process_kernel(
     p_frequency,
     p_allowed,  # [N, ceil(vocab_size / 32)] int32
     p_num_bad_words,  # [N]
-    p_bad_words,  # [N, MAX_BAD_WORDS, WORD] int32, at the right, -1 in front
+    p_bad_words,  # [N, max_bad_words, WORD] int32, at the right, -1 in front
     p_token_ids,  # [N, max_tokens] int32
     p_num_prompt_tokens,  # [N]
     vocab_size,
@@ -150,8 +151,8 @@ def _process_kernel(
     prompt_stride,
     allowed_stride,
     ids_stride,
+    words_stride,
     HAS_BAD_WORDS: tl.constexpr,
-    MAX_BAD_WORDS: tl.constexpr,
     WORD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -194,7 +195,7 @@ def _process_kernel(
         b_tail = tl.load(p_token_ids + i_table * ids_stride + b_place, mask=m_output & (b_draft < 0), other=-2)
         b_tail = tl.where(m_draft, tl.load(p_drafts + i_row * drafts_stride + b_draft, mask=m_draft, other=0), b_tail)
         for i in range(tl.load(p_num_bad_words + i_table).to(tl.int32)):
-            p_word = p_bad_words + (i_table * MAX_BAD_WORDS + i) * WORD
+            p_word = p_bad_words + i_table * words_stride + i * WORD
             b_head = tl.load(p_word + o)
             m_begun = (b_head < 0) | (b_head == b_tail) | (o == WORD - 1)
             if tl.min(m_begun.to(tl.int32), axis=0) > 0:
