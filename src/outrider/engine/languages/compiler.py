@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from outrider.core.errors import RequestError
 from outrider.core.sampling_params import StructuredOutputsParams
+from outrider.engine.languages.ebnf import is_ebnf, plain_ebnf
 from outrider.engine.languages.inhabitants import Inhabitants, pruned
 from outrider.engine.languages.json_numbers import load_exactly
 from outrider.engine.languages.json_schema import Node, PlainSchema, parts, read_schema
 from outrider.engine.languages.patterns import translate_whole
+from outrider.engine.languages.rules import without_dead_rules
 
 if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
     from llguidance import LLMatcher, LLTokenizer
@@ -26,21 +28,40 @@ _MAX_NAMED = 3
 def compile_language(asked: StructuredOutputsParams, vocabulary: "LLTokenizer") -> str:
     """The grammar in llguidance's format, which llguidance may still refuse. Raises RequestError."""
     from llguidance import LLMatcher
-    from llguidance.gbnf_to_lark import any_to_lark
+    from llguidance.gbnf_to_lark import gbnf_to_lark
 
     if asked.json is not None or asked.json_object:
         document = load_exactly(asked.json) if isinstance(asked.json, str) else {"type": "object"}
-        return _JsonCompiler(read_schema(document), vocabulary).grammar
+        schema = _JsonCompiler(read_schema(document), vocabulary)
+        if schema.reason:
+            raise RequestError(schema.reason)
+        return LLMatcher.grammar_from_json_schema(schema.text)
     if asked.regex is not None:
         return LLMatcher.grammar_from_regex(translate_whole(asked.regex))
     if asked.choice is not None:
         texts = [json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f") for text in asked.choice]
         return LLMatcher.grammar_from_lark("start: " + " | ".join(texts))
     assert asked.grammar is not None
-    return LLMatcher.grammar_from_lark(any_to_lark(asked.grammar))
+    source, root = asked.grammar, "start"
+    if is_ebnf(source):
+        source, root = gbnf_to_lark(plain_ebnf(source)), "root"
+
+    def read_inner(text: str) -> str | None:
+        schema = _JsonCompiler(read_schema(load_exactly(text)), vocabulary)
+        return None if schema.reason else schema.text
+
+    def has_text(grammar: str) -> bool:
+        return _has_text(LLMatcher(vocabulary, LLMatcher.grammar_from_lark(grammar), log_level=0)) is not False
+
+    ends = [vocabulary.decode_bytes([token_id]).decode(errors="replace") for token_id in vocabulary.eos_tokens]
+    ends += [f"<[{token_id}]>" for token_id in vocabulary.eos_tokens]
+    lark = without_dead_rules(source, read_schema=read_inner, has_text=has_text, end_tokens=ends, root=root)
+    return LLMatcher.grammar_from_lark(lark)
 
 
 class _JsonCompiler:
+    """A schema as llguidance gets it in `text`, or the `reason` why nothing meets it."""
+
     def __init__(self, schema: PlainSchema, vocabulary: "LLTokenizer") -> None:
         self._vocabulary = vocabulary
         self._options = dict(schema.options)
@@ -49,9 +70,8 @@ class _JsonCompiler:
             self._spell_names_one_way(nodes)
         inhabitants = Inhabitants(schema, has_string=self._has_string)
         without_dead_parts = pruned(schema, inhabitants)
-        if without_dead_parts.root is False:
-            raise RequestError(self._reason(schema, inhabitants))
-        self.grammar = self._grammar(without_dead_parts.document)
+        self.reason = self._reason(schema, inhabitants) if without_dead_parts.root is False else ""
+        self.text = self._text(without_dead_parts.document)
 
     def _spell_names_one_way(self, nodes: list[dict[str, Any]]) -> None:
         """Escapes like \\u0061 would let a free name spell a name that the schema keeps for something else."""
@@ -63,22 +83,17 @@ class _JsonCompiler:
                 )
         self._options["json_allowed_escapes"] = _SHORT_ESCAPES
 
-    def _grammar(self, document: dict[str, Any]) -> str:
-        from llguidance import LLMatcher
-
-        return LLMatcher.grammar_from_json_schema(json.dumps({"x-guidance": self._options} | document))
+    def _text(self, document: dict[str, Any]) -> str:
+        return json.dumps({"x-guidance": self._options} | document)
 
     def _matcher(self, document: dict[str, Any]) -> "LLMatcher":
         from llguidance import LLMatcher
 
-        return LLMatcher(self._vocabulary, self._grammar(document), log_level=0)
+        grammar = LLMatcher.grammar_from_json_schema(self._text(document))
+        return LLMatcher(self._vocabulary, grammar, log_level=0)
 
     def _has_string(self, schema: dict[str, Any]) -> bool | None:
-        matcher = self._matcher(schema)
-        if matcher.is_error():
-            return False if "Unsatisfiable" in matcher.get_error() else None
-        matcher.compute_bitmask()
-        return not matcher.is_error()
+        return _has_text(self._matcher(schema))
 
     def _reason(self, schema: PlainSchema, inhabitants: Inhabitants) -> str:
         matcher = self._matcher(schema.document)
@@ -87,6 +102,14 @@ class _JsonCompiler:
         dead = [f"#/$defs/{name}" for name, node in schema.definitions.items() if not inhabitants.has_value(node)]
         named = f" ({', '.join(dead[:_MAX_NAMED])} can never end)" if dead else ""
         return f"structured_outputs: no finite JSON meets the schema{named}. Correct the schema."
+
+
+def _has_text(matcher: "LLMatcher") -> bool | None:
+    """False if certainly no text matches one terminal; None if that cannot be said."""
+    if matcher.is_error():
+        return False if "Unsatisfiable" in matcher.get_error() else None
+    matcher.compute_bitmask()
+    return not matcher.is_error()
 
 
 def _nodes(node: Node) -> Iterator[dict[str, Any]]:

@@ -206,7 +206,7 @@ def _types(given: dict[str, Any], path: str) -> list[str] | None:
 def _read_bounds(given: dict[str, Any], simple: dict[str, Any], path: str, *, is_whole: bool) -> None:
     bounds: dict[str, Any] = {}
     for key in _BOUNDS:
-        if key not in given or isinstance(given[key], bool):  # a boolean is an exclusive bound of draft 4
+        if key not in given or (key.startswith("exclusive") and isinstance(given[key], bool)):  # as in draft 4
             continue
         if not is_number(given[key]):
             _refuse(path, f"{key} is {_shown(given[key])}. Give a number.")
