@@ -1,7 +1,7 @@
 """Grammars in EBNF, llama.cpp's form, written so that llguidance's converter keeps every character of them.
 
-The converter takes no escape of a code point beyond \\x, and in its regular expressions && and -- have a meaning of their
-own. Here each text and class is written in the one form that means the same to all.
+The converter takes no escape of a code point beyond \\x, and in its regular expressions && and -- have a meaning of
+their own. Here each text and class is written in the one form that means the same to all.
 """
 
 import re

@@ -42,7 +42,7 @@ class _Token:
     text: str
     start: int
     end: int
-    """Indices in the source of its first character and behind its last one."""
+    """Index in the source where it ends."""
 
 
 @dataclass(slots=True)
