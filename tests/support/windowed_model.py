@@ -34,10 +34,17 @@ def find_it(monkeypatch) -> None:
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(folder)])
 
 
-def write(directory: Path, *, num_layers: int = len(KINDS), vocab_size: int, eos_token_id: int) -> None:
+def write(
+    directory: Path, *, num_layers: int = len(KINDS), head_dim: int = 16, vocab_size: int, eos_token_id: int
+) -> None:
     """config.json; the weights are drawn (`load_format="dummy"`)."""
     directory.mkdir(exist_ok=True)
-    values = SIZES | {"num_hidden_layers": num_layers, "vocab_size": vocab_size, "eos_token_id": eos_token_id}
+    values = SIZES | {
+        "num_hidden_layers": num_layers,
+        "head_dim": head_dim,
+        "vocab_size": vocab_size,
+        "eos_token_id": eos_token_id,
+    }
     (directory / "config.json").write_text(json.dumps(values))
 
 
@@ -62,14 +69,15 @@ def _mlp(weights: dict[str, Tensor], index: int, x: Tensor) -> Tensor:
 
 def _attention(model: CausalLM, weights: dict[str, Tensor], index: int, x: Tensor) -> Tensor:
     kind, prefix, length = kinds_of(model.config.num_layers)[index], f"layers.{index}.self_attn.", len(x)
-    sizes = [count * kind.head_dim for count in (kind.num_heads, kind.num_kv_heads, kind.num_kv_heads)]
+    head_dim = model.config.head_dim * kind.width
+    sizes = [count * head_dim for count in (kind.num_heads, kind.num_kv_heads, kind.num_kv_heads)]
     q, k, v = (
-        part.view(length, -1, kind.head_dim) for part in (x @ weights[prefix + "qkv_proj.weight"].T).split(sizes, dim=1)
+        part.view(length, -1, head_dim) for part in (x @ weights[prefix + "qkv_proj.weight"].T).split(sizes, dim=1)
     )
-    table = rope_table(model.config.rope, kind.head_dim, length).double()
+    table = rope_table(model.config.rope, head_dim, length).double()
     q, k = _rotated(q, table), _rotated(k, table)
     k, v = (part.repeat_interleave(kind.num_heads // kind.num_kv_heads, dim=1) for part in (k, v))
-    scores = torch.einsum("thd,shd->hts", q, k) * kind.head_dim**-0.5
+    scores = torch.einsum("thd,shd->hts", q, k) * head_dim**-0.5
     distance = torch.arange(length)[:, None] - torch.arange(length)
     is_seen = (distance >= 0) & (distance < (kind.window or length))
     scores = scores.masked_fill(~is_seen, float("-inf"))

@@ -20,15 +20,16 @@ class Kind:
     window: int | None
     num_heads: int = 4
     num_kv_heads: int = 2
-    head_dim: int = 16
+    width: int = 1
+    """Multiple of the config's head_dim."""
     has_sinks: bool = False
 
 
 KINDS = (
     Kind(window=None),
     Kind(window=24),
-    Kind(window=5, num_heads=2, num_kv_heads=1, head_dim=32, has_sinks=True),
-    Kind(window=None, num_heads=2, num_kv_heads=2, head_dim=32),
+    Kind(window=5, num_heads=2, num_kv_heads=1, width=2, has_sinks=True),
+    Kind(window=None, num_heads=2, num_kv_heads=2, width=2),
     Kind(window=24),
 )
 """The kind of each layer of the whole model."""
@@ -47,8 +48,9 @@ class Model(CausalLM):
 
     def build_attention(self, index: int) -> nn.Module:
         kind = kinds_of(self.config.num_layers)[index]
-        config = replace(self.config, num_heads=kind.num_heads, num_kv_heads=kind.num_kv_heads, head_dim=kind.head_dim)
-        rope = Rope(config.rope, kind.head_dim, self.rope.cos_sin.shape[0], self.context)
+        head_dim = self.config.head_dim * kind.width
+        config = replace(self.config, num_heads=kind.num_heads, num_kv_heads=kind.num_kv_heads, head_dim=head_dim)
+        rope = Rope(config.rope, head_dim, self.rope.cos_sin.shape[0], self.context)
         return Attention(config, self.context, rope=rope, window=kind.window, has_sinks=kind.has_sinks)
 
 
