@@ -9,6 +9,7 @@ from outrider.core.kv_groups import BlockGroup
 from outrider.core.plan import RowAdmission, RowPlan, StepPlan
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.assemble import Assembler, Layout
+from outrider.device.padded_layout import PaddedSizes
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.kernels import load_kernels
@@ -117,6 +118,52 @@ def check(layout: Layout, rows: list[RowPlan]) -> None:
     assert layout.num_given == max(len(row.params.logprob_token_ids or ()) for row in rows)
 
 
+def random_plan(rng: random.Random, chosen: dict[int, SamplingParams]) -> list[RowPlan]:
+    """Chunks of prompts and decode rows, in any order."""
+    rows = []
+    for row, params in chosen.items():
+        if rng.random() < 0.3:
+            rows.append(row_plan(row, params, num_known=rng.randrange(1, 9), does_sample=rng.random() < 0.5))
+        else:
+            rows.append(row_plan(row, params, num_drafts=rng.randrange(4), bound=rng.randrange(60)))
+    return rows
+
+
+def test_a_padded_layout_begins_with_the_same_numbers() -> None:
+    rng = random.Random(1)
+    for _ in range(60):
+        rows = random_plan(rng, dict.fromkeys(rng.sample(range(NUM_ROWS), rng.randrange(1, 9)), PARAMS[0]))
+        plan = StepPlan(step_id=1, admissions=(), new_blocks=(), rows=tuple(rows), num_proposals=3)
+        samples, tokens = sum(row.num_samples for row in rows), plan.num_tokens
+        more_rows, more_tokens, more_samples = rng.choice([0, 3]), rng.choice([0, 11]), rng.choice([0, 5])
+        num_samples = max(samples + more_samples, 1)
+        sizes = PaddedSizes(num_rows=len(rows) + more_rows, num_tokens=tokens + more_tokens, num_samples=num_samples)
+        assert sizes.fits(plan)
+        parts = sizes.split(torch.from_numpy(sizes.fill(plan, padding_row=NUM_ROWS)))
+        expected, _ = slow_layout(rows)
+        for name, values in expected.items():
+            if name == "sample_starts":  # only rows with samples read theirs
+                pairs = zip(rows, values, parts[name].tolist(), strict=False)
+                assert all(there == here for row, there, here in pairs if row.does_sample)
+            else:
+                assert parts[name][: len(values)].tolist() == values, name
+        assert parts["row_counts"].tolist() == [row.num_tokens for row in rows] + [0] * more_rows + [more_tokens]
+        assert set(parts["rows"][len(rows) :].tolist()) == {NUM_ROWS}
+        assert set(parts["token_row"][tokens:].tolist()) <= {sizes.num_rows}, "the last row owns the padding tokens"
+        assert parts["does_sample"][len(rows) :].sum() == 0
+        assert set(parts["sample_row"][samples:].tolist()) <= {sizes.num_rows}
+        assert parts["sample_starts"].min() >= 0 and parts["sample_starts"].max() < num_samples
+
+
+def test_a_plan_that_does_not_fit_is_known() -> None:
+    rows = [row_plan(0, PARAMS[0], num_drafts=2), row_plan(1, PARAMS[0], num_known=7, does_sample=False)]
+    plan = StepPlan(step_id=1, admissions=(), new_blocks=(), rows=tuple(rows), num_proposals=3)
+    fits = {"num_rows": 2, "num_tokens": 10, "num_samples": 3}
+    assert PaddedSizes(**fits).fits(plan)
+    for name, value in fits.items():
+        assert not PaddedSizes(**fits | {name: value - 1}).fits(plan), name
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_layout_equals_that_of_loops(seed: int) -> None:
     rng = random.Random(seed)
@@ -124,12 +171,7 @@ def test_a_layout_equals_that_of_loops(seed: int) -> None:
     for _ in range(40):
         chosen = {row: rng.choice(PARAMS) for row in rng.sample(range(NUM_ROWS), rng.randrange(1, 9))}
         layouts.admit(chosen)
-        rows = []
-        for row, params in chosen.items():
-            if rng.random() < 0.3:
-                rows.append(row_plan(row, params, num_known=rng.randrange(1, 9), does_sample=rng.random() < 0.5))
-            else:
-                rows.append(row_plan(row, params, num_drafts=rng.randrange(4), bound=rng.randrange(60)))
+        rows = random_plan(rng, chosen)
         for _ in range(rng.randrange(1, 3)):
             check(layouts.lay_out(rows), rows)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from outrider.kernels.hopper import attention_plan
 from outrider.kernels.hopper.attention import paged_attention, plan_attention
+from outrider.kernels.interface.cache import DeviceCounts
 
 from .comparison import assert_close, replayed
 
@@ -186,6 +187,39 @@ def test_a_captured_graph_follows_the_lengths(requests: Requests) -> None:
 
     expected = torch.cat(requests.attend(*[(row, length - 1, length) for row, length in enumerate(LENGTHS)]))
     assert torch.equal(replayed(run, change), expected)
+
+
+@pytest.mark.parametrize("chunk", [0, 5, 31, 300])
+def test_a_captured_graph_follows_the_counts(requests: Requests, chunk: int) -> None:
+    """Rows change their tokens in place: decode rows, chunks of a prompt, rows without tokens, padding at the end."""
+    num_rows, num_tokens, width = len(LENGTHS) + 1, 360, 4
+    stretches = [(5, 60, 64), (1, 0, 1), (0, 697, 700), (4, 1499, 1500), (6, 250, 252), (3, 0, chunk), (2, 30, 33)]
+    starts, counts, lengths, rows = (
+        torch.zeros(size, dtype=torch.int64, device="cuda") for size in (num_rows, num_rows, num_tokens, num_rows)
+    )
+    queries = torch.randn(num_tokens, *requests.q[0].shape[1:], device="cuda").to(requests.q[0].dtype)
+    counts[-1] = num_tokens
+
+    def run() -> Tensor:
+        row_counts = DeviceCounts(counts, starts, decode_width=width)
+        plan = plan_attention(requests.tables[rows], lengths, row_counts=row_counts, kv_length_bound=BOUND)
+        return requests.run(queries, plan)
+
+    def change() -> None:
+        found = [end - begin for _, begin, end in stretches]
+        counts.copy_(torch.tensor([*found, num_tokens - sum(found)]))
+        starts.copy_(counts.cumsum(0) - counts)
+        rows.copy_(torch.tensor([row for row, _, _ in stretches] + [0]))
+        real = torch.cat([torch.arange(begin + 1, end + 1) for _, begin, end in stretches])
+        lengths[: len(real)] = real.cuda()
+        queries[: len(real)] = torch.cat([requests.q[row][begin:end] for row, begin, end in stretches])
+
+    out = replayed(run, change)
+    places = counts.tolist()
+    for (row, begin, end), ours in zip(stretches, out.split(places), strict=False):
+        if end > begin:
+            assert torch.equal(ours, requests.attend((row, begin, end))[0]), (row, begin, end)
+    assert not out[sum(places[:-1]) :].any()
 
 
 def test_no_tokens() -> None:

@@ -54,6 +54,7 @@ ALLOWED = {
         "_to_device",
         "pin_memory",
     ): "tiles of a new shape of step, kept for the next one; PyTorch's cache gives the page back without waiting",
+    ("kernels/reference/host_counts.py", "host_counts", "tolist"): "plain PyTorch on a CPU, where nothing waits",
     ("kernels/reference/experts.py", "experts", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
     ("runtime/memory.py", "MemoryMeasurement.__init__", "begin_memory_measurement"): "once, before there are requests",
     ("runtime/memory.py", "MemoryMeasurement.kv_budget", "end_memory_measurement"): "once, before there are requests",

@@ -1,8 +1,9 @@
 """The flat batch of one forward pass: the part of a step that model layers and attention backends see.
 
 All rows are concatenated. Values that only the device knows are tensors; those that the host knows exactly
-(how many tokens each row was given) are tuples. Padding tokens have id 0, position 0, a slot in the null block and
-`kv_length` 0: they read nothing, write where no token reads, and their outputs are never used.
+(how many tokens each row was given) are tuples, except in a captured step of any counts. Padding tokens have id 0,
+position 0, a slot in the null block and `kv_length` 0: they read nothing, write where no token reads, and their outputs
+are never used.
 
     token_ids: | row 0: chunk of 5 | row 1: 1 + k | row 2: 1 + k | ...
     row_starts: 0                   5              5+(1+k)
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from outrider.kernels.interface.cache import DeviceCounts
 from outrider.kernels.interface.state import StateRows
 
 
@@ -32,7 +34,7 @@ class ForwardBatch:
     positions: Tensor  # [num_tokens] int64, rotary position
     kv_lengths: Tensor  # [num_tokens] int64, this token sees KV indices [kv_start, kv_length); 0 for padding
     groups: Mapping[int, GroupBatch]  # by group index, for every group of the layers that run
-    row_counts: tuple[int, ...]  # tokens of each row, padding included
+    row_counts: tuple[int, ...] | DeviceCounts  # tokens of each row, padding included
     kv_length_bound: int  # the host's upper bound on kv_lengths
     states: StateRows | None = None  # start and end of each row's recurrent states; None: the model has no states
     kv_start: int = 0  # first KV index of a row that is used; 1 if a drafter's index 0 stays empty
@@ -43,4 +45,4 @@ class ForwardBatch:
 
     @property
     def num_rows(self) -> int:
-        return len(self.row_counts)
+        return next(iter(self.groups.values())).block_tables.shape[0]

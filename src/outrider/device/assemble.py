@@ -3,7 +3,7 @@
 The host's part (`Layout`) holds what the host knows exactly: which rows run, how many tokens each was given, which rows
 will be sampled and what their parameters need. Only the device knows how many drafts are real and how long a row is.
 If all rows decode, the layout depends only on their number, except for the row indices themselves, so one layout can
-serve every such step.
+serve every such step. A layout padded to fixed sizes (`padded_layout.py`) serves every step that fits them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch, GroupBatch
 from outrider.core.plan import StepPlan
+from outrider.device.padded_layout import PaddedSizes
 from outrider.device.staging import Staging
 from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels import Kernels
+from outrider.kernels.interface.cache import DeviceCounts
 from outrider.kernels.interface.state import StateRows
 from outrider.kernels.interface.step import Assembled
 from outrider.sampling.sampler import SampleBatch
@@ -28,7 +30,7 @@ from outrider.sampling.sampler import SampleBatch
 class Layout:
     """Layout of the rows of a step in its flat batch; names as in `StepBatch`."""
 
-    row_counts: tuple[int, ...]
+    row_counts: tuple[int, ...] | DeviceCounts
     samples_of_rows: tuple[int, ...]
     length_bound: int  # all tokens are before this position
     num_drafts: int  # largest number of drafts per row
@@ -139,6 +141,34 @@ class Assembler:
             num_logprobs=num_logprobs,
             num_given=num_given,
             numbers={**put, "rows": rows, "draft_bound": draft_bound},
+            lists=dict.fromkeys(needs, everyone),
+        )
+
+    def lay_out_padded(
+        self,
+        buffer: Tensor,
+        sizes: PaddedSizes,
+        *,
+        length_bound: int,
+        num_drafts: int,
+        needs: Sequence[str],
+        num_logprobs: int | None,
+        num_given: int,
+    ) -> Layout:
+        """The layout of any step that fits `sizes`. The step reads `buffer` ([sizes.num_integers] int64) when it runs.
+        Every sample is in the lists of `needs`; each row makes `num_drafts` drafts."""
+        numbers = dict(sizes.split(buffer))
+        counts = DeviceCounts(numbers.pop("row_counts"), numbers["row_starts"], decode_width=1 + num_drafts)
+        everyone = self._staging.put({"all": np.arange(sizes.num_samples)})["all"]
+        return Layout(
+            row_counts=counts,
+            samples_of_rows=(),
+            length_bound=length_bound,
+            num_drafts=num_drafts,
+            num_proposals=num_drafts,
+            num_logprobs=num_logprobs,
+            num_given=num_given,
+            numbers=numbers,
             lists=dict.fromkeys(needs, everyone),
         )
 

@@ -1,18 +1,21 @@
-"""Captured graphs for decoding: a step whose rows all decode is replayed, not launched kernel by kernel.
+"""Captured graphs: a step is replayed, not launched kernel by kernel.
 
 A graph serves every step of its shape: rows padded to a bucket, lengths below a bound, the parts of the sampler that
 its requests need, and one number of drafts that is both verified and made. A step that makes more or fewer drafts than
 it verifies uses the larger number: rows may have fewer real drafts than the layout has places, and the next step takes
 no more of the new drafts than its plan says. So a changing number of drafts needs no extra shapes.
 
-A graph reads its rows from one buffer that is overwritten before each replay; the rest of its layout depends on the
-shape alone. Missing rows are the table's padding row, for which a step does nothing. A shape that was not prepared is
-captured when it is first needed. This file does not depend on what the step computes.
+If all rows decode, the shape says where each row's tokens are, and the graph reads the rows alone. A step with prompt
+chunks (a mixed step) is padded to a number of tokens, too, and its graph reads the whole layout. Either way this is one
+buffer that is overwritten before each replay. Missing rows are the table's padding row, for which a step does nothing.
+
+A shape that was not prepared is captured when it is first needed. This file does not depend on what the step computes.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +25,7 @@ from torch import Tensor
 from outrider.core.plan import StepPlan
 from outrider.core.sampling_params import MAX_LOGPROB_TOKEN_IDS
 from outrider.device.assemble import Assembler, Layout
+from outrider.device.padded_layout import PaddedSizes
 from outrider.device.readback import Packed
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
@@ -29,6 +33,12 @@ from outrider.platforms.accelerator import Accelerator, Graph
 
 ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Numbers of rows of a graph; steps with more rows are not replayed."""
+
+MIXED_ROW_BUCKETS = (16, 64, 128, 256)
+"""Numbers of rows of the graph of a mixed step. Few: a padding row costs its samples, some µs in a step of many ms."""
+
+MIXED_TOKEN_BUCKETS = (64, 128, 256, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096, 6144, 8192)
+"""Numbers of tokens of the graph of a mixed step, up to the most that a step may have."""
 
 _FIRST_LENGTH_BOUND = 4096
 _LENGTH_STEP = 8
@@ -56,6 +66,15 @@ class Shape:
     """Drafts that a row verifies, and that the step makes."""
     num_logprobs: int | None = None
     num_given: int = 0
+    num_tokens: int | None = None
+    """Tokens of a mixed step; None: every row decodes."""
+
+    @property
+    def padded_sizes(self) -> PaddedSizes:
+        """Sizes of the layout of a mixed step."""
+        assert self.num_tokens is not None, f"{self} is of steps whose rows all decode"
+        num_samples = self.num_rows * (1 + self.num_drafts)
+        return PaddedSizes(num_rows=self.num_rows, num_tokens=self.num_tokens, num_samples=num_samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,8 @@ class Captured:
     """One graph, with the tensors that it reads and writes."""
 
     graph: Graph
-    inputs: Tensor  # [2, num_rows] int64: table rows, upper bound on the drafts of each
+    inputs: Tensor
+    """int64; of decode rows [2, num_rows], table rows and upper bounds on their drafts; else a `PaddedSizes` buffer."""
     packed: Packed
     layout: Layout  # its tensors are read by the graph
 
@@ -80,6 +100,7 @@ class StepGraphs:
         staging: Staging,
         accelerator: Accelerator,
         max_rows: int,
+        max_tokens: int,
         max_model_len: int,
         widths: Sequence[int],
     ) -> None:
@@ -88,7 +109,9 @@ class StepGraphs:
         self._assembler = assembler
         self._table = table
         self._staging = staging
-        self._buckets = [size for size in ROW_BUCKETS if size < max_rows] + [min(max_rows, ROW_BUCKETS[-1])]
+        self._buckets = _up_to(max_rows, ROW_BUCKETS)
+        self._mixed_rows = _up_to(max_rows, MIXED_ROW_BUCKETS)
+        self._mixed_tokens = _up_to(max_tokens, MIXED_TOKEN_BUCKETS)
         self._bounds = [_FIRST_LENGTH_BOUND]
         while self._bounds[-1] < max_model_len:
             self._bounds.append(self._bounds[-1] * _LENGTH_STEP)
@@ -98,17 +121,29 @@ class StepGraphs:
         self._accelerator = accelerator
         self._pool = accelerator.graph_pool()
         self._captured: dict[Shape, Captured] = {}
+        self._run_before: set[Shape] = set()
 
     @property
     def num_captured(self) -> int:
         return len(self._captured)
 
     def prepare(self) -> None:
-        """Capture greedy and random rows in every bucket, at every number of drafts; the largest first."""
+        """Capture greedy and random rows in every bucket, at every number of drafts, then mixed steps; the largest
+        first."""
         for needs in ((), _RANDOM):
             for width in reversed(self._widths):
                 for size in reversed(self._buckets):
                     self.captured(Shape(size, self._bounds[0], needs, width))
+        for shape in self._prepared_mixed():
+            self.captured(shape)
+
+    def _prepared_mixed(self) -> Iterator[Shape]:
+        """Mixed steps that are captured at the start: with any number of tokens, of random rows, which greedy ones may
+        share, in the first bound on lengths."""
+        for num_tokens in reversed(self._mixed_tokens):
+            for index, num_rows in reversed(list(enumerate(self._mixed_rows))):
+                if index == 0 or num_tokens > self._mixed_rows[index - 1]:  # else a smaller number of rows will do
+                    yield Shape(num_rows, self._bounds[0], _RANDOM, self._widths[-1], num_tokens=num_tokens)
 
     def measure(self) -> dict[tuple[int, int], float]:
         """Seconds of a step by (rows, drafts), of the prepared greedy graphs replayed with padding rows: the time to
@@ -123,44 +158,73 @@ class StepGraphs:
         return _median_seconds(self.captured(shape).graph, self._accelerator)
 
     def replay(self, plan: StepPlan) -> Packed | None:
-        """Replay the step's graph; None if not all rows decode, or if there are more than a graph has."""
+        """Replay the step's graph; None if it has more rows or tokens than a graph, or what only eager steps have."""
+        if any(row.num_scored or row.masks for row in plan.rows):
+            return None
+        if all(row.does_sample and row.num_tokens == 1 + row.num_drafts for row in plan.rows):
+            return self._replay_decoding(plan)
+        return self._replay_mixed(plan)
+
+    def _replay_decoding(self, plan: StepPlan) -> Packed | None:
         num_rows = len(plan.rows)
         if num_rows > self._buckets[-1]:
             return None
-        if not all(row.does_sample and row.num_tokens == 1 + row.num_drafts for row in plan.rows):
-            return None
-        if any(row.num_scored or row.masks for row in plan.rows):
-            return None
-        rows = [row.row for row in plan.rows]
         num_drafts = max(plan.num_proposals, *(row.num_drafts for row in plan.rows))
-        shape = self._shape(
-            rows,
-            length=max(row.length_bound for row in plan.rows),
-            num_drafts=next(width for width in self._widths if width >= num_drafts),
+        captured = self.captured(
+            self._shape(
+                plan,
+                num_rows=_least(self._buckets, num_rows),
+                num_drafts=_least(self._widths, num_drafts),
+            )
         )
-        captured = self.captured(shape)
         inputs = np.zeros(captured.inputs.shape, dtype=np.int64)
         inputs[0] = self._table.padding_row
-        inputs[0, :num_rows] = rows
+        inputs[0, :num_rows] = [row.row for row in plan.rows]
         inputs[1, :num_rows] = [row.num_drafts for row in plan.rows]
         self._staging.put_into(captured.inputs, inputs)
         captured.graph.replay()
         return captured.packed
 
-    def _shape(self, rows: list[int], *, length: int, num_drafts: int) -> Shape:
-        bits = int(np.bitwise_or.reduce(self._table.sampling.needs[rows]))
-        needs: tuple[str, ...] = _RANDOM if bits else ()
+    def _replay_mixed(self, plan: StepPlan) -> Packed | None:
+        num_rows, num_tokens = len(plan.rows), plan.num_tokens
+        if num_rows > self._mixed_rows[-1] or num_tokens > self._mixed_tokens[-1]:
+            return None
+        shape = self._shape(
+            plan,
+            num_rows=_least(self._mixed_rows, num_rows),
+            num_drafts=self._widths[-1],
+            num_tokens=_least(self._mixed_tokens, num_tokens),
+        )
+        if not shape.padded_sizes.fits(plan):
+            return None
+        captured = self.captured(shape)
+        self._staging.put_into(captured.inputs, shape.padded_sizes.fill(plan, padding_row=self._table.padding_row))
+        captured.graph.replay()
+        return replace(captured.packed, num_samples=tuple([row.num_samples for row in plan.rows]))
+
+    def _shape(self, plan: StepPlan, *, num_rows: int, num_drafts: int, num_tokens: int | None = None) -> Shape:
+        """Key of the plan's graph, of sizes that were chosen before. Mixed steps that were not prepared share a few
+        sizes, so that few graphs are captured while requests wait."""
+        rows = [row.row for row in plan.rows]
+        sampling = self._table.sampling
+        bits = int(np.bitwise_or.reduce(sampling.needs[rows]))
+        needs: tuple[str, ...] = _RANDOM if bits or num_tokens is not None else ()
         if bits & ~self._random_bits:
-            needs = tuple(self._table.sampling.operations)
-        num_logprobs = int(self._table.sampling.num_logprobs[rows].max())
-        return Shape(
-            next(size for size in self._buckets if size >= len(rows)),
-            next(bound for bound in self._bounds if bound >= length),
+            needs = tuple(sampling.operations)
+        num_logprobs = int(sampling.num_logprobs[rows].max())
+        shape = Shape(
+            num_rows,
+            _least(self._bounds, max(row.length_bound for row in plan.rows)),
             needs,
             num_drafts,
-            None if num_logprobs < 0 else next(count for count in (*_LOGPROBS, num_logprobs) if count >= num_logprobs),
-            MAX_LOGPROB_TOKEN_IDS if self._table.sampling.num_given[rows].any() else 0,
+            None if num_logprobs < 0 else _least((*_LOGPROBS, max(num_logprobs, _LOGPROBS[-1])), num_logprobs),
+            MAX_LOGPROB_TOKEN_IDS if sampling.num_given[rows].any() else 0,
+            num_tokens,
         )
+        if num_tokens is None or shape in self._captured:
+            return shape
+        few = (self._mixed_tokens[len(self._mixed_tokens) // 2], self._mixed_tokens[-1])
+        return replace(shape, num_rows=self._mixed_rows[-1], num_tokens=_least(few, num_tokens))
 
     def captured(self, shape: Shape) -> Captured:
         """The graph of a shape; captured now if it is the first time."""
@@ -169,6 +233,23 @@ class StepGraphs:
         return self._captured[shape]
 
     def _capture(self, shape: Shape) -> Captured:
+        inputs, layout = self._decoding_layout(shape) if shape.num_tokens is None else self._mixed_layout(shape)
+        if self._is_new(shape):
+            self._run(layout)  # what kernels keep, they may not make for the first time under capture
+        graph, packed = self._accelerator.capture(lambda: self._run(layout), pool=self._pool)
+        return Captured(graph, inputs, packed, layout)
+
+    def _is_new(self, shape: Shape) -> bool:
+        """True unless mixed steps with as many tokens and with as many rows have run: no kernel keeps anything for a
+        pair of both."""
+        if shape.num_tokens is None:
+            return True
+        parts = {replace(shape, num_rows=0), replace(shape, num_tokens=0)}
+        is_new = not parts <= self._run_before
+        self._run_before |= parts
+        return is_new
+
+    def _decoding_layout(self, shape: Shape) -> tuple[Tensor, Layout]:
         inputs = torch.zeros(2, shape.num_rows, dtype=torch.int64, device=self._table.num_tokens.device)
         inputs[0].fill_(self._table.padding_row)
         layout = self._assembler.lay_out_decoding(
@@ -181,9 +262,32 @@ class StepGraphs:
             num_logprobs=shape.num_logprobs,
             num_given=shape.num_given,
         )
-        self._run(layout)  # nothing may be compiled or allocated for the first time under capture
-        graph, packed = self._accelerator.capture(lambda: self._run(layout), pool=self._pool)
-        return Captured(graph, inputs, packed, layout)
+        return inputs, layout
+
+    def _mixed_layout(self, shape: Shape) -> tuple[Tensor, Layout]:
+        sizes = shape.padded_sizes
+        inputs = torch.empty(sizes.num_integers, dtype=torch.int64, device=self._table.num_tokens.device)
+        self._staging.put_into(inputs, sizes.fill(None, padding_row=self._table.padding_row))
+        layout = self._assembler.lay_out_padded(
+            inputs,
+            sizes,
+            length_bound=shape.length_bound,
+            num_drafts=shape.num_drafts,
+            needs=shape.needs,
+            num_logprobs=shape.num_logprobs,
+            num_given=shape.num_given,
+        )
+        return inputs, layout
+
+
+def _up_to(most: int, buckets: Sequence[int]) -> list[int]:
+    """The buckets below `most`, and `most` itself or the last bucket."""
+    return [size for size in buckets if size < most] + [min(most, buckets[-1])]
+
+
+def _least(buckets: Sequence[int], size: int) -> int:
+    """The least of ascending `buckets` that holds `size`."""
+    return buckets[bisect_left(buckets, size)]
 
 
 def _median_seconds(graph: Graph, accelerator: Accelerator) -> float:

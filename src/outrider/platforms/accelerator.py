@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -114,9 +115,14 @@ class TorchCuda(Accelerator):
         return torch.cuda.graph_pool_handle()
 
     def capture(self, run: Callable[[], T], *, pool: Any) -> tuple[Graph, T]:
+        # not `torch.cuda.graph`, which waits for the device and frees the allocator's memory: that takes longer
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            result = run()
+        with torch.cuda.stream(_capture_stream(self._device)):
+            graph.capture_begin(pool=pool, capture_error_mode="relaxed")  # kernels may be loaded meanwhile
+            try:
+                result = run()
+            finally:
+                graph.capture_end()
         return graph, result
 
     @property
@@ -134,3 +140,9 @@ class TorchCuda(Accelerator):
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self._device)
         return MemoryFigures(total=total, free=free, reserved=torch.cuda.memory_reserved(self._device), peak=peak)
+
+
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: graphs that share a pool are captured on one stream."""
+    return torch.cuda.Stream(device)

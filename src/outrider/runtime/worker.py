@@ -232,6 +232,7 @@ class Worker:
             staging=self.staging,
             accelerator=accelerator,
             max_rows=self.config.num_rows,
+            max_tokens=self.config.step_token_budget,
             max_model_len=self.max_model_len,
             widths=self.config.draft_widths,
         )

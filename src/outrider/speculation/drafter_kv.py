@@ -18,6 +18,7 @@ from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
+from outrider.kernels.interface.cache import DeviceCounts
 from outrider.kernels.interface.sampling import Verified
 from outrider.speculation.drafter import DrafterContext
 
@@ -134,7 +135,7 @@ class DrafterKV:
         positions: Tensor,
         kv_lengths: Tensor,
         block_tables: Mapping[int, Tensor],
-        row_counts: tuple[int, ...],
+        row_counts: tuple[int, ...] | DeviceCounts,
         length_bound: int,
     ) -> ForwardBatch:
         """Rows of the token after each of `positions` [T]; see `chain_known` of the kernels."""
@@ -159,7 +160,7 @@ class DrafterKV:
         tokens: Mapping[int, Any],
         block_tables: Mapping[int, Tensor],
         *,
-        row_counts: tuple[int, ...],
+        row_counts: tuple[int, ...] | DeviceCounts,
         length_bound: int,
     ) -> ForwardBatch:
         """A pass over `tokens`: `ChainTokens` for each of the drafter's groups, which differ in their slots only.

@@ -13,11 +13,12 @@ from torch import Tensor
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from outrider.kernels.hopper.attention_plan import LANES, ROWS, Work, make_tiles, make_work
+from outrider.kernels.hopper.attention_plan import LANES, ROWS, Tiles, Work, make_tiles, make_tiles_on_device, make_work
 from outrider.kernels.hopper.attention_records import STATE_WIDTH
 from outrider.kernels.hopper.attention_state import combine_kernel
 from outrider.kernels.hopper.attention_tiles import attention_kernel
 from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows, num_sms
+from outrider.kernels.interface.cache import DeviceCounts
 
 _STAGES = {(64, 1): 10, (64, 2): 8, (128, 1): 5, (128, 2): 4, (256, 1): 2}
 """KV tiles in flight by head dim and row blocks: as many as fit into 227 KB beside the queries."""
@@ -35,7 +36,7 @@ class AttentionPlan:
 
     block_tables: Tensor  # [num_rows, max_blocks] int32
     kv_lengths: Tensor  # [num_tokens] int64
-    row_counts: tuple[int, ...]
+    row_counts: tuple[int, ...] | DeviceCounts
     kv_length_bound: int
     _made: dict[tuple, tuple[Work, ...]] = field(default_factory=dict)
 
@@ -45,9 +46,7 @@ class AttentionPlan:
         """Work of the layers of one kind, by height of the query tiles."""
         key = (num_heads, num_kv_heads, head_dim, kv_start, window)
         if key not in self._made:
-            device = self.kv_lengths.device
             heads = triton.next_power_of_2(num_heads // num_kv_heads)
-            max_row_blocks = 2 if head_dim <= 128 else 1
             self._made[key] = tuple(
                 make_work(
                     tiles,
@@ -58,20 +57,32 @@ class AttentionPlan:
                     num_heads=num_heads,
                     num_kv_heads=num_kv_heads,
                     head_dim=head_dim,
-                    num_ctas=num_sms(device),
+                    num_ctas=num_sms(self.kv_lengths.device),
                 )
-                for tiles in make_tiles(self.row_counts, heads, max_row_blocks, device)
+                for tiles in self._tiles(heads, max_row_blocks=2 if head_dim <= 128 else 1)
             )
         return self._made[key]
 
+    def _tiles(self, heads: int, *, max_row_blocks: int) -> tuple[Tiles, ...]:
+        counts, num_tokens = self.row_counts, self.kv_lengths.shape[0]
+        if isinstance(counts, DeviceCounts):
+            return make_tiles_on_device(counts, num_tokens=num_tokens, heads=heads, max_row_blocks=max_row_blocks)
+        return make_tiles(counts, heads, max_row_blocks, self.kv_lengths.device)
+
 
 def plan_attention(
-    block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
+    block_tables: Tensor,
+    kv_lengths: Tensor,
+    *,
+    row_counts: tuple[int, ...] | DeviceCounts,
+    kv_length_bound: int,
 ) -> AttentionPlan:
     """block_tables [num_rows, max_blocks] int32, kv_lengths [M] int64 (0: padding), tokens of each row."""
     assert block_tables.dtype == torch.int32 and block_tables.stride(1) == 1, "block tables are rows of int32"
     assert kv_lengths.dtype == torch.int64 and kv_lengths.is_contiguous(), "kv lengths are int64"
-    assert sum(row_counts) == kv_lengths.shape[0], f"{sum(row_counts)} tokens in rows, {kv_lengths.shape[0]} lengths"
+    if not isinstance(row_counts, DeviceCounts):
+        total = sum(row_counts)
+        assert total == kv_lengths.shape[0], f"{total} tokens in rows, {kv_lengths.shape[0]} lengths"
     return AttentionPlan(block_tables, kv_lengths, row_counts, kv_length_bound)
 
 
@@ -101,8 +112,8 @@ def paged_attention(
     works = plan.work(
         num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, kv_start=kv_start, window=window
     )
-    is_split = any(work.may_split for work in works)
-    num_states = num_tokens * num_heads * works[0].max_pieces if is_split else 1
+    num_split_tokens = max(work.tiles.token_bound if work.may_split else 0 for work in works)
+    num_states = max(num_split_tokens * num_heads * works[0].max_pieces, 1)
     acc = torch.empty(num_states, head_dim, dtype=torch.float32, device=q.device)
     state = torch.empty(num_states, STATE_WIDTH.value, dtype=torch.float32, device=q.device)
     for work in works:

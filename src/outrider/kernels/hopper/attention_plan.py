@@ -37,6 +37,7 @@ from outrider.kernels.hopper.attention_records import (
     TILE_WIDTH,
     WHOLE,
 )
+from outrider.kernels.interface.cache import DeviceCounts
 
 PIECE = 256
 """KV positions that are summed alone: part of the arithmetic."""
@@ -56,8 +57,11 @@ class Tiles:
 
     row_blocks: int  # warpgroups that share the KV of a tile
     tokens_per_tile: int
-    table: Tensor  # [num_tiles, TILE_WIDTH] int32
+    table: Tensor  # [num_tiles, TILE_WIDTH] int32; a tile of 0 tokens does not exist
     tokens: Tensor  # [n] int32, all tokens of these tiles
+    num_expected: int  # tiles that a step has about; a table made on the device has places for the most
+    token_bound: int  # all tokens are before this place in the flat batch
+    is_on_device: bool = False  # made on the device: `tokens` may name tokens of tiles of another height
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +107,101 @@ def _make_tiles(
             per_block * blocks,
             _to_device(table, device),
             _to_device([t for _, first, count, _ in table for t in range(first, first + count)], device),
+            len(table),
+            start,
         )
         for blocks, table in tables.items()
         if table
     )
+
+
+def make_tiles_on_device(rows: DeviceCounts, *, num_tokens: int, heads: int, max_row_blocks: int) -> tuple[Tiles, ...]:
+    """`make_tiles` of counts that only the device knows, of a batch of `num_tokens`.
+
+    Low tiles are for decode rows at the front of the batch, at most as many tokens as rows of `decode_width` have; all
+    other rows get tall tiles, wherever they are.
+    """
+    num_rows, device = rows.counts.shape[0], rows.counts.device
+    per_block = ROWS // heads
+    per_tile = per_block * max_row_blocks
+    num_low_tokens = min(num_rows * rows.decode_width, num_tokens)
+    most_tall = triton.cdiv(num_tokens, per_tile) + num_rows
+    low = torch.empty(num_rows, TILE_WIDTH.value, dtype=torch.int32, device=device)
+    tall = torch.empty(most_tall, TILE_WIDTH.value, dtype=torch.int32, device=device)
+    _tiles_kernel[(1,)](
+        rows.counts,
+        rows.starts,
+        low,
+        tall,
+        num_rows,
+        most_tall,
+        min(rows.decode_width, per_block),
+        num_low_tokens,
+        PER_TILE=per_tile,
+        ROWS=_block(num_rows),
+        BLOCK=_block(most_tall),
+        num_warps=4,
+    )
+    tokens = torch.arange(num_tokens, dtype=torch.int32, device=device)
+    return (
+        Tiles(1, per_block, low, tokens[:num_low_tokens], num_rows, num_low_tokens, is_on_device=True),
+        Tiles(
+            max_row_blocks,
+            per_tile,
+            tall,
+            tokens,
+            triton.cdiv(num_tokens, per_tile),
+            num_tokens,
+            is_on_device=True,
+        ),
+    )
+
+
+@triton.jit(do_not_specialize=["num_rows", "most_tall", "low_width", "num_low_tokens"])
+def _tiles_kernel(
+    p_counts,  # [num_rows] int64
+    p_starts,  # [num_rows] int64
+    p_low,  # [num_rows, TILE_WIDTH] int32
+    p_tall,  # [most_tall, TILE_WIDTH] int32
+    num_rows,
+    most_tall,
+    low_width,  # tokens of a low tile at most
+    num_low_tokens,  # tokens from here on are in tall tiles
+    PER_TILE: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    o_row = tl.arange(0, ROWS)
+    m_row = o_row < num_rows
+    b_count = tl.load(p_counts + o_row, mask=m_row, other=0).to(tl.int32)
+    b_start = tl.load(p_starts + o_row, mask=m_row, other=0).to(tl.int32)
+    m_low = (b_count > 0) & (b_count <= low_width) & (b_start + b_count <= num_low_tokens)
+    b_low = m_low.to(tl.int32)
+    b_place = tl.cumsum(b_low, axis=0) - b_low
+    _store_tile(p_low, b_place, o_row, b_start, b_count, m_low)
+    _store_tile(p_low, o_row, o_row, b_start, tl.zeros([ROWS], tl.int32), m_row & (o_row >= tl.sum(b_low, axis=0)))
+    b_tiles = tl.where(m_low, 0, (b_count + PER_TILE - 1) // PER_TILE)
+    b_place = tl.cumsum(b_tiles, axis=0) - b_tiles
+    for i in range(tl.max(b_tiles, axis=0)):
+        b_left = tl.minimum(b_count - i * PER_TILE, PER_TILE)
+        _store_tile(p_tall, b_place + i, o_row, b_start + i * PER_TILE, b_left, i < b_tiles)
+    o_tile = tl.arange(0, BLOCK)
+    b_nothing = tl.zeros([BLOCK], tl.int32)
+    m_none = (o_tile >= tl.sum(b_tiles, axis=0)) & (o_tile < most_tall)
+    _store_tile(p_tall, o_tile, b_nothing, b_nothing, b_nothing, m_none)
+
+
+@triton.jit
+def _store_tile(p_tiles, o_tile, b_row, b_token, b_count, m):
+    p_tile = p_tiles + o_tile * TILE_WIDTH
+    tl.store(p_tile + TILE_ROW, b_row, mask=m)
+    tl.store(p_tile + TILE_TOKEN, b_token, mask=m)
+    tl.store(p_tile + TILE_COUNT, b_count, mask=m)
+
+
+def _block(count: int) -> int:
+    """Places of a program that handles `count`, the same for all usual numbers, so that it is compiled once."""
+    return max(512, triton.next_power_of_2(count))
 
 
 _recent_tiles = lru_cache(maxsize=64)(_make_tiles)
@@ -133,19 +228,21 @@ def make_work(
     device = kv_lengths.device
     num_tiles = tiles.table.shape[0]
     max_pieces = max(1, triton.cdiv(kv_length_bound, PIECE))
-    partial_bytes = kv_lengths.shape[0] * num_heads * max_pieces * (head_dim + 2) * 4
-    has_enough = num_tiles * num_kv_heads >= 2 * num_ctas and tiles.row_blocks > 1
+    partial_bytes = tiles.token_bound * num_heads * max_pieces * (head_dim + 2) * 4
+    has_enough = tiles.num_expected * num_kv_heads >= 2 * num_ctas and tiles.row_blocks > 1
     may_split = max_pieces > 1 and not has_enough and partial_bytes <= _MAX_PARTIAL_BYTES
     bound = num_tiles * (max_pieces if may_split else 1)
+    # tokens of another height's tiles keep 0: they have nothing to merge
+    empty_splits = torch.zeros if tiles.is_on_device and may_split else torch.empty
     work = Work(
         tiles=tiles,
         items=torch.empty(bound, ITEM_WIDTH.value, dtype=torch.int32, device=device),
         num_items=torch.empty(1, dtype=torch.int32, device=device),
-        splits=torch.empty(kv_lengths.shape[0], SPLIT_WIDTH.value, dtype=torch.int32, device=device),
+        splits=empty_splits(kv_lengths.shape[0], SPLIT_WIDTH.value, dtype=torch.int32, device=device),
         max_pieces=max_pieces,
         may_split=may_split,
     )
-    block = max(128, triton.next_power_of_2(num_tiles))
+    block = _block(num_tiles) if tiles.is_on_device else max(128, triton.next_power_of_2(num_tiles))
     _plan_kernel[(1,)](
         tiles.table,
         kv_lengths,
@@ -190,6 +287,7 @@ def _plan_kernel(
     i_row = tl.load(p_tiles + o_tile * TILE_WIDTH + TILE_ROW, mask=m_tile, other=0)
     i_token = tl.load(p_tiles + o_tile * TILE_WIDTH + TILE_TOKEN, mask=m_tile, other=0)
     count = tl.load(p_tiles + o_tile * TILE_WIDTH + TILE_COUNT, mask=m_tile, other=0)
+    m_tile = m_tile & (count > 0)
 
     # padding tokens have length 0 and see nothing
     end = tl.zeros([BLOCK], tl.int32)

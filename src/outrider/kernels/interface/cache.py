@@ -3,9 +3,17 @@
 Legend: M tokens, Hq query heads, Hk key/value heads, D head dim, P positions of the rotary table.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+
+class DeviceCounts(NamedTuple):
+    """Tokens of each row where only the device knows them: a captured step serves every plan that fits its sizes."""
+
+    counts: Tensor  # [R] int64, padding included
+    starts: Tensor  # [R] int64, first token of each row in the flat batch
+    decode_width: int  # tokens of a decode row at most; work is divided best if such rows come first
 
 
 class AttentionPlan(Protocol):
@@ -13,7 +21,7 @@ class AttentionPlan(Protocol):
 
     block_tables: Tensor  # [num_rows, max_blocks] int32
     kv_lengths: Tensor  # [M] int64, 0 for padding
-    row_counts: tuple[int, ...]  # tokens of each row, padding included
+    row_counts: tuple[int, ...] | DeviceCounts  # tokens of each row, padding included
 
 
 class CacheKernels(Protocol):
@@ -44,7 +52,12 @@ class CacheKernels(Protocol):
         """
 
     def plan_attention(
-        self, block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
+        self,
+        block_tables: Tensor,
+        kv_lengths: Tensor,
+        *,
+        row_counts: tuple[int, ...] | DeviceCounts,
+        kv_length_bound: int,
     ) -> AttentionPlan:
         """The plan of a step for `paged_attention` of the same stack.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from outrider.core.plan import STATE_CHUNK
+from outrider.kernels.interface.cache import DeviceCounts
 
 CHUNK = STATE_CHUNK
 """Tokens by which a state advances; also the rows of one product (benchmarks/log.md, "The chunk of a hybrid")."""
@@ -29,7 +30,7 @@ class StateRows(NamedTuple):
     known: Tensor  # [R] int64, tokens of the row that are certain once the step after this one is planned
     row_starts: Tensor  # [R] int64, first token of each row in the flat batch
     token_row: Tensor  # [M] int64
-    row_counts: tuple[int, ...]  # tokens of each row, padding included
+    row_counts: tuple[int, ...] | DeviceCounts  # tokens of each row, padding included
     most_open: int  # the host's upper bound on starts - sources
 
 

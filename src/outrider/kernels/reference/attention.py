@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from outrider.kernels.interface.cache import DeviceCounts
+from outrider.kernels.reference.host_counts import host_counts
+
 ROWS = 16
 """Query rows of one product; more than 16 heads in a group take a multiple."""
 
@@ -133,10 +136,14 @@ def _tiles(row_counts: tuple[int, ...], tokens_per_tile: int, device: torch.devi
 
 
 def plan_attention(
-    block_tables: Tensor, kv_lengths: Tensor, *, row_counts: tuple[int, ...], kv_length_bound: int
+    block_tables: Tensor,
+    kv_lengths: Tensor,
+    *,
+    row_counts: tuple[int, ...] | DeviceCounts,
+    kv_length_bound: int,
 ) -> AttentionPlan:
     """block_tables [num_rows, max_blocks] int32, kv_lengths [M] int64 (0: padding), tokens of each row."""
-    return AttentionPlan(block_tables, kv_lengths, row_counts, max(1, -(-kv_length_bound // LANES)))
+    return AttentionPlan(block_tables, kv_lengths, host_counts(row_counts), max(1, -(-kv_length_bound // LANES)))
 
 
 def paged_attention(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from outrider.kernels.interface.state import CHUNK, CONV_WIDTH, StateRows
+from outrider.kernels.reference.host_counts import host_counts
 from outrider.kernels.reference.norm import rms_norm, row_sums
 
 _FLOOR = -64.0
@@ -121,8 +122,9 @@ def gated_delta_rule(
     """o [M, Vh, dv] in v's dtype. States move to their targets, and the δ of open tokens go to the ring."""
     out = torch.zeros(v.shape[0] + 1, *v.shape[1:], dtype=torch.float32, device=v.device)  # the last place is unused
     by_count: dict[int, list[int]] = {}
-    for row, count in enumerate(at.row_counts):
-        by_count.setdefault(count, []).append(row)
+    for row, count in enumerate(host_counts(at.row_counts)):
+        if count > 0:
+            by_count.setdefault(count, []).append(row)
     for count, members in by_count.items():
         _rule_of_rows(q, k, v, log_decay, beta, state, keys, deltas, log_decays, at, members, count, out)
     return out[:-1].to(v.dtype)
