@@ -17,6 +17,8 @@ from outrider.cli import ZOO
 from tests.support.server_under_test import ServerUnderTest
 
 CHAT = [{"role": "user", "content": "Anna has 14 apples and buys 9 more. How many apples does she have?"}]
+ENDS = ("<|im_end|>", "<|endoftext|>")
+"""Special tokens of the zoo that end an output; they are not a part of its text."""
 CODE = "def fibonacci(n):"
 ADD = {
     "type": "function",
@@ -176,7 +178,7 @@ def test_a_chat_is_what_the_engine_says(client: OpenAI, llm: LLM, temperature: f
         assert [entry.logprob for entry in choice.logprobs.content] == [place[i].logprob for place, i in places]
         for entry, (place, _) in zip(choice.logprobs.content, places, strict=True):
             assert [top.logprob for top in entry.top_logprobs] == [e.logprob for e in place.values() if e.rank <= 2]
-            assert bytes(entry.bytes).decode() == entry.token
+            assert bytes(entry.bytes).decode() == ("" if entry.token in ENDS else entry.token)
     texts, reasons = ["", ""], [None, None]
     for chunk in streamed(client.chat.completions.create(**asked, stream=True)):
         assert isinstance(chunk, ChatCompletionChunk)

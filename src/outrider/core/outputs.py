@@ -26,6 +26,9 @@ class Logprob:
     rank: int
     """1 for the most likely token; ties count the lower id first."""
     decoded_token: str | None = None
+    """The token's text; a byte that is a part of a character is written as \\xe9."""
+    token_bytes: bytes | None = None
+    """The bytes that the token adds to the text; those of all tokens, joined, are the text's UTF-8."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,12 +7,11 @@ planned. The code is the same for both: only the number of steps that may be in 
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import RequestError
-from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput
+from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.plan import StepPlan
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
@@ -23,6 +22,7 @@ from outrider.engine.group import Group, RequestTimes, completion_requests
 from outrider.engine.stats import EngineStats, Recorder
 from outrider.engine.step_clock import StepClock
 from outrider.engine.text import OutputTexts
+from outrider.engine.token_names import TokenNames
 from outrider.engine.tokenizer import Tokenizer
 from outrider.runtime.worker import Worker
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
@@ -52,6 +52,7 @@ class Engine:
             grammars=self._grammars,
         )
         self._texts = OutputTexts(self.tokenizer)
+        self._names = TokenNames(self.tokenizer)
         policy = _draft_policy(config, self.worker)
         self._clock = StepClock(policy)
         self.scheduler = Scheduler(
@@ -180,11 +181,11 @@ class Engine:
             del self._group_of[state.request_id]
             if len(group.completions) == len(group.states):
                 del self._groups[group.request_id]
-                output = group.output(self._named, ended=now, is_synthetic=self._is_synthetic)
+                output = group.output(self._names, ended=now, is_synthetic=self._is_synthetic)
         else:
             piece = self._texts.take(state.request_id)
         if group.on_delta is not None:
-            delta = group.delta(state, piece, output, self._named)
+            delta = group.delta(state, piece, output, self._names)
             if delta is not None:
                 group.on_delta(delta)
         return output
@@ -197,21 +198,11 @@ class Engine:
             token_ids=state.output_token_ids,
             finish_reason=state.finish_reason.value,
             stop_reason=state.stop_reason,
-            logprobs=self._named(state.logprobs) if state.params.num_logprobs is not None else None,
+            logprobs=self._names.output(state) if state.params.num_logprobs is not None else None,
             is_draft=state.is_draft,
             error=state.error,
             logits_digest=f"{state.logits_digest:016x}" if self.config.logits_digest else None,
         )
-
-    def _named(self, logprobs: list[dict[int, Logprob]]) -> list[dict[int, Logprob]]:
-        """Add each token's own text, if there is a tokenizer."""
-        tokenizer = self.tokenizer
-        if tokenizer is None:
-            return logprobs
-        return [
-            {token_id: replace(entry, decoded_token=tokenizer.decode([token_id])) for token_id, entry in place.items()}
-            for place in logprobs
-        ]
 
 
 def _draft_policy(config: EngineConfig, worker: Worker) -> DraftPolicy:

@@ -8,17 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from outrider.core.outputs import (
     CompletionOutput,
-    Logprob,
     OutputDelta,
     RequestOutput,
     RequestTiming,
     SpeculationStats,
 )
 from outrider.core.request import Request
+from outrider.engine.token_names import TokenNames
 from outrider.scheduler.request_state import RequestState
-
-Name = Callable[[list[dict[int, Logprob]]], list[dict[int, Logprob]]]
-"""Adds each token's own text to log-probabilities."""
 
 
 def completion_requests(request: Request) -> list[Request]:
@@ -72,7 +69,9 @@ class Group:
         """Id of the prompt's request."""
         return self.states[0].request_id
 
-    def delta(self, state: RequestState, text: str, output: RequestOutput | None, name: Name) -> OutputDelta | None:
+    def delta(
+        self, state: RequestState, text: str, output: RequestOutput | None, names: TokenNames
+    ) -> OutputDelta | None:
         """Changes since the last delta of this completion; None if there are none."""
         index = state.request.completion_index
         told = self.num_told.get(index, 0)
@@ -89,7 +88,7 @@ class Group:
             token_ids=token_ids,
             is_draft=state.is_draft[told:],
             draft_counts=state.speculation.counts,
-            logprobs=name(state.logprobs[told:]) if has_logprobs else None,
+            logprobs=names.output(state, told) if has_logprobs else None,
             finish_reason=state.finish_reason.value if state.finish_reason is not None else None,
             stop_reason=state.stop_reason,
             error=state.error,
@@ -97,7 +96,7 @@ class Group:
             output=output,
         )
 
-    def output(self, name: Name, *, ended: float, is_synthetic: bool) -> RequestOutput:
+    def output(self, names: TokenNames, *, ended: float, is_synthetic: bool) -> RequestOutput:
         """All completions, finished at `ended`, in seconds of the clock of `times`."""
         first = self.states[0]
         speculation = SpeculationStats.zero(first.speculation.max_drafts, is_synthetic=is_synthetic)
@@ -113,6 +112,6 @@ class Group:
             num_cached_tokens=max(first.num_cached_tokens, 0),
             num_preemptions=sum(state.num_preemptions for state in self.states),
             speculation=speculation,
-            prompt_logprobs=[None, *name(first.prompt_logprobs)] if scored else None,
+            prompt_logprobs=[None, *names.prompt(first)] if scored else None,
             timing=self.times.timing(ended),
         )

@@ -11,6 +11,7 @@ from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
 from outrider.core.errors import CheckpointError
+from outrider.engine.token_bytes import TokenBytes, prompt_pieces
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -34,6 +35,7 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
         self._special_texts = {token.content for token in added.values() if token.special}
+        self.token_bytes = TokenBytes(self._backend)
         self._own_texts = {skips: OwnTexts(self, skip_special_tokens=skips) for skips in (False, True)}
 
     def own_texts(self, *, skip_special_tokens: bool = True) -> "OwnTexts":
@@ -76,6 +78,14 @@ class Tokenizer:
     def has_special_token(self, text: str) -> bool:
         """True if `text` is the text of a special token."""
         return text in self._special_texts
+
+    def is_special(self, token_id: int) -> bool:
+        """True for a special token, such as eos."""
+        return token_id in self._special_ids
+
+    def prompt_pieces(self, token_ids: Sequence[int], text: str) -> list[bytes]:
+        """The bytes that each token of a prompt adds to `text`, the prompt as it was given."""
+        return prompt_pieces(self.token_bytes, token_ids, special_ids=self._special_ids, text=text)
 
     @property
     def plain_ids(self) -> list[int]:

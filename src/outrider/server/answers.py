@@ -67,6 +67,7 @@ class PromptLogprob(Answer):
     logprob: float
     rank: int
     decoded_token: str | None
+    bytes: list[int]
 
 
 PromptLogprobs = list[dict[str, PromptLogprob] | None]

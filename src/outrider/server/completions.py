@@ -1,7 +1,7 @@
 """/v1/completions: completes prompts, whole or as a stream."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
-from outrider.server.logprobs import completion_logprobs, prompt_logprobs
+from outrider.server.logprobs import TextOffsets, completion_logprobs, prompt_logprobs
 from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
 from outrider.server.usage import Usage
@@ -83,7 +83,7 @@ class _Call:
         self.created = int(time.time())
         self.model = body.model or front.model_names[0]
         self.num_choices = body.n or 1
-        self.offsets: dict[int, int] = {}
+        self.offsets: dict[int, TextOffsets] = {}  # by index of the choice
         self.details = TokenDetails(body, front.tokenizer)
         max_tokens = 16 if body.max_tokens is None else body.max_tokens
         self._scores_prompt = bool(body.echo) and body.logprobs is not None
@@ -190,20 +190,23 @@ class _Call:
             return self._logprobs(place, completion.token_ids, completion.logprobs)
         assert output.prompt_logprobs is not None, "the prompt was not scored"
         places = [*output.prompt_logprobs, *(completion.logprobs or [])]
-        found = self._logprobs(place, output.prompt_token_ids + completion.token_ids, places)
-        if found is not None and not self.body.return_tokens_as_token_ids:
-            first = self.front.tokenizer.decode(output.prompt_token_ids[:1], skip_special_tokens=False)
-            found["tokens"][0] = first
-            found["text_offset"] = [0] + [offset + len(first) for offset in found["text_offset"][1:]]
-        return found
+        tokenizer, prompt_ids = self.front.tokenizer, output.prompt_token_ids
+        echo = output.prompt or tokenizer.decode(prompt_ids, skip_special_tokens=self.params.skip_special_tokens)
+        pieces = tokenizer.prompt_pieces(prompt_ids, echo)
+        return self._logprobs(place, prompt_ids + completion.token_ids, places, prompt_pieces=pieces)
 
-    def _logprobs(self, index: int, token_ids: list[int], places: Any) -> dict[str, Any] | None:
+    def _logprobs(
+        self, index: int, token_ids: list[int], places: Any, *, prompt_pieces: Sequence[bytes] = ()
+    ) -> dict[str, Any] | None:
         if places is None or self.body.logprobs is None:
             return None
-        found, self.offsets[index] = completion_logprobs(
-            token_ids, places, offset=self.offsets.get(index, 0), as_ids=self.body.return_tokens_as_token_ids or False
+        return completion_logprobs(
+            token_ids,
+            places,
+            offsets=self.offsets.setdefault(index, TextOffsets()),
+            as_ids=self.body.return_tokens_as_token_ids or False,
+            prompt_pieces=prompt_pieces,
         )
-        return found
 
 
 def check_finished(finish_reason: str | None, error: str | None) -> None:

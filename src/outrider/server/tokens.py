@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from outrider.engine.chat import ChatOptions
+from outrider.engine.token_bytes import readable
 from outrider.server.body import read_body
 from outrider.server.chat_messages import Message, plain_message
 from outrider.server.errors import refused
@@ -66,7 +67,7 @@ async def tokenize(request: Request) -> Response:
         token_ids = await front.aside(lambda: front.tokenizer.encode(text, add_special_tokens=adds))
     answer = {"count": len(token_ids), "max_model_len": front.info.max_model_len, "tokens": token_ids}
     if body.return_token_strs:
-        answer["token_strs"] = [front.tokenizer.decode([entry], skip_special_tokens=False) for entry in token_ids]
+        answer["token_strs"] = [readable(front.tokenizer.token_bytes.of(entry)) for entry in token_ids]
     return JSONResponse(answer)
 
 
