@@ -51,18 +51,18 @@ def completion_logprobs(
     tops: list[dict[str, float] | None] = []
     begins: list[int] = []
     for index, (token_id, place) in enumerate(zip(token_ids, places, strict=True)):
-        is_prompt = index < len(prompt_pieces)
         if place is None:
-            assert is_prompt, "a token without log-probabilities is not the prompt's first"
-            tokens.append(f"token_id:{token_id}" if as_ids else _name(prompt_pieces[index]))
+            piece = prompt_pieces[index]
+            tokens.append(f"token_id:{token_id}" if as_ids else _name(piece))
             values.append(None)
             tops.append(None)
         else:
+            piece = prompt_pieces[index] if index < len(prompt_pieces) else _bytes(place[token_id])
             names = _names(token_id, place, as_ids=as_ids)
             tokens.append(names[token_id])
             values.append(_value(place[token_id]))
             tops.append({names[key]: _value(entry) for key, entry in place.items()})
-        begins.append(offsets.place(prompt_pieces[index] if is_prompt else _bytes(place[token_id])))
+        begins.append(offsets.place(piece))
     return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": begins}
 
 
