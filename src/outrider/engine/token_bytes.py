@@ -59,7 +59,7 @@ class TokenBytes:
         return text
 
     def _find_anchor(self) -> tuple[str, str]:
-        """A token that may stand in front of others, and its text."""
+        """A token that can precede others, and its text."""
         for token in sorted(self._backend.get_vocab(with_added_tokens=False)):
             text = self._decode([token])
             if text.isascii() and text.isalpha() and self._decode([token, token]).startswith(text):
@@ -80,7 +80,7 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 
 def readable(data: bytes) -> str:
-    """The text of a token's bytes; a byte that is no character of its own is written as \\xe9."""
+    """The text of a token's bytes; a byte that is only a part of a character is written as \\xe9."""
     return data.decode("utf-8", "backslashreplace")
 
 
