@@ -74,6 +74,15 @@ def test_a_stream_reads_as_the_whole_wherever_it_is_cut(name: str, format_: Form
     for text in texts_of(format_):
         expected = read(name, text)
         assert read(name, text, list(range(1, len(text)))) == expected, text
+        for cut in range(1, len(text), 11):
+            assert read(name, text, [cut]) == expected, (text, cut)
+
+
+@pytest.mark.slow
+@every_format
+def test_a_stream_reads_as_the_whole_with_any_one_cut(name: str, format_: Format) -> None:
+    for text in texts_of(format_):
+        expected = read(name, text)
         for cut in range(1, len(text)):
             assert read(name, text, [cut]) == expected, (text, cut)
 

@@ -184,10 +184,13 @@ class ChatCall:
             text = content if isinstance(content, str) else "\n".join(part.text for part in content)
         else:
             text = self.front.tokenizer.decode(token_ids[-_NUM_END_TOKENS:], skip_special_tokens=False)
+        grammar = self.params.structured_outputs
+        is_json = grammar is not None and (grammar.json is not None or grammar.json_object)
         return PromptEnd(
             text=text,
             is_continued=self.options.continue_final_message,
-            is_constrained=self.params.structured_outputs is not None,
+            is_json=is_json,
+            is_constrained=grammar is not None and not is_json,
         )
 
     async def read_delta(self, delta: OutputDelta) -> list[Event]:

@@ -25,8 +25,10 @@ class PromptEnd:
     """The last characters, or the whole last message if it is continued."""
     is_continued: bool = False
     """True if the answer continues a message."""
+    is_json: bool = False
+    """True if a schema forces the answer to be JSON from its first token on."""
     is_constrained: bool = False
-    """True if a grammar forces the form of the answer from its first token on."""
+    """True if another grammar forces the form of the answer from its first token on."""
 
 
 NO_PROMPT = PromptEnd()

@@ -213,6 +213,12 @@ class Source:
         """Ends the attempt; its text was marks only, and is dropped."""
         self._attempt = None
 
+    def end_reasoning(self) -> None:
+        """Ends the attempt; its text, without newlines in front, is reasoning."""
+        assert self._attempt is not None, "no attempt is open"
+        self._events.append(Reasoning(self._attempt.raw.lstrip("\n")))
+        self._attempt = None
+
     def give_up(self) -> None:
         """The attempt is not a call: its text becomes content, and so does all that it still takes."""
         assert self._attempt is not None, "no attempt is open"
@@ -288,6 +294,11 @@ class _Attempt:
         self._raw: list[str] = []
         self._arguments: list[str] = []
 
+    @property
+    def raw(self) -> str:
+        """All text of the attempt."""
+        return "".join(self._raw)
+
     def add(self, text: str) -> None:
         if self._is_text:
             self._events.append(Text(text))
@@ -310,11 +321,16 @@ class _Attempt:
         self._events += [Arguments(text) for text in self._arguments]
         self._arguments = []
 
+    def end_reasoning(self) -> None:
+        """Ends the attempt; its text, without newlines in front, is reasoning."""
+        assert self._attempt is not None, "no attempt is open"
+        self._events.append(Reasoning(self._attempt.raw.lstrip("\n")))
+        self._attempt = None
+
     def give_up(self) -> None:
         if self._is_text:
             return
-        raw = "".join(self._raw)
-        self._events.append(CallBroken(raw, is_cut=False) if self._has_begun else Text(raw))
+        self._events.append(CallBroken(self.raw, is_cut=False) if self._has_begun else Text(self.raw))
         self._is_text = True
 
     def end(self) -> bool:
@@ -327,7 +343,7 @@ class _Attempt:
 
     def cut(self) -> None:
         if self._has_begun and not self.is_complete and not self._is_text:
-            self._events.append(CallBroken("".join(self._raw), is_cut=True))
+            self._events.append(CallBroken(self.raw, is_cut=True))
         else:
             self.end()
 

@@ -30,21 +30,37 @@ class ThinkReader(Reader):
             yield from source.pass_rest()
         self._is_over = True
         source.begin()
-        yield from source.skip_space()
-        if (yield from source.option(_BEGIN)) is None and not self._is_open():
-            return  # what was read is content
-        source.drop()
         yield from source.take_run(_NEWLINES)
-        yield from source.pass_until(_END, kind=Reasoning, trimmed=_MAX_NEWLINES)
+        is_marked = (yield from source.option(_BEGIN)) is not None
+        if not is_marked and not self._is_open():
+            return  # what was read is content
+        if not is_marked and self.prompt_end.is_constrained:
+            yield from _held_reasoning(source)
+        else:
+            source.drop()
+            yield from source.take_run(_NEWLINES)
+            yield from source.pass_until(_END, kind=Reasoning, trimmed=_MAX_NEWLINES)
         source.drop()
         yield from source.take_run(_NEWLINES)
 
     def _is_open(self) -> bool:
         """True if the answer begins with reasoning although its text does not say so."""
         end = self.prompt_end
-        if end.is_constrained:
+        if end.is_json:
             return False
         text = end.text.rstrip()
         if end.is_continued:
             return text.rfind(_BEGIN) > text.rfind(_END)
         return text.endswith(_BEGIN) or (self.reasons_unless_closed and not text.endswith(_END))
+
+
+def _held_reasoning(source: Source) -> Steps[None]:
+    """Reads up to the last mark, in an attempt, and begins another with the mark. Without the mark all is content: the
+    prompt may have opened the reasoning, and a grammar forced the answer at once."""
+    is_at_end = False
+    while not is_at_end:
+        _, is_at_end = yield from source.take_part(_END, trimmed=_MAX_NEWLINES)
+    source.end_reasoning()
+    source.begin()
+    yield from source.take_run(_NEWLINES)
+    yield from source.expect(_END)
