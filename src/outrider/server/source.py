@@ -266,8 +266,9 @@ class Source:
     def end_call(self) -> bool:
         """Ends the attempt. True if it was a call; otherwise its text becomes content."""
         assert self._attempt is not None, "no attempt is open"
-        attempt, self._attempt = self._attempt, None
-        return attempt.end()
+        is_call = self._attempt.end()
+        self._attempt = None
+        return is_call
 
     def end_answer(self) -> None:
         """Ends what is open: a call whose arguments are complete is a call, though its end mark is missing."""
