@@ -28,6 +28,69 @@ class AnswerOverError(Exception):
     """The answer ended while the reader needed more text."""
 
 
+class _Attempt:
+    """Text that may be a call. Its events are held until name and first value are known, so that most text that is not
+    a call becomes content even in a stream."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self.call: CallBegin | None = None
+        self.is_capturing = False
+        self.is_confirmed = False
+        self.is_complete = False
+        self._events = events
+        self._is_text = False
+        self._has_begun = False
+        self._raw: list[str] = []
+        self._arguments: list[str] = []
+
+    @property
+    def raw(self) -> str:
+        """All text of the attempt."""
+        return "".join(self._raw)
+
+    def add(self, text: str) -> None:
+        if self._is_text:
+            self._events.append(Text(text))
+            return
+        self._raw.append(text)
+        if self.is_capturing:
+            self.write(text)
+
+    def write(self, text: str) -> None:
+        if not self._is_text:
+            self._arguments.append(text)
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        if self.call is None or not self.is_confirmed or self._is_text:
+            return
+        if not self._has_begun:
+            self._has_begun = True
+            self._events.append(self.call)
+        self._events += [Arguments(text) for text in self._arguments]
+        self._arguments = []
+
+    def give_up(self) -> None:
+        if self._is_text:
+            return
+        self._events.append(CallBroken(self.raw, is_cut=False) if self._has_begun else Text(self.raw))
+        self._is_text = True
+
+    def end(self) -> bool:
+        if not (self._has_begun and self.is_complete):
+            self.give_up()
+        if self._is_text:
+            return False
+        self._events.append(CallEnd())
+        return True
+
+    def cut(self) -> None:
+        if self._has_begun and not self.is_complete and not self._is_text:
+            self._events.append(CallBroken(self.raw, is_cut=True))
+        else:
+            self.end()
+
+
 class Source:
     """Text in, events out. Methods that return Steps are called with `yield from`."""
 
@@ -278,75 +341,6 @@ class Source:
             self.take(self.num_left)
             self._attempt.cut()
             self._attempt = None
-
-
-class _Attempt:
-    """Text that may be a call. Its events are held until name and first value are known, so that most text that is not
-    a call becomes content even in a stream."""
-
-    def __init__(self, events: list[Event]) -> None:
-        self.call: CallBegin | None = None
-        self.is_capturing = False
-        self.is_confirmed = False
-        self.is_complete = False
-        self._events = events
-        self._is_text = False
-        self._has_begun = False
-        self._raw: list[str] = []
-        self._arguments: list[str] = []
-
-    @property
-    def raw(self) -> str:
-        """All text of the attempt."""
-        return "".join(self._raw)
-
-    def add(self, text: str) -> None:
-        if self._is_text:
-            self._events.append(Text(text))
-            return
-        self._raw.append(text)
-        if self.is_capturing:
-            self.write(text)
-
-    def write(self, text: str) -> None:
-        if not self._is_text:
-            self._arguments.append(text)
-            self.pass_on()
-
-    def pass_on(self) -> None:
-        if self.call is None or not self.is_confirmed or self._is_text:
-            return
-        if not self._has_begun:
-            self._has_begun = True
-            self._events.append(self.call)
-        self._events += [Arguments(text) for text in self._arguments]
-        self._arguments = []
-
-    def end_reasoning(self) -> None:
-        """Ends the attempt; its text, without newlines in front, is reasoning."""
-        assert self._attempt is not None, "no attempt is open"
-        self._events.append(Reasoning(self._attempt.raw.lstrip("\n")))
-        self._attempt = None
-
-    def give_up(self) -> None:
-        if self._is_text:
-            return
-        self._events.append(CallBroken(self.raw, is_cut=False) if self._has_begun else Text(self.raw))
-        self._is_text = True
-
-    def end(self) -> bool:
-        if not (self._has_begun and self.is_complete):
-            self.give_up()
-        if self._is_text:
-            return False
-        self._events.append(CallEnd())
-        return True
-
-    def cut(self) -> None:
-        if self._has_begun and not self.is_complete and not self._is_text:
-            self._events.append(CallBroken(self.raw, is_cut=True))
-        else:
-            self.end()
 
 
 @lru_cache(maxsize=256)
