@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels clean
+.PHONY: setup setup-dev setup-clients demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -27,6 +27,19 @@ $(VENV)/.set-up-dev: $(VENV)/.set-up
 	$(INSTALL) --no-deps speculators hs-connectors
 	touch $@
 
+# client libraries of other projects, which `make test-all` drives, in an environment of their own
+CLIENTS := .venv-clients
+setup-clients: $(CLIENTS)/.set-up
+
+$(CLIENTS)/.set-up: tests/clients/requirements.txt tests/clients/package.json tests/clients/package-lock.json
+	@command -v npm > /dev/null || { echo "The JavaScript clients need Node.js 22 or newer with npm. Install it."; exit 1; }
+	@echo "Setting up $(CLIENTS): the client libraries that the tests drive. This takes a few minutes, once."
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check --quiet -r tests/clients/requirements.txt
+	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	npm ci --prefix $(CLIENTS) --no-audit --no-fund
+	touch $@
+
 demo: setup
 	@$(BIN)/outrider demo
 
@@ -40,7 +53,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 # everything else that a CPU can run in half an hour
-test-all: setup-dev
+test-all: setup-dev setup-clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m '(slow or soak) and not gpu'
 
 # faults put in one at a time, and the tests that see them: an hour
@@ -90,4 +103,4 @@ bench-kernels:
 	PYTHONPATH=src $(PYTHON) -m benchmarks.kernels
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(CLIENTS) build dist

@@ -29,9 +29,11 @@ CHECKS = [
     response_schema_conformance,
 ]
 COMPLETIONS, CHAT, TOKENIZE = "/v1/completions", "/v1/chat/completions", "/tokenize"
-WITH_BODY = [COMPLETIONS, CHAT, TOKENIZE, "/detokenize"]
+RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
+WITH_BODY = [COMPLETIONS, CHAT, RESPONSES, MESSAGES, COUNT, TOKENIZE, "/detokenize"]
 WITHOUT_BODY = ["/v1/models", "/health", "/version", "/metrics"]
 ONE_MODEL = "/v1/models/{model}"
+ONE_RESPONSE = "/v1/responses/{response_id}"
 
 JUDGED = {
     "structured_outputs": ("structured_outputs",),
@@ -43,6 +45,11 @@ JUDGED = {
     "messages": ("template", "messages", "prompt"),
     "tools": ("tool", "structured_outputs"),
     "prompt": ("prompt",),
+    "input": ("template", "input", "prompt", "arguments"),
+    "instructions": ("template",),
+    "text": ("structured_outputs", "text"),
+    "system": ("template", "prompt"),
+    "output_config": ("structured_outputs", "output_config"),
 }
 """Fields whose values a schema cannot judge (is it a grammar? does the template take it?), and how a refusal calls
 them."""
@@ -64,6 +71,8 @@ def mended(path: str, body: dict[str, Any]) -> dict[str, Any]:
         if body.get("add_generation_prompt"):
             body.pop("continue_final_message", None)
         return body
+    if path in (RESPONSES, MESSAGES, COUNT):
+        return mended_conversation(path, body)
     if path not in (COMPLETIONS, CHAT):
         return body
     body["max_tokens"] = 2
@@ -103,6 +112,42 @@ def mended(path: str, body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+def mended_conversation(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Likewise, for the endpoints that stand for a chat."""
+    if path != COUNT:
+        body["max_output_tokens" if path == RESPONSES else "max_tokens"] = 2
+        if body.get("min_tokens") is not None:
+            body["min_tokens"] = min(body["min_tokens"], 2)
+    body.pop("previous_response_id", None)
+    if isinstance(body.get("input"), list):
+        body["input"] = [item for item in body["input"] if item.get("type", "message") != "item_reference"] or "x"
+    if not body.get("stream"):
+        body.pop("stream_options", None)
+    if "message.output_text.logprobs" not in (body.get("include") or []):
+        body.pop("top_logprobs", None)
+    body.pop("thinking", None)
+    choice = body.get("tool_choice")
+    name = choice.get("name") if isinstance(choice, dict) else None
+    if not body.get("tools"):
+        body.pop("tool_choice", None)
+    elif name is not None:
+        body["tool_choice"] = choice | {"name": body["tools"][0]["name"]}
+    elif choice != "required" and (choice or {"type": "auto"}) != {"type": "any"}:
+        body["tool_choice"] = "none" if path == RESPONSES else {"type": "none"}
+    is_forced = bool(body.get("tools")) and body["tool_choice"] not in ("none", {"type": "none"})
+    if is_forced:
+        body.pop("include", None)
+        body.pop("top_logprobs", None)
+    forms = [name for name in ("structured_outputs", "text", "output_config") if body.get(name) is not None]
+    forms += ["tools"] if is_forced else []
+    for name in forms[:-1]:
+        body.pop(name)
+    if forms:
+        for name in ("ignore_eos", "min_tokens", "bad_words", "allowed_token_ids"):
+            body.pop(name, None)
+    return body
+
+
 def judged(body: dict[str, Any]) -> list[str]:
     """Names that a refusal may give to errors that only the server can detect."""
     return [name for key, names in JUDGED.items() if body.get(key) for name in names]
@@ -134,7 +179,7 @@ def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, 
             assert answer.status_code == 400, (answer.text[:500], case.body)
             said = json.loads(answer.text)["error"]
             names = judged(case.body)
-            text = f"{said['param']} {said['message']}"
+            text = f"{said.get('param')} {said['message']}"
             assert any(name in text for name in names), (text[:500], case.body)
 
     send()
@@ -176,6 +221,16 @@ def test_one_model_answers_as_the_document_says(schema: Any, model: str, status:
     assert answer.status_code == status
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_one_response_answers_as_the_document_says(schema: Any, server: ServerUnderTest, method: str) -> None:
+    made = json.loads(schema[RESPONSES]["POST"].Case(body={"input": "x", "max_output_tokens": 2}).call().text)
+    for response_id, status in ((made["id"], 200), ("resp_0", 404)):
+        case = schema[ONE_RESPONSE][method].Case(path_parameters={"response_id": response_id})
+        answer = case.call()
+        case.validate_response(answer, checks=CHECKS)
+        assert answer.status_code == status
+
+
 def test_every_endpoint_is_in_one_of_these_tests(server: ServerUnderTest) -> None:
     with urlopen(server.url + "openapi.json") as answer:
-        assert {*json.load(answer)["paths"]} == {*WITH_BODY, *WITHOUT_BODY, ONE_MODEL}
+        assert {*json.load(answer)["paths"]} == {*WITH_BODY, *WITHOUT_BODY, ONE_MODEL, ONE_RESPONSE}

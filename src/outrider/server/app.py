@@ -28,8 +28,15 @@ from outrider.server.completions import CompletionRequest, completions
 from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.guards import GUARDED, ApiKeys, BodyLimit
+from outrider.server.messages.answers import AnthropicErrorAnswer, MessageAnswer, TokenCountAnswer
+from outrider.server.messages.body import CountTokensRequest, MessagesRequest
+from outrider.server.messages.endpoint import count_message_tokens, create_message
 from outrider.server.openapi import Limits, Operation, document
 from outrider.server.request_log import RequestLog
+from outrider.server.responses.answers import DeletedAnswer, ResponseAnswer
+from outrider.server.responses.body import ResponseRequest
+from outrider.server.responses.endpoint import create_response, delete_response, stored_response
+from outrider.server.responses.store import ResponseStore
 from outrider.server.static import page
 from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
 
@@ -106,6 +113,53 @@ OPERATIONS: dict[Operation, Endpoint] = {
         errors=(400, 404, 413, 415, 429, 503),
     ): chat_completions,
     Operation(
+        path="/v1/responses",
+        method="POST",
+        summary="Answer a conversation, in the form of OpenAI's Responses API.",
+        body=ResponseRequest,
+        answer=ResponseAnswer,
+        can_stream=True,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+    ): create_response,
+    Operation(
+        path="/v1/responses/{response_id}",
+        method="GET",
+        summary="Return a stored response.",
+        answer=ResponseAnswer,
+        is_guarded=True,
+        errors=(400, 404),
+    ): stored_response,
+    Operation(
+        path="/v1/responses/{response_id}",
+        method="DELETE",
+        summary="Delete a stored response.",
+        answer=DeletedAnswer,
+        is_guarded=True,
+        errors=(404,),
+    ): delete_response,
+    Operation(
+        path="/v1/messages",
+        method="POST",
+        summary="Answer a conversation, in the form of Anthropic's Messages API.",
+        body=MessagesRequest,
+        answer=MessageAnswer,
+        error=AnthropicErrorAnswer,
+        can_stream=True,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+    ): create_message,
+    Operation(
+        path="/v1/messages/count_tokens",
+        method="POST",
+        summary="Count the tokens of a conversation, in the form of Anthropic's Messages API.",
+        body=CountTokensRequest,
+        answer=TokenCountAnswer,
+        error=AnthropicErrorAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415),
+    ): count_message_tokens,
+    Operation(
         path="/v1/models",
         method="GET",
         summary="List the served model, under each of its names.",
@@ -173,8 +227,8 @@ def build_app(front: Front) -> Starlette:
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(options.allowed_origins),
-                allow_methods=["GET", "POST"],
-                allow_headers=["authorization", "content-type"],
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["authorization", "content-type", "x-api-key", "anthropic-version"],
             ),
         )
     app = Starlette(
@@ -196,6 +250,7 @@ def build_app(front: Front) -> Starlette:
         },
     )
     app.state.front = front
+    app.state.responses = ResponseStore()
     return app
 
 

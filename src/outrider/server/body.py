@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -35,6 +36,14 @@ async def read_body(request: Request, model: type[Model]) -> Model:
         raise explain(error, model) from error
 
 
+def checked(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    """The body that a caller's fields stand for in another endpoint's form. Raises APIError as `read_body` does."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise explain(error, model) from error
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
     """An error with one sentence for each of the first wrong fields; its `param` is the first field."""
     found = error.errors(include_url=False, include_context=True)
@@ -56,7 +65,7 @@ def _line(entry: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{path} is required and missing. Add it."
     shown = _shown(entry["input"])
-    if instead := _instead(path):
+    if instead := _instead(path, model):
         return f"{path}={shown} is not offered. {instead}"
     name = path or "the body"
     return f"{name}={shown} is refused: {_JSON_TYPES.get(kind, entry['msg'])}."
@@ -73,7 +82,7 @@ _JSON_TYPES = {
 def _unknown(within: str, name: str, model: type[BaseModel]) -> str:
     shown = name if name.isidentifier() and len(name) <= _MAX_SHOWN else _shown(name)
     path = f"{within}.{shown}" if within else shown
-    if instead := _instead(path):
+    if instead := _instead(path, model):
         return f"{path} is not offered. {instead}"
     known = [field.alias or key for key, field in model.model_fields.items()]
     near = difflib.get_close_matches(name, known, n=1)
@@ -81,11 +90,12 @@ def _unknown(within: str, name: str, model: type[BaseModel]) -> str:
     return f"{path} is not a known field. {hint}"
 
 
-def _instead(path: str) -> str | None:
-    """The remedy for a field that is not offered; None for other fields."""
+def _instead(path: str, model: type[BaseModel]) -> str | None:
+    """The remedy for a field that is not offered; None for other fields. A body may have a table of its own."""
     if path.startswith("messages["):
         return NOT_IN_MESSAGES.get(path.partition("].")[2])
-    return NOT_OFFERED.get(re.split(r"[\[.]", path)[0])
+    not_offered: Mapping[str, str] = getattr(model, "not_offered", NOT_OFFERED)
+    return not_offered.get(re.split(r"[\[.]", path)[0])
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -96,7 +106,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
             text += f"[{part}]"
         elif text.endswith("]") and part in _ROLES:
             continue
-        elif part.isidentifier() and not _is_branch(part):
+        elif part.isidentifier() and not (text and _is_branch(part)):
             text += f".{part}" if text else part
     return text
 
@@ -105,8 +115,8 @@ def _is_branch(part: str) -> bool:
     return part in _BRANCHES or part[:1].isupper()
 
 
-_ROLES = {"system", "developer", "user", "assistant", "tool"}
-"""Names of the branches of the Message union."""
+_ROLES = {"system", "developer", "user", "assistant", "tool", "tool_use", "tool_result", "thinking"}
+"""Names of the branches of unions of messages and of their blocks."""
 _BRANCHES = {"str", "int", "float", "bool", "list", "dict", "text", "json_object_format", "json_schema_format"}
 
 

@@ -33,6 +33,9 @@ RULES = (
     "chat_template needs a server with --trust-request-chat-template; add_generation_prompt and "
     "continue_final_message are not both true; the template can render the messages.",
     "/tokenize takes a prompt or messages, not both.",
+    "previous_response_id and item_reference name what the server has stored; arguments of a function_call are a JSON "
+    "object; message.output_text.logprobs cannot be combined with tool calls.",
+    "The messages of /v1/messages do not end with a tool_use block.",
 )
 """Rules that a valid body satisfies beyond its schema."""
 
@@ -57,6 +60,7 @@ class Operation:
     answer: type[BaseModel] | None
     """Type of the response; None for plain text."""
     body: type[BaseModel] | None = None
+    error: type[BaseModel] = ErrorAnswer
     can_stream: bool = False
     is_guarded: bool = False
     errors: tuple[int, ...] = ()
@@ -65,7 +69,7 @@ class Operation:
 _ERRORS = {
     400: "The body or a field is refused; the message names the field, the value and the remedy.",
     401: "The API key is missing or wrong.",
-    404: "No model of this name is served.",
+    404: "No model of this name is served, or no response of this id is stored.",
     413: "The body is too long.",
     415: "The body is not JSON.",
     429: "The server is full; Retry-After says when to try again.",
@@ -78,8 +82,9 @@ def document(operations: Sequence[Operation], *, version: str, limits: Limits) -
     bodies = [operation.body for operation in operations if operation.body]
     answers: list[type[BaseModel]] = [operation.answer for operation in operations if operation.answer]
     models = [(model, "validation") for model in bodies] + [(model, "serialization") for model in answers]
+    errors = dict.fromkeys((operation.error, "serialization") for operation in operations)
     references, definitions = models_json_schema(
-        [*dict.fromkeys(models), (ErrorAnswer, "serialization")],  # type: ignore[list-item]
+        [*dict.fromkeys(models), *errors],  # type: ignore[list-item]
         ref_template="#/components/schemas/{model}",
     )
     schemas = definitions["$defs"]
@@ -117,7 +122,7 @@ def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
     for status in (*operation.errors, *((401,) if operation.is_guarded and limits.needs_key else ())):
         error: Schema = {
             "description": _ERRORS[status],
-            "content": {"application/json": {"schema": references[ErrorAnswer, "serialization"]}},
+            "content": {"application/json": {"schema": references[operation.error, "serialization"]}},
         }
         if operation.path == "/health":
             error["content"] = content
@@ -125,9 +130,9 @@ def _operation(operation: Operation, references: Any, limits: Limits) -> Schema:
             error["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
         responses[str(status)] = error
     found: Schema = {"summary": operation.summary, "responses": responses}
-    if "{model}" in operation.path:
-        schema: Schema = {"type": "string", "enum": [*limits.model_names]}
-        found["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": schema}]
+    for name in re.findall("{(.+?)}", operation.path):
+        schema: Schema = {"type": "string"} | ({"enum": [*limits.model_names]} if name == "model" else {})
+        found["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schema}]
     if operation.body is not None:
         content = {"application/json": {"schema": references[operation.body, "validation"]}}
         found["requestBody"] = {"required": True, "content": content}
