@@ -203,7 +203,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": "a", "messages": CHAT}, "messages", "/v1/chat/completions"),
     ({"input": "a", "truncation": "auto"}, "truncation", "truncation"),
     ({"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
-    ({"input": "a", "tool_choice": "required"}, "tool_choice", "without tools"),
+    ({"input": "a", "tool_choice": "required"}, "tool_choice", "there are no tools"),
     ({"input": "a", "tools": [ADD]}, "tool_choice", "--tool-call-parser"),
     ({"input": "a", "top_logprobs": 2}, "top_logprobs", "include"),
     ({"input": "a", "include": ["file_search_call.results"]}, "include[0]", "file_search_call.results"),
@@ -211,7 +211,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input", "input_image"),
     ({"input": [{"type": "item_reference", "id": "msg_0"}]}, "input", "msg_0"),
     ({"input": "a", "text": {"format": {"type": "grammar"}}}, "text.format", "grammar"),
-    ({"input": "a", "stream_options": {"include_obfuscation": False}}, "stream_options", "stream: true"),
+    ({"input": "a", "stream_options": {"include_obfuscation": True}}, "stream_options", "include_obfuscation"),
+    ({"input": "a", "reasoning": {"effort": "low"}}, "reasoning.effort", "does not use reasoning_effort"),
+    ({"input": "a", "metadata": {"a": 1}}, "metadata.a", "metadata.a=1"),
     ({"input": "a", "temperture": 1}, "temperture", "Did you mean temperature?"),
 ]
 
@@ -238,6 +240,7 @@ def test_what_changes_nothing_is_taken(client: OpenAI, server: ServerUnderTest) 
         "safety_identifier": "u",
         "service_tier": "auto",
         "store": False,
+        "stream_options": {"include_obfuscation": False},
         "text": {"verbosity": "medium"},
         "tool_choice": "auto",
         "tools": [],

@@ -134,7 +134,7 @@ class ResponseRequest(GenerationFields):
         None, description=f"Number of most likely tokens per position. Needs include: {LOGPROBS}."
     )
     truncation: Literal["disabled"] | None = Field(None, description="Must be disabled: no item is dropped.")
-    stream_options: ResponseStreamOptions | None = Field(None, description="Needs stream: true.")
+    stream_options: ResponseStreamOptions | None = None
     stop: Stops | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further variables for the chat template.")
     background: Literal[False] | None = None
@@ -157,10 +157,6 @@ class ResponseRequest(GenerationFields):
 
     def chat_request(self, items: Sequence[InputItem]) -> ChatRequest:
         """The chat request for a conversation of `items`. Raises APIError for fields that exclude each other."""
-        if self.stream_options is not None and not self.stream:
-            raise refused(
-                "stream_options needs stream: true. Add it, or leave stream_options out.", param="stream_options"
-            )
         if self.top_logprobs and not self.wants_logprobs:
             raise refused(
                 f'top_logprobs={self.top_logprobs} needs include: ["{LOGPROBS}"]. Add it, or leave top_logprobs out.',
