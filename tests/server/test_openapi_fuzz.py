@@ -125,7 +125,11 @@ def mended_conversation(path: str, body: dict[str, Any]) -> dict[str, Any]:
         body.pop("stream_options", None)
     if "message.output_text.logprobs" not in (body.get("include") or []):
         body.pop("top_logprobs", None)
-    body.pop("thinking", None)
+    for name in ("thinking", "bad_words"):
+        body.pop(name, None)
+    for name in ("reasoning", "output_config"):
+        if body.get(name):
+            body[name] = {key: value for key, value in body[name].items() if key != "effort"}
     choice = body.get("tool_choice")
     name = choice.get("name") if isinstance(choice, dict) else None
     if not body.get("tools"):
