@@ -45,7 +45,7 @@ MAX_TOKENS = 60
 
 @dataclass(frozen=True)
 class Truth:
-    """What plain HTTP gave."""
+    """The answers over plain HTTP."""
 
     text: str
     num_tokens: int
@@ -90,7 +90,7 @@ def truth(server: ServerUnderTest) -> Truth:
 
 
 def command_of(script: Path) -> list[str]:
-    """How a script is run: by the clients' own Python, or by node with the clients' own packages."""
+    """The command for a script: the clients' own Python, or node with the clients' own packages."""
     if script.suffix == ".mjs":
         program, packages = shutil.which("node"), CLIENTS / "node_modules"
         need("node" if program is None else "node_modules", there=program is not None and packages.is_dir())
@@ -111,7 +111,7 @@ def need(name: str, *, there: bool) -> None:
 
 
 def found_by(script: Path, server: ServerUnderTest, folder: Path) -> dict[str, Any]:
-    """What the client of a script found."""
+    """Runs a script and returns its report."""
     task = {
         "url": server.url + "v1",
         "model": "zoo/tiny",
@@ -124,7 +124,7 @@ def found_by(script: Path, server: ServerUnderTest, folder: Path) -> dict[str, A
     if script.suffix == ".mjs":  # node looks for packages beside the script
         (folder / "node_modules").symlink_to(CLIENTS / "node_modules")
         command[-1] = str(shutil.copy(script, folder))
-    # a client must not find settings, keys or caches of whoever runs the test
+    # a client must not find this user's settings, keys or caches
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "OPENAI_API_KEY": "none", "DO_NOT_TRACK": "1"}
     done = subprocess.run(
         command, input=json.dumps(task), capture_output=True, text=True, timeout=300, env=environment, cwd=folder

@@ -133,7 +133,7 @@ class ConversationFields(CacheHint):
     system: str | Annotated[list[TextBlock], Field(min_length=1)] | None = None
     messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
     tools: Annotated[list[AnthropicTool], Field(max_length=128)] | None = None
-    tool_choice: AnthropicChoice | None = Field(None, description="Default auto. Needs tools, unless it is none.")
+    tool_choice: AnthropicChoice | None = Field(None, description="Default auto. A forced call needs tools.")
     thinking: Annotated[ThinkingOn | ThinkingOff, Field(discriminator="type")] | None = None
     output_config: OutputConfig | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further variables for the chat template.")

@@ -21,7 +21,7 @@ class Content:
     def __init__(self, *, is_streamed: bool) -> None:
         """`is_streamed`: what was sent cannot be taken out again."""
         self.blocks: list[dict[str, Any]] = []
-        """As in the answer, with the text of a tool's input so far in place of its object."""
+        """The blocks of the answer, with the text of a tool's input so far in place of its object."""
         self._is_streamed = is_streamed
         self._is_open = False
 

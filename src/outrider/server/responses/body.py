@@ -126,7 +126,7 @@ class ResponseRequest(GenerationFields):
     text: TextConfig | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = Field(
-        None, description='Default "auto". Needs tools, unless it is "auto" or "none".'
+        None, description='Default "auto". A forced call needs tools.'
     )
     parallel_tool_calls: bool | None = Field(None, description="False allows at most one tool call.")
     reasoning: ReasoningConfig | None = None
