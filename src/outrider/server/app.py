@@ -1,5 +1,6 @@
 """The ASGI application: the endpoint of each path, and the response for each kind of error."""
 
+import difflib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -274,7 +275,31 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     message = {
-        404: f"No such path: {path}. See /openapi.json.",
+        404: _unknown_path(path),
         405: f"{request.method} is not allowed for {path}. See /openapi.json for its methods.",
     }.get(error.status_code, error.detail)
     return APIError(message, status=error.status_code, headers=error.headers).response(path)
+
+
+_INSTEAD = {
+    "/v1/embeddings": "Only text is generated.",
+    "/v1/rerank": "Only text is generated.",
+    "/v1/score": "prompt_logprobs of /v1/completions scores a text.",
+    "/v1/complete": "Use /v1/completions.",
+    "/v1/responses/compact": "Send the items that the model shall see to /v1/responses.",
+    "/v1/responses/input_tokens": "/v1/messages/count_tokens and /tokenize count tokens.",
+    "/v1/messages/batches": "Send each message to /v1/messages; the engine batches them.",
+    "/v1/batches": "Send each request by itself; the engine batches them.",
+}
+"""Paths of other servers, and what to use."""
+
+
+def _unknown_path(path: str) -> str:
+    """A message for a path that does not exist, which names one that does."""
+    if path in _INSTEAD:
+        return f"{path} is not offered. {_INSTEAD[path]}"
+    if path.startswith("/v1/responses/"):
+        return f"{path} is not offered. A stored response can be read (GET /v1/responses/ID) and deleted (DELETE)."
+    near = difflib.get_close_matches(path, [entry.path for entry in OPERATIONS], n=1, cutoff=0.75)
+    hint = f"Did you mean {near[0]}?" if near else "Use /v1/chat/completions, /v1/responses or /v1/messages to talk."
+    return f"No such path: {path}. {hint} /openapi.json lists all paths."

@@ -62,7 +62,14 @@ class MessageFromModel(Strict):
     content: str | list[AssistantBlock]
 
 
-AnthropicMessage = Annotated[MessageFromUser | MessageFromModel, Field(discriminator="role")]
+class MessageFromSystem(Strict):
+    """Instructions between the other messages."""
+
+    role: Literal["system"]
+    content: str | Annotated[list[TextBlock], Field(min_length=1)]
+
+
+AnthropicMessage = Annotated[MessageFromUser | MessageFromModel | MessageFromSystem, Field(discriminator="role")]
 
 
 def continues_last(messages: Sequence[Any]) -> bool:
@@ -78,6 +85,8 @@ def chat_messages(messages: Sequence[Any], *, system: str | Sequence[TextBlock] 
     for message in messages:
         if isinstance(message, MessageFromModel):
             found.append(_answer(message))
+        elif isinstance(message, MessageFromSystem):
+            found.append({"role": "system", "content": _content(message.content)})
         else:
             found.extend(_to_model(message))
     if found[-1].get("tool_calls"):

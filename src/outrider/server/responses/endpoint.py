@@ -87,7 +87,7 @@ class _ResponseCall:
             for delta in deltas:
                 await self._add(delta, usage)
         self.output.finish(self._status())
-        return JSONResponse(self._finished(usage))
+        return JSONResponse(await self._finished(usage))
 
     async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
         number = 0
@@ -112,12 +112,12 @@ class _ResponseCall:
             failed = self._body("failed") | {
                 "error": {"code": "server_error", "message": str(shown)},
                 "output": self.output.items,
-                "usage": _usage_body(usage),
+                "usage": await self._usage_body(usage),
             }
             yield told([*last, {"type": "response.failed", "response": failed}])
             return
         last = self.output.finish(self._status())
-        finished = self._finished(usage)
+        finished = await self._finished(usage)
         yield told([*last, {"type": f"response.{finished['status']}", "response": finished}])
 
     async def _add(self, delta: OutputDelta, usage: Usage) -> list[Told]:
@@ -137,9 +137,9 @@ class _ResponseCall:
     def _status(self) -> str:
         return "incomplete" if self.finish_reason == "length" else "completed"
 
-    def _finished(self, usage: Usage) -> dict[str, Any]:
+    async def _finished(self, usage: Usage) -> dict[str, Any]:
         """The body of the finished response, which is stored if the request says so."""
-        body = self._body(self._status()) | {"output": self.output.items, "usage": _usage_body(usage)}
+        body = self._body(self._status()) | {"output": self.output.items, "usage": await self._usage_body(usage)}
         if body["store"]:
             self.store.add(body, self.items)
         return body
@@ -176,19 +176,22 @@ class _ResponseCall:
             "usage": None,
         }
 
-
-def _usage_body(usage: Usage) -> dict[str, Any]:
-    """Token counts in the form of the Responses API, with those of speculative decoding."""
-    counts = usage.body()
-    return {
-        "input_tokens": counts["prompt_tokens"],
-        # no caller asks for cache writes here: the prefix cache keeps what it can by itself
-        "input_tokens_details": counts["prompt_tokens_details"] | {"cache_write_tokens": 0},
-        "output_tokens": counts["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": counts["total_tokens"],
-        "speculation": counts["speculation"],
-    }
+    async def _usage_body(self, usage: Usage) -> dict[str, Any]:
+        """Token counts in the form of the Responses API, with those of speculative decoding."""
+        counts, reasoning, tokenizer = usage.body(), self.output.reasoning, self.front.tokenizer
+        num_reasoning = 0
+        if reasoning:  # the marks around it are not counted
+            ids = await self.front.aside(lambda: tokenizer.encode(reasoning, add_special_tokens=False))
+            num_reasoning = min(len(ids), counts["completion_tokens"])
+        return {
+            "input_tokens": counts["prompt_tokens"],
+            # no caller asks for cache writes here: the prefix cache keeps what it can by itself
+            "input_tokens_details": counts["prompt_tokens_details"] | {"cache_write_tokens": 0},
+            "output_tokens": counts["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": num_reasoning},
+            "total_tokens": counts["total_tokens"],
+            "speculation": counts["speculation"],
+        }
 
 
 async def create_response(request: Request) -> Response:

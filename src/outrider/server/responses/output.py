@@ -64,9 +64,9 @@ class Output:
         return told + self._close(status)
 
     @property
-    def text(self) -> str:
-        """The text of all messages."""
-        return "".join(item["content"][0]["text"] for item in self.items if item["type"] == "message")
+    def reasoning(self) -> str:
+        """The text of all reasoning."""
+        return "".join(item["content"][0]["text"] for item in self.items if item["type"] == "reasoning")
 
     def _text(self, kind: str, text: str) -> list[Told]:
         events: list[Told] = []
