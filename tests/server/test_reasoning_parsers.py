@@ -142,7 +142,7 @@ def test_reading_is_linear(name: str) -> None:
             sys.setprofile(count)
             reader.feed(text[begin : begin + 4])
             sys.setprofile(None)
-            assert reader.source.num_left <= 32
+            assert len(reader.source._text) <= 32
         return num_calls
 
     assert cost(800) < 4.4 * cost(200)

@@ -229,7 +229,7 @@ def cost(name: str, text: str) -> tuple[int, int]:
         sys.setprofile(count)
         parser.feed(text[begin : begin + 4])
         sys.setprofile(None)
-        num_held = max(num_held, parser.source.num_left)
+        num_held = max(num_held, len(parser.source._text))
     parser.finish()
     return num_calls, num_held
 
