@@ -63,8 +63,8 @@ def _named(source: Source) -> Steps[None]:
     if (yield from source.option(_ID)) is not None:
         written = yield from source.take_run(_WORD)
         call_id = written if _CALL_ID.fullmatch(written) else None
-    if (yield from source.option(_ARGUMENTS)) is not None:
-        yield from source.skip_space()
+    yield from source.option(_ARGUMENTS)
+    yield from source.skip_space()
     source.open_call(name, call_id=call_id)
     yield from json_text.arguments(source)
     source.end_call()
