@@ -74,6 +74,13 @@ def test_tool_calls_and_text_parts_reach_the_template_as_it_expects_them(byte_le
     assert "user:a\nb<|end|>" in text and "weather(Rome)" in text
 
 
+def test_half_of_a_surrogate_pair_reaches_the_prompt_as_its_escape(byte_level: Tokenizer) -> None:
+    call = {"function": {"name": "weather", "arguments": '{"city": "Rome \\ud83d"}'}}
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    ids = encode_chat(byte_level, messages, ChatOptions(chat_template=TEMPLATE))
+    assert "weather(Rome \\ud83d)" in byte_level.decode(ids, skip_special_tokens=False)
+
+
 def test_chat_without_a_template_is_refused(byte_fallback: Tokenizer) -> None:
     with pytest.raises(RequestError, match=r"no chat template\. Give chat_template, or use generate\(\)"):
         encode_chat(byte_fallback, TALK, ChatOptions())
@@ -89,7 +96,9 @@ def test_chat_without_a_template_is_refused(byte_fallback: Tokenizer) -> None:
         ([{"role": "user", "content": [{"type": "image_url"}]}], {}, "content holds .*image_url"),
         (TALK, {"chat_template": "{{ raise_exception('no system role') }}"}, "refuses these messages: no system role"),
         (TALK, {"chat_template": "{% if %}"}, "the chat template refuses these messages"),
-        ([{"role": "a", "tool_calls": [{"function": {"arguments": "{"}}]}], {}, "arguments '{' are not valid JSON"),
+        ([{"role": "a", "tool_calls": [{"function": {"arguments": "{"}}]}], {}, "arguments '{' cannot be read as JSON"),
+        ([{"role": "a", "tool_calls": [{"function": {"arguments": "[" * 9999}}]}], {}, "cannot be read as JSON: max"),
+        ([{"role": "a", "tool_calls": [{"function": {"arguments": "1" * 9999}}]}], {}, "cannot be read as JSON: Exc"),
     ],
 )
 def test_conversations_that_cannot_be_rendered_are_refused(

@@ -71,6 +71,8 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
         raise RequestError(
             f"the chat template refuses these messages: {error}. Change them, or the template."
         ) from error
+    # arguments of a call may hold half of a surrogate pair, which is encoded as the escape that the model wrote
+    text = text.encode("utf-8", "backslashreplace").decode()
     return tokenizer.encode(text, add_special_tokens=options.add_special_tokens)
 
 
@@ -95,8 +97,8 @@ def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(function.get("arguments"), str):
         try:
             function["arguments"] = json.loads(function["arguments"] or "{}")
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also for numbers that are too long, and for too many brackets
             raise RequestError(
-                f"tool call arguments {function['arguments']!r} are not valid JSON: {error}. Give an object."
+                f"tool call arguments {function['arguments'][:80]!r} cannot be read as JSON: {error}. Give an object."
             ) from error
     return dict(call) | {"function": function}
