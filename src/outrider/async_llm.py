@@ -64,6 +64,10 @@ class AsyncLLM:
         self._thread = threading.Thread(target=self._run, name="outrider-engine", daemon=True)
         self._thread.start()
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """The parameters of a request without any: those that generation_config.json recommends, as in `LLM`."""
+        return self.engine.sampling_defaults.params()
+
     async def generate(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None, *, request_id: str | None = None
     ) -> AsyncIterator[OutputDelta]:
@@ -73,7 +77,7 @@ class AsyncLLM:
         """
         loop = asyncio.get_running_loop()
         deltas: asyncio.Queue[OutputDelta | BaseException] = asyncio.Queue()
-        params = sampling_params or SamplingParams()
+        params = sampling_params or self.get_default_sampling_params()
 
         def tell(delta: OutputDelta | BaseException) -> None:
             loop.call_soon_threadsafe(deltas.put_nowait, delta)

@@ -20,7 +20,6 @@ from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
 from outrider.gate.commands import app as gate
 from outrider.llm import LLM
-from outrider.runtime.describe import describe
 
 app = typer.Typer(
     help="Exact speculative decoding for large language models.",
@@ -169,7 +168,7 @@ def info(
         skip_tokenizer_init=True,
     )
     table = Table(show_header=False)
-    for name, value in describe(llm.engine.worker):
+    for name, value in llm.engine.describe():
         table.add_row(name, value)
     console.print(table)
 
@@ -222,6 +221,9 @@ def serve(
     seed: Annotated[int, typer.Option(help="Seeds the generator for requests without a seed.")] = 0,
     attention_backend: AttentionBackend = "auto",
     load_format: Annotated[str, typer.Option(help="auto reads the weights, dummy makes random ones.")] = "auto",
+    generation_config: Annotated[
+        str, typer.Option(help="auto: the model's generation_config.json gives sampling defaults; none: it does not.")
+    ] = "auto",
     max_model_len: MaxModelLen = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Maximum number of completions that run at once.")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Maximum number of tokens in a step.")] = None,
@@ -258,6 +260,7 @@ def serve(
         seed=seed,
         attention_backend=attention_backend,
         load_format=load_format,
+        generation_config=generation_config,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,

@@ -34,6 +34,11 @@ class LLM:
         log.configure_from_environment()
         self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """The parameters of a call without any: those that generation_config.json recommends, unless the option
+        generation_config is "none". A `SamplingParams` that is given applies as it is."""
+        return self.engine.sampling_defaults.params()
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -43,7 +48,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete every prompt (text, or {"prompt_token_ids": [...]}); outputs in the order of the prompts.
 
-        One `SamplingParams` applies to all prompts, or there is one for each. A prompt or parameter that cannot be
+        One `SamplingParams` applies to all prompts, or there is one for each; without any `get_default_sampling_params`
+        applies. A prompt or parameter that cannot be
         served raises RequestError before any request runs. `use_tqdm` shows progress if it takes over two seconds.
         """
         requests = self._requests(prompts, sampling_params)
@@ -95,7 +101,7 @@ class LLM:
     ) -> list[Request]:
         listed: list[Prompt] = [prompts] if isinstance(prompts, (str, dict)) else list(prompts)
         if sampling_params is None or isinstance(sampling_params, SamplingParams):
-            params = [sampling_params or SamplingParams()] * len(listed)
+            params = [sampling_params or self.get_default_sampling_params()] * len(listed)
         else:
             params = list(sampling_params)
         if len(params) != len(listed):

@@ -7,6 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
+from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.server.body import explain
 from outrider.server.chat import ChatRequest
 from outrider.server.chat_messages import plain_message
@@ -93,8 +94,9 @@ def refusal(model: type[BaseModel], body: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("fields", [*NEUTRAL, *NEUTRAL_CHAT], ids=json.dumps)
 def test_values_that_ask_for_nothing_are_taken(fields: dict[str, Any]) -> None:
-    parameters = read(ChatRequest, CHAT | fields).to_params(max_tokens=4, logprobs=None)
-    plain = read(ChatRequest, CHAT).to_params(max_tokens=4, logprobs=None)
+    rest: Any = {"max_tokens": 4, "logprobs": None, "defaults": SamplingDefaults()}
+    parameters = read(ChatRequest, CHAT | fields).to_params(**rest)
+    plain = read(ChatRequest, CHAT).to_params(**rest)
     assert all(
         getattr(parameters, name) == getattr(plain, name) or not (getattr(parameters, name) or getattr(plain, name))
         for name in plain.__dataclass_fields__

@@ -45,6 +45,7 @@ COMMANDS = {
         "--dtype",
         "--enable-prefix-caching",
         "--enforce-eager",
+        "--generation-config",
         "--gpu-memory-utilization",
         "--host",
         "--load-format",

@@ -164,6 +164,9 @@ class EngineConfig:
     """File name of a backend in `outrider/attention/backends`; "auto" picks the first that supports the model."""
     load_format: str = "auto"
     """"auto" reads the model's files; "dummy" draws random weights from `seed`."""
+    generation_config: str = "auto"
+    """"auto": sampling parameters of the model's generation_config.json apply where a request says nothing; "none":
+    they are ignored."""
     speculative: SpeculativeConfig | None = None
     """The parsed `speculative_config` argument; None: no drafter."""
     overlap_depth: int = 1
@@ -210,6 +213,8 @@ class EngineConfig:
             raise ConfigError(f"gpu_memory_utilization={share!r} is out of range: a number above 0, at most 1.")
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format={self.load_format!r} is not known; it takes 'auto' or 'dummy'.")
+        if self.generation_config not in ("auto", "none"):
+            raise ConfigError(f"generation_config={self.generation_config!r} is not known; it takes 'auto' or 'none'.")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"dtype={self.dtype!r} is not known; it takes 'auto', 'float32' or 'bfloat16'.")
 

@@ -14,6 +14,7 @@ from outrider.core.errors import RequestError
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.plan import StepPlan
 from outrider.core.request import Request
+from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
@@ -24,6 +25,8 @@ from outrider.engine.step_clock import StepClock
 from outrider.engine.text import OutputTexts
 from outrider.engine.token_names import TokenNames
 from outrider.engine.tokenizer import Tokenizer
+from outrider.loading.generation_config import read_sampling_defaults
+from outrider.runtime.describe import describe
 from outrider.runtime.worker import Worker
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
 from outrider.scheduler.request_state import RequestState
@@ -37,17 +40,20 @@ class Engine:
         self.worker = Worker(config)
         self.config = config = self.worker.config
         self.tokenizer = None if skip_tokenizer_init else Tokenizer(Path(config.model))
+        self.eos_token_ids = _ends(self.worker, self.tokenizer)
+        is_plain = config.generation_config == "none"
+        self.sampling_defaults = SamplingDefaults() if is_plain else read_sampling_defaults(config.model)
         self._grammars = Grammars(
             self.tokenizer,
             vocab_size=self.worker.model_config.vocab_size,
-            eos_token_ids=self.worker.eos_token_ids,
+            eos_token_ids=self.eos_token_ids,
         )
         self._is_synthetic = config.speculative is not None and config.speculative.acceptance_rates is not None
         self.admission = Admission(
             tokenizer=self.tokenizer,
             vocab_size=self.worker.model_config.vocab_size,
             max_model_len=self.worker.max_model_len,
-            eos_token_ids=self.worker.eos_token_ids,
+            eos_token_ids=self.eos_token_ids,
             seed=config.seed,
             grammars=self._grammars,
         )
@@ -79,6 +85,13 @@ class Engine:
         self._groups: dict[str, Group] = {}
         self._group_of: dict[str, Group] = {}  # by the id of each unfinished completion
         self._num_requests = 0
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The choices that were made, as lines of (name, value) for a person."""
+        said = f"{self.sampling_defaults} (generation_config.json), where a request says nothing"
+        if not self.sampling_defaults.given:
+            said = "none" if self.config.generation_config == "auto" else "none: generation_config is 'none'"
+        return [*describe(self.worker), ("sampling defaults", said)]
 
     def new_request(self, prompt: Prompt, params: SamplingParams, *, request_id: str | None = None) -> Request:
         """Check a prompt and its parameters, and return the request; nothing is queued yet."""
@@ -203,6 +216,13 @@ class Engine:
             error=state.error,
             logits_digest=f"{state.logits_digest:016x}" if self.config.logits_digest else None,
         )
+
+
+def _ends(worker: Worker, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Ids that end an output: those of generation_config.json, of config.json, and the tokenizer's eos."""
+    eos_token_id = tokenizer.eos_token_id if tokenizer is not None else None
+    is_known = eos_token_id is not None and 0 <= eos_token_id < worker.model_config.vocab_size
+    return tuple(dict.fromkeys((*worker.eos_token_ids, *((eos_token_id,) if is_known else ()))))
 
 
 def _draft_policy(config: EngineConfig, worker: Worker) -> DraftPolicy:

@@ -1,10 +1,11 @@
 """Messages between the engine process and its client: plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outrider.core.config import EngineConfig
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
+from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.engine.stats import EngineStats
 
 
@@ -31,6 +32,8 @@ class EngineInfo:
     num_blocks: int
     """KV blocks that requests can use."""
     is_exact: bool
+    sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    """Parameters of requests that say nothing."""
 
 
 @dataclass(frozen=True, slots=True)

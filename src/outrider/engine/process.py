@@ -22,7 +22,6 @@ from outrider.engine.engine import Engine
 from outrider.engine.loop import EngineLoop, Order, StopLoop
 from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Refused, Turn
 from outrider.engine.stats import EngineStats
-from outrider.runtime.describe import describe
 
 _STATS_SECONDS = 0.1
 _log = logging.getLogger(__name__)
@@ -101,13 +100,14 @@ def _describe(engine: Engine) -> EngineInfo:
     worker = engine.worker
     return EngineInfo(
         process_id=os.getpid(),
-        description=describe(worker),
+        description=engine.describe(),
         vocab_size=worker.model_config.vocab_size,
         max_model_len=worker.max_model_len,
         max_num_seqs=worker.config.num_rows,
-        eos_token_ids=worker.eos_token_ids,
+        eos_token_ids=engine.eos_token_ids,
         num_blocks=engine.scheduler.blocks.num_usable,
         is_exact=worker.is_exact,
+        sampling_defaults=engine.sampling_defaults,
     )
 
 

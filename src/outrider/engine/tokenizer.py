@@ -52,6 +52,12 @@ class Tokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     @property
+    def eos_token_id(self) -> int | None:
+        """The end of a text, as tokenizer_config.json names it; None if it names none."""
+        token_id: int | None = self._tokenizer.eos_token_id
+        return token_id
+
+    @property
     def chat_template(self) -> str | None:
         """The model's own Jinja template, if it has one."""
         template = self._tokenizer.chat_template

@@ -29,11 +29,3 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
 def open_config(directory: str | Path) -> ConfigReader:
     """A reader of the directory's config.json."""
     return ConfigReader(read_json(directory, "config.json"), where=str(Path(directory) / "config.json"))
-
-
-def read_generation_eos(directory: str | Path) -> tuple[int, ...]:
-    """eos ids of generation_config.json; none where there is no such file or it names none."""
-    file = "generation_config.json"
-    if not (Path(directory) / file).is_file():
-        return ()
-    return ConfigReader(read_json(directory, file), where=str(Path(directory) / file)).token_ids("eos_token_id")

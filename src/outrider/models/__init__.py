@@ -16,7 +16,8 @@ from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
 from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
-from outrider.loading.hf import open_config, read_generation_eos
+from outrider.loading.generation_config import read_generation_eos
+from outrider.loading.hf import open_config
 from outrider.loading.load import load_into
 
 

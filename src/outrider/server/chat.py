@@ -109,7 +109,9 @@ class ChatCall:
             template=body.chat_template or front.chat_template,
             reasoning_parser_name=front.options.reasoning_parser,
         )
-        self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs))
+        defaults = front.info.sampling_defaults
+        most = defaults.max_tokens if most is None else most
+        self.params = self._with_grammar(body.to_params(max_tokens=most, logprobs=logprobs, defaults=defaults))
         self.options = self._chat_options()
 
     def _with_grammar(self, params: SamplingParams) -> SamplingParams:

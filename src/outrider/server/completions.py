@@ -99,7 +99,12 @@ class _Call:
                 "Give the same number, or leave prompt_logprobs out.",
                 param="prompt_logprobs",
             )
-        params = body.to_params(max_tokens=max_tokens, logprobs=body.logprobs, echo=body.echo or False)
+        params = body.to_params(
+            max_tokens=max_tokens,
+            logprobs=body.logprobs,
+            defaults=front.info.sampling_defaults,
+            echo=body.echo or False,
+        )
         self.params = replace(params, prompt_logprobs=body.logprobs) if self._scores_prompt else params
 
     async def answer(self, request: Request) -> Response:

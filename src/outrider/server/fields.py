@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.core.sampling_params import (
     MAX_CHOICES,
     MAX_LOGIT_BIAS,
@@ -189,20 +190,23 @@ class SamplingFields(GenerationFields, NeutralFields):
         None, description='Shows tokens in log-probabilities as "token_id:N".'
     )
 
-    def to_params(self, *, max_tokens: int | None, logprobs: int | None, echo: bool = False) -> SamplingParams:
-        """Converts to the engine's parameters. Raises RequestError, or APIError for fields that exclude each other."""
+    def to_params(
+        self, *, max_tokens: int | None, logprobs: int | None, defaults: SamplingDefaults, echo: bool = False
+    ) -> SamplingParams:
+        """Converts to the engine's parameters; `defaults` apply to fields that are not given, except for max_tokens.
+        Raises RequestError, or APIError for fields that exclude each other."""
         if self.stream_options is not None and self.stream_options.asks_for_usage and not self.stream:
             raise refused(
                 "stream_options needs stream: true. Add it, or leave stream_options out.", param="stream_options"
             )
         bias = None if self.logit_bias is None else {int(key): value for key, value in self.logit_bias.items()}
-        given = {
+        given = defaults.given | {"max_tokens": max_tokens}
+        given |= {
             name: getattr(self, name)
             for name in _PASSED_ON
             if getattr(self, name) is not None  # null is the default
         }
         return SamplingParams(
-            max_tokens=max_tokens,
             logprobs=logprobs,
             echo=echo,
             logit_bias=bias,

@@ -129,6 +129,8 @@ def start_up_lines(front: Front, seconds: float) -> list[str]:
     for name, value in info.description:
         if name.startswith(" "):  # continues the entry before it
             chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}; {name.strip()}, {value}")
+        elif name == "max_model_len":
+            chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}, {name} {value}")
         else:
             chosen.append((name, value))
     limits = (
