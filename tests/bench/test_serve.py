@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from outrider.bench.serve import counters as counting
 from outrider.bench.serve.answer import Answer
-from outrider.bench.serve.client import Events
+from outrider.bench.serve.client import Events, _text
 from outrider.bench.serve.counters import Counters as Counted
 from outrider.bench.serve.figures import figures_of, parse_goodput, percentile, tokens_by_second
 from outrider.bench.serve.plot import places_of, plot
@@ -388,3 +388,8 @@ def test_the_picture_of_a_sweep_has_limits_and_rates(folder: Path) -> None:
         assert words in text
     assert text.index("<!-- 64 -->") < text.index("<!-- inf -->"), "rates ascend"
     assert places_of([4.0, 16.0, math.inf]) == [4.0, 16.0, 20.0] and places_of([4.0, 16.0]) == [4.0, 16.0]
+
+
+def test_reasoning_is_text_under_either_of_its_names() -> None:
+    for delta in ({"reasoning": "a"}, {"reasoning_content": "a"}, {"reasoning": "a", "reasoning_content": "a"}):
+        assert _text({"choices": [{"delta": delta}]}) == "a"

@@ -22,6 +22,8 @@ FORMS = {
     "openai": HARMONY,
     "openai_gptoss": HARMONY,
     "qwen3": THINK,
+    "glm45": THINK,
+    "deepseek_v3": THINK,
     "deepseek_r1": [*THINK, "{}</think>{}", "\n{}\n</think>\n\n{}"],
 }
 """Reasoning and answer as models write them, by parser."""
@@ -78,7 +80,7 @@ def test_an_answer_that_is_cut_keeps_its_text(name: str) -> None:
         assert reasoning or content or text[:end].strip() in text[: text.index("Hm.")]
 
 
-@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1"])
+@pytest.mark.parametrize("name", [name for name in NAMES if FORMS[name] != HARMONY])
 def test_the_prompt_may_open_or_close_the_reasoning(name: str) -> None:
     assert whole(name, "Hm.\n</think>\n\nYes.", OPEN) == ("Hm.", "Yes.")
     assert whole(name, "Hm", OPEN) == ("Hm", "")
@@ -149,5 +151,5 @@ def test_reading_is_linear(name: str) -> None:
 
 
 def test_an_unknown_parser_is_refused_at_the_start() -> None:
-    with pytest.raises(ConfigError, match=r"reasoning_parser 'nothing' is not known\. Known: deepseek_r1, openai"):
+    with pytest.raises(ConfigError, match=r"reasoning_parser 'nothing' is not known\. Known: deepseek_r1, .*qwen3"):
         ServerOptions(reasoning_parser="nothing")

@@ -137,7 +137,8 @@ def _text(chunk: Mapping[str, Any]) -> str:
         if "delta" in choice:
             delta = choice["delta"]
             calls = "".join(json.dumps(call) for call in delta.get("tool_calls") or ())
-            text += (delta.get("content") or "") + (delta.get("reasoning_content") or "") + calls
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""  # two names of the same text
+            text += (delta.get("content") or "") + reasoning + calls
         else:
             text += choice.get("text") or ""
     return text
