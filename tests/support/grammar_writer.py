@@ -55,6 +55,12 @@ class GrammarWriter:
         finally:
             self.grammars.end("0")
 
+    def accepts(self, asked: StructuredOutputsParams, text: str) -> bool:
+        """True if the whole text is in the language. Raises RequestError if the grammar is refused."""
+        self.grammars.check(SamplingParams(structured_outputs=asked))
+        matcher = self.grammars._matcher(asked).deep_copy()
+        return matcher.consume_tokens(self._tokenizer.encode(text, add_special_tokens=False)) and matcher.is_accepting()
+
     def _written(self, state: RequestState, dice: random.Random, max_tokens: int, patience: int) -> Written:
         def written(end: str, error: str | None = None) -> Written:
             ids = state.output_token_ids

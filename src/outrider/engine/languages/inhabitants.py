@@ -6,10 +6,11 @@ one can read, a schema that grows too large), a set counts as inhabited: "empty"
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
+from outrider.core.errors import RequestError
 from outrider.engine.languages.json_schema import Node, PlainSchema, parts
 
 _MAX_BRANCHES = 256
@@ -252,12 +253,23 @@ def _type_of(value: Any) -> str:
     return "string" if isinstance(value, str) else "number"
 
 
+def loose_strings(schema: dict[str, Any]) -> bool | None:
+    """Answers for strings whatever patterns and formats mean: readers of patterns differ, and formats bind few."""
+    asked = schema["allOf"]
+    texts = {keywords["const"] for keywords in asked if "const" in keywords}
+    lengths = {len(text) for text in texts}
+    least = max([*lengths, *(keywords.get("minLength", 0) for keywords in asked)])
+    most = min([least, *lengths, *(keywords.get("maxLength", least) for keywords in asked)])
+    return None if len(texts) <= 1 and least <= most else False
+
+
 def pruned(schema: PlainSchema, inhabitants: Inhabitants) -> PlainSchema:
     """Returns the schema with `false` in place of each part that no finite value meets.
 
-    A grammar of it leads into no part that never ends. oneOf becomes anyOf where no value meets two of its options.
+    A grammar of it leads into no part that never ends. oneOf becomes anyOf: it is refused if a value may meet two of
+    its options. Raises RequestError.
     """
-    pruning = _Pruning(inhabitants)
+    pruning = _Pruning(inhabitants, Inhabitants(schema, has_string=loose_strings))
     nodes = (schema.root, *schema.definitions.values())
     for node in nodes:
         pruning.ask(node)
@@ -267,17 +279,17 @@ def pruned(schema: PlainSchema, inhabitants: Inhabitants) -> PlainSchema:
 
 
 class _Pruning:
-    def __init__(self, inhabitants: Inhabitants) -> None:
+    def __init__(self, inhabitants: Inhabitants, loosely: Inhabitants) -> None:
         self._inhabitants = inhabitants
+        self._loosely = loosely
+        self._contexts: dict[int, Node] = {}
 
     def ask(self, node: Node) -> None:
         if isinstance(node, bool):
             return
         self._inhabitants.ask(node)
-        options = node.get("oneOf", ())
-        for i, one in enumerate(options):
-            for other in options[:i]:
-                self._inhabitants.ask(one, other)
+        for pair in self._pairs(node):
+            self._loosely.ask(*pair)
         for part in parts(node):
             self.ask(part)
 
@@ -286,6 +298,11 @@ class _Pruning:
             return node
         if not self._inhabitants.has_value(node):
             return False
+        if any(self._loosely.has_value(*pair) for pair in self._pairs(node)):
+            raise RequestError(
+                "structured_outputs: json: a value may meet two options of a oneOf, and llguidance cannot exclude it. "
+                "Use anyOf, or give each option a required property with a const of its own."
+            )
         found = dict(node)
         for key in ("items", "additionalProperties"):
             if key in node:
@@ -299,11 +316,16 @@ class _Pruning:
         for key in ("anyOf", "oneOf"):
             if key in node:
                 found[key] = [part for part in map(self.prune, node[key]) if part is not False]
-        if "oneOf" not in node or "anyOf" in node or not self._is_disjoint(node["oneOf"]):
-            return found
+        if "oneOf" in node and "anyOf" in node:
+            return found | {"allOf": [*found.get("allOf", ()), {"anyOf": found.pop("oneOf")}]}
         return {("anyOf" if key == "oneOf" else key): value for key, value in found.items()}
 
-    def _is_disjoint(self, options: Sequence[Node]) -> bool:
-        return not any(
-            self._inhabitants.has_value(one, other) for i, one in enumerate(options) for other in options[:i]
-        )
+    def _pairs(self, node: dict[str, Any]) -> Iterator[tuple[Node, Node, Node]]:
+        """Each two options of a oneOf, with the keywords beside it."""
+        options = node.get("oneOf", ())
+        if len(options) < 2:
+            return
+        beside = self._contexts.setdefault(id(node), {key: value for key, value in node.items() if key != "oneOf"})
+        for i, one in enumerate(options):
+            for other in options[:i]:
+                yield beside, one, other

@@ -46,7 +46,7 @@ _GROUP = re.compile(r"\(\?(?:P?<(?![=!])[^>]*>|:)")
 _FLAGS = re.compile(r"\(\?([a-zA-Z]*(?:-[a-zA-Z]+)?)([:)])")
 _CODE = re.compile(r"x\{([0-9a-fA-F]+)\}|x([0-9a-fA-F]{2})|u\{([0-9a-fA-F]+)\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})")
 _LOW_HALF = re.compile(r"\\u([dD][c-fC-F][0-9a-fA-F]{2})")
-_OCTAL = re.compile(r"0[0-7]{0,2}")
+_OCTAL = re.compile(r"0[0-7]{0,2}|[1-3][0-7]{2}")
 _PROPERTY = re.compile(r"[pP](?:\{[^{}]+\}|[A-Za-z])")
 
 
