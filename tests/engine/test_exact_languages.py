@@ -36,7 +36,7 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"type": "integer", "minimum": 0, "maximum": 2**64 - 1}, ["0", str(2**62)], ["-1", str(2**64)]),
     ({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, [str(-(2**62)), str(2**62)], [str(2**63)]),
     ({"type": "string", "minLength": 2.0}, ['"ab"'], ['"a"']),
-    # keywords of one kind that stand apart
+    # keywords of one kind with others between them
     ({"minimum": 3, "anyOf": [INTEGER], "exclusiveMinimum": True} | DRAFT_4, ["4"], ["3"]),
     ({"patternProperties": {"^a": INTEGER}, "anyOf": [{"type": "object"}], "additionalProperties": False},
      ["{}", '{"ab":1}'], ['{"b":1}', '{"ab":"x"}']),
