@@ -63,6 +63,8 @@ class AnswerReader:
 
     def feed(self, text: str) -> list[Event]:
         """Adds text. Returns the events that it completes."""
+        if self.is_plain:
+            return [Text(text)] if text else []
         read: list[Event] = self._reasoning.feed(text) if self._reasoning is not None else [Text(text)]
         return self._with_calls(read, is_last=False)
 

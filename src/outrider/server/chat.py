@@ -255,7 +255,7 @@ class _ChatAnswer(ChatCall):
 
     def _message(self, read: WholeAnswer) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": read.content, "refusal": None}
-        if self.front.options.reasoning_parser is not None:
+        if self.front.options.reasoning_parser is not None or read.reasoning:
             message |= _reasoning(read.reasoning or None)
         if read.calls:
             message["tool_calls"] = [

@@ -14,8 +14,7 @@ class NamedCall(Reader):
     """Reads an answer that is the arguments of one function."""
 
     def __init__(self, name: str, new_id: Callable[[], str]) -> None:
-        self.new_id = new_id  # type: ignore[method-assign]
-        super().__init__({name: {}})
+        super().__init__({name: {}}, new_id=new_id)
         self._name = name
         self._is_over = False
 
@@ -39,8 +38,7 @@ class CallList(Reader):
     """Reads a JSON array of {"name", "parameters"}."""
 
     def __init__(self, tools: Tools, new_id: Callable[[], str]) -> None:
-        self.new_id = new_id  # type: ignore[method-assign]
-        super().__init__(tools)
+        super().__init__(tools, new_id=new_id)
 
     def read(self, source: Source) -> Steps[None]:
         """Reads the list."""

@@ -6,7 +6,7 @@ meets, so whatever `read` raises turns the text that it could not read into cont
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,10 +42,13 @@ class Reader(ABC):
     reads_reasoning: ClassVar[bool] = False
     """True if a parser of tool calls finds reasoning by itself, because one format holds both."""
 
-    def __init__(self, tools: Tools, prompt_end: PromptEnd = NO_PROMPT) -> None:
+    def __init__(
+        self, tools: Tools, prompt_end: PromptEnd = NO_PROMPT, *, new_id: Callable[[], str] | None = None
+    ) -> None:
+        """`new_id` replaces the format's own ids of calls."""
         self.tools = tools
         self.prompt_end = prompt_end
-        self.source = Source(tools, self.new_id)
+        self.source = Source(tools, new_id or self.new_id)
         self._steps: Steps[None] | None = None
 
     @abstractmethod
