@@ -10,7 +10,14 @@ from outrider.core.version import VERSION
 
 if TYPE_CHECKING:
     from outrider.async_llm import AsyncLLM
-    from outrider.core.errors import CheckpointError, ConfigError, OutriderError, RequestError, UnsupportedError
+    from outrider.core.errors import (
+        CheckpointError,
+        ConfigError,
+        EngineDeadError,
+        OutriderError,
+        RequestError,
+        UnsupportedError,
+    )
     from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput, SpeculationStats
     from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
     from outrider.llm import LLM
@@ -23,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "CompletionOutput",
     "ConfigError",
+    "EngineDeadError",
     "Logprob",
     "OutputDelta",
     "OutriderError",
@@ -36,7 +44,14 @@ __all__ = [
 
 _MODULES = {
     "outrider.async_llm": ("AsyncLLM",),
-    "outrider.core.errors": ("CheckpointError", "ConfigError", "OutriderError", "RequestError", "UnsupportedError"),
+    "outrider.core.errors": (
+        "CheckpointError",
+        "ConfigError",
+        "EngineDeadError",
+        "OutriderError",
+        "RequestError",
+        "UnsupportedError",
+    ),
     "outrider.core.outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput", "SpeculationStats"),
     "outrider.core.sampling_params": ("SamplingParams", "StructuredOutputsParams"),
     "outrider.llm": ("LLM",),

@@ -5,11 +5,12 @@ import socket
 
 import pytest
 
+from outrider.core.errors import EngineDeadError
 from outrider.core.outputs import Logprob, OutputDelta, RequestOutput, SpeculationStats
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.channel import Channel
-from outrider.engine.client import EngineDeadError, Job
+from outrider.engine.client import Job
 
 
 def request(name: str) -> Request:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from outrider import RequestError, SamplingParams
+from outrider import EngineDeadError, RequestError, SamplingParams
 from outrider.core.config import engine_config
-from outrider.engine.client import EngineDeadError
 from outrider.engine.messages import EngineInfo
 from outrider.server.errors import APIError
 from outrider.server.front import Front

@@ -22,3 +22,7 @@ class CheckpointError(OutriderError, ValueError):
 
 class RequestError(OutriderError, ValueError):
     """One request that is refused at admission; all others go on."""
+
+
+class EngineDeadError(OutriderError):
+    """The engine process is not running."""

@@ -1,12 +1,15 @@
 """The package's log: levels, format, and where it goes. Modules log to `logging.getLogger(__name__)`.
 
-A library leaves handlers to its application, so nothing is set up on import. The command line and the engine process
-call `configure`; `LLM` and `AsyncLLM` call `configure_from_environment`, which acts only if OUTRIDER_LOG_LEVEL is set.
+A library leaves handlers to its application, so nothing is set up on import. The command line and a server's engine
+process call `configure`; `LLM` and `AsyncLLM` call `configure_from_environment`, which acts only if OUTRIDER_LOG_LEVEL
+is set. The engine process of `AsyncLLM` calls `forward`, and its records are logged in the caller's process.
 """
 
 import logging
+import logging.handlers
 import os
 import sys
+from collections.abc import Callable
 
 from outrider.core.errors import ConfigError
 
@@ -43,6 +46,37 @@ def configure_from_environment() -> None:
     """Calls `configure` with the level of OUTRIDER_LOG_LEVEL, if that is set. Raises ConfigError."""
     if os.environ.get(VARIABLE):
         configure(resolve_level(None))
+
+
+def effective_level() -> int:
+    """The least number of a record that is logged in this process."""
+    return logging.getLogger(_ROOT).getEffectiveLevel()
+
+
+def forward(level: int, take: Callable[[logging.LogRecord], None]) -> None:
+    """Passes records of `level` and above to `take`, in a form that can be sent to another process."""
+    logger = logging.getLogger(_ROOT)
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(_ForwardHandler(take))
+
+
+def log_forwarded(record: logging.LogRecord) -> None:
+    """Logs a record of another process as if it were made here."""
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+class _ForwardHandler(logging.handlers.QueueHandler):
+    """Makes each record plain data, as for a queue between processes."""
+
+    def __init__(self, take: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__(queue=None)  # type: ignore[arg-type]
+        self._take = take
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._take(record)
 
 
 class _StderrHandler(logging.Handler):

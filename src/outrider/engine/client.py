@@ -5,29 +5,41 @@ request's output. Knows neither HTTP nor text.
 """
 
 import asyncio
+import itertools
 import logging
+import pickle
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
 
 from outrider.core import log
 from outrider.core.config import EngineConfig
-from outrider.core.errors import ConfigError, OutriderError, RequestError
+from outrider.core.errors import ConfigError, EngineDeadError, RequestError
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.engine.channel import Channel
-from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Turn
+from outrider.engine.launch import start_interpreter
+from outrider.engine.messages import (
+    Abort,
+    Add,
+    Added,
+    Begin,
+    Count,
+    Counted,
+    EngineInfo,
+    Failed,
+    Logged,
+    Stopped,
+    Turn,
+)
 from outrider.engine.stats import EngineStats
+from outrider.platforms.torch_settings import TorchSettings
 
-_PROGRAM = "import sys; from outrider.engine.process import main; main(int(sys.argv[1]))"
 _STOP_SECONDS = 10.0
 """Seconds that the process has to exit by itself before it is killed."""
 _log = logging.getLogger(__name__)
-
-
-class EngineDeadError(OutriderError):
-    """The engine process is not running."""
 
 
 class Job:
@@ -78,8 +90,9 @@ class Job:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and not waiter.get_loop().is_closed():
+            waiter.set_result(None)
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -124,22 +137,32 @@ def _merged(first: OutputDelta, second: OutputDelta) -> OutputDelta:
 
 
 class EngineClient:
-    """One engine process. All of its methods are called in one event loop."""
+    """One engine process. All of its methods are called in one event loop at a time; see `attach`."""
 
-    def __init__(self, config: EngineConfig, *, log_level: str = log.DEFAULT_LEVEL) -> None:
+    def __init__(
+        self, config: EngineConfig, *, log_level: str | None = log.DEFAULT_LEVEL, skip_tokenizer_init: bool = False
+    ) -> None:
+        """log_level: of the process, which writes its log to stderr; None: its records are logged in this process, at
+        the level in force here when the process starts."""
         self.config = config
         self.info: EngineInfo | None = None
         """The engine's description of itself; None until it is ready."""
+        self.failure: str | None = None
+        """The error that ended the engine, if it could still say so."""
         self.on_stats: Callable[[EngineStats], None] | None = None
         """Called with every snapshot of the engine's counters."""
         self.on_death: Callable[[], None] | None = None
         """Called when the process has exited without being asked to."""
         self._log_level = log_level
+        self._skip_tokenizer_init = skip_tokenizer_init
         self._has_died = False
         self._jobs: dict[str, Job] = {}  # by the id of each request that has not ended
+        self._counts: dict[int, asyncio.Future[EngineStats]] = {}  # snapshots that were asked for
+        self._numbers = itertools.count()
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready: asyncio.Future[EngineInfo] | None = None
+        self._ready: Future[EngineInfo] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
 
     @property
@@ -155,40 +178,110 @@ class EngineClient:
     async def start(self) -> EngineInfo:
         """Starts the process and waits until the engine is ready.
 
-        Raises ConfigError with the engine's message if startup fails."""
+        Raises the engine's ConfigError, UnsupportedError or CheckpointError if startup fails, else EngineDeadError."""
         assert self._channel is None, "the engine is running"
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())], pass_fds=[theirs.fileno()]
-            )
-        self._channel = Channel(ours)
-        self._ready = loop.create_future()
-        loop.add_reader(self._channel.fileno(), self._on_readable)
-        self._send(Begin(self.config, self._log_level))
         try:
-            self.info = await self._ready
+            self.launch()
+            self.attach()
+            self.info = await asyncio.wrap_future(self._ready)
         except BaseException:
             await self.stop()
             raise
         return self.info
 
-    async def stop(self, reason: str = "the engine was stopped while this request ran") -> None:
-        """Ends the process; requests that still run fail with EngineDeadError and `reason`."""
+    def launch(self) -> None:
+        """Starts the process and returns at once; `start` does this, or `wait_ready` follows."""
+        assert self._channel is None, "the engine is running"
+        level = log.effective_level() if self._log_level is None else self._log_level
+        begin = Begin(
+            config=self.config,
+            log_level=level,
+            torch_settings=TorchSettings.of_this_process(),
+            skip_tokenizer_init=self._skip_tokenizer_init,
+        )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = start_interpreter(theirs)
+        self._channel = Channel(ours)
+        self._ready = Future()
+        self.failure = None
+        try:
+            self._channel.send(begin)
+        except OSError:
+            pass  # the process has exited; the next read will notice
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"the options cannot be sent to the engine's process: {error}. Use plain values."
+            ) from error
+
+    def wait_ready(self) -> EngineInfo:
+        """Blocks until the engine is ready; for a caller without an event loop. Raises what `start` raises."""
+        assert self._channel is not None and self._loop is None, "the engine runs, or an event loop reads its messages"
+        while not self._ready.done():
+            self._channel.wait()
+            if self._channel.has_backlog:
+                self._on_writable()
+            if self._channel is not None:
+                self._on_readable()
+        self.info = self._ready.result()
+        return self.info
+
+    def attach(self) -> None:
+        """Reads the engine's messages in the running event loop from now on.
+
+        Requests of an earlier loop that has ended are aborted. Raises RequestError if that loop still runs."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop or self._channel is None:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise RequestError(
+                "the engine is used in another event loop, which still runs. Use one event loop, or an engine for each."
+            )
+        self._detach()
+        self._loop = loop
+        loop.add_reader(self._channel.fileno(), self._on_readable)
+        for request_id in list(self._jobs):
+            self._leave(request_id)
+        self._write_later()
+
+    def _detach(self) -> None:
+        """Leaves the event loop, if there is one."""
+        loop, self._loop = self._loop, None
+        if loop is not None and not loop.is_closed() and self._channel is not None:
+            loop.remove_reader(self._channel.fileno())
+            loop.remove_writer(self._channel.fileno())
+
+    async def stop(self, error: Exception | None = None) -> None:
+        """Ends the process; requests that still run fail with `error`, by default an EngineDeadError."""
         self._is_stopping = True
-        self._disconnect(reason)
+        self._disconnect(error or EngineDeadError("the engine was stopped while this request ran"))
         if self._process is not None:
-            process, self._process = self._process, None
-            try:
-                await asyncio.to_thread(process.wait, _STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                await asyncio.to_thread(process.wait)
-            if self._has_died:
-                self._has_died = False
-                _log.error("the engine process exited unexpectedly with code %d", process.returncode)
+            await asyncio.to_thread(self.reap)
         self._is_stopping = False
+
+    def close(self, error: Exception | None = None) -> None:
+        """Does what `stop` does, and blocks until the process has exited.
+
+        Any thread may call it while no event loop runs, and the thread of the event loop at any time."""
+        self._is_stopping = True
+        self._disconnect(error or EngineDeadError("the engine was stopped while this request ran"))
+        self.reap()
+        self._is_stopping = False
+
+    def reap(self) -> None:
+        """Waits until the process has exited, and kills it if that takes long. Blocks; any thread may call it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._has_died:
+            self._has_died = False
+            self.failure = self.failure or f"exit code {process.returncode}"
+            _log.error("the engine process exited unexpectedly with code %d", process.returncode)
 
     def add(self, requests: Sequence[Request]) -> Job:
         """Sends checked requests, each with a new id, to the engine. Raises EngineDeadError."""
@@ -201,6 +294,23 @@ class EngineClient:
             self._send(Add(request))
         return job
 
+    def abort(self, request_id: str) -> None:
+        """Aborts a request whose caller stays: its last delta has finish_reason "abort"."""
+        if request_id in self._jobs and self.is_alive:
+            self._send(Abort(request_id))
+
+    async def stats(self) -> EngineStats:
+        """A snapshot of the engine's counters, taken now. Raises EngineDeadError."""
+        if not self.is_alive:
+            raise EngineDeadError("the engine is not running")
+        number = next(self._numbers)
+        self._counts[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(Count(number))
+            return await self._counts[number]
+        finally:
+            del self._counts[number]
+
     def _leave(self, request_id: str) -> None:
         if self._jobs.pop(request_id, None) is not None and self.is_alive:
             self._send(Abort(request_id))
@@ -211,8 +321,12 @@ class EngineClient:
             self._channel.send(message)
         except OSError:
             return  # the process has exited; _on_readable will notice
-        if self._channel.has_backlog:
-            asyncio.get_running_loop().add_writer(self._channel.fileno(), self._on_writable)
+        self._write_later()
+
+    def _write_later(self) -> None:
+        """Sends what the socket has not accepted, once it does."""
+        if self._channel is not None and self._channel.has_backlog and self._loop is not None:
+            self._loop.add_writer(self._channel.fileno(), self._on_writable)
 
     def _on_writable(self) -> None:
         assert self._channel is not None
@@ -221,8 +335,8 @@ class EngineClient:
         except OSError:
             self._channel_lost()
             return
-        if not self._channel.has_backlog:
-            asyncio.get_running_loop().remove_writer(self._channel.fileno())
+        if not self._channel.has_backlog and self._loop is not None:
+            self._loop.remove_writer(self._channel.fileno())
 
     def _on_readable(self) -> None:
         assert self._channel is not None
@@ -232,24 +346,35 @@ class EngineClient:
             self._channel_lost()
             return
         for message in messages:
-            if isinstance(message, Turn):
-                self._on_turn(message)
-            else:
-                self._on_ready(message)
+            self._take(message)
+
+    def _take(self, message: Any) -> None:
+        if isinstance(message, Turn):
+            self._on_turn(message)
+        elif isinstance(message, Logged):
+            for record in message.records:
+                log.log_forwarded(record)
+        elif isinstance(message, Stopped):
+            self.failure = message.reason
+        else:
+            self._on_ready(message)
 
     def _on_ready(self, message: EngineInfo | Failed) -> None:
-        assert self._ready is not None
         if self._ready.done():
             return
         if isinstance(message, EngineInfo):
             self._ready.set_result(message)
         else:
-            kind = ConfigError if message.is_users_fault else EngineDeadError
-            self._ready.set_exception(kind(message.message))
+            self._ready.set_exception(message.error or EngineDeadError(message.message))
 
     def _on_turn(self, turn: Turn) -> None:
         jobs = self._jobs
         for answer in turn.answers:
+            if isinstance(answer, Counted):
+                counted = self._counts.get(answer.number)
+                if counted is not None and not counted.done():
+                    counted.set_result(answer.stats)
+                continue
             job = jobs.get(answer.request_id)
             if job is None:
                 continue
@@ -270,21 +395,21 @@ class EngineClient:
     def _channel_lost(self) -> None:
         is_death = not self._is_stopping
         self._has_died = is_death and self.info is not None
-        self._disconnect("the engine process died while this request ran")
+        self._disconnect(EngineDeadError("the engine process died while this request ran"))
         if is_death and self.on_death is not None:
             self.on_death()
 
-    def _disconnect(self, reason: str) -> None:
+    def _disconnect(self, error: Exception) -> None:
+        self._detach()
         if self._channel is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._channel.fileno())
-            loop.remove_writer(self._channel.fileno())
             self._channel.close()
             self._channel = None
         self.info = None
-        error = EngineDeadError(reason)
-        if self._ready is not None and not self._ready.done():
+        if not self._ready.done():
             self._ready.set_exception(EngineDeadError("the engine process exited during startup"))
         jobs, self._jobs = self._jobs, {}
         for job in dict.fromkeys(jobs.values()):
             job.fail(error)
+        for counted in self._counts.values():
+            if not counted.done() and not counted.get_loop().is_closed():
+                counted.set_exception(error)

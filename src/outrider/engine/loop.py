@@ -1,7 +1,7 @@
 """The engine's turns: each handles the orders from outside, then runs a step; waits only if there is nothing to do.
 
-Only the thread (`async_llm.py`) or process (`engine/process.py`) that runs the loop touches the engine. Orders come
-from an inbox; a request's deltas go to the listener that its caller gave. Knows neither threads nor sockets.
+Only the process that runs the loop (`engine/process.py`) touches the engine. Orders come from an inbox; a request's
+deltas go to the listener that its caller gave. Knows neither threads nor sockets.
 """
 
 from collections.abc import Callable
@@ -49,11 +49,6 @@ class EngineLoop:
 
         self.engine.add(request, on_delta=on_delta)
         self._listeners[name] = tell
-
-    def leave(self, name: str, tell: Tell) -> None:
-        """Abort a request whose listener `tell` has left; another request may have the name by now."""
-        if self._listeners.get(name) is tell:
-            self.engine.abort(name)
 
     def ending(self) -> OutriderError:
         """Error for a request that came too late, or was still running."""

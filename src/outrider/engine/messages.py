@@ -1,21 +1,27 @@
 """Messages between the engine process and its client: plain data."""
 
 from dataclasses import dataclass, field
+from logging import LogRecord
 
 from outrider.core.config import EngineConfig
+from outrider.core.errors import OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.engine.stats import EngineStats
+from outrider.platforms.torch_settings import TorchSettings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
     """To the engine: the first message."""
 
     config: EngineConfig
-    log_level: str
-    """One of `outrider.core.log.LEVELS`."""
+    log_level: str | int
+    """One of `outrider.core.log.LEVELS`: the process writes its log to stderr. A number: it sends records of this level
+    and above to the client (`Logged`)."""
+    torch_settings: TorchSettings
+    skip_tokenizer_init: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +47,8 @@ class Failed:
     """From the engine, instead of `EngineInfo`: it could not be built."""
 
     message: str
-    is_users_fault: bool
-    """True if the message names a value and a remedy."""
+    error: OutriderError | None
+    """The error that was raised, if its message names a value and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,35 @@ class Abort:
     """To the engine: abort a request whose caller has left."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """To the engine: take a snapshot of the counters now. It answers with `Counted`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """From the engine: the answer to a `Count` of the same number."""
+
+    number: int
+    stats: EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """From the engine: records of its log, without arguments and tracebacks of their own."""
+
+    records: list[LogRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """From the engine: its loop ended because of an error; the process exits."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +113,7 @@ class Refused:
 class Turn:
     """From the engine, after a turn of its loop: the changes."""
 
-    answers: list[Added | Refused]
+    answers: list[Added | Refused | Counted]
     deltas: list[OutputDelta]
     stats: EngineStats | None
     """A snapshot of its counters, or None if none is due."""

@@ -19,22 +19,53 @@ from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
 from outrider.engine.channel import Channel
 from outrider.engine.engine import Engine
+from outrider.engine.launch import exit_with_parent
 from outrider.engine.loop import EngineLoop, Order, StopLoop
-from outrider.engine.messages import Abort, Add, Added, Begin, EngineInfo, Failed, Refused, Turn
+from outrider.engine.messages import (
+    Abort,
+    Add,
+    Added,
+    Begin,
+    Count,
+    Counted,
+    EngineInfo,
+    Failed,
+    Logged,
+    Refused,
+    Stopped,
+    Turn,
+)
 from outrider.engine.stats import EngineStats
 
 _STATS_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
+class _Log:
+    """Records that the client has not been sent yet; any thread may add one."""
+
+    def __init__(self) -> None:
+        self._records: deque[logging.LogRecord] = deque()
+        self.put = self._records.append
+
+    def send(self, channel: Channel) -> None:
+        """Send what there is. Raises OSError if the client has disconnected."""
+        records = []
+        while self._records:
+            records.append(self._records.popleft())
+        if records:
+            channel.send(Logged(records))
+
+
 class _Session:
     """One engine and its client: the loop's inbox, and the answers and deltas sent after each turn."""
 
-    def __init__(self, channel: Channel, engine: Engine) -> None:
+    def __init__(self, channel: Channel, engine: Engine, records: _Log | None = None) -> None:
         self.loop = EngineLoop(engine)
         self._channel = channel
+        self._records = records or _Log()
         self._orders: deque[Order] = deque()
-        self._answers: list[Added | Refused] = []
+        self._answers: list[Added | Refused | Counted] = []
         self._deltas: list[OutputDelta] = []
         self._next_stats = 0.0
 
@@ -56,9 +87,12 @@ class _Session:
         for message in messages:
             self._orders.append(partial(self._obey, message))
 
-    def _obey(self, message: Add | Abort) -> None:
+    def _obey(self, message: Add | Abort | Count) -> None:
         if isinstance(message, Abort):
             self.loop.engine.abort(message.request_id)
+            return
+        if isinstance(message, Count):
+            self._answers.append(Counted(message.number, self.loop.engine.stats()))
             return
         request_id = message.request.request_id
         try:
@@ -76,16 +110,15 @@ class _Session:
             self._deltas.append(delta)
 
     def after_turn(self) -> None:
-        """Send the new answers, deltas and counters."""
+        """Send the new answers, deltas, counters and records of the log."""
         stats = self._due_stats()
-        if not self._deltas and not self._answers and stats is None:
-            return
-        turn = Turn(self._answers, self._deltas, stats)
-        self._answers, self._deltas = [], []
         try:
-            self._channel.send(turn)
+            self._records.send(self._channel)
+            if self._deltas or self._answers or stats is not None:
+                self._channel.send(Turn(self._answers, self._deltas, stats))
         except OSError:
             raise StopLoop from None
+        self._answers, self._deltas = [], []
 
     def _due_stats(self) -> EngineStats | None:
         """Counters if a snapshot is due: periodically and before waiting, as a snapshot takes time for each request."""
@@ -123,19 +156,28 @@ def main(descriptor: int) -> None:
     """Serve the client at the other end of an inherited socket; exit code 1 if the engine failed."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # a terminal and a supervisor tell the whole group; the parent drains
-    channel = Channel(socket.socket(fileno=descriptor))
+    exit_with_parent()
+    channel, records = Channel(socket.socket(fileno=descriptor)), _Log()
     try:
         begin = _first_message(channel)
-        log.configure(begin.log_level)
-        engine = Engine(begin.config)
+        if isinstance(begin.log_level, str):
+            log.configure(begin.log_level)
+        else:
+            log.forward(begin.log_level, records.put)
+        begin.torch_settings.apply()
+        engine = Engine(begin.config, skip_tokenizer_init=begin.skip_tokenizer_init)
     except EOFError:
         return
     except Exception as error:
-        message = str(error) if isinstance(error, OutriderError) else traceback.format_exc()
-        channel.send(Failed(message, isinstance(error, OutriderError)))
+        records.send(channel)
+        if isinstance(error, OutriderError):
+            channel.send(Failed(str(error), error))
+        else:
+            channel.send(Failed(traceback.format_exc(), None))
         raise SystemExit(1) from None
-    session = _Session(channel, engine)
+    session = _Session(channel, engine, records)
     try:
+        records.send(channel)
         channel.send(_describe(engine))
     except OSError:  # the parent has exited meanwhile
         return
@@ -143,4 +185,9 @@ def main(descriptor: int) -> None:
     session.loop.run(session, after_turn=session.after_turn)
     if session.loop.failed is not None:
         _log.critical("the engine stopped because of an error", exc_info=session.loop.failed)
+        try:
+            records.send(channel)
+            channel.send(Stopped(repr(session.loop.failed)))
+        except OSError:
+            pass
         raise SystemExit(1)

@@ -178,4 +178,4 @@ def platform_class(name: str) -> type[BasePlatform]:
 
 def platform_names() -> list[str]:
     """Names of all platforms, sorted."""
-    return [name for name in plugins.names(package) if name not in ("accelerator", "base")]
+    return [name for name in plugins.names(package) if name not in ("accelerator", "base", "torch_settings")]

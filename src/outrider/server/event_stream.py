@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from outrider.core.errors import OutriderError
-from outrider.engine.client import EngineDeadError
+from outrider.core.errors import EngineDeadError, OutriderError
 from outrider.server.errors import APIError, unavailable
 from outrider.server.front import Delivery
 

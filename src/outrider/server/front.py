@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from outrider.core.config import EngineConfig
-from outrider.core.errors import OutriderError
+from outrider.core.errors import EngineDeadError, OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.chat import ChatOptions, Message, encode_chat
-from outrider.engine.client import EngineClient, EngineDeadError, Job
+from outrider.engine.client import EngineClient, Job
 from outrider.engine.messages import EngineInfo
 from outrider.engine.tokenizer import Tokenizer
 from outrider.server.errors import APIError, overloaded, unavailable

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from outrider.core import log
 from outrider.core.config import EngineConfig
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, EngineDeadError
 from outrider.server.app import build_app
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
@@ -56,7 +56,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         await self._front.drain()
-        await self._front.client.stop("the server is shutting down and --drain-seconds have passed")
+        await self._front.client.stop(EngineDeadError("the server is shutting down and --drain-seconds have passed"))
         self.should_exit = True
 
 
