@@ -53,7 +53,7 @@ NEUTRAL_CHAT: list[dict[str, Any]] = [
     {"echo": False},
 ]
 ASKS: list[tuple[dict[str, Any], str]] = [
-    ({"store": True}, "store=true is not offered. The server stores nothing"),
+    ({"store": True}, "store=true is not offered. Only responses of /v1/responses are stored"),
     ({"metadata": {"a": "b"}}, "metadata is not offered"),
     ({"service_tier": "flex"}, 'service_tier="flex" is not offered'),
     ({"best_of": 2}, "best_of=2 is not offered. Use n"),

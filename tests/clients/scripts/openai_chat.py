@@ -8,11 +8,8 @@ from talk import read_task, tell
 task = read_task()
 MESSAGES = [{"role": "user", "content": task.question}]
 ASKED = {"model": task.model, "messages": MESSAGES, "temperature": 0, "max_tokens": task.max_tokens}
-TOOLS = {
-    "tools": [{"type": "function", "function": task.tool}],
-    "tool_choice": "required",
-    "parallel_tool_calls": False,
-}
+TOOL = {"type": "function", "function": task.tool | {"strict": True}}  # its streams parse strict tools only
+TOOLS = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": task.schema, "strict": True}}
 
 
@@ -28,7 +25,11 @@ async def main() -> None:
         shaped = await create(**ASKED, response_format=FORMAT)
         result = {"role": "tool", "tool_call_id": call.id, "content": "3"}
         later = await create(**ASKED | {"messages": [*MESSAGES, called.choices[0].message.model_dump(), result]})
+        response = await client.responses.create(
+            model=task.model, input=task.question, temperature=0, max_output_tokens=task.max_tokens
+        )
     tell(
+        text_over_responses=response.output_text,
         text=whole.choices[0].message.content,
         pieces=pieces,
         call=[call.function.name, call.function.arguments],
