@@ -201,6 +201,9 @@ def serve(
     chat_template: Annotated[
         Path | None, typer.Option(help="Jinja file that replaces the model's chat template.")
     ] = None,
+    chat_template_content_format: Annotated[
+        str, typer.Option(help="Contents for the template: string, openai (parts), or auto: what it shows.")
+    ] = "auto",
     trust_request_chat_template: Annotated[
         bool, typer.Option("--trust-request-chat-template", help="Accept chat templates from requests.")
     ] = False,
@@ -282,6 +285,7 @@ def serve(
         drain_seconds=drain_seconds,
         max_engine_restarts=max_engine_restarts,
         chat_template=chat_template.read_text() if chat_template is not None else None,
+        chat_template_content_format=chat_template_content_format,
         trusts_request_chat_template=trust_request_chat_template,
         tool_call_parser=tool_call_parser,
         reasoning_parser=reasoning_parser,

@@ -119,7 +119,7 @@ class LLM:
         """Answer one conversation (a list of {"role", "content"}) or several, with the model's chat template.
 
         Options are the fields of `outrider.engine.chat.ChatOptions`: tools, chat_template, add_generation_prompt,
-        continue_final_message, chat_template_kwargs.
+        continue_final_message, chat_template_content_format, add_special_tokens, chat_template_kwargs.
         """
         if not messages:
             raise RequestError("messages=[] is empty. Give at least one message.")

@@ -87,7 +87,7 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options", "stream_options needs stream: true"),
     ({"prompt": "a", "stream": True, "prompt_logprobs": 1}, "stream", "not streamed"),
     ({"prompt": "a", "structured_outputs": {"regex": "("}}, None, "Correct the grammar"),
-    ({"prompt": "a", "structured_outputs": {"json": {"type": "no"}}}, None, "Correct the grammar or schema"),
+    ({"prompt": "a", "structured_outputs": {"json": {"type": "no"}}}, None, "type is 'no'. Use one of"),
     ({"prompt": "a", "structured_outputs": {"regex": "a", "choice": ["b"]}}, None, "Give one of"),
     ({"prompt": "a " * 3000}, None, "max_model_len=2048"),
     ({"prompt": "a", "truncate_prompt_tokens": 0}, None, "truncate_prompt_tokens=0"),

@@ -42,7 +42,7 @@ JUDGED = {
     "bad_words": ("bad_words",),
     "chat_template_kwargs": ("template",),
     "documents": ("template", "documents"),
-    "messages": ("template", "messages", "prompt"),
+    "messages": ("template", "messages", "prompt", "tool call arguments"),
     "tools": ("tool", "structured_outputs"),
     "prompt": ("prompt",),
     "input": ("template", "input", "prompt", "arguments"),

@@ -41,6 +41,7 @@ COMMANDS = {
         "--api-key",
         "--block-size",
         "--chat-template",
+        "--chat-template-content-format",
         "--drain-seconds",
         "--dtype",
         "--enable-prefix-caching",

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from outrider.core.errors import RequestError
+from outrider.engine.content_form import FORMATS, arrange, check_texts
 from outrider.engine.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -30,12 +31,19 @@ class ChatOptions:
     """End with the assistant's header; None: True unless `continue_final_message` is set."""
     continue_final_message: bool = False
     """Leave the last message open, so that the output continues it."""
+    chat_template_content_format: str = "auto"
+    """Form of the contents that the template gets: "string" (text), "openai" (parts), or "auto", what it shows."""
     add_special_tokens: bool = False
     """Add the tokenizer's special tokens, such as bos, to the rendered text; most templates write them themselves."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Further variables for the template, such as enable_thinking."""
 
     def __post_init__(self) -> None:
+        if self.chat_template_content_format not in FORMATS:
+            raise RequestError(
+                f"chat_template_content_format={self.chat_template_content_format!r} is not known. Use "
+                f"{', '.join(FORMATS)}."
+            )
         if self.continue_final_message and self.add_generation_prompt:
             raise RequestError(
                 "continue_final_message=True leaves the last message open, and add_generation_prompt=True begins "
@@ -49,14 +57,29 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
         raise RequestError("messages=[] is empty. Give at least one message.")
     if options.chat_template is None and not tokenizer.chat_template:
         raise RequestError("The model has no chat template. Give chat_template, or use generate() with plain text.")
+    arranged, is_checked = arrange(
+        [_plain(message) for message in messages],
+        lambda marked: _render(tokenizer, marked, options, continues=False),
+        content_format=options.chat_template_content_format,
+    )
+    text = _render(tokenizer, arranged, options, continues=options.continue_final_message)
+    if not is_checked:
+        check_texts(arranged, text)
+    # arguments of a call may hold half of a surrogate pair, which is encoded as the escape that the model wrote
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return tokenizer.encode(text, add_special_tokens=options.add_special_tokens)
+
+
+def _render(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], options: ChatOptions, *, continues: bool) -> str:
+    """The text of a conversation. Raises RequestError if the template refuses it."""
     adds = options.add_generation_prompt
     try:
-        text = tokenizer.render_chat(
-            [_plain(message) for message in messages],
+        return tokenizer.render_chat(
+            messages,
             tools=list(options.tools) if options.tools is not None else None,
             chat_template=options.chat_template,
             add_generation_prompt=not options.continue_final_message if adds is None else adds,
-            continue_final_message=options.continue_final_message,
+            continue_final_message=continues,
             **options.chat_template_kwargs,
         )
     except (
@@ -71,13 +94,10 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
         raise RequestError(
             f"the chat template refuses these messages: {error}. Change them, or the template."
         ) from error
-    # arguments of a call may hold half of a surrogate pair, which is encoded as the escape that the model wrote
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return tokenizer.encode(text, add_special_tokens=options.add_special_tokens)
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: text parts joined, and a tool call's arguments as an object."""
+    """A message as templates expect it: parts are of text only, and a tool call's arguments are an object."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise RequestError(f"message {message!r} has no role. A message is {{'role': …, 'content': …}}.")
     plain = dict(message)
@@ -86,7 +106,7 @@ def _plain(message: Message) -> dict[str, Any]:
         for part in content:
             if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
                 raise RequestError(f"content holds {part!r}. Only {{'type': 'text', 'text': …}} is built.")
-        plain["content"] = "\n".join(part["text"] for part in content)
+        plain["content"] = [{"type": "text", "text": part["text"]} for part in content]
     if plain.get("tool_calls"):
         plain["tool_calls"] = [_with_object(call) for call in plain["tool_calls"]]
     return plain

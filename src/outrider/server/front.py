@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,6 +115,7 @@ class Front:
 
     def encode_chat(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
         """Token ids of a conversation. Takes time: call it through `aside`. Raises RequestError."""
+        options = replace(options, chat_template_content_format=self.options.chat_template_content_format)
         return encode_chat(self.tokenizer, messages, options)
 
     async def aside(self, work: Callable[[], Result]) -> Result:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from outrider.core import log
 from outrider.core.errors import ConfigError
+from outrider.engine.content_form import FORMATS
 from outrider.server.tools import find_parser, find_reasoning_parser
 
 
@@ -31,6 +32,8 @@ class ServerOptions:
     """Number of times that the engine process is restarted after it exits by itself."""
     chat_template: str | None = None
     """Jinja source of a template that replaces the model's own."""
+    chat_template_content_format: str = "auto"
+    """Form of the contents that the template gets: one of `outrider.engine.content_form.FORMATS`."""
     trusts_request_chat_template: bool = False
     """True accepts chat templates from requests. They run in a sandbox, but without a time limit."""
     tool_call_parser: str | None = None
@@ -64,6 +67,11 @@ class ServerOptions:
             )
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ConfigError("ssl_keyfile is given without ssl_certfile. TLS needs both.")
+        if self.chat_template_content_format not in FORMATS:
+            raise ConfigError(
+                f"chat_template_content_format={self.chat_template_content_format!r} is not known. Use "
+                f"{', '.join(FORMATS)}."
+            )
         if self.tool_call_parser is not None:
             find_parser(self.tool_call_parser)
         if self.reasoning_parser is not None:
