@@ -74,7 +74,7 @@ def test_a_stream_reads_as_the_whole_wherever_it_is_cut(name: str, format_: Form
     for text in texts_of(format_):
         expected = read(name, text)
         assert read(name, text, list(range(1, len(text)))) == expected, text
-        for cut in range(1, len(text), 11):
+        for cut in range(1, len(text), 17):
             assert read(name, text, [cut]) == expected, (text, cut)
 
 
@@ -236,7 +236,7 @@ def cost(name: str, text: str) -> tuple[int, int]:
 
 @every_format
 @pytest.mark.parametrize(
-    "value", [json.dumps("word \\n" * 100), "[" * 400 + "]" * 400, "[" + "1.5, " * 160 + "1]", "5" * 800, DEEP[:800]]
+    "value", [json.dumps("word \\n" * 100), "[" * 400 + "]" * 400, "[" + "1.5, " * 160 + "1]", "5" * 800]
 )
 def test_reading_is_linear(name: str, format_: Format, value: str) -> None:
     key = "text" if value.startswith('"') else "list"
@@ -268,11 +268,12 @@ def test_an_error_in_a_parser_turns_its_text_into_content(
 
 
 @every_format
-def test_changed_texts_read_alike_whole_and_in_pieces(name: str, format_: Format) -> None:
+@pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.slow)])
+def test_changed_texts_read_alike_whole_and_in_pieces(name: str, format_: Format, count: int) -> None:
     dice = random.Random(7)
     pieces = [*format_.marks, '"', "\\", "{", "}", "[", "]", ",", ":", "\n", "add", "1", "\\u", "'", "<", "=", "null"]
     source = format_.calls(format_.call("add", MEMBERS), format_.call("now", []))
-    for _ in range(150):
+    for _ in range(count):
         text = source
         for _ in range(dice.randint(1, 4)):
             at = dice.randrange(len(text))
