@@ -331,6 +331,7 @@ def test_values_between_tags_have_the_type_of_the_schema() -> None:
     assert arguments("a", "five") == "five" and arguments("a", "NaN") == "NaN" and arguments("a", " 5 ") == 5
     assert arguments("object", '{"x": 1}') == {"x": 1} and arguments("object", "null") is None
     assert arguments("list", "[1]") == [1] and arguments("list", "{}") == "{}"
+    assert arguments("object", "{'x': [True, None]}") == {"x": [True, None]} and arguments("list", "['x'") == "['x'"
     assert arguments("text", "  two\n\n lines ") == "  two\n\n lines "
 
 

@@ -130,6 +130,11 @@ def kind_of(text: str) -> str | None:
         return None
 
 
+def quoted(text: str) -> str:
+    """A JSON string; half of a surrogate pair is written as an escape, because UTF-8 cannot encode it."""
+    return json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
 def arguments(source: Source) -> Steps[None]:
     """Takes a JSON object as the arguments of the call."""
     if (yield from source.peek()) != "{":

@@ -8,8 +8,8 @@ import re
 import unicodedata
 
 from outrider.server import json_text
-from outrider.server.source import Source, Steps, UnreadableError
-from outrider.server.tagged_values import json_string
+from outrider.server.answer_events import Arguments
+from outrider.server.source import AnswerOverError, Source, Steps, UnreadableError
 
 _WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 _ENDS = {"[": "]", "{": "}"}
@@ -55,6 +55,25 @@ def value(source: Source) -> Steps[None]:
                     is_closed = yield from _begins_empty(source, open_brackets)
                     continue
             source.write_arguments((yield from source.expect(_ENDS[open_brackets.pop()])))
+
+
+def as_json(text: str) -> str | None:
+    """JSON of a list or a dict as Python writes it; None for any other text."""
+    source = Source({""}, str)
+    source.add(text)
+    source.is_over = True
+    source.begin()
+    source.open_call("")
+    source.confirm()
+    steps = value(source)
+    try:
+        while True:
+            next(steps)
+    except StopIteration:
+        pass
+    except (UnreadableError, AnswerOverError, ValueError, KeyError):
+        return None
+    return None if source.num_left else "".join(e.text for e in source.events() if isinstance(e, Arguments))
 
 
 def _begins_empty(source: Source, open_brackets: list[str]) -> Steps[bool]:
@@ -105,14 +124,14 @@ def _string(source: Source) -> Steps[None]:
     source.confirm()
     while True:
         plain = yield from source.take_some(_PLAIN[quote])
-        source.write_arguments(json_string(plain)[1:-1])
+        source.write_arguments(json_text.quoted(plain)[1:-1])
         if plain:
             continue
         if (yield from source.option(quote)) is not None:
             source.write_arguments('"')
             return
         escape = yield from source.take_token(_ESCAPE, _BEGINS_ESCAPE)
-        source.write_arguments(json_string(_character(escape))[1:-1])
+        source.write_arguments(json_text.quoted(_character(escape))[1:-1])
 
 
 def _character(escape: str) -> str:

@@ -1,15 +1,14 @@
 """Arguments that a model writes as text between tags: each value gets the type that the tool's schema has for it.
 
 A string is passed on while it is written. Any other value is passed on as it is written if it is JSON of an allowed
-type; otherwise it becomes a string, so that nothing is lost.
+type, and a list or dict as Python writes it is turned into JSON; otherwise it becomes a string: nothing is lost.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from outrider.server import json_text
+from outrider.server import json_text, python_literals
 from outrider.server.source import SPACE, Source, Steps
 
 _MAX_SCHEMAS = 64
@@ -37,7 +36,7 @@ class TaggedArguments:
             yield from source.option(padding)
         kinds = kinds_of(self._schema, key)
         value = _String(source) if kinds <= {"string"} else _Other(source, kinds)
-        source.write_arguments(f"{', ' if self._num_keys else '{'}{json_string(key)}: ")
+        source.write_arguments(f"{', ' if self._num_keys else '{'}{json_text.quoted(key)}: ")
         self._num_keys += 1
         value.begin()
         while True:
@@ -68,7 +67,7 @@ class _String:
         self._source.confirm()
 
     def add(self, text: str) -> None:
-        self._source.write_arguments(json_string(text)[1:-1])
+        self._source.write_arguments(json_text.quoted(text)[1:-1])
 
     def end(self) -> None:
         self._source.write_arguments('"')
@@ -90,13 +89,10 @@ class _Other:
         text = "".join(self._texts)
         literal = text.strip()
         literal = _WORDS.get(literal, literal)
+        if literal[:1] in ("[", "{") and json_text.kind_of(literal) is None:
+            literal = python_literals.as_json(literal) or literal
         is_allowed = json_text.kind_of(literal) in self._kinds
-        self._source.write_arguments(literal if is_allowed else json_string(text))
-
-
-def json_string(text: str) -> str:
-    """A JSON string; half of a surrogate pair is written as an escape, because UTF-8 cannot encode it."""
-    return json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        self._source.write_arguments(literal if is_allowed else json_text.quoted(text))
 
 
 def kinds_of(schema: Mapping[str, Any], key: str) -> set[str]:

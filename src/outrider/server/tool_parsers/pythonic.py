@@ -5,10 +5,9 @@ Only an answer that begins with a call has calls. Values are literals; they are 
 
 import re
 
-from outrider.server import python_literals
+from outrider.server import json_text, python_literals
 from outrider.server.reader import NO_PROMPT, PromptEnd, Reader, Tools
 from outrider.server.source import Source, Steps
-from outrider.server.tagged_values import json_string
 
 _BEGIN, _END = "<|python_start|>", "<|python_end|>"
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+")
@@ -57,7 +56,7 @@ class Parser(Reader):
             yield from source.skip_space()
             yield from source.expect("=")
             yield from source.skip_space()
-            source.write_arguments(f"{separator}{json_string(key)}: ")
+            source.write_arguments(f"{separator}{json_text.quoted(key)}: ")
             separator = ", "
             yield from python_literals.value(source)
             yield from source.skip_space()
