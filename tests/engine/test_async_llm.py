@@ -99,7 +99,7 @@ def test_a_name_in_use_is_refused_until_its_request_has_ended(answering: AsyncLL
         with pytest.raises(RequestError, match="request_id='mine' is in use"):
             await read(answering, request_id="mine")
         await answering.abort("mine")
-        assert (await first).finish_reason == "abort"
+        assert (await asyncio.wait_for(first, 20)).finish_reason == "abort"
         assert (await read(answering, request_id="mine"))[0].finish_reason == "length"
         await answering.abort("nobody")
         await waiting.aclose()  # type: ignore[attr-defined]
@@ -125,7 +125,7 @@ def test_a_request_that_is_aborted_while_its_prompt_is_checked_ends(
         await asyncio.sleep(0)
         await answering.abort("mine")
         may_check.set()
-        assert (await first).finish_reason == "abort"
+        assert (await asyncio.wait_for(first, 20)).finish_reason == "abort"
         await waiting.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(scenario())

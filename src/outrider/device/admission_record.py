@@ -71,5 +71,5 @@ def _lengths(entry: RowAdmission) -> tuple[int, ...]:
 
 
 def _integers(values: Sequence[int]) -> np.ndarray:
-    """[len(values)] int64: four times as fast as numpy's own way for the tokens of a prompt."""
-    return np.frombuffer(struct.pack(f"={len(values)}q", *values), dtype=np.int64)
+    """[len(values)] int64; for the tokens of a prompt four times as fast as numpy's own way."""
+    return np.frombuffer(struct.pack(f"{len(values)}q", *values), dtype=np.int64)

@@ -35,7 +35,7 @@ class ColumnMemory:
         if len(narrow) % 2:  # two of them take the place of a wide one
             narrow.append(Column(name="", dtype=torch.int32, neutral=0))
         self._scalars = [(column.name, column.neutral) for column in (*wide, *narrow)]
-        self._struct = Struct("=" + "".join(_CODES[column.dtype] for column in (*wide, *narrow)))
+        self._struct = Struct("".join(_CODES[column.dtype] for column in (*wide, *narrow)))
         self._places: dict[str, slice] = {}  # words of each list in a row
         num_words = 0
         for column in lists:
