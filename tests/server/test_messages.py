@@ -24,7 +24,9 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 ADD: dict[str, Any] = {"name": "add", "description": "Adds.", "input_schema": SCHEMA}
-ASKED: dict[str, Any] = {"model": "zoo/tiny", "messages": CHAT, "max_tokens": 60, "extra_body": {"temperature": 0}}
+ASKED: dict[str, Any] = {"model": "zoo/tiny", "messages": CHAT, "max_tokens": 16, "extra_body": {"temperature": 0}}
+
+LONG = {"max_tokens": 60}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def streamed(client: Anthropic, **asked: Any) -> list[Any]:
 
 def said(server: ServerUnderTest, **fields: Any) -> dict[str, Any]:
     """The answer of a chat completion."""
-    body = {"messages": CHAT, "temperature": 0, "max_tokens": 60} | fields
+    body = {"messages": CHAT, "temperature": 0, "max_tokens": 16} | fields
     status, answer, _ = post(server, "v1/chat/completions", body)
     assert status == 200, answer
     found: dict[str, Any] = answer
@@ -112,7 +114,7 @@ def test_a_stop_sequence_is_named(client: Anthropic) -> None:
 
 
 def test_a_required_call_goes_through_a_whole_turn(client: Anthropic, server: ServerUnderTest) -> None:
-    asked = ASKED | {"tools": [ADD], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
+    asked = ASKED | LONG | {"tools": [ADD], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
     answer = checked(client.messages.create(**asked))
     (call,) = answer.content
     assert call.type == "tool_use" and call.name == "add" and answer.stop_reason == "tool_use"
@@ -139,7 +141,9 @@ def test_a_required_call_goes_through_a_whole_turn(client: Anthropic, server: Se
 
 def test_one_tool_is_called(client: Anthropic) -> None:
     tools = [ADD | {"name": "other"}, ADD]
-    (call,) = checked(client.messages.create(**ASKED, tools=tools, tool_choice={"type": "tool", "name": "add"})).content
+    (call,) = checked(
+        client.messages.create(**ASKED | LONG, tools=tools, tool_choice={"type": "tool", "name": "add"})
+    ).content
     assert call.name == "add"
 
 
@@ -152,7 +156,7 @@ def test_an_answer_is_continued(client: Anthropic, server: ServerUnderTest) -> N
 
 def test_a_schema_makes_json(client: Anthropic) -> None:
     answer = checked(
-        client.messages.create(**ASKED, output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
+        client.messages.create(**ASKED | LONG, output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
     )
     Draft202012Validator(SCHEMA).validate(json.loads(answer.content[0].text))
 

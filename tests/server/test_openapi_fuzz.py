@@ -31,6 +31,10 @@ CHECKS = [
 COMPLETIONS, CHAT, TOKENIZE = "/v1/completions", "/v1/chat/completions", "/tokenize"
 RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
 WITH_BODY = [COMPLETIONS, CHAT, RESPONSES, MESSAGES, COUNT, TOKENIZE, "/detokenize"]
+OFTEN = [
+    pytest.param(path, marks=[pytest.mark.slow] if path in (RESPONSES, MESSAGES, COUNT) else []) for path in WITH_BODY
+]
+"""The endpoints that stand for a chat are left to `make test-all`."""
 WITHOUT_BODY = ["/v1/models", "/health", "/version", "/metrics"]
 ONE_MODEL = "/v1/models/{model}"
 ONE_RESPONSE = "/v1/responses/{response_id}"
@@ -190,14 +194,14 @@ def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, 
     return statuses
 
 
-@pytest.mark.parametrize("path", WITH_BODY)
+@pytest.mark.parametrize("path", OFTEN)
 def test_bodies_that_the_document_allows_are_answered(schema: Any, path: str) -> None:
     statuses = fuzz(schema, path, GenerationMode.POSITIVE, 20)
     assert statuses.keys() <= {200, 400}
     assert statuses[200] > sum(statuses.values()) // 2, statuses
 
 
-@pytest.mark.parametrize("path", WITH_BODY)
+@pytest.mark.parametrize("path", OFTEN)
 def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str) -> None:
     statuses = fuzz(schema, path, GenerationMode.NEGATIVE, 20)
     assert sum(statuses.values()) >= 10 and statuses.keys() <= {400, 404, 415}, statuses

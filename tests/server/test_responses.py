@@ -24,7 +24,8 @@ PARAMETERS = {
     "additionalProperties": False,
 }
 ADD: dict[str, Any] = {"type": "function", "name": "add", "parameters": PARAMETERS, "strict": True}
-ASKED: dict[str, Any] = {"model": "zoo/tiny", "input": QUESTION, "temperature": 0, "max_output_tokens": 60}
+ASKED: dict[str, Any] = {"model": "zoo/tiny", "input": QUESTION, "temperature": 0, "max_output_tokens": 16}
+LONG = {"max_output_tokens": 60}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def streamed(client: OpenAI, **asked: Any) -> list[Any]:
 
 def said(server: ServerUnderTest, **fields: Any) -> dict[str, Any]:
     """The message of a chat completion."""
-    body = {"messages": CHAT, "temperature": 0, "max_tokens": 60} | fields
+    body = {"messages": CHAT, "temperature": 0, "max_tokens": 16} | fields
     status, answer, _ = post(server, "v1/chat/completions", body)
     assert status == 200, answer
     message: dict[str, Any] = answer["choices"][0]["message"]
@@ -106,7 +107,7 @@ def test_an_answer_that_is_cut_is_incomplete(client: OpenAI) -> None:
 
 
 def test_a_required_call_goes_through_a_whole_turn(client: OpenAI, server: ServerUnderTest) -> None:
-    asked = ASKED | {"tools": [ADD], "tool_choice": "required", "parallel_tool_calls": False}
+    asked = ASKED | LONG | {"tools": [ADD], "tool_choice": "required", "parallel_tool_calls": False}
     answer = checked(client.responses.create(**asked))
     (call,) = answer.output
     assert call.type == "function_call" and call.name == "add"
@@ -119,7 +120,7 @@ def test_a_required_call_goes_through_a_whole_turn(client: OpenAI, server: Serve
     assert done.arguments == call.arguments
     # the result goes back with the items, or after the stored response: the model sees the same
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "3"}
-    later = {"model": "zoo/tiny", "temperature": 0, "max_output_tokens": 30}
+    later = {"model": "zoo/tiny", "temperature": 0, "max_output_tokens": 8}
     items = [*CHAT, *[item.model_dump() for item in answer.output], result]
     by_items = checked(client.responses.create(**later, input=items))
     by_id = checked(client.responses.create(**later, input=[result], previous_response_id=answer.id))
@@ -128,7 +129,7 @@ def test_a_required_call_goes_through_a_whole_turn(client: OpenAI, server: Serve
         {"role": "assistant", "tool_calls": [{"id": call.call_id, "type": "function", "function": function}]},
         {"role": "tool", "tool_call_id": call.call_id, "content": "3"},
     ]
-    expected = said(server, messages=[*CHAT, *turns], max_tokens=30)["content"]
+    expected = said(server, messages=[*CHAT, *turns], max_tokens=8)["content"]
     assert by_items.output_text == by_id.output_text == expected
     assert by_items.usage.input_tokens == by_id.usage.input_tokens
 
@@ -136,7 +137,7 @@ def test_a_required_call_goes_through_a_whole_turn(client: OpenAI, server: Serve
 def test_a_named_function_is_called(client: OpenAI) -> None:
     other = ADD | {"name": "other"}
     choice: Any = {"type": "function", "name": "add"}
-    (call,) = checked(client.responses.create(**ASKED, tools=[other, ADD], tool_choice=choice)).output
+    (call,) = checked(client.responses.create(**ASKED | LONG, tools=[other, ADD], tool_choice=choice)).output
     assert call.name == "add" and set(json.loads(call.arguments)) == {"a", "b"}
 
 
@@ -145,9 +146,9 @@ def test_a_text_format_makes_json(client: OpenAI) -> None:
         colour: Literal["red", "green"]
         likes_code: bool
 
-    parsed = client.responses.parse(**ASKED, text_format=Person)
+    parsed = client.responses.parse(**ASKED | LONG, text_format=Person)
     assert isinstance(parsed.output_parsed, Person)
-    free = client.responses.create(**ASKED | {"max_output_tokens": 300}, text={"format": {"type": "json_object"}})
+    free = client.responses.create(**ASKED | {"max_output_tokens": 100}, text={"format": {"type": "json_object"}})
     if free.status == "completed":
         assert isinstance(json.loads(free.output_text), dict)
     assert client.responses.create(**ASKED, text={"format": {"type": "text"}}).output_text
@@ -155,7 +156,7 @@ def test_a_text_format_makes_json(client: OpenAI) -> None:
 
 def test_log_probabilities_are_those_of_a_chat(client: OpenAI, server: ServerUnderTest) -> None:
     asked = ASKED | {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
-    body = {"messages": CHAT, "temperature": 0, "max_tokens": 60, "logprobs": True, "top_logprobs": 2}
+    body = {"messages": CHAT, "temperature": 0, "max_tokens": 16, "logprobs": True, "top_logprobs": 2}
     expected = post(server, "v1/chat/completions", body)[1]["choices"][0]["logprobs"]["content"]
     answer = checked(client.responses.create(**asked))
     assert [entry.model_dump() for entry in answer.output[0].content[0].logprobs] == expected
