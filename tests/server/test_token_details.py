@@ -16,7 +16,7 @@ TOKENIZER = Tokenizer(Path(__file__).parents[2] / "zoo" / "tiny")
 
 
 def details(**fields: Any) -> TokenDetails:
-    return TokenDetails(CompletionRequest(prompt="x", **fields), TOKENIZER)
+    return TokenDetails(CompletionRequest(prompt="x", **fields), TOKENIZER, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("text", ["def f(x):\n    return x", "Grüße, 世界 🚀!", "\u0000\u007f"])
@@ -43,6 +43,17 @@ def test_bytes_of_a_character_that_never_ended_are_not_lost() -> None:
     choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
     details(return_token_origins=True).add(choice, ids[:-1], [False] * (len(ids) - 1))
     assert "".join(choice["token_texts"]) == TOKENIZER.decode(ids[:-1])
+
+
+def test_special_tokens_are_shown_where_the_text_keeps_them() -> None:
+    ids = TOKENIZER.encode("a<|im_end|>")
+    for skips, text in ((True, "a"), (False, "a<|im_end|>")):
+        told = TokenDetails(
+            CompletionRequest(prompt="x", return_token_origins=True), TOKENIZER, skip_special_tokens=skips
+        )
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        told.add(choice, ids, [False] * len(ids))
+        assert "".join(choice["token_texts"]) == text
 
 
 def test_choices_do_not_mix_their_characters() -> None:

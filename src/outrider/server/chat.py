@@ -215,7 +215,7 @@ class _ChatAnswer(ChatCall):
 
     def __init__(self, front: Front, body: ChatRequest) -> None:
         super().__init__(front, body, answer_id=f"chatcmpl-{body.request_id or front.new_id()}")
-        self.details = TokenDetails(body, front.tokenizer)
+        self.details = TokenDetails(body, front.tokenizer, skip_special_tokens=self.params.skip_special_tokens)
 
     async def answer(self, request: Request) -> Response:
         """Runs the call and returns its response. Raises APIError or RequestError."""

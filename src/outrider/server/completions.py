@@ -84,7 +84,6 @@ class _Call:
         self.model = body.model or front.model_names[0]
         self.num_choices = body.n or 1
         self.offsets: dict[int, TextOffsets] = {}  # by index of the choice
-        self.details = TokenDetails(body, front.tokenizer)
         max_tokens = 16 if body.max_tokens is None else body.max_tokens
         self._scores_prompt = bool(body.echo) and body.logprobs is not None
         if body.stream and (self._scores_prompt or body.prompt_logprobs is not None):
@@ -106,6 +105,7 @@ class _Call:
             echo=body.echo or False,
         )
         self.params = replace(params, prompt_logprobs=body.logprobs) if self._scores_prompt else params
+        self.details = TokenDetails(body, front.tokenizer, skip_special_tokens=params.skip_special_tokens)
 
     async def answer(self, request: Request) -> Response:
         """Runs the call and returns its response. Raises APIError or RequestError."""

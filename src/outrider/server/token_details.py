@@ -12,8 +12,10 @@ from outrider.server.fields import SamplingFields
 class TokenDetails:
     """Adds token details to the choices of one answer, whole or piece by piece."""
 
-    def __init__(self, body: SamplingFields, tokenizer: Tokenizer) -> None:
+    def __init__(self, body: SamplingFields, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
+        """`skip_special_tokens`: as in the text of the answer, which may keep them though the body does not ask."""
         self._body = body
+        self._skips = skip_special_tokens
         self._tokenizer = tokenizer
         self._texts: dict[int, TextStream] = {}  # by index of the choice
 
@@ -34,8 +36,7 @@ class TokenDetails:
         """The text that each token adds, stop strings included. A character of several tokens counts for the last."""
         stream = self._texts.get(index)
         if stream is None:
-            skips = self._body.skip_special_tokens
-            stream = self._tokenizer.stream(skip_special_tokens=True if skips is None else skips)
+            stream = self._tokenizer.stream(skip_special_tokens=self._skips)
             self._texts[index] = stream
         texts = [stream.push(token_id) for token_id in token_ids]
         if is_over and texts:
