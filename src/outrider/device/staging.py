@@ -19,8 +19,9 @@ Integers = Sequence[int] | np.ndarray
 _RING = 64
 """Number of buffers; larger than the number of copies of the steps that can be in flight."""
 
-_LEAST = 1024
-"""Number of integers in the smallest buffer."""
+_LEAST = 1 << 15
+"""Number of integers in the smallest buffer: enough for the layout of a step of 8192 tokens, so that memory is seldom
+pinned while requests are served."""
 
 _RECORDS = 8
 """Number of buffers for records, of which a step has one."""
