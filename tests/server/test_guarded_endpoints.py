@@ -225,3 +225,28 @@ def test_an_unknown_path_names_one_that_exists(server: ServerUnderTest) -> None:
     ):
         status, answer, _ = post(server, path, {}, **{"x-api-key": "secret"})
         assert status == 404 and hint in answer["error"]["message"], answer
+
+
+def test_a_stream_that_breaks_off_says_so() -> None:
+    """A dead engine ends every request: in a stream by the last event, in the form of the endpoint."""
+    with RunningServer() as dying:
+        free = OpenAI(base_url=dying.url + "/v1", api_key="none", max_retries=0, timeout=60)
+        claude = Anthropic(base_url=dying.url, api_key="none", max_retries=0, timeout=60)
+        with free, claude:
+            long: Any = {"ignore_eos": True}
+            responses = free.responses.create(model="zoo/tiny", input="hi", stream=True, extra_body=long)
+            messages = claude.messages.create(
+                model="zoo/tiny", max_tokens=1900, messages=CHAT, stream=True, extra_body=long
+            )
+            begun = next(event for event in responses if event.type == "response.output_text.delta")
+            next(event for event in messages if event.type == "content_block_delta")
+            dying.engine.kill()
+            *_, last = responses
+            assert last.type == "response.failed" and last.response.status == "failed"
+            assert "output is lost" in last.response.error.message
+            assert last.response.output[0].content[0].text.startswith(begun.delta)
+            with pytest.raises(anthropic.APIStatusError, match="overloaded_error"):
+                list(messages)
+            with pytest.raises(anthropic.APIStatusError, match="overloaded_error") as refused:
+                claude.messages.create(model="zoo/tiny", max_tokens=1, messages=CHAT)
+            assert refused.value.status_code == 503

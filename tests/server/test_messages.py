@@ -139,6 +139,7 @@ def test_a_required_call_goes_through_a_whole_turn(client: Anthropic, server: Se
     assert later.content[0].text == content_of(said(server, messages=expected))
 
 
+@pytest.mark.slow
 def test_one_tool_is_called(client: Anthropic) -> None:
     tools = [ADD | {"name": "other"}, ADD]
     (call,) = checked(
@@ -147,6 +148,7 @@ def test_one_tool_is_called(client: Anthropic) -> None:
     assert call.name == "add"
 
 
+@pytest.mark.slow
 def test_an_answer_is_continued(client: Anthropic, server: ServerUnderTest) -> None:
     begun = [*CHAT, {"role": "assistant", "content": "She has"}]
     answer = checked(client.messages.create(**ASKED | {"messages": begun}))
@@ -154,6 +156,7 @@ def test_an_answer_is_continued(client: Anthropic, server: ServerUnderTest) -> N
     assert answer.content[0].text == content_of(expected)
 
 
+@pytest.mark.slow
 def test_a_schema_makes_json(client: Anthropic) -> None:
     answer = checked(
         client.messages.create(**ASKED | LONG, output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
@@ -168,6 +171,7 @@ def test_tokens_are_counted_as_they_are_used(client: Anthropic) -> None:
         assert counted == usage.input_tokens + usage.cache_read_input_tokens > 10
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_is_taken(client: Anthropic) -> None:
     plain = client.messages.create(**ASKED).content[0].text
     cached = {"type": "ephemeral"}

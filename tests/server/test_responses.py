@@ -75,7 +75,7 @@ def test_a_response_has_the_text_of_a_chat(client: OpenAI, server: ServerUnderTe
     assert answer.status in ("completed", "incomplete")
 
 
-@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("temperature", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stream_is_the_whole_answer_in_pieces(client: OpenAI, temperature: float) -> None:
     asked = ASKED | {"temperature": temperature, "extra_body": {"seed": 7}}
     whole = checked(client.responses.create(**asked))
@@ -100,6 +100,7 @@ def test_a_stream_is_the_whole_answer_in_pieces(client: OpenAI, temperature: flo
     assert events[-2].item == last.response.output[0]
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_cut_is_incomplete(client: OpenAI) -> None:
     answer = checked(client.responses.create(**ASKED | {"max_output_tokens": 3}))
     assert answer.status == "incomplete" and answer.incomplete_details.reason == "max_output_tokens"
@@ -134,6 +135,7 @@ def test_a_required_call_goes_through_a_whole_turn(client: OpenAI, server: Serve
     assert by_items.usage.input_tokens == by_id.usage.input_tokens
 
 
+@pytest.mark.slow
 def test_a_named_function_is_called(client: OpenAI) -> None:
     other = ADD | {"name": "other"}
     choice: Any = {"type": "function", "name": "add"}
@@ -154,6 +156,7 @@ def test_a_text_format_makes_json(client: OpenAI) -> None:
     assert client.responses.create(**ASKED, text={"format": {"type": "text"}}).output_text
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_a_chat(client: OpenAI, server: ServerUnderTest) -> None:
     asked = ASKED | {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     body = {"messages": CHAT, "temperature": 0, "max_tokens": 16, "logprobs": True, "top_logprobs": 2}
@@ -229,6 +232,7 @@ def test_what_is_not_offered_is_refused_by_name(
     assert error["param"].startswith(param) and says in error["message"], error
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_is_taken(client: OpenAI, server: ServerUnderTest) -> None:
     plain = client.responses.create(**ASKED)
     nothing: dict[str, Any] = {
