@@ -1,5 +1,7 @@
 """Behaviours of the scheduler, one at a time; the loop checks each step of these, too."""
 
+import itertools
+
 import pytest
 
 from outrider.core.digest import fold
@@ -136,6 +138,49 @@ def test_prompts_take_the_budget_that_decodes_leave() -> None:
     loop.add(job("b", 100))
     loop.turn()
     assert [(row.request_id, row.num_tokens) for row in loop.plans[-1].rows] == [("a", 4), ("b", 36)]
+    loop.run()
+
+
+def test_a_long_prompt_leaves_half_of_each_step_to_short_ones() -> None:
+    """Short prompts that come later are done within two steps, one that is as long waits, and the long one goes on."""
+    loop = Loop(Setting(budget=40, num_blocks=200, max_num_seqs=8, depth=0, caching=False))
+    long = loop.add(job("a", 300, max_tokens=1))
+    loop.turn()
+    assert long.num_computed_tokens == 40, "alone it takes all"
+    other = loop.add(job("b", 300, max_tokens=1))
+    short = [loop.add(job(name, 15, max_tokens=1)) for name in "cdef"]
+    taken = [long.num_computed_tokens]
+    for _ in range(4):
+        loop.turn()
+        taken.append(long.num_computed_tokens)
+    assert [after - before for before, after in itertools.pairwise(taken)] == [25, 25, 25, 25]
+    assert all(request.status is RequestStatus.FINISHED for request in short)
+    assert other.num_computed_tokens == 0, "it is not short, so it waits for the first"
+    loop.run()
+
+
+def test_the_policy_says_how_many_prompt_tokens_a_step_has() -> None:
+    seen = []
+
+    class Budget:
+        def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int) -> int:
+            seen.append((num_decode_tokens, num_prompt_tokens))
+            return 13
+
+    loop = Loop(Setting(budget=40, num_drafts=0, num_blocks=200, max_num_seqs=3, depth=0, caching=False))
+    loop.scheduler.prompt_budget = Budget()
+    loop.add(job("a", 8, max_tokens=30))
+    loop.turn()
+    loop.add(job("b", 20, max_tokens=2))
+    loop.add(job("c", 7, max_tokens=2))
+    loop.turn()
+    assert {row.request_id: row.num_tokens for row in loop.plans[-1].rows} == {"a": 1, "b": 13}
+    loop.turn()
+    assert {row.request_id: row.num_tokens for row in loop.plans[-1].rows} == {"a": 1, "b": 7, "c": 6}
+    loop.turn()
+    assert seen == [(0, 8), (1, 27), (1, 14), (2, 1)], "the policy is not asked when no prompt waits"
+    loop.turn()
+    assert len(seen) == 4
     loop.run()
 
 

@@ -148,8 +148,9 @@ class EngineConfig:
     max_num_seqs: int | None = None
     """Maximum number of requests that run at once: rows of the device table. None: the platform's default."""
     max_num_batched_tokens: int | None = None
-    """Maximum number of tokens per step; longer prompts are cut into chunks. None: enough for max_num_seqs requests
-    with their drafts, plus the platform's default number of prompt tokens."""
+    """Maximum number of tokens per step, filled if prompts wait; longer prompts are cut into chunks. None: enough for
+    max_num_seqs requests with their drafts, plus the platform's default number of prompt tokens; where step times are
+    measured, a step then takes as many as these suggest."""
     block_size: int = 16
     """Number of tokens per KV block: 16, 32 or 64."""
     num_gpu_blocks_override: int | None = None
@@ -228,10 +229,12 @@ class EngineConfig:
         """Numbers of drafts that a step may have, ascending."""
         return self.speculative.draft_widths if self.speculative else (0,)
 
-    def resolve(self, *, max_num_seqs: int, num_prompt_tokens: int) -> "EngineConfig":
-        """A new config in which step sizes that were not given have the platform's defaults."""
+    def resolve(self, *, max_num_seqs: int, num_prompt_tokens: int, token_multiple: int = 1) -> "EngineConfig":
+        """A new config in which step sizes that were not given have the platform's defaults; the default number of
+        tokens is rounded up to a multiple of `token_multiple`."""
         num_rows = self.max_num_seqs or max_num_seqs
-        num_tokens = self.max_num_batched_tokens or num_prompt_tokens + num_rows * (1 + self.num_speculative_tokens)
+        num_tokens = num_prompt_tokens + num_rows * (1 + self.num_speculative_tokens)
+        num_tokens = self.max_num_batched_tokens or -(-num_tokens // token_multiple) * token_multiple
         return replace(self, max_num_seqs=num_rows, max_num_batched_tokens=num_tokens)
 
     @property

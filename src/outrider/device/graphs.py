@@ -154,6 +154,12 @@ class StepGraphs:
             for size in self._buckets
         }
 
+    def measure_mixed(self) -> dict[int, float]:
+        """Seconds of a mixed step by its number of tokens, of the prepared graphs with the most rows, replayed with
+        padding: context is not read. Blocks the host; call it before there are requests."""
+        most_rows = {shape.num_tokens: shape for shape in reversed(list(self._prepared_mixed()))}
+        return {num_tokens: self._measured(shape) for num_tokens, shape in most_rows.items() if num_tokens is not None}
+
     def _measured(self, shape: Shape) -> float:
         return _median_seconds(self.captured(shape).graph, self._accelerator)
 

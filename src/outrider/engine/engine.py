@@ -29,6 +29,7 @@ from outrider.loading.generation_config import read_sampling_defaults
 from outrider.runtime.describe import describe
 from outrider.runtime.worker import Worker
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
+from outrider.scheduler.prompt_budget import MeasuredBudget, PromptBudget
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
 
@@ -37,6 +38,7 @@ class Engine:
     """One model with its drafter, and all requests on it."""
 
     def __init__(self, config: EngineConfig, *, skip_tokenizer_init: bool = False) -> None:
+        has_own_budget = config.max_num_batched_tokens is not None
         self.worker = Worker(config)
         self.config = config = self.worker.config
         self.tokenizer = None if skip_tokenizer_init else Tokenizer(Path(config.model))
@@ -72,6 +74,7 @@ class Engine:
             stop_rule=self._texts,
             token_rule=self._grammars,
             draft_policy=policy,
+            prompt_budget=None if has_own_budget else _prompt_budget(config, self.worker),
             num_snapshots=self.worker.num_snapshots,
         )
         self._recorder = Recorder(
@@ -231,3 +234,9 @@ def _draft_policy(config: EngineConfig, worker: Worker) -> DraftPolicy:
         buckets = sorted({num_rows for num_rows, _ in known}) or worker.row_buckets
         return AdaptiveDrafts(config.draft_widths, row_buckets=buckets, known=known)
     return FixedDrafts(config.num_speculative_tokens)
+
+
+def _prompt_budget(config: EngineConfig, worker: Worker) -> PromptBudget | None:
+    """A policy if the times of steps with prompts are known; None: every step takes as many tokens as fit."""
+    seconds = worker.measure_mixed_steps()
+    return MeasuredBudget(seconds, most=config.step_token_budget) if seconds else None

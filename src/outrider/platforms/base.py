@@ -39,6 +39,8 @@ class BasePlatform(ABC):
     """Default maximum number of requests that run at once."""
     num_prompt_tokens = 448
     """Default maximum number of prompt tokens per step, beside the tokens of max_num_seqs decoding requests."""
+    token_multiple = 1
+    """The default number of tokens per step is a multiple of this."""
     preference: int
     """device="auto" tries platforms in descending order of this number."""
     reason = "asked for by name"

@@ -19,7 +19,8 @@ class Platform(GpuPlatform):
     is_exact = True
     has_graphs = True
     max_num_seqs = 256  # twice the tokens/s of 64 without drafts (benchmarks/results/decode.md); the largest graph
-    num_prompt_tokens = 1024  # 512 reads prompts at half the speed, 2048 makes decoding wait twice as long (mixed.md)
+    num_prompt_tokens = 1024  # at most; each step takes as many as its measured time suggests
+    token_multiple = 1024  # tiles of `linear` fill the GPU: 1152 tokens take 1.4 times as long (benchmarks/log.md)
 
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:

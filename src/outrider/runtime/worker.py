@@ -41,7 +41,9 @@ class Worker:
         self._found_drafter = find_drafter(config.speculative) if config.speculative is not None else None
         self.platform = platform = select_platform(config.device)
         self.config = config = config.resolve(
-            max_num_seqs=platform.max_num_seqs, num_prompt_tokens=platform.num_prompt_tokens
+            max_num_seqs=platform.max_num_seqs,
+            num_prompt_tokens=platform.num_prompt_tokens,
+            token_multiple=platform.token_multiple,
         )
         self.dtype = platform.resolve_dtype(config.dtype)
         self.model_config = read_model_config(config.model)
@@ -243,6 +245,11 @@ class Worker:
     def measure_steps(self) -> dict[tuple[int, int], float]:
         """Seconds of a step of pure decoding by (rows, drafts), if steps are replayed; else nothing."""
         return self.graphs.measure() if self.graphs is not None else {}
+
+    @torch.inference_mode()
+    def measure_mixed_steps(self) -> dict[int, float]:
+        """Seconds of a step with prompt chunks by its number of tokens, if steps are replayed; else nothing."""
+        return self.graphs.measure_mixed() if self.graphs is not None else {}
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> Handle:

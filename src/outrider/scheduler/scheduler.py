@@ -10,7 +10,7 @@ device.
 
 import itertools
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from outrider.core.errors import RequestError
@@ -22,6 +22,7 @@ from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.draft_policy import DraftPolicy, FixedDrafts
 from outrider.scheduler.kv_blocks import KVBlocks
 from outrider.scheduler.prefix import Hit, PrefixCache
+from outrider.scheduler.prompt_budget import FixedBudget, PromptBudget
 from outrider.scheduler.request_state import RequestState, RequestStatus
 from outrider.scheduler.results import confirm_tokens, score_prompt
 from outrider.scheduler.snapshot_index import SnapshotIndex
@@ -46,10 +47,12 @@ class Scheduler:
         stop_rule: StopRule,
         token_rule: TokenRule | None = None,
         draft_policy: DraftPolicy | None = None,
+        prompt_budget: PromptBudget | None = None,
         num_snapshots: int | None = None,
     ) -> None:
         """`num_blocks`: blocks of each group, the null block included.
         `draft_policy`: chooses the number of drafts of each step, at most `num_drafts`; None: always `num_drafts`.
+        `prompt_budget`: chooses the number of prompt tokens of each step; None: as many as fit.
         `token_rule`: needed if a request has a grammar.
         `num_snapshots`: snapshots of states that fit in memory; None if the model has no states."""
         most_ahead = max(max_num_batched_tokens, 1 + num_drafts) + 1 + num_lookahead
@@ -61,6 +64,7 @@ class Scheduler:
         self.waiting: list[RequestState] = []  # by priority, then in order of arrival
         self.draft_policy: DraftPolicy = draft_policy or FixedDrafts(num_drafts)
         self._states: dict[str, RequestState] = {}
+        self.prompt_budget: PromptBudget = prompt_budget or FixedBudget(max_num_batched_tokens)
         self._budget = max_num_batched_tokens
         self._num_drafts = num_drafts
         self._num_lookahead = num_lookahead
@@ -130,6 +134,7 @@ class Scheduler:
         if self._snapshots is not None:
             self._snapshots.save_chunk_ends()
         self._plan_decodes(step)
+        self._limit_prompts(step)
         self._plan_prompts(step)
         admissions = [] if step.is_short else self._admit(step)
         if not step.rows:
@@ -189,14 +194,43 @@ class Scheduler:
         asked = state.params.num_speculative_tokens
         return state.num_proposals if asked is None else min(asked, state.num_proposals)
 
+    def _limit_prompts(self, step: OpenStep) -> None:
+        """Leave as many tokens as the policy chooses for prompts, those of requests that may be admitted included."""
+        num_waiting = 0
+        for state in self._prompts():
+            if num_waiting >= step.left:
+                break
+            num_waiting += _num_left(state)
+        if num_waiting:
+            chosen = self.prompt_budget.choose(
+                num_decode_tokens=self._budget - step.left, num_prompt_tokens=min(num_waiting, step.left)
+            )
+            step.left = min(step.left, chosen)
+
+    def _prompts(self) -> Iterator[RequestState]:
+        """Requests with prompt tokens to compute: running ones, then those that have a row if they are admitted."""
+        yield from (state for state in self.running if state.is_prefilling)
+        yield from self.waiting[: len(self._free_rows)]
+
     def _plan_prompts(self, step: OpenStep) -> None:
         for state in list(self.running):
             if state.row >= 0 and state.is_prefilling and step.left > 0:  # or preempted for this same step
                 self._put_chunk(state, step)
 
+    def _most_prompt_tokens(self, state: RequestState, step: OpenStep) -> int:
+        """Tokens of this step that the request may take. One whose prompt does not fit leaves up to half of them to
+        later requests with short prompts, so that a long prompt delays no short one by more than a factor of two."""
+        if _num_left(state) <= step.left:
+            return step.left
+        half, reserved = step.left // 2, 0
+        for other in self._prompts():
+            if other.request_id not in step.rows and other is not state and _num_left(other) <= half - reserved:
+                reserved += _num_left(other)
+        return step.left - reserved
+
     def _put_chunk(self, state: RequestState, step: OpenStep) -> None:
         start = state.num_scheduled_tokens
-        count = min(state.num_tokens - start, step.left)
+        count = min(state.num_tokens - start, self._most_prompt_tokens(state, step))
         if self._snapshots is not None:
             count = self._snapshots.chunk_length(state, start, count)
         reach = start + count + 1  # the drafter's KV of a chunk is one index ahead
@@ -256,12 +290,12 @@ class Scheduler:
     def _admit(self, step: OpenStep) -> list[RowAdmission]:
         admissions: list[RowAdmission] = []
         while self.waiting and self._free_rows and step.left > 0:
-            state = self.waiting[0]
+            state = self._next_waiting(step)
             hit = self.prefix.match(state) if state.num_unscored_tokens <= 0 else self.prefix.no_hit()
             reach = min(state.num_tokens + 1 + self._num_lookahead, state.max_total_tokens)
             if not self.blocks.admit(state, hit, reach):
                 break
-            self.waiting.pop(0)
+            self.waiting.remove(state)
             state.num_published_tokens = hit.num_tokens
             state.num_computed_tokens = state.num_scheduled_tokens = hit.num_tokens
             if state.num_cached_tokens < 0:
@@ -276,6 +310,16 @@ class Scheduler:
             admissions.append(self._admission(state, hit))
             self._put_chunk(state, step)
         return admissions
+
+    def _next_waiting(self, step: OpenStep) -> RequestState:
+        """The head of the queue. While a long prompt is being computed, a head that is long, too, is overtaken by short
+        prompts of its priority: it would take what the first one leaves to them. It waits for that one at most."""
+        head = self.waiting[0]
+        if _num_left(head) > step.left and any(state.is_prefilling for state in self.running):
+            for state in self.waiting[1 : len(self._free_rows)]:
+                if state.params.priority == head.params.priority and _num_left(state) <= step.left:
+                    return state
+        return head
 
     def _admission(self, state: RequestState, hit: Hit) -> RowAdmission:
         request = state.request
@@ -397,6 +441,11 @@ class Scheduler:
 
 
 _last_step = attrgetter("last_step")
+
+
+def _num_left(state: RequestState) -> int:
+    """Known tokens of a request that no step has computed or will compute; cached ones are not known before it runs."""
+    return state.num_tokens - state.num_scheduled_tokens
 
 
 def _urgency(state: RequestState) -> tuple[int, int]:
