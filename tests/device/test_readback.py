@@ -113,7 +113,7 @@ def test_prompt_logprobs_are_shared_out_by_the_number_of_scored_tokens():
 
 
 def test_rows_with_masks_learn_their_next_drafts():
-    plan = plan_of((1, {}), (2, {"masks": (b"\xff",) * 2}))
+    plan = plan_of((1, {}), (2, {"has_grammar": True}))
     table = SimpleNamespace(num_drafts=numbers(9, 1, 2), drafts=torch.tensor([[9, 9], [40, 41], [50, 51]]))
     packed = add_drafts(packed_of(plan), SimpleNamespace(rows=numbers(2, 1)), table)
     first, second = unpack(plan, packed, packed.data).rows

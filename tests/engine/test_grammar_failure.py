@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from outrider import LLM, SamplingParams, StructuredOutputsParams
@@ -63,16 +64,19 @@ class Lost:
     """A matcher that runs into a limit as soon as it takes one more token."""
 
     def __init__(self, matcher: Any) -> None:
-        self._matcher, self._is_lost = matcher, False
+        self._matcher, self._has_moved, self._is_lost = matcher, False, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._matcher, name)
 
     def consume_token(self, token_id: int) -> bool:
+        self._has_moved = True
         return bool(self._matcher.consume_token(token_id))
 
     def compute_bitmask(self) -> bytes:
         """Like llguidance after an error: nothing but eos."""
+        if not self._has_moved:
+            return bytes(self._matcher.compute_bitmask())
         self._is_lost = True
         return bytes([1]) + bytes(63)
 
@@ -95,17 +99,24 @@ def begun(llm: LLM, regex: str) -> tuple[Grammars, RequestState]:
 
 def test_an_error_that_shows_while_a_mask_is_made_is_no_end(llm: LLM) -> None:
     grammars, state = begun(llm, "[a-z]{5}")
-    assert grammars.accept(state, [70]) == "the grammar cannot be followed any further: too many items"
+    (masks,) = grammars.masks([(state, [])])
+    assert len(masks) == 1 and grammars.failure(state) is None
+    assert grammars.accept(state, [70]) is None
+    (masks,) = grammars.masks([(state, [])])
+    assert len(masks) == 0
+    assert grammars.failure(state) == "the grammar cannot be followed any further: too many items"
 
 
 def test_an_error_behind_drafts_changes_nothing(llm: LLM) -> None:
     """A drafter may lead where the output never goes."""
     grammars, state = begun(llm, "[a-z]{5}")
-    before = grammars.masks(state, [])
-    assert grammars.masks(state, [70, 71, 72]) == before
+    (before,) = grammars.masks([(state, [])])
+    (masks,) = grammars.masks([(state, [70, 71, 72])])
+    assert masks.tobytes() == before.tobytes()
     assert grammars.accept(state, [70]) is None
     state.token_ids.append(70)
-    assert len(grammars.masks(state, [71])) == 2
+    (masks,) = grammars.masks([(state, [71])])
+    assert len(masks) == 2
 
 
 def test_eos_is_in_no_mask_before_the_end(llm: LLM) -> None:
@@ -119,6 +130,7 @@ def test_eos_is_in_no_mask_before_the_end(llm: LLM) -> None:
         def is_accepting(self) -> bool:
             return False
 
-    matcher = grammars._matcher(StructuredOutputsParams(regex="ab"))
+    matcher = OnlyEos(grammars._matcher(StructuredOutputsParams(regex="ab")))
+    matcher._has_moved = True
     with pytest.raises(_LostError, match="no token may come next"):
-        grammars._mask(OnlyEos(matcher))  # type: ignore[arg-type]
+        grammars._mask(matcher, np.zeros(14, dtype=np.int32))  # type: ignore[arg-type]

@@ -5,11 +5,12 @@ A replay reads nothing but its buffer and the table, so this is a test of padded
 `tests/gpu`.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from outrider.device import graphs
 from outrider.device.padded_layout import PaddedSizes
-from outrider.device.readback import Packed
 from tests.support import hybrid_requests, replaying_platform, request_mix
 
 
@@ -89,13 +90,11 @@ def test_padding_that_belongs_to_a_request_is_seen(target, cases, truth, specula
 
 
 def test_samples_in_the_wrong_order_are_seen(target, cases, truth, speculative, monkeypatch):
-    original = graphs.StepGraphs.replay
+    original = graphs.Replay.run
 
-    def replay(self, plan):
-        packed = original(self, plan)
-        if packed is None or not packed.num_samples:
-            return packed
-        return Packed(packed.names, packed.shapes, packed.data, packed.num_samples[::-1])
+    def run(self):
+        packed = original(self)
+        return replace(packed, num_samples=packed.num_samples[::-1])
 
-    monkeypatch.setattr(graphs.StepGraphs, "replay", replay)
+    monkeypatch.setattr(graphs.Replay, "run", run)
     assert found(target, cases, truth, speculative["replay"]) != []

@@ -50,7 +50,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "chain_known": step.over_random_steps(step.check_chain_known),
     "chain_drafted": step.over_random_steps(step.check_chain_drafted),
     "process": sampling.check_process,
-    "apply_mask": sampling.check_apply_mask,
+    "apply_masks": sampling.check_apply_masks,
     "choose": sampling.check_choose,
     "draft_choose": sampling.check_draft_choose,
     "logprobs": sampling.check_logprobs,

@@ -101,14 +101,22 @@ def check_process(at: Subject) -> None:
     assert expected.isneginf().sum() > logits.isneginf().sum()
 
 
-def check_apply_mask(at: Subject) -> None:
-    logits = at.randn(5, 70, dtype=torch.float32)
-    is_allowed = at.integers(5, 96, high=2).bool()
-    words = [[sum(int(bit) << i for i, bit in enumerate(row[start : start + 32])) for start in (0, 32, 64)]
+def check_apply_masks(at: Subject) -> None:
+    """Three masks for six samples: one is used twice, two samples have none."""
+    is_allowed = at.integers(3, 128, high=2).bool()
+    words = [[sum(int(bit) << i for i, bit in enumerate(row[start : start + 32])) for start in (0, 32, 64, 96)]
              for row in is_allowed.tolist()]  # fmt: skip
-    signed = torch.tensor(words).int().to(at.device)
-    expected = torch.where(is_allowed[:, :70], logits, -torch.inf)
-    at.same("masked logits", at.kernels.apply_mask(logits, signed), expected)
+    signed, of_sample = torch.tensor(words).int().to(at.device), torch.tensor([2, -1, 0, 2, -1, 1], device=at.device)
+    for in_place in (False, True):
+        logits = at.randn(6, 70, dtype=torch.float32)
+        before = logits.clone()
+        expected = logits.clone()
+        for sample, mask in enumerate(of_sample.tolist()):
+            if mask >= 0:
+                expected[sample, ~is_allowed[mask, :70]] = -torch.inf
+        masked = at.kernels.apply_masks(logits, signed, of_sample, in_place=in_place)
+        at.same("masked logits", masked, expected)
+        at.same("logits", logits, expected if in_place else before)
 
 
 def check_logprobs(at: Subject) -> None:

@@ -1,4 +1,4 @@
-"""How many prompt tokens ride along: what the policy chooses against a search over all schedules, and its limit."""
+"""The number of prompt tokens in a step: what the policy chooses, against a search over schedules, and its limit."""
 
 import itertools
 import random
@@ -25,7 +25,7 @@ def milliseconds(num_tokens: int) -> float:
 @pytest.mark.parametrize(
     ("decode", "prompt", "chosen"),
     [
-        (0, 1000, 1000),  # nobody waits: all at once
+        (0, 1000, 1000),  # no decode rows: all at once
         (0, 3000, 2048),
         (4, 1000, 1000),
         (128, 272, 128),  # 256 tokens cost little more than 128

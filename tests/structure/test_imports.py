@@ -40,6 +40,7 @@ INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("bench/serve/command.py", "outrider.bench.serve.drive"): "likewise",
     ("bench/serve/command.py", "outrider.bench.serve.plot"): "needs matplotlib, for --plot only",
     ("engine/grammar.py", "llguidance"): "for the first grammar only: an engine works without it",
+    ("engine/grammar.py", "llguidance.numpy"): "for the first grammar only: an engine works without it",
     ("engine/languages/compiler.py", "llguidance"): "likewise",
     ("engine/languages/compiler.py", "llguidance.gbnf_to_lark"): "likewise",
     ("engine/languages/vocabulary.py", "llguidance"): "likewise",

@@ -67,7 +67,11 @@ class GrammarWriter:
             return Written(self._tokenizer.decode(ids, skip_special_tokens=False), ids, end, error)
 
         while state.num_output_tokens < max_tokens:
-            (mask,) = self.grammars.masks(state, ())
+            (masks,) = self.grammars.masks([(state, ())])
+            failure = self.grammars.failure(state)
+            if failure is not None:
+                return written("error", failure)
+            (mask,) = masks
             allowed = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little"))
             choice = self._choice(set(allowed.tolist()), allowed, dice, is_tired=state.num_output_tokens >= patience)
             error = self.grammars.accept(state, (choice,))

@@ -3,7 +3,8 @@
 So a test sees on a CPU all that a graph takes from its buffers: padded layouts, and results that are overwritten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,35 @@ class ReplayingAccelerator(RecordingAccelerator):
         return None
 
     def capture(self, run: Callable[[], Any], *, pool: Any) -> Any:
-        packed = run()
-        return _Graph(run, packed.data), packed
+        result = run()
+        return _Graph(run, list(_tensors(result))), result
 
     def end_memory_measurement(self) -> MemoryFigures:
         return MemoryFigures(total=1 << 32, free=1 << 32, reserved=0, peak=100)
 
 
 class _Graph:
-    def __init__(self, run: Callable[[], Any], data: torch.Tensor) -> None:
+    def __init__(self, run: Callable[[], Any], results: list[torch.Tensor]) -> None:
         self._run = run
-        self._data = data
+        self._results = results
 
     def replay(self) -> None:
-        self._data.copy_(self._run().data)
+        for result, again in zip(self._results, _tensors(self._run()), strict=True):
+            result.copy_(again)
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    """All tensors of a result, however they are nested."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif is_dataclass(result):
+        for entry in fields(result):
+            yield from _tensors(getattr(result, entry.name))
+    elif isinstance(result, (tuple, list)):
+        for part in result:
+            yield from _tensors(part)
+    elif isinstance(result, Mapping):
+        yield from _tensors(list(result.values()))
 
 
 def install(monkeypatch: Any, folder: Path) -> None:

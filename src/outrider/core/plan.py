@@ -82,8 +82,9 @@ class RowPlan:
     first_scored: int = 0
     """Offset in the chunk of the first token whose successor in the prompt is scored (prompt_logprobs)."""
     num_scored: int = 0
-    masks: tuple[bytes, ...] = ()
-    """For a request with a grammar, one mask per sample: token t is allowed if bit t % 8 of byte t // 8 is 1."""
+    has_grammar: bool = False
+    """The row has samples, and the request's grammar says which tokens they may be. Their masks are made once every
+    earlier step is settled, while the forward pass of this one runs."""
 
     @property
     def num_samples(self) -> int:
@@ -107,6 +108,11 @@ class StepPlan:
     @property
     def num_tokens(self) -> int:
         return sum(row.num_tokens for row in self.rows)
+
+    @property
+    def has_grammars(self) -> bool:
+        """True if samples of this step need masks."""
+        return any(row.has_grammar for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

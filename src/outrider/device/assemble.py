@@ -39,15 +39,9 @@ class Layout:
     num_given: int
     numbers: Mapping[str, Tensor]
     """rows, num_known, draft_bound, does_sample, row_starts, sample_starts [R]; token_row, token_offset [T];
-    sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]; where
-    rows have grammars, mask_index [G] of their samples, and masks [G × words of a mask], 32 tokens a word."""
+    sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]."""
     lists: Mapping[str, Tensor | None]
     num_prompt_logprobs: int = 0
-
-    @property
-    def has_masks(self) -> bool:
-        """True if a row has a grammar: the host will need the drafts for the next step."""
-        return "masks" in self.numbers
 
 
 class Assembler:
@@ -79,8 +73,7 @@ class Assembler:
         num_logprobs = table.sampling.num_logprobs[rows]
         length_bound = max([row.length_bound for row in plan.rows])
         key = (columns, needs.tobytes(), num_given.tobytes(), num_logprobs.tobytes())
-        has_masks = np.array([bool(row.masks) for row in plan.rows])
-        brings_tensors = bool(scored.any() or has_masks.any())  # used in this step only
+        brings_tensors = bool(scored.any())  # used in this step only
         if self._last is not None and key == self._last_key and not brings_tensors:
             return replace(self._last, length_bound=length_bound, num_proposals=plan.num_proposals)
         samples = (1 + draft_bound) * does_sample
@@ -92,10 +85,6 @@ class Assembler:
             numbers["scored_row"] = scored_row = np.repeat(np.arange(len(scored)), scored)
             offset = np.arange(scored.sum()) - (np.cumsum(scored) - scored)[scored_row]
             numbers["scored_index"] = first[scored_row] + offset
-        if has_masks.any():
-            masks = b"".join(mask for row in plan.rows for mask in row.masks)
-            numbers["masks"] = np.frombuffer(masks, dtype=np.int32)
-            numbers["mask_index"] = np.flatnonzero(has_masks[numbers["sample_row"]])
         put = self._staging.put({**numbers, **{f"list {name}": index for name, index in lists.items()}})
         self._last_key = None if brings_tensors else key
         most_logprobs = int(num_logprobs.max())
@@ -211,8 +200,6 @@ class Assembler:
                 wants_digest=self._wants_digest,
                 token_ids=table.token_ids,
                 num_given=layout.num_given,
-                mask_index=put.get("mask_index"),
-                masks=put["masks"].to(torch.int32).view(put["mask_index"].shape[0], -1) if layout.has_masks else None,
                 lists=layout.lists,
             ),
             samples_of_rows=layout.samples_of_rows,

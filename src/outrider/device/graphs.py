@@ -9,14 +9,17 @@ If all rows decode, the shape says where each row's tokens are, and the graph re
 chunks (a mixed step) is padded to a number of tokens, too, and its graph reads the whole layout. Either way this is one
 buffer that is overwritten before each replay. Missing rows are the table's padding row, for which a step does nothing.
 
+A step with grammars is two graphs, so that the host makes masks while the first one, the forward pass, runs.
+
 A shape that was not prepared is captured when it is first needed. This file does not depend on what the step computes.
 """
 
 import statistics
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +28,13 @@ from torch import Tensor
 from outrider.core.plan import StepPlan
 from outrider.core.sampling_params import MAX_LOGPROB_TOKEN_IDS
 from outrider.device.assemble import Assembler, Layout
+from outrider.device.masks import MaskBuffer
 from outrider.device.padded_layout import PaddedSizes
 from outrider.device.readback import Packed
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
 from outrider.platforms.accelerator import Accelerator, Graph
+from outrider.sampling.sampler import SampleMasks
 
 ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Numbers of rows of a graph; steps with more rows are not replayed."""
@@ -68,6 +73,7 @@ class Shape:
     num_given: int = 0
     num_tokens: int | None = None
     """Tokens of a mixed step; None: every row decodes."""
+    has_masks: bool = False
 
     @property
     def padded_sizes(self) -> PaddedSizes:
@@ -77,15 +83,57 @@ class Shape:
         return PaddedSizes(num_rows=self.num_rows, num_tokens=self.num_tokens, num_samples=num_samples)
 
 
+class CapturedStep(Protocol):
+    """The step that is captured, whole or in two parts."""
+
+    def __call__(self, layout: Layout) -> Packed: ...
+
+    def forward(self, layout: Layout) -> Any:
+        """The first part."""
+
+    def sample(self, layout: Layout, forwarded: Any, masks: SampleMasks | None = None) -> Packed:
+        """The second part, from the result of the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """One graph, with the tensors that it reads and writes."""
+    """One step, with the tensors that it reads and writes."""
 
     graph: Graph
     inputs: Tensor
     """int64; of decode rows [2, num_rows], table rows and upper bounds on their drafts; else a `PaddedSizes` buffer."""
     packed: Packed
     layout: Layout  # its tensors are read by the graph
+    sampling: Graph | None = None  # the second part of a step with grammars
+    forwarded: Any = None  # the tensors between the two parts
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A step whose graph has its inputs."""
+
+    captured: Captured
+    num_samples: tuple[int, ...]
+    """Number of samples in the layout of each row of the plan."""
+
+    def run(self) -> Packed:
+        """Launch the whole step."""
+        assert self.captured.sampling is None, "the masks of this step are not there yet"
+        self.captured.graph.replay()
+        return self._packed()
+
+    def forward(self) -> None:
+        """Launch the first part of a step with grammars."""
+        self.captured.graph.replay()
+
+    def sample(self) -> Packed:
+        """Launch the second part, once the masks are in their buffer."""
+        assert self.captured.sampling is not None, "this step has one part"
+        self.captured.sampling.replay()
+        return self._packed()
+
+    def _packed(self) -> Packed:
+        return replace(self.captured.packed, num_samples=self.num_samples)
 
 
 class StepGraphs:
@@ -93,8 +141,9 @@ class StepGraphs:
 
     def __init__(
         self,
-        run: Callable[[Layout], Packed],
+        step: CapturedStep,
         *,
+        masks: MaskBuffer,
         assembler: Assembler,
         table: RequestTable,
         staging: Staging,
@@ -105,7 +154,8 @@ class StepGraphs:
         widths: Sequence[int],
     ) -> None:
         """`widths`: numbers of drafts that a step may have, ascending; rows are padded to one of them."""
-        self._run = run
+        self._step = step
+        self._masks = masks
         self._assembler = assembler
         self._table = table
         self._staging = staging
@@ -163,15 +213,16 @@ class StepGraphs:
     def _measured(self, shape: Shape) -> float:
         return _median_seconds(self.captured(shape).graph, self._accelerator)
 
-    def replay(self, plan: StepPlan) -> Packed | None:
-        """Replay the step's graph; None if it has more rows or tokens than a graph, or what only eager steps have."""
-        if any(row.num_scored or row.masks for row in plan.rows):
+    def prepare_replay(self, plan: StepPlan) -> Replay | None:
+        """Fill the inputs of the step's graph; None if it has more rows or tokens than a graph, or what only steps that
+        are launched kernel by kernel have."""
+        if any(row.num_scored for row in plan.rows):
             return None
         if all(row.does_sample and row.num_tokens == 1 + row.num_drafts for row in plan.rows):
-            return self._replay_decoding(plan)
-        return self._replay_mixed(plan)
+            return self._prepare_decoding(plan)
+        return self._prepare_mixed(plan)
 
-    def _replay_decoding(self, plan: StepPlan) -> Packed | None:
+    def _prepare_decoding(self, plan: StepPlan) -> Replay | None:
         num_rows = len(plan.rows)
         if num_rows > self._buckets[-1]:
             return None
@@ -188,10 +239,9 @@ class StepGraphs:
         inputs[0, :num_rows] = [row.row for row in plan.rows]
         inputs[1, :num_rows] = [row.num_drafts for row in plan.rows]
         self._staging.put_into(captured.inputs, inputs)
-        captured.graph.replay()
-        return captured.packed
+        return Replay(captured, captured.packed.num_samples)
 
-    def _replay_mixed(self, plan: StepPlan) -> Packed | None:
+    def _prepare_mixed(self, plan: StepPlan) -> Replay | None:
         num_rows, num_tokens = len(plan.rows), plan.num_tokens
         if num_rows > self._mixed_rows[-1] or num_tokens > self._mixed_tokens[-1]:
             return None
@@ -205,8 +255,7 @@ class StepGraphs:
             return None
         captured = self.captured(shape)
         self._staging.put_into(captured.inputs, shape.padded_sizes.fill(plan, padding_row=self._table.padding_row))
-        captured.graph.replay()
-        return replace(captured.packed, num_samples=tuple([row.num_samples for row in plan.rows]))
+        return Replay(captured, tuple([row.num_samples for row in plan.rows]))
 
     def _shape(self, plan: StepPlan, *, num_rows: int, num_drafts: int, num_tokens: int | None = None) -> Shape:
         """Key of the plan's graph, of sizes that were chosen before. Mixed steps that were not prepared share a few
@@ -226,6 +275,7 @@ class StepGraphs:
             None if num_logprobs < 0 else _least((*_LOGPROBS, max(num_logprobs, _LOGPROBS[-1])), num_logprobs),
             MAX_LOGPROB_TOKEN_IDS if sampling.num_given[rows].any() else 0,
             num_tokens,
+            plan.has_grammars,
         )
         if num_tokens is None or shape in self._captured:
             return shape
@@ -240,10 +290,18 @@ class StepGraphs:
 
     def _capture(self, shape: Shape) -> Captured:
         inputs, layout = self._decoding_layout(shape) if shape.num_tokens is None else self._mixed_layout(shape)
-        if self._is_new(shape):
-            self._run(layout)  # what kernels keep, they may not make for the first time under capture
-        graph, packed = self._accelerator.capture(lambda: self._run(layout), pool=self._pool)
-        return Captured(graph, inputs, packed, layout)
+        is_new, step = self._is_new(shape), self._step
+        if not shape.has_masks:
+            if is_new:
+                step(layout)  # what kernels keep, they may not make for the first time under capture
+            graph, packed = self._accelerator.capture(lambda: step(layout), pool=self._pool)
+            return Captured(graph, inputs, packed, layout)
+        masks = self._masks.read(shape.num_rows * (1 + shape.num_drafts))
+        if is_new:
+            step.sample(layout, step.forward(layout), masks)
+        graph, forwarded = self._accelerator.capture(lambda: step.forward(layout), pool=self._pool)
+        sampling, packed = self._accelerator.capture(lambda: step.sample(layout, forwarded, masks), pool=self._pool)
+        return Captured(graph, inputs, packed, layout, sampling, forwarded)
 
     def _is_new(self, shape: Shape) -> bool:
         """True unless mixed steps with as many tokens and with as many rows have run: no kernel keeps anything for a

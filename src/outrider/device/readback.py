@@ -116,7 +116,7 @@ def _add_extras(plan: StepPlan, rows: list[RowResult], packed: Packed, values: d
             most = params.prompt_logprobs or 0
             places = range(scored, scored + row.num_scored)
             result.prompt_logprobs = tuple(_token_logprobs(values, "prompt_", place, most, 0) for place in places)
-        if row.masks:
+        if row.has_grammar:
             num_drafts, *drafts = values["drafts"][index]
             result.drafts = tuple(drafts[:num_drafts])
         start += num_samples

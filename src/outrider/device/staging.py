@@ -60,6 +60,11 @@ class Staging:
         """Arrays of int64 one after the other, [sum of sizes] int64; for a step's one large copy."""
         return self._copy(parts, self._records)
 
+    def put_record_into(self, target: Tensor, parts: Sequence[np.ndarray]) -> None:
+        """`put_record` into `target` (int64, contiguous, on the device), which is as large."""
+        assert target.numel() == sum([part.size for part in parts]), f"{target.numel()} places for other sizes"
+        self._copy(parts, self._records, target=target.view(-1))
+
     def put_into(self, target: Tensor, values: np.ndarray) -> None:
         """Overwrite `target` (int64, contiguous, on the device) with as many `values`."""
         assert target.numel() == values.size, f"{values.size} values for {target.numel()} places"

@@ -156,16 +156,33 @@ class Engine:
 
     def _turn(self) -> list[RequestOutput]:
         plan = self.scheduler.plan()
+        outputs: list[RequestOutput] = []
         if plan is not None:
             self._note_admissions(plan)
             begin = self._clock.begin()
-            self._in_flight.append(self.worker.step(plan))
-            self._clock.launched(self._in_flight[-1], begin)
+            if plan.has_grammars:
+                handle, outputs = self._launch_with_masks(plan)
+            else:
+                handle = self.worker.step(plan)
+            self._in_flight.append(handle)
+            self._clock.launched(handle, begin)
         if plan is not None and len(self._in_flight) <= self.config.overlap_depth:
-            return []
+            return outputs
         if not self._in_flight:
             assert not self.scheduler.has_work, "requests wait, nothing runs, and nothing is in flight"
-            return []
+            return outputs
+        return outputs + self._settle_oldest()
+
+    def _launch_with_masks(self, plan: StepPlan) -> tuple[Handle, list[RequestOutput]]:
+        """Launch a step with grammars. Its masks need the tokens and drafts of the steps before it, which are settled
+        while its forward pass runs. Returns also the outputs of requests that finished in them."""
+        started = self.worker.begin(plan)
+        outputs: list[RequestOutput] = []
+        while self._in_flight:
+            outputs += self._settle_oldest()
+        return self.worker.finish(started, self.scheduler.masks(plan)), outputs
+
+    def _settle_oldest(self) -> list[RequestOutput]:
         handle = self._in_flight.popleft()
         result = handle.wait()
         self._clock.ended(handle)

@@ -1,14 +1,17 @@
 """Structured output: computes which tokens a request's grammar allows next, through llguidance.
 
 The host follows a grammar from confirmed tokens only; a mask is a function of the grammar and of the tokens so far. The
-matcher consumes drafts ahead of time and is rolled back: a draft that the grammar forbids is cut, with all later ones.
-Masks are plain bytes: token t is bit t % 8 of byte t // 8. Knows nothing of models and steps.
+matcher consumes drafts ahead of time and is rolled back: samples after a draft that the grammar forbids get no mask,
+because that draft will not be accepted. All masks of a step are made at once, in threads outside of Python's lock.
+Knows nothing of models and steps.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from outrider.core.errors import RequestError
 from outrider.core.request import Request
@@ -19,7 +22,7 @@ from outrider.engine.tokenizer import Tokenizer
 from outrider.scheduler.request_state import RequestState
 
 if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
 _MAX_KEPT = 64
 """Compiled grammars that are kept for later requests."""
@@ -37,8 +40,9 @@ class Grammars:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
-        self._mask_size = -(-vocab_size // 32) * 4
+        self._num_words = -(-vocab_size // 32)
         self._vocabulary: LLTokenizer | None = None  # made for the first grammar
+        self._executor: LLExecutor | None = None  # likewise
         self._compiled: OrderedDict[StructuredOutputsParams, LLMatcher] = OrderedDict()
         self._running: dict[str, _Running] = {}
 
@@ -67,37 +71,90 @@ class Grammars:
         """Start following a request; `check` has passed."""
         asked = request.params.structured_outputs
         if asked is not None:
-            matcher = self._matcher(asked).deep_copy()
-            self._running[request.request_id] = _Running(matcher, self._mask(matcher))
+            self._running[request.request_id] = _Running(self._matcher(asked).deep_copy())
 
     def end(self, request_id: str) -> None:
         """Stop following a request."""
         self._running.pop(request_id, None)
 
-    def masks(self, state: RequestState, drafts: Sequence[int]) -> tuple[bytes, ...]:
-        """One mask for the next token, and one after each leading draft that the grammar allows."""
-        running = self._running[state.request_id]
-        try:
-            return self._look_ahead(state, running, drafts)
-        except Exception as error:  # any error: it ends this request, in `accept`, and no other
-            running.failure = f"the grammar cannot be followed any further: {error!r}"
-            return (running.mask,)
+    def masks(self, requests: Sequence[tuple[RequestState, Sequence[int]]]) -> list[np.ndarray]:
+        """For each request and its drafts, one mask for the next token, and one after each leading draft that the
+        grammar allows: [number, an even number of words] int32; token t is bit t % 32 of word t // 32."""
+        blocks = self._blocks(requests)
+        for (state, drafts), block in zip(requests, blocks, strict=True):
+            running = self._running[state.request_id]
+            try:
+                count = self._count_valid(running, drafts, block)
+                if count == 0:
+                    count = self._look_ahead(state, running, drafts, block)
+            except Exception as error:  # any error: it ends this request when its step is settled, and no other
+                running.failure = f"the grammar cannot be followed any further: {_message(error)}"
+                count = 0
+            running.drafts, running.masks = tuple(drafts), block[:count]
+        return [self._running[state.request_id].masks for state, _ in requests]
 
-    def _look_ahead(self, state: RequestState, running: "_Running", drafts: Sequence[int]) -> tuple[bytes, ...]:
-        matcher, masks = running.matcher, [running.mask]
-        for draft in drafts:
+    def _blocks(self, requests: Sequence[tuple[RequestState, Sequence[int]]]) -> list[np.ndarray]:
+        """Memory for the masks of each request, with those that llguidance makes at once; all zero where it failed."""
+        from llguidance.numpy import fill_next_token_bitmask_par_with_draft_tokens
+
+        if self._executor is None:
+            from llguidance import LLExecutor
+
+            self._executor = LLExecutor()
+        counts = [1 + len(drafts) for _, drafts in requests]
+        starts = [sum(counts[:index]) for index in range(len(counts))]
+        exact = np.zeros((sum(counts), self._num_words), dtype=np.int32)
+        work = [
+            (self._running[state.request_id].matcher, start, list(drafts))
+            for (state, drafts), start in zip(requests, starts, strict=True)
+        ]
+        try:
+            fill_next_token_bitmask_par_with_draft_tokens(self._executor, work, exact)
+        except Exception:  # it does not say whose grammar failed: each is then followed alone
+            exact[:] = 0
+        even = exact if self._num_words % 2 == 0 else np.pad(exact, ((0, 0), (0, 1)))
+        return [even[start : start + count] for start, count in zip(starts, counts, strict=True)]
+
+    def _count_valid(self, running: "_Running", drafts: Sequence[int], block: np.ndarray) -> int:
+        """Number of leading masks in `block` that hold: those up to the first draft that is not allowed. 0 if one of
+        them must be made alone, because it is empty, or because it may be wrong about eos."""
+        if running.matcher.is_error():
+            return 0
+        count = 1
+        for mask, draft in zip(block, drafts, strict=False):
             # eos is left to the sampler: nothing can follow it
-            if draft in self._eos_token_ids or not _allows(masks[-1], draft):
+            if draft in self._eos_token_ids or not _allows(mask, draft):
+                break
+            count += 1
+        if not block[:count].any(axis=1).all():
+            return 0
+        if any(_allows(mask, token_id) for mask in block[1:count] for token_id in self._eos_token_ids):
+            return 0  # whether the grammar accepts there is known only once the matcher is there
+        if not running.matcher.is_accepting():
+            _remove(block[0], self._eos_token_ids)
+        return count if block[0].any() else 0
+
+    def _look_ahead(self, state: RequestState, running: "_Running", drafts: Sequence[int], block: np.ndarray) -> int:
+        """Make the masks of one request, one after the other; the number that hold. Raises _LostError if not even the
+        next token can be chosen."""
+        if running.matcher.is_error():
+            running.matcher = self._followed(state)
+        matcher, count = running.matcher, 1
+        self._mask(matcher, block[0])
+        for draft in drafts:
+            if draft in self._eos_token_ids or not _allows(block[count - 1], draft):
                 break
             try:
-                masks.append(self._mask_after(matcher, draft))
+                self._consume(matcher, draft)
+                self._mask(matcher, block[count])
             except _LostError:  # a matcher that failed stays so; the token is left to the sampler, as without drafts
                 running.matcher = self._followed(state)
-                return tuple(masks)
-        if len(masks) > 1:
-            has_gone_back = matcher.rollback(len(masks) - 1)
+                return count
+            count += 1
+        if count > 1:
+            has_gone_back = matcher.rollback(count - 1)
             assert has_gone_back, f"the grammar of request {state.request_id} cannot go back: {matcher.get_error()}"
-        return tuple(masks)
+        return count
 
     def _followed(self, state: RequestState) -> "LLMatcher":
         """A new matcher, behind the confirmed output."""
@@ -108,41 +165,40 @@ class Grammars:
             raise _LostError(matcher.get_error())
         return matcher
 
+    def failure(self, state: RequestState) -> str | None:
+        """The error with which the masks of the request's last step could not be made, else None."""
+        return self._running[state.request_id].failure
+
     def accept(self, state: RequestState, token_ids: Sequence[int]) -> str | None:
         """Follow confirmed tokens. Returns an error message if the output cannot continue, else None."""
-        running = self._running[state.request_id]
         try:
-            return running.failure or self._follow(running, token_ids)
+            return self._follow(self._running[state.request_id], token_ids)
         except Exception as error:
-            return f"the grammar cannot be followed any further: {error!r}"
+            return f"the grammar cannot be followed any further: {_message(error)}"
 
     def _follow(self, running: "_Running", token_ids: Sequence[int]) -> str | None:
-        for token_id in token_ids:
-            if not _allows(running.mask, token_id):
+        for place, token_id in enumerate(token_ids):
+            is_known = place < len(running.masks) and tuple(token_ids[:place]) == running.drafts[:place]
+            if not is_known or not _allows(running.masks[place], token_id):
                 return f"token {token_id} is not allowed by the grammar: the model gives no chance to any that is"
             if token_id in self._eos_token_ids:
                 return None
-            try:
-                running.mask = self._mask_after(running.matcher, token_id)
-            except _LostError as error:
-                return f"the grammar cannot be followed any further: {error}"
+            self._consume(running.matcher, token_id)
         return None
 
-    def _mask_after(self, matcher: "LLMatcher", token_id: int) -> bytes:
+    def _consume(self, matcher: "LLMatcher", token_id: int) -> None:
         if not matcher.consume_token(token_id):
             raise _LostError(matcher.get_error())
-        return self._mask(matcher)
 
-    def _mask(self, matcher: "LLMatcher") -> bytes:
-        """Tokens that may come next. Raises _LostError if there is none."""
-        mask: bytes = matcher.compute_bitmask()[: self._mask_size]
+    def _mask(self, matcher: "LLMatcher", out: np.ndarray) -> None:
+        """Write the tokens that may come next to `out` ([words] int32). Raises _LostError if there is none."""
+        out[: self._num_words] = np.frombuffer(matcher.compute_bitmask(), dtype=np.int32)[: self._num_words]
         if matcher.is_error():  # found while the mask was made, which then holds nothing but ends
             raise _LostError(matcher.get_error())
         if not matcher.is_accepting():
-            mask = _without(mask, self._eos_token_ids)
-        if not any(mask):
+            _remove(out, self._eos_token_ids)
+        if not out.any():
             raise _LostError("no token may come next")
-        return mask
 
     def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
         """Matcher in the grammar's initial state; it must be copied, never changed."""
@@ -165,7 +221,7 @@ class Grammars:
             message = _shortened(matcher.get_error())
             raise RequestError(f"structured_outputs: {message}. Correct the grammar or schema.")
         try:
-            self._mask(matcher)
+            self._mask(matcher, np.zeros(self._num_words, dtype=np.int32))
         except _LostError as error:
             reason = "" if "NoExtension" in str(error) else f" ({_shortened(str(error))})"
             raise RequestError(
@@ -185,28 +241,30 @@ class _LostError(Exception):
 
 
 class _Running:
-    """One request's state in its grammar, and the mask of the next token."""
+    """One request's state in its grammar, and the masks of its step in flight."""
 
-    __slots__ = ("failure", "mask", "matcher")
+    __slots__ = ("drafts", "failure", "masks", "matcher")
 
-    def __init__(self, matcher: "LLMatcher", mask: bytes) -> None:
+    def __init__(self, matcher: "LLMatcher") -> None:
         self.matcher = matcher
-        self.mask = mask
+        self.drafts: tuple[int, ...] = ()
+        """Drafts that the step verifies."""
+        self.masks = np.zeros((0, 0), dtype=np.int32)
+        """[number, words] int32: mask i holds after the first i drafts."""
         self.failure: str | None = None
 
 
-def _allows(mask: bytes, token_id: int) -> bool:
-    return bool(mask[token_id // 8] >> token_id % 8 & 1)
+def _allows(mask: np.ndarray, token_id: int) -> bool:
+    return bool(mask[token_id // 32] >> token_id % 32 & 1)
 
 
-def _without(mask: bytes, token_ids: Sequence[int]) -> bytes:
-    """The mask without these tokens."""
-    if not any(_allows(mask, token_id) for token_id in token_ids):
-        return mask
-    bits = bytearray(mask)
+def _remove(mask: np.ndarray, token_ids: Sequence[int]) -> None:
     for token_id in token_ids:
-        bits[token_id // 8] &= ~(1 << token_id % 8)
-    return bytes(bits)
+        mask[token_id // 32] &= ~np.int32(1 << token_id % 32 if token_id % 32 < 31 else -(2**31))
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, _LostError) else repr(error)
 
 
 def _shortened(text: str) -> str:

@@ -3,19 +3,30 @@
 Variants are chosen when the parts are created. Nothing here waits for the device.
 """
 
+from dataclasses import dataclass
+
 from outrider.attention.caches.delta_state import StateCache
 from outrider.attention.caches.model_caches import ModelCaches
 from outrider.core.plan import StepPlan
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.readback import Packed, add_drafts, pack
+from outrider.device.step_batch import StepBatch
 from outrider.device.table import RequestTable
 from outrider.kernels.interface.sampling import SyntheticAcceptance
-from outrider.layers.decoder import CausalLM
+from outrider.layers.decoder import CausalLM, Hidden
 from outrider.runtime.drafting import Drafting
 from outrider.runtime.prompt_scores import score_prompt
 from outrider.runtime.state_snapshots import StateSnapshots
-from outrider.sampling.sampler import Sampler
+from outrider.sampling.sampler import SampleMasks, Sampler
 from outrider.speculation.drafter import BaseDrafter
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A step after its forward pass."""
+
+    batch: StepBatch
+    hidden: Hidden
 
 
 class Step:
@@ -52,10 +63,20 @@ class Step:
 
     def __call__(self, layout: Layout) -> Packed:
         """Run one step; its results are read later."""
+        return self.sample(layout, self.forward(layout))
+
+    def forward(self, layout: Layout) -> Forwarded:
+        """The first part of a step: the target's layers."""
         batch = self.assembler.build(layout, self.table)
         hidden = self.model(batch.forward, self.caches)
+        return Forwarded(batch, hidden)
+
+    def sample(self, layout: Layout, forwarded: Forwarded, masks: SampleMasks | None = None) -> Packed:
+        """The second part: choose tokens, verify drafts, commit, draft. masks: for samples of requests with grammars,
+        whose next drafts are then among the results."""
+        batch, hidden = forwarded.batch, forwarded.hidden
         logits = self.model.logits(hidden.last[batch.sample_index])
-        sampled = self.sampler(logits, batch.sample, self.table.sampling)
+        sampled = self.sampler(logits, batch.sample, self.table.sampling, masks=masks)
         verified = self.kernels.verify(
             sampled.token_ids,
             sample_starts=batch.sample_starts,
@@ -69,4 +90,4 @@ class Step:
         packed = pack(batch, sampled=sampled, verified=verified, scores=scores)
         self.table.commit(batch, verified)
         self.drafting.draft(batch, hidden, verified)
-        return add_drafts(packed, batch, self.table) if layout.has_masks else packed
+        return add_drafts(packed, batch, self.table) if masks is not None else packed

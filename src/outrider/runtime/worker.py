@@ -3,8 +3,10 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Thread
 
+import numpy as np
 import torch
 
 from outrider.attention.caches.delta_state import DeltaState, StateCache
@@ -15,8 +17,9 @@ from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
 from outrider.core.plan import StepPlan
-from outrider.device.assemble import Assembler
-from outrider.device.graphs import ROW_BUCKETS, StepGraphs
+from outrider.device.assemble import Assembler, Layout
+from outrider.device.graphs import ROW_BUCKETS, Replay, StepGraphs
+from outrider.device.masks import MaskBuffer
 from outrider.device.readback import Handle, Readback
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
@@ -28,7 +31,7 @@ from outrider.models import cache_specs, load_model, read_model_config
 from outrider.platforms.base import select_platform
 from outrider.runtime.largest_step import measure_kv_budget
 from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_groups, size_snapshots, without
-from outrider.runtime.step import Step
+from outrider.runtime.step import Forwarded, Step
 from outrider.runtime.warm_up import compile_sampler
 from outrider.sampling.synthetic import synthetic_acceptance
 from outrider.speculation.drafter import BaseDrafter, DrafterContext, find_drafter
@@ -83,6 +86,12 @@ class Worker:
         self.num_snapshots = self._allocate_snapshots()
         self.num_blocks = self._size_blocks()
         self._allocate_blocks(self.num_blocks)
+        self.masks = MaskBuffer(
+            num_samples=config.num_rows * (1 + config.num_speculative_tokens),
+            vocab_size=self.model_config.vocab_size,
+            staging=self.staging,
+            device=self.platform.device,
+        )
         self.graphs = self._make_graphs()
         self._readback = Readback(platform)
         self.num_replayed_steps = self.num_launched_steps = 0
@@ -229,6 +238,7 @@ class Worker:
             return None
         graphs = StepGraphs(
             self.step_function,
+            masks=self.masks,
             assembler=self.assembler,
             table=self.table,
             staging=self.staging,
@@ -253,15 +263,43 @@ class Worker:
 
     @torch.inference_mode()
     def step(self, plan: StepPlan) -> Handle:
-        """Launch one step; its results are read later through the handle."""
+        """Launch one step without grammars; its results are read later through the handle."""
         self.step_function.admit(plan)
-        packed = self.graphs.replay(plan) if self.graphs is not None else None
-        if packed is not None:
+        replay = self._prepare_replay(plan)
+        if replay is not None:
+            return self._readback.begin(plan, replay.run())
+        return self._readback.begin(plan, self.step_function(self.assembler.lay_out(plan, self.table)))
+
+    @torch.inference_mode()
+    def begin(self, plan: StepPlan) -> "StartedStep":
+        """Launch the forward pass of a step with grammars. `finish` launches the rest, before any other step."""
+        self.step_function.admit(plan)
+        replay = self._prepare_replay(plan)
+        if replay is not None:
+            replay.forward()
+            return StartedStep(plan, replay)
+        layout = self.assembler.lay_out(plan, self.table)
+        return StartedStep(plan, (layout, self.step_function.forward(layout)))
+
+    @torch.inference_mode()
+    def finish(self, started: "StartedStep", masks: Sequence[np.ndarray | None]) -> Handle:
+        """Launch the rest of a step, with the masks of its rows with grammars as `Scheduler.masks` makes them."""
+        plan = started.plan
+        if isinstance(started.forwarded, Replay):
+            self.masks.fill(plan, masks, samples_of_rows=started.forwarded.num_samples)
+            return self._readback.begin(plan, started.forwarded.sample())
+        layout, forwarded = started.forwarded
+        self.masks.fill(plan, masks, samples_of_rows=layout.samples_of_rows)
+        packed = self.step_function.sample(layout, forwarded, self.masks.read(sum(layout.samples_of_rows)))
+        return self._readback.begin(plan, packed)
+
+    def _prepare_replay(self, plan: StepPlan) -> Replay | None:
+        replay = self.graphs.prepare_replay(plan) if self.graphs is not None else None
+        if replay is not None:
             self.num_replayed_steps += 1
         else:
             self.num_launched_steps += 1
-            packed = self.step_function(self.assembler.lay_out(plan, self.table))
-        return self._readback.begin(plan, packed)
+        return replay
 
     @property
     def row_buckets(self) -> tuple[int, ...]:
@@ -277,6 +315,14 @@ class Worker:
     def is_exact(self) -> bool:
         """True if every kernel on the target's path is row-invariant, and drafts are accepted by equality."""
         return self.platform.is_exact and self.selection.backend.is_exact and self.step_function.synthetic is None
+
+
+@dataclass(frozen=True, slots=True)
+class StartedStep:
+    """A step whose forward pass is launched."""
+
+    plan: StepPlan
+    forwarded: Replay | tuple[Layout, Forwarded]
 
 
 def _paged(specs: Sequence[CacheSpec]) -> list[PagedSpec]:

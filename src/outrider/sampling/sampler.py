@@ -34,8 +34,6 @@ class SampleBatch:
     that is missing here."""
     num_logprobs: int | None  # largest number of top log-probabilities; None: no log-probabilities
     wants_digest: bool
-    mask_index: Tensor | None = None  # samples whose request has a grammar
-    masks: Tensor | None = None  # [len(mask_index), ceil(vocab_size / 32)] int32, a bit for each token it allows
     token_ids: Tensor | None = None  # [max_rows, max_tokens] int32, the request table's; read for bad words
     num_given: int = 0  # largest number of logprob_token_ids of a request
 
@@ -47,6 +45,14 @@ class SampleBatch:
     def has_random_samples(self) -> bool:
         """True if a sample may have a temperature above 0."""
         return self.lists.get("random") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMasks:
+    """Tokens that grammars allow, for some of a step's samples."""
+
+    of_sample: Tensor  # [num_samples] int64, the mask of each sample, or -1
+    words: Tensor  # [number, at least ceil(vocab_size / 32)] int32: bit t % 32 of word t // 32 allows token t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +76,11 @@ class Sampler:
         """`kernels`: None for plain PyTorch."""
         self._kernels = kernels or load_kernels(("reference",))
 
-    def __call__(self, logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Sampled:
-        """Choose a token for each row of `logits` ([num_samples, vocab_size] fp32, not changed).
+    def __call__(
+        self, logits: Tensor, batch: SampleBatch, table: SamplingTable, masks: SampleMasks | None = None
+    ) -> Sampled:
+        """Choose a token for each row of `logits` ([num_samples, vocab_size] fp32, changed only if nothing reads them
+        after the choice).
 
         NaN counts as -inf and +inf as the largest number. Where every token is -inf the choice is token 0.
         """
@@ -80,7 +89,12 @@ class Sampler:
         )
         assert logits.dtype == torch.float32, f"logits are {logits.dtype}, not float32"
         kernels = self._kernels
-        processed = _apply(_mask(self._process(logits, batch, table), batch, kernels), batch, table)
+        processed = self._process(logits, batch, table)
+        if masks is not None:
+            is_read_later = batch.num_logprobs is not None or batch.wants_digest
+            in_place = processed is not logits or not is_read_later
+            processed = kernels.apply_masks(processed, masks.words, masks.of_sample, in_place=in_place)
+        processed = _apply(processed, batch, table)
         token_ids = kernels.choose(
             processed,
             rows=batch.rows,
@@ -131,14 +145,6 @@ def _arguments(kernel: str, batch: SampleBatch, table: SamplingTable) -> dict[st
             arguments |= {column.name: table.columns[column.name] for column in operation.columns}
             arguments[f"{name}_index"] = batch.lists.get(name)
     return arguments
-
-
-def _mask(logits: Tensor, batch: SampleBatch, kernels: Kernels) -> Tensor:
-    """-inf where a grammar forbids a token."""
-    if batch.mask_index is None or batch.masks is None:
-        return logits
-    masked = kernels.apply_mask(logits[batch.mask_index], batch.masks)
-    return logits.index_copy(0, batch.mask_index, masked)
 
 
 def _apply(logits: Tensor, batch: SampleBatch, table: SamplingTable) -> Tensor:

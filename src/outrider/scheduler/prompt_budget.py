@@ -1,4 +1,4 @@
-"""Policies that choose how many prompt tokens ride along with the decode rows of a step.
+"""Policies that choose how many prompt tokens a step computes beside its decode rows.
 
 A step with prompts takes longer than one of pure decoding, and running requests wait for it. The goal is stated once,
 here: such a step may take `LONGEST_WAIT`, or `LONGEST_RATIO` times what its decode rows alone take, the longer of the
@@ -27,7 +27,7 @@ class PromptBudget(Protocol):
 
 
 class FixedBudget:
-    """As many as fit in a step of `most` tokens."""
+    """Fills steps of `most` tokens."""
 
     def __init__(self, most: int) -> None:
         self._most = most

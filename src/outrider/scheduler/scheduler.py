@@ -28,7 +28,7 @@ from outrider.scheduler.results import confirm_tokens, score_prompt
 from outrider.scheduler.snapshot_index import SnapshotIndex
 from outrider.scheduler.snapshots import Snapshots
 from outrider.scheduler.step import OpenStep
-from outrider.scheduler.text_rules import StopRule, TokenRule
+from outrider.scheduler.text_rules import Masks, StopRule, TokenRule
 
 
 class Scheduler:
@@ -166,28 +166,26 @@ class Scheduler:
                 continue  # preempted for this same step, or in its prompt
             if num_known + state.num_steps_in_flight >= most:
                 continue  # the steps in flight reach the end
-            if state.has_grammar and state.num_steps_in_flight:
-                continue  # its masks need the tokens and drafts of that step: it runs in every second step
             num_drafts = self._num_drafts_of(state)
-            masks = self._masks(state, num_drafts)
-            if state.has_grammar:
-                num_drafts = len(masks) - 1
             count = 1 + num_drafts
             if count > step.left:
                 break
             bound = num_known + state.num_tokens_in_flight
             reach = bound + count + num_lookahead
             if min(reach, most) <= state.num_reserved_tokens or self._reserve(state, min(reach, most), step):
-                self._put_row(
-                    state, step, num_tokens=count, num_drafts=num_drafts, length=bound + num_drafts, masks=masks
-                )
+                self._put_row(state, step, num_tokens=count, num_drafts=num_drafts, length=bound + num_drafts)
 
-    def _masks(self, state: RequestState, num_drafts: int) -> tuple[bytes, ...]:
-        """Masks of a request with a grammar: one for the next token, and one after each draft that it allows."""
-        if not state.has_grammar:
-            return ()
+    def masks(self, plan: StepPlan) -> list[Masks | None]:
+        """Masks of the samples of each row with a grammar, in the order of the plan, as `TokenRule.masks` gives them;
+        None if the request has ended. Every earlier step must be settled: masks need its tokens and drafts."""
         assert self._token_rule is not None, "a request has a grammar, and there is no token rule"
-        return self._token_rule.masks(state, state.drafts[:num_drafts])
+        alive = {}
+        for row in plan.rows:
+            state = self._states.get(row.request_id) if row.has_grammar else None
+            if state is not None and state.epoch == row.epoch:
+                alive[row.request_id] = (state, state.drafts[: row.num_drafts])
+        made = dict(zip(alive, self._token_rule.masks(list(alive.values())), strict=True))
+        return [made.get(row.request_id) for row in plan.rows if row.has_grammar]
 
     def _num_drafts_of(self, state: RequestState) -> int:
         """Number of drafts to verify: those of its last step, or fewer if the request asks for fewer."""
@@ -252,7 +250,6 @@ class Scheduler:
             num_drafts=0,
             length=start + count,
             scored=range(first_scored - start, max(first_scored, end_scored) - start),
-            masks=() if state.is_prefilling else self._masks(state, 0),
         )
 
     def _put_row(
@@ -264,7 +261,6 @@ class Scheduler:
         num_drafts: int,
         length: int,
         scored: range = range(0),
-        masks: tuple[bytes, ...] = (),
     ) -> None:
         does_sample = state.num_scheduled_tokens >= len(state.token_ids)
         if does_sample:
@@ -283,7 +279,7 @@ class Scheduler:
                 params=state.params,
                 first_scored=scored.start,
                 num_scored=len(scored),
-                masks=masks,
+                has_grammar=state.has_grammar and does_sample,
             )
         )
 
@@ -416,14 +412,18 @@ class Scheduler:
         self.draft_policy.see_row(
             state, num_drafts=min(plan.num_drafts, num_tokens_left - 1), num_accepted=result.num_accepted
         )
+        if state.has_grammar:
+            assert self._token_rule is not None, "a request has a grammar, and there is no token rule"
+            state.error = self._token_rule.failure(state)
+            if state.error is not None:
+                return FinishReason.ERROR  # its tokens were chosen without a mask
         assert result.token_ids, f"the step emitted nothing for request {state.request_id}"
         num_kept, stop = self._stop_rule.check(state, result.token_ids)
         assert 1 <= num_kept <= len(result.token_ids), f"the stop rule kept {num_kept} of {len(result.token_ids)}"
         confirm_tokens(state, result, num_kept=num_kept)
         self.num_output_tokens += num_kept
         state.num_scheduled_tokens = len(state.token_ids)
-        if state.has_grammar:
-            assert self._token_rule is not None, "a request has a grammar, and there is no token rule"
+        if state.has_grammar and self._token_rule is not None:
             state.drafts = result.drafts
             state.error = self._token_rule.accept(state, result.token_ids[:num_kept])
             if state.error is not None:

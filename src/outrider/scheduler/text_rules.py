@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from outrider.core.outputs import FinishReason
 from outrider.scheduler.request_state import RequestState
@@ -15,6 +15,11 @@ class Stop:
     reason: FinishReason
     stop_reason: int | str | None = None
     """The stop token id or stop string; None if eos or a limit ended the output."""
+
+
+Masks = Any
+"""Masks of a request's leading samples: an array [number, an even number of words] int32, where token t is allowed if
+bit t % 32 of word t // 32 is 1. The scheduler does not look at them."""
 
 
 class StopRule(Protocol):
@@ -31,8 +36,13 @@ class StopRule(Protocol):
 class TokenRule(Protocol):
     """Decides which tokens a request with a grammar may produce."""
 
-    def masks(self, state: RequestState, drafts: Sequence[int]) -> tuple[bytes, ...]:
-        """One mask for the next token, and one after each leading draft that the grammar allows."""
+    def masks(self, requests: Sequence[tuple[RequestState, Sequence[int]]]) -> Sequence[Masks]:
+        """For each request and its drafts, one mask for the next token, and one after each leading draft that the
+        grammar allows."""
+        ...
+
+    def failure(self, state: RequestState) -> str | None:
+        """The error with which the masks of the request's last step could not be made, else None."""
         ...
 
     def accept(self, state: RequestState, token_ids: Sequence[int]) -> str | None:

@@ -91,10 +91,11 @@ class SamplingKernels(Protocol):
         samples on the device and only check whether a list was passed.
         """
 
-    def apply_mask(self, logits: Tensor, words: Tensor) -> Tensor:
-        """-inf at every token whose bit is 0: token t is bit t % 32 of word t // 32.
+    def apply_masks(self, logits: Tensor, words: Tensor, of_sample: Tensor, *, in_place: bool) -> Tensor:
+        """-inf at every token whose bit is 0 in the sample's mask: token t is bit t % 32 of word t // 32.
 
-        logits [S, V] fp32, words [S, ceil(V / 32)] int32.
+        logits [S, V] fp32, words [G, at least ceil(V / 32)] int32, of_sample [S] int64: the mask of each sample, or -1
+        for none. With `in_place` the result is `logits`, else a new tensor.
         """
 
     def choose(

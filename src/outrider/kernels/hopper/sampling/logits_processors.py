@@ -13,9 +13,6 @@ from torch import Tensor
 from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
 from outrider.kernels.hopper.launch import OVERLAPPED
 from outrider.kernels.hopper.sampling.sort_keys import LARGEST, load_finite
-from outrider.kernels.reference.sampling.logits_processors import apply_mask  # element by element, and rare
-
-__all__ = ["apply_mask", "process"]
 
 _BLOCK = 2048
 
@@ -110,6 +107,60 @@ def process(
             **OVERLAPPED,
         )
     return out
+
+
+def apply_masks(logits: Tensor, words: Tensor, of_sample: Tensor, *, in_place: bool) -> Tensor:
+    """-inf where the mask `of_sample` ([num_rows] int64) of `words` ([number, words] int32) has a 0; -1: none."""
+    num_rows, vocab_size = logits.shape
+    assert logits.dtype == torch.float32 and logits.stride(1) == 1, f"logits are {logits.dtype}, not rows of float32"
+    assert words.dtype == torch.int32 and words.stride(1) == 1, f"masks are {words.dtype}, not rows of int32"
+    assert 32 * words.shape[1] >= vocab_size, f"masks of {words.shape[1]} words for {vocab_size} tokens"
+    out = logits if in_place else torch.empty(num_rows, vocab_size, dtype=torch.float32, device=logits.device)
+    if num_rows > 0:
+        _masks_kernel[(num_rows, triton.cdiv(vocab_size, _BLOCK))](
+            logits,
+            out,
+            words,
+            of_sample,
+            vocab_size,
+            logits.stride(0),
+            out.stride(0),
+            words.stride(0),
+            IN_PLACE=in_place,
+            BLOCK=_BLOCK,
+            num_warps=4,
+            **OVERLAPPED,
+        )
+    return out
+
+
+@triton.jit
+def _masks_kernel(
+    p_logits,
+    p_out,
+    p_words,  # [number, words] int32
+    p_of_sample,  # [num_rows] int64
+    vocab_size,
+    logits_stride,
+    out_stride,
+    words_stride,
+    IN_PLACE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    launch_dependents()
+    i_row = tl.program_id(0).to(tl.int64)
+    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    m = o < vocab_size
+    wait()
+    i_mask = tl.load(p_of_sample + i_row)
+    m_masked = m & (i_mask >= 0)
+    b_word = tl.load(p_words + i_mask * words_stride + o // 32, mask=m_masked, other=-1)
+    m_forbidden = m_masked & ((b_word >> (o % 32)) & 1 == 0)
+    if IN_PLACE:
+        tl.store(p_out + i_row * out_stride + o, float("-inf"), mask=m_forbidden)
+    else:
+        b_logits = tl.load(p_logits + i_row * logits_stride + o, mask=m, other=0.0)
+        tl.store(p_out + i_row * out_stride + o, tl.where(m_forbidden, float("-inf"), b_logits), mask=m)
 
 
 @triton.jit

@@ -115,9 +115,19 @@ def apply_mask(logits: Tensor, words: Tensor) -> Tensor:
 
     words [num_rows, ceil(vocab_size / 32)] int32.
     """
-    bits = torch.arange(32, dtype=torch.int32, device=logits.device)
-    is_allowed = ((words.unsqueeze(2) >> bits) & 1).view(words.shape[0], -1)[:, : logits.shape[1]]
-    return logits.masked_fill(is_allowed == 0, -torch.inf)
+    return logits.masked_fill(_is_forbidden(words, logits.shape[1]), -torch.inf)
+
+
+def apply_masks(logits: Tensor, words: Tensor, of_sample: Tensor, *, in_place: bool) -> Tensor:
+    """`apply_mask` with the mask `of_sample` ([num_rows] int64) of `words` ([number, words] int32); -1: none."""
+    is_forbidden = _is_forbidden(words[of_sample.clamp(min=0)], logits.shape[1]) & (of_sample >= 0).unsqueeze(1)
+    return logits.masked_fill_(is_forbidden, -torch.inf) if in_place else logits.masked_fill(is_forbidden, -torch.inf)
+
+
+def _is_forbidden(words: Tensor, vocab_size: int) -> Tensor:
+    """[num_rows, vocab_size] bool of masks [num_rows, words] int32."""
+    bits = torch.arange(32, dtype=torch.int32, device=words.device)
+    return ((words.unsqueeze(2) >> bits) & 1).flatten(1)[:, :vocab_size] == 0
 
 
 def output_tails(
