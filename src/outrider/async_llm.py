@@ -69,6 +69,7 @@ class AsyncLLM:
             self.shutdown()
             raise
         self._sampling_defaults = info.sampling_defaults
+        self._sampling_defaults.announce()
         self._admission = Admission(
             tokenizer=tokenizer,
             vocab_size=info.vocab_size,

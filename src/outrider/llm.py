@@ -33,6 +33,7 @@ class LLM:
     def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
         log.configure_from_environment()
         self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
+        self.engine.sampling_defaults.announce()
 
     def get_default_sampling_params(self) -> SamplingParams:
         """The parameters of a call without any: those that generation_config.json recommends, unless the option

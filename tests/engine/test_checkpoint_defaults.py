@@ -1,6 +1,7 @@
 """Facts that several files of a checkpoint state: where outputs end, and how a request without parameters samples."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from outrider import LLM, ConfigError, SamplingParams, StructuredOutputsParams
 from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.server.chat import ChatRequest
 from outrider.server.completions import CompletionRequest
+from tests.support.log_lines import log_lines
 
 from .text_model import END, write_text_model
 
@@ -64,7 +66,10 @@ def test_the_tokenizers_end_stops_an_output_and_a_grammar(directory: Path) -> No
 
 def test_recommended_parameters_apply_where_a_call_has_none(directory: Path) -> None:
     change(directory, "generation_config.json", temperature=2.0, top_k=1, max_new_tokens=5)
-    llm = LLM(str(directory))
+    with log_lines(logging.INFO) as lines:
+        llm = LLM(str(directory))
+    recommended = [line for line in lines if "recommends" in line]
+    assert len(recommended) == 1 and "temperature 2, top_k 1, max_tokens 5" in recommended[0]
     assert llm.get_default_sampling_params() == SamplingParams(temperature=2.0, top_k=1, max_tokens=5)
     (found,) = llm.generate("abc")
     (greedy,) = llm.generate("abc", SamplingParams(temperature=0, max_tokens=5))

@@ -179,6 +179,19 @@ def test_vocabulary_maps_of_every_form_give_the_same_drafts(target, some, tmp_pa
     assert [output.speculation for output in changed] == [output.speculation for output in usual]
 
 
+@pytest.mark.parametrize("stored", ["ids", "offsets"])
+def test_a_map_without_marks_that_could_be_read_both_ways_is_told_apart(target, tmp_path, stored):
+    """Every second id from 0 on: as offsets, these numbers would also be ids of the vocabulary."""
+    directory = save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=20), tmp_path / "head")
+    (file,) = directory.glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors["t2d"]
+    ids = torch.arange(20) * 2 if stored == "ids" else torch.arange(20) + torch.arange(20) // 3
+    save_file(tensors | {"d2t": ids if stored == "ids" else ids - torch.arange(20)}, file)
+    llm = request_mix.make(target, speculative_config={"method": "eagle3", "model": str(directory)})
+    assert torch.equal(llm.engine.worker.drafter.draft_token_ids, ids)
+
+
 def _absolute(tensors):
     return tensors | {"d2t": tensors["d2t"] + torch.arange(len(tensors["d2t"]))}
 
