@@ -71,6 +71,7 @@ def test_a_schema_is_kept_exactly(writer: GrammarWriter, index: int) -> None:
     assert [text for text in bad if writer.accepts(asked, text)] == []
 
 
+CHAIN = {str(i): {"items": {"$ref": f"#/$defs/{i + 1}"}} for i in range(1400)} | {"1400": {}}
 NAMED: list[tuple[str, str]] = [
     ('{"const": 9007199254740993}', "number 9007199254740993 of 'const or enum' cannot be kept exactly"),
     ('{"enum": [[{"a": 12345678901234567890}]]}', "number 12345678901234567890"),
@@ -100,6 +101,7 @@ NAMED: list[tuple[str, str]] = [
     ('{"pattern": "\\\\bx"}', "word boundary"),
     ('{"pattern": "[]a]"}', "a class that begins with ]"),
     ('{"pattern": "[a"}', "invalid pattern .*a class without its ]"),
+    (json.dumps({"$ref": "#/$defs/0", "$defs": CHAIN}), "nested too deeply"),
     ('{"items": {"items": ' * 2000 + "{}" + "}}" * 2000, "nested too deeply"),
 ]
 

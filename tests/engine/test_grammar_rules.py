@@ -18,6 +18,12 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> GrammarWriter:
     return GrammarWriter(Tokenizer(directory), vocab_size=420, eos_token_ids=(0,))
 
 
+def deep(rule: str, count: int) -> str:
+    """Rules within each other, which would overflow the stack of llguidance."""
+    rules = [rule.format(i=i, next=i + 1) for i in range(count)]
+    return "\n".join([f"start: {rule[0]}0", *rules, f'{rule[0]}{count}: "c"'])
+
+
 EMPTY = [
     'root ::= "a" root',
     "root ::= root",
@@ -83,6 +89,8 @@ def test_what_derives_a_finite_text_is_written(writer: GrammarWriter, grammar: s
         ('root ::= "\\ud800"', "code point 0xd800"),
         ('start ::= "a"', "No 'root' rule found"),
         ("start: missing", 'unknown name: "missing"'),
+        (deep('r{i}: (("a" r{next})? "d")* | "b"', 2000), "too many rules within each other"),
+        (deep('T{i}: (("a" T{next})? "d")* | "b"', 1500), "too many rules within each other"),
         ('start: %json {"uniqueItems": true}', "Unimplemented keys"),
         ('start: %json {"maximum": 9007199254740993}', "cannot be kept exactly"),
     ],

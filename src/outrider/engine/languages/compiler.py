@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
 
 _SHORT_ESCAPES = 'nrbtf\\"'
 """Escapes that give each text one spelling."""
+_MAX_LEVELS = 1200
+"""Levels of all definitions together: llguidance reads them by recursion, and its stack is finite."""
 _MAX_NAMED = 3
 """Parts of a schema that an error names."""
 
@@ -63,6 +65,13 @@ class _JsonCompiler:
     """A schema as llguidance gets it in `text`, or the `reason` why nothing meets it."""
 
     def __init__(self, schema: PlainSchema, vocabulary: "LLTokenizer") -> None:
+        try:
+            self._compile(schema, vocabulary)
+        except RecursionError:
+            raise RequestError("structured_outputs: json is nested too deeply. Give a flatter schema.") from None
+
+    def _compile(self, schema: PlainSchema, vocabulary: "LLTokenizer") -> None:
+        _check_depth(schema)
         self._vocabulary = vocabulary
         self._options = dict(schema.options)
         nodes = [part for node in (schema.root, *schema.definitions.values()) for part in _nodes(node)]
@@ -110,6 +119,16 @@ def _has_text(matcher: "LLMatcher") -> bool | None:
         return False if "Unsatisfiable" in matcher.get_error() else None
     matcher.compute_bitmask()
     return not matcher.is_error()
+
+
+def _check_depth(schema: PlainSchema) -> None:
+    """Raise RecursionError if llguidance may meet too many levels, in whatever order it follows references."""
+    if sum(map(_num_levels, (schema.root, *schema.definitions.values()))) > _MAX_LEVELS:
+        raise RecursionError
+
+
+def _num_levels(node: Node) -> int:
+    return 1 + max(map(_num_levels, parts(node)), default=0) if isinstance(node, dict) else 1
 
 
 def _nodes(node: Node) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ one can read, a schema that grows too large), a set counts as inhabited: "empty"
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -34,14 +35,16 @@ class Inhabitants:
         self._kept: list[Node] = []  # so that no id comes twice
         self._constants: dict[int, Node] = {}
         self._strings: dict[str, bool | None] = {}
-        self._is_settled = True
         self._found: dict[Key, bool] = {}
-        self._asked: list[Key] = []
+        self._waiting: deque[Key] = deque()
+        self._readers: dict[Key, dict[Key, None]] = {}
+        """Sets that need one without a value so far, in order."""
+        self._looked_at: Key | None = None
 
     def has_value(self, *nodes: Node) -> bool:
         """False if certainly no finite value meets all of `nodes`."""
         key = self._key(nodes)
-        if not self._value(key) and not self._is_settled:
+        if not self._value(key):
             self._settle()
         return self._found[key]
 
@@ -50,13 +53,16 @@ class Inhabitants:
         self._value(self._key(nodes))
 
     def _settle(self) -> None:
-        """Kleene's iteration: each round sees what the rounds before have found."""
-        has_changed = True
-        while has_changed or not self._is_settled:
-            has_changed, self._is_settled = False, True
-            for asked in [key for key in self._asked if not self._found[key]]:
-                if self._is_inhabited([self._nodes[i] for i in sorted(asked)]):
-                    self._found[asked] = has_changed = True
+        """The least fixpoint: a set is looked at again when one of those that it was seen to need has a value."""
+        while self._waiting:
+            asked = self._waiting.popleft()
+            if self._found[asked]:
+                continue
+            self._looked_at = asked
+            if self._is_inhabited([self._nodes[i] for i in sorted(asked)]):
+                self._found[asked] = True
+                self._waiting.extend(self._readers.pop(asked, ()))
+        self._looked_at = None
 
     def _key(self, nodes: Iterable[Node]) -> Key:
         ids = set()
@@ -71,11 +77,12 @@ class Inhabitants:
         return frozenset(ids)
 
     def _value(self, key: Key) -> bool:
-        """True if the set is known to be inhabited by now; a new set is looked at in the next round."""
+        """True if the set is known to be inhabited by now; a new set is looked at later."""
         if key not in self._found:
-            self._found[key] = not key or len(self._asked) > _MAX_SETS
-            self._asked.append(key)
-            self._is_settled = False
+            self._found[key] = not key or len(self._found) > _MAX_SETS
+            self._waiting.append(key)
+        if not self._found[key] and self._looked_at is not None:
+            self._readers.setdefault(key, {})[self._looked_at] = None
         return self._found[key]
 
     def _all(self, nodes: Iterable[Node]) -> bool:
@@ -269,7 +276,7 @@ def pruned(schema: PlainSchema, inhabitants: Inhabitants) -> PlainSchema:
     A grammar of it leads into no part that never ends. oneOf becomes anyOf: it is refused if a value may meet two of
     its options. Raises RequestError.
     """
-    pruning = _Pruning(inhabitants, Inhabitants(schema, has_string=loose_strings))
+    pruning = _Pruning(inhabitants, Inhabitants(schema, has_string=loose_strings), schema.definitions)
     nodes = (schema.root, *schema.definitions.values())
     for node in nodes:
         pruning.ask(node)
@@ -279,9 +286,10 @@ def pruned(schema: PlainSchema, inhabitants: Inhabitants) -> PlainSchema:
 
 
 class _Pruning:
-    def __init__(self, inhabitants: Inhabitants, loosely: Inhabitants) -> None:
+    def __init__(self, inhabitants: Inhabitants, loosely: Inhabitants, definitions: dict[str, Node]) -> None:
         self._inhabitants = inhabitants
         self._loosely = loosely
+        self._definitions = definitions
         self._contexts: dict[int, Node] = {}
 
     def ask(self, node: Node) -> None:
@@ -325,7 +333,26 @@ class _Pruning:
         options = node.get("oneOf", ())
         if len(options) < 2:
             return
+        tags = [self._tags(option) for option in options]
         beside = self._contexts.setdefault(id(node), {key: value for key, value in node.items() if key != "oneOf"})
         for i, one in enumerate(options):
-            for other in options[:i]:
-                yield beside, one, other
+            for j, other in enumerate(options[:i]):
+                if not any(tags[i][name] != tags[j][name] for name in tags[i].keys() & tags[j].keys()):
+                    yield beside, one, other
+
+    def _tags(self, option: Node) -> dict[str, str]:
+        """Properties that every value of an option has, with the one text of each: they tell most options apart."""
+        for _ in range(_MAX_BRANCHES):
+            if not isinstance(option, dict) or set(option) != {"$ref"}:
+                break
+            option = self._definitions[option["$ref"].removeprefix("#/$defs/")]
+        if not isinstance(option, dict) or option.get("type") != "object":
+            return {}
+        listed = option.get("properties", {})
+        found = {}
+        for name in option.get("required", ()):
+            part = listed.get(name)
+            texts = part.get("enum", [part["const"]] if "const" in part else []) if isinstance(part, dict) else []
+            if len(texts) == 1 and isinstance(texts[0], str):
+                found[name] = texts[0]
+        return found

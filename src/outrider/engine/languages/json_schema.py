@@ -87,10 +87,14 @@ class _Reader:
         self._prefix = prefix
         self._references = References(document)
         self._names: dict[tuple[int, str, int], str] = {}
+        self._waiting: list[tuple[str, Place, int, str]] = []
         self.schema = PlainSchema(False)
         if isinstance(document, dict):
             self.schema.options = _options(document.get("x-guidance"))
         self.schema.root = self._read(self._references.root, 2020, "#")
+        while self._waiting:  # not at once: definitions that refer to each other may be many
+            name, place, draft, reference = self._waiting.pop(0)
+            self.schema.definitions[name] = self._read(place, draft, reference)
 
     def _read(self, place: Place, draft: int, path: str) -> Node:
         given = place.schema
@@ -135,8 +139,8 @@ class _Reader:
         if key not in self._names:
             name = self._name(reference)
             self._names[key] = name
-            self.schema.definitions[name] = False  # until it is read: a definition may refer to itself
-            self.schema.definitions[name] = self._read(target, draft, reference)
+            self.schema.definitions[name] = False  # until it is read
+            self._waiting.append((name, target, draft, reference))
         return f"#/$defs/{self._names[key]}"
 
     def _name(self, reference: str) -> str:

@@ -29,7 +29,15 @@ _TOKEN = re.compile(
 _END = ("newline", "|", "->", "}", ")", "]", "&", "%if", "")
 """Marks behind the last part of an alternative."""
 _COUNT = re.compile(r"[ \t]*[+-]?[0-9]")
+_CLASS = re.compile(r"\[\^(?:\\.|[^\]\[\\])*\]|\\[PDWS](?:\{[^}]*\})?")
+"""A class of excluded characters, without another class in it."""
 _MAX_DEPTH = 60
+_MAX_LEVELS = 2000
+"""Rules and groups within each other, from "start" on: llguidance reads them by recursion, and its stack is finite."""
+_MAX_TERMINALS = 800
+"""Terminals, which may lie within each other as well."""
+_MAX_UNREAD_RULES = 400
+_TOO_DEEP = "structured_outputs: the grammar has too many rules within each other. Give a flatter grammar."
 
 
 class _UnreadError(Exception):
@@ -87,7 +95,11 @@ def without_dead_rules(
         reader = _Reader(source, read_schema=read_schema, end_tokens=frozenset(end_tokens))
         grammar = reader.grammar(until="")
     except (_UnreadError, RecursionError):
+        if source.count(":") > _MAX_UNREAD_RULES:
+            raise RequestError(_TOO_DEEP) from None
         return source
+    if len(grammar.others) > _MAX_TERMINALS or _depth(grammar) > _MAX_LEVELS:
+        raise RequestError(_TOO_DEEP)
     if "start" not in grammar.rules:
         return source
     alive = _alive_rules(grammar, has_text)
@@ -103,6 +115,7 @@ def without_dead_rules(
 def _alive_rules(grammar: _Grammar, has_text: Terminals) -> set[str]:
     terminals = "\n".join(grammar.others)
     known: dict[str, bool] = {}
+    may_be_empty = _may_be_empty(grammar, has_text)
 
     def is_alive(part: _Part) -> bool:
         return part.may_be_absent or has_content(part)
@@ -114,7 +127,7 @@ def _alive_rules(grammar: _Grammar, has_text: Terminals) -> set[str]:
             return any(all(map(is_alive, parts)) for parts in part.alternatives)
         if part.kind == "nested":
             return "start" in nested_alive(part)
-        if part.is_dead or part.text.startswith(('"', "%json", "@", "<")):
+        if part.is_dead or not may_be_empty or part.text.startswith(('"', "%json", "@", "<")):
             return not part.is_dead
         if part.text not in known:
             known[part.text] = has_text(f"start: {part.text}\n{terminals}")
@@ -136,6 +149,41 @@ def _alive_rules(grammar: _Grammar, has_text: Terminals) -> set[str]:
     for part in _all_parts(grammar):
         part.is_dead = not has_content(part)
     return alive
+
+
+def _may_be_empty(grammar: _Grammar, has_text: Terminals) -> bool:
+    """False if every terminal has a text for sure. Only classes, & and ~ can leave none."""
+    texts = [*grammar.others, *(part.text for part in _all_parts(grammar) if part.kind == "text")]
+    classes: set[str] = set()
+    for text in texts:
+        if "&" in text or "~" in text or "--" in text:
+            return True
+        classes.update(_CLASS.findall(text))
+        if "[^" in _CLASS.sub("", text):
+            return True
+    return not all(has_text(f"start: /{one}/") for one in classes)
+
+
+def _depth(grammar: _Grammar) -> int:
+    """The most rules and groups within each other that llguidance meets: it follows a name where it sees it first."""
+    seen: set[str] = {"start"}
+    start = grammar.rules.get("start")
+    open_parts = [iter([start] if start is not None else [])]
+    deepest = 0
+    while open_parts:
+        part = next(open_parts[-1], None)
+        if part is None:
+            open_parts.pop()
+            continue
+        inner = [one for parts in part.alternatives for one in parts]
+        if part.kind == "rule" and part.text in grammar.rules and part.text not in seen:
+            seen.add(part.text)
+            inner.append(grammar.rules[part.text])
+        if part.nested is not None:
+            deepest = max(deepest, len(open_parts) + _depth(part.nested))
+        open_parts.append(iter(inner))
+        deepest = max(deepest, len(open_parts))
+    return deepest
 
 
 def _all_parts(grammar: _Grammar) -> list[_Part]:
