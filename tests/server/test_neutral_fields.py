@@ -61,6 +61,11 @@ ASKS: list[tuple[dict[str, Any], str]] = [
     ({"length_penalty": 0.5}, "length_penalty=0.5 is not offered"),
     ({"functions": [{"name": "f"}]}, "functions is not offered. Use tools"),
     ({"modalities": ["audio"]}, 'modalities[0]="audio" is not offered'),
+    ({"extra_body": {"top_k": 5}}, "extra_body is not offered. It is an argument of the openai client"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        'messages[0].content[0].type="image_url" is not offered. Only text is supported',
+    ),
     ({"web_search_options": {}}, "web_search_options={} is not offered"),
     ({"an_extension": False}, "an_extension is not a known field"),
     ({"an_extension": {"a": {"b": 0}}}, "an_extension is not a known field"),

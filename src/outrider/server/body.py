@@ -67,6 +67,8 @@ def _line(entry: Any, model: type[BaseModel]) -> str:
     shown = _shown(entry["input"])
     if instead := _instead(path, model):
         return f"{path}={shown} is not offered. {instead}"
+    if kind == "literal_error" and path.startswith("messages[") and path.endswith("].type") and ".content[" in path:
+        return f"{path}={shown} is not offered. Only text is supported."
     name = path or "the body"
     return f"{name}={shown} is refused: {_JSON_TYPES.get(kind, entry['msg'])}."
 

@@ -45,7 +45,7 @@ class ChatRequest(SamplingFields, NeutralChatFields):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
-        None, description="Default and maximum: what fits into the context after the prompt."
+        None, description="Default: generation_config.json's, else what fits into the context after the prompt."
     )
     max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="OpenAI's newer name for max_tokens."

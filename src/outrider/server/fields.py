@@ -122,7 +122,7 @@ class GenerationFields(Strict):
 
     model: ModelName | None = Field(None, description="Default: the served model.")
     temperature: Annotated[float, Field(ge=0.0, le=1e4)] | None = Field(
-        None, description="Default 1. 0 chooses the most likely token."
+        None, description="Default: generation_config.json's, else 1. 0 chooses the most likely token."
     )
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=_INT32), WHOLE] | None = Field(

@@ -37,6 +37,7 @@ NOT_OFFERED = {
     "store": "Only responses of /v1/responses are stored.",
     "metadata": "Only responses of /v1/responses are stored. Leave the field out.",
     "verbosity": "Ask for it in a message.",
+    "extra_body": "It is an argument of the openai client. Put its fields beside the others.",
     "web_search_options": "Web search is not supported. Offer a tool for it.",
     "prompt_cache_retention": "Blocks stay in the prefix cache, in memory, while there is room.",
     "truncation_side": "truncate_prompt_tokens keeps the end of the prompt.",
