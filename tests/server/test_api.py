@@ -89,6 +89,9 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "structured_outputs": {"regex": "("}}, None, "Correct the grammar"),
     ({"prompt": "a", "structured_outputs": {"json": {"type": "no"}}}, None, "type is 'no'. Use one of"),
     ({"prompt": "a", "structured_outputs": {"regex": "a", "choice": ["b"]}}, None, "Give one of"),
+    ({"prompt": "a", "structured_outputs": {"json": {"$ref": "#"}}}, None, "no finite JSON meets the schema"),
+    ({"prompt": "a", "structured_outputs": {"grammar": 'root ::= "a" root'}, "stream": True}, None, "can never end"),
+    ({"prompt": "a", "structured_outputs": {"json": '{"const": 1e999}'}}, None, "cannot be kept exactly"),
     ({"prompt": "a " * 3000}, None, "max_model_len=2048"),
     ({"prompt": "a", "truncate_prompt_tokens": 0}, None, "truncate_prompt_tokens=0"),
     ({"prompt": "a", "model": "big"}, "model", "Served: small"),
@@ -218,6 +221,28 @@ def test_fields_of_vllms_users_work(server: ServerUnderTest) -> None:
     assert all(len(place) == 2 for place in seen["top_logprobs"])
     greedy = body | {"temperature": 1.0, "top_k": 1, "min_p": 0.0, "repetition_penalty": 1.0, "user": "me"}
     assert ask(server, greedy)[1]["choices"][0]["token_ids"] == plain["token_ids"]
+
+
+@pytest.mark.parametrize("asked", [{"regex": r"<\|im_end\|>x"}, {"choice": ["<|im_end|>x"]}])
+def test_text_that_spells_a_special_token_is_an_answer(server: ServerUnderTest, asked: dict[str, Any]) -> None:
+    (choice,) = ask(server, {"prompt": "a", "structured_outputs": asked, "max_tokens": 30})[1]["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("<|im_end|>x", "stop")
+
+
+def test_forced_calls_keep_the_references_of_each_tool(server: ServerUnderTest) -> None:
+    def tool(name: str, kind: str) -> dict[str, Any]:
+        parameters = {"type": "object", "properties": {"a": {"$ref": "#/definitions/A"}}, "required": ["a"]}
+        parameters |= {"additionalProperties": False, "definitions": {"A": {"type": kind}}}
+        return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+    body = {"messages": [{"role": "user", "content": "hi"}], "tools": [tool("f", "null"), tool("g", "boolean")]}
+    named = {"type": "function", "function": {"name": "f"}}
+    for choice in ("required", named):
+        (answer,) = ask(server, body | {"tool_choice": choice, "max_tokens": 80}, "v1/chat/completions")[1]["choices"]
+        assert answer["finish_reason"] == "tool_calls"
+        for call in answer["message"]["tool_calls"]:
+            (value,) = json.loads(call["function"]["arguments"]).values()
+            assert value is None if call["function"]["name"] == "f" else isinstance(value, bool)
 
 
 def test_a_conversation_goes_through_the_template(server: ServerUnderTest) -> None:

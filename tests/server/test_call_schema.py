@@ -57,6 +57,10 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
         closed({"b": a("#/$defs/U", **{"$id": "https://example.org/b", "$defs": {"U": NULL}})}, **YES),
         {"b": {"a": None}},
     ),
+    "urn within": (
+        closed({"b": a("#/$defs/U", **{"$id": "urn:example:b", "$defs": {"U": NULL}})}, **YES),
+        {"b": {"a": None}},
+    ),
     "anchor": (a("#here", **{"$defs": {"U": NULL | {"$anchor": "here"}}}), {"a": None}),
     "escapes": (a("#/x~1y/%25~0", **{"x/y": {"%~": NULL}}), {"a": None}),
     "a list": (a("#/x/1", x=[False, NULL]), {"a": None}),
