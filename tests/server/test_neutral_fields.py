@@ -56,6 +56,7 @@ ASKS: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store=true is not offered. Only responses of /v1/responses are stored"),
     ({"metadata": {"a": "b"}}, "metadata is not offered"),
     ({"service_tier": "flex"}, 'service_tier="flex" is not offered'),
+    ({"echo": 0}, "echo=0 is refused"),
     ({"best_of": 2}, "best_of=2 is not offered. Use n"),
     ({"use_beam_search": True}, "use_beam_search=true is not offered"),
     ({"length_penalty": 0.5}, "length_penalty=0.5 is not offered"),

@@ -158,7 +158,7 @@ def mended_conversation(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def judged(body: dict[str, Any]) -> list[str]:
     """Names that a refusal may give to errors that only the server can detect."""
-    return [name for key, names in JUDGED.items() if body.get(key) for name in names]
+    return [name for key, names in JUDGED.items() if body.get(key) is not None for name in names]
 
 
 def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, int]:
@@ -212,7 +212,8 @@ def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str) ->
 @pytest.mark.parametrize("path", WITH_BODY)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_many_bodies(schema: Any, path: str, mode: GenerationMode) -> None:
-    print(path, mode.value, fuzz(schema, path, mode, 1000))
+    count = 200 if path in (RESPONSES, MESSAGES, COUNT) else 1000
+    print(path, mode.value, fuzz(schema, path, mode, count))
 
 
 @pytest.mark.parametrize("path", WITHOUT_BODY)

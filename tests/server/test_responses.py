@@ -201,6 +201,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({}, "input", "required"),
     ({"input": []}, "input", "at least 1 item"),
     ({"input": "a", "background": True}, "background", "background=true is refused"),
+    ({"input": "a", "background": 0}, "background", "background=0 is refused"),
     ({"input": "a", "conversation": "c"}, "conversation", "Use previous_response_id"),
     ({"input": "a", "max_tokens": 3}, "max_tokens", "Use max_output_tokens"),
     ({"input": "a", "response_format": {"type": "text"}}, "response_format", "Use text.format"),

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 from starlette.requests import Request
@@ -28,6 +28,7 @@ from outrider.server.logprobs import chat_logprobs, prompt_logprobs
 from outrider.server.not_offered import NeutralChatFields
 from outrider.server.reader import PromptEnd
 from outrider.server.request_log import note_delivery
+from outrider.server.strict import OnlyFalse
 from outrider.server.token_details import TokenDetails
 from outrider.server.tools import Tool, ToolChoice, ToolUse
 from outrider.server.usage import Usage
@@ -59,7 +60,7 @@ class ChatRequest(SamplingFields, NeutralChatFields):
     add_special_tokens: bool | None = Field(
         None, description="Adds the tokenizer's special tokens to the rendered text. Default false: templates do that."
     )
-    echo: Literal[False] | None = Field(None, description="Must be false: the answer does not repeat the conversation.")
+    echo: OnlyFalse | None = Field(None, description="Must be false: the answer does not repeat the conversation.")
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = Field(None, description='Default "auto". A forced call needs tools.')
     parallel_tool_calls: bool | None = Field(None, description="False allows at most one tool call.")

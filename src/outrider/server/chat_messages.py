@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from outrider.server.errors import refused
-from outrider.server.strict import Strict
+from outrider.server.strict import OnlyFalse, Strict
 
 _IGNORED = "Accepted and ignored."
 
@@ -74,8 +74,8 @@ class AssistantMessage(CacheHint):
     reasoning_content: str | None = Field(None, description="Another name of reasoning.")
     tool_calls: list[ToolCall] | None = None
     parsed: Any = Field(None, exclude=True, description="A copy of content. " + _IGNORED)
-    prefix: Literal[False] | None = Field(None, exclude=True, description="See continue_final_message.")
-    partial: Literal[False] | None = Field(None, exclude=True, description="See continue_final_message.")
+    prefix: OnlyFalse | None = Field(None, exclude=True, description="See continue_final_message.")
+    partial: OnlyFalse | None = Field(None, exclude=True, description="See continue_final_message.")
 
 
 class ToolMessage(CacheHint):

@@ -19,7 +19,7 @@ from outrider.core.sampling_params import (
 )
 from outrider.server.errors import refused
 from outrider.server.not_offered import NeutralFields
-from outrider.server.strict import Strict
+from outrider.server.strict import OnlyFalse, OnlyTrue, Strict
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
@@ -53,7 +53,7 @@ class StreamOptions(Strict):
 
     include_usage: bool | None = Field(None, description="The last chunk, without choices, has the usage.")
     continuous_usage_stats: bool | None = Field(None, description="Every chunk has the usage so far.")
-    include_obfuscation: Literal[False] | None = Field(None, description="Must be false: chunks are not padded.")
+    include_obfuscation: OnlyFalse | None = Field(None, description="Must be false: chunks are not padded.")
 
     @property
     def asks_for_usage(self) -> bool:
@@ -102,8 +102,8 @@ class StructuredOutputs(Strict):
     choice: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1024)] | None = None
     grammar: str | None = Field(None, description="A grammar in EBNF (llama.cpp's form) or Lark.")
     json_object: bool | None = Field(None, description="True: any JSON object. False asks for nothing.")
-    disable_any_whitespace: Literal[False] | None = None
-    disable_additional_properties: Literal[False] | None = None
+    disable_any_whitespace: OnlyFalse | None = None
+    disable_additional_properties: OnlyFalse | None = None
     disable_fallback: bool | None = Field(None, description="Has no effect: there is one backend.")
 
     def to_params(self) -> StructuredOutputsParams:
@@ -149,7 +149,7 @@ class GenerationFields(Strict):
         None, description="Minimum number of output tokens; at most max_tokens."
     )
     skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: Literal[True] | None = Field(
+    spaces_between_special_tokens: OnlyTrue | None = Field(
         None, description="Must be true: the text is what the tokens decode to."
     )
     allowed_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_IDS), WHOLE_IDS] | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from outrider.server.strict import Strict
+from outrider.server.strict import OnlyFalse, Strict
 
 NOT_OFFERED = {
     "best_of": "Use n and choose among the choices yourself.",
@@ -64,12 +64,12 @@ class NeutralFields(Strict):
         None, description="Accepted and ignored: the prefix cache finds equal prefixes by itself."
     )
     prompt_cache_retention: Literal["in_memory", "in-memory"] | None = None
-    store: Literal[False] | None = Field(None, description="Must be false: nothing is stored.")
+    store: OnlyFalse | None = Field(None, description="Must be false: nothing is stored.")
     service_tier: Literal["auto", "default"] | None = None
     best_of: Literal[1] | None = None
-    use_beam_search: Literal[False] | None = None
+    use_beam_search: OnlyFalse | None = None
     length_penalty: _One | None = None
-    early_stopping: Literal[False] | None = None
+    early_stopping: OnlyFalse | None = None
     truncation_side: Literal["left"] | None = None
 
 

@@ -5,11 +5,11 @@ Clients send fields of other servers with null or empty values; dropping those c
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler, WithJsonSchema, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 _EMPTY: dict[str, Any] = {"enum": [None, "", [], {}]}
 NOTHING: dict[str, Any] = {
@@ -33,6 +33,23 @@ def asks_for_nothing(value: Any) -> bool:
 
 def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, (str, list, Mapping)) and not value)
+
+
+def _must_be_false(value: bool) -> bool:
+    if value:
+        raise PydanticCustomError("only_false", "Input should be false")
+    return value
+
+
+def _must_be_true(value: bool) -> bool:
+    if not value:
+        raise PydanticCustomError("only_true", "Input should be true")
+    return value
+
+
+# Literal[False] would take 0 and 0.0, which are equal to it
+OnlyFalse = Annotated[bool, AfterValidator(_must_be_false), WithJsonSchema({"const": False})]
+OnlyTrue = Annotated[bool, AfterValidator(_must_be_true), WithJsonSchema({"const": True})]
 
 
 class Strict(BaseModel):

@@ -22,7 +22,7 @@ from outrider.server.fields import (
 )
 from outrider.server.not_offered import NOT_OFFERED
 from outrider.server.responses.items import ITEM_TYPES, InputItem, chat_messages
-from outrider.server.strict import Strict
+from outrider.server.strict import OnlyFalse, Strict
 from outrider.server.tools import FunctionName
 
 _INT32 = 2**31 - 1
@@ -77,7 +77,7 @@ class ReasoningConfig(Strict):
 class ResponseStreamOptions(Strict):
     """Options of a stream."""
 
-    include_obfuscation: Literal[False] | None = Field(None, description="Must be false: events are not padded.")
+    include_obfuscation: OnlyFalse | None = Field(None, description="Must be false: events are not padded.")
 
 
 class ResponseRequest(GenerationFields):
@@ -137,7 +137,7 @@ class ResponseRequest(GenerationFields):
     stream_options: ResponseStreamOptions | None = None
     stop: Stops | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Further variables for the chat template.")
-    background: Literal[False] | None = None
+    background: OnlyFalse | None = None
     service_tier: Literal["auto", "default"] | None = None
     user: str | None = Field(None, description="Accepted and ignored.")
     safety_identifier: str | None = Field(None, description="Accepted and ignored.")
