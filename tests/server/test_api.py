@@ -139,13 +139,16 @@ def test_bodies_that_are_none(server: ServerUnderTest, data: bytes, says: str) -
 
 
 def test_who_has_no_key_is_not_let_in(server: ServerUnderTest) -> None:
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"x-api-key": "wrong"}):
         status, answer, found = post(server, "v1/completions", {"prompt": "a"}, **headers)
         assert status == 401 and answer["error"]["code"] == "invalid_api_key" and found["www-authenticate"] == "Bearer"
         assert get(server, "v1/models", **headers)[0] == post(server, "tokenize", {"prompt": "a"}, **headers)[0] == 401
     for open_path in ("health", "version", "metrics", "openapi.json", ""):
         assert get(server, open_path)[0] == 200
     assert get(server, "v1/models", Authorization="Bearer secret")[0] == 200
+    assert get(server, "v1/models", **{"x-api-key": "secret"})[0] == 200
+    status, answer, _ = post(server, "v1/messages", {})
+    assert status == 401 and answer["error"]["type"] == "authentication_error" and answer["type"] == "error"
 
 
 def test_only_allowed_pages_may_call(server: ServerUnderTest) -> None:
