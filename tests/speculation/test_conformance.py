@@ -169,14 +169,13 @@ def test_absolute_ids_in_d2t_are_understood(target, some, expected, tmp_path, he
     ],
     ids=["d2t only", "t2d only", "int32", "uint8", "no marks", "ids only"],
 )
-def test_vocabulary_maps_of_every_form_give_the_same_drafts(target, some, tmp_path, head, change):
+def test_vocabulary_maps_of_every_form_name_the_same_tokens(target, tmp_path, change):
     directory = save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40), tmp_path / "head")
     (file,) = directory.glob("*.safetensors")
-    save_file(change(load_file(file)), file)
-    config = {"method": "eagle3", "model": str(directory)}
-    changed = request_mix.run(request_mix.make(target, speculative_config=config), some)
-    usual = request_mix.run(request_mix.make(target, speculative_config={"method": "eagle3", "model": head}), some)
-    assert [output.speculation for output in changed] == [output.speculation for output in usual]
+    tensors = load_file(file)
+    save_file(change(tensors), file)
+    llm = request_mix.make(target, speculative_config={"method": "eagle3", "model": str(directory)})
+    assert torch.equal(llm.engine.worker.drafter.draft_token_ids, tensors["t2d"].nonzero().squeeze(1))
 
 
 @pytest.mark.parametrize("stored", ["ids", "offsets"])
