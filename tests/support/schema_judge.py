@@ -4,7 +4,6 @@ jsonschema runs around such a loop forever. It adds nothing: a value must meet t
 the loop is `false`.
 """
 
-import decimal
 import json
 import re
 import warnings
@@ -21,17 +20,33 @@ _LISTS = ("prefixItems", *_APPLIED_IN_PLACE)
 _MAPS = ("properties", "patternProperties")
 
 
-def is_met(schema: dict[str, Any], value: Any, *, judge: Any = Draft202012Validator) -> bool:
+def is_met(schema: dict[str, Any], value: Any, *, judge: Any = None) -> bool:
     """True if a value, of `loads` or `exact`, meets the schema."""
-    validator = judge(exact(_unlooped(schema)), format_checker=Draft202012Validator.FORMAT_CHECKER)
-    with decimal.localcontext() as context, warnings.catch_warnings():
-        context.prec = 500
+    validator = (judge or Python)(exact(_unlooped(schema)), format_checker=Draft202012Validator.FORMAT_CHECKER)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes with [ in a pattern
         try:
             validator.validate(value)
         except jsonschema.ValidationError:
             return False
     return True
+
+
+def _multiple_of(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """Exact for numbers of any size, such as 1e999."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        return
+    _, digits, exponent = Decimal(value).as_tuple()
+    _, step_digits, step_exponent = Decimal(step).as_tuple()
+    assert isinstance(exponent, int) and isinstance(step_exponent, int)
+    one, other = (int("".join(map(str, some))) for some in (digits, step_digits))
+    shift = exponent - step_exponent
+    if shift >= 0:
+        is_multiple = one * pow(10, shift, other) % other == 0
+    else:
+        is_multiple = one == 0 or (-shift < len(digits) and one % (other * 10**-shift) == 0)
+    if not is_multiple:
+        yield jsonschema.ValidationError(f"{value} is not a multiple of {step}")
 
 
 def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
@@ -50,8 +65,10 @@ def _format(validator: Any, name: str, value: Any, schema: Any) -> Iterator[json
     yield from Draft202012Validator.VALIDATORS["format"](validator, name, value, schema) or ()
 
 
-Ecma = jsonschema.validators.extend(Draft202012Validator, {"pattern": _pattern, "format": _format})
-"""A judge with another reader of patterns, and with more formats."""
+Python = jsonschema.validators.extend(Draft202012Validator, {"multipleOf": _multiple_of})
+"""A judge with exact numbers."""
+Ecma = jsonschema.validators.extend(Python, {"pattern": _pattern, "format": _format})
+"""A judge that reads patterns as ECMA-262 does, and knows more formats."""
 
 
 def loads(text: str) -> Any:
