@@ -32,11 +32,19 @@ def milliseconds(num_tokens: int) -> float:
         (128, 2000, 896),
         (32, 16000, 992),  # 2048 tokens would take longer than the limit
         (40, 10, 10),
+        (40, 544, 216),
         (1900, 500, 148),  # the largest size
     ],
 )
 def test_choices_for_an_8b_model(decode: int, prompt: int, chosen: int) -> None:
-    assert make(H200).choose(num_decode_tokens=decode, num_prompt_tokens=prompt) == chosen
+    assert make(H200).choose(num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=True) == chosen
+
+
+def test_a_prompt_need_not_wait_for_a_little_time_if_no_request_waits_for_a_row() -> None:
+    budget = make(H200)
+    assert budget.choose(num_decode_tokens=40, num_prompt_tokens=544, has_queue=False) == 544
+    assert budget.choose(num_decode_tokens=128, num_prompt_tokens=700, has_queue=False) == 700
+    assert budget.choose(num_decode_tokens=128, num_prompt_tokens=960, has_queue=False) == 896, "the limit holds"
 
 
 def spent(budget: MeasuredBudget, decode: int, prompt: int) -> tuple[float, int]:
@@ -44,7 +52,7 @@ def spent(budget: MeasuredBudget, decode: int, prompt: int) -> tuple[float, int]
     number of these steps."""
     total, num_steps = 0.0, 0
     while prompt:
-        count = budget.choose(num_decode_tokens=decode, num_prompt_tokens=prompt)
+        count = budget.choose(num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=True)
         assert 0 < count <= prompt
         total += milliseconds(decode + count) - milliseconds(decode)
         prompt -= count
@@ -79,7 +87,7 @@ def test_a_step_with_decode_rows_stays_within_the_limit() -> None:
         sizes = sorted(rng.sample(range(16, 3000), rng.randrange(1, 9)))
         times = dict(zip(sizes, itertools.accumulate(rng.uniform(0.5, 25) for _ in sizes), strict=True))
         decode, prompt = rng.randrange(1, 600), rng.randrange(1, 5000)
-        count = make(times, most=5000).choose(num_decode_tokens=decode, num_prompt_tokens=prompt)
+        count = make(times, most=5000).choose(num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=True)
         if decode > sizes[-1]:
             assert count == 0
             continue
@@ -91,10 +99,10 @@ def test_a_step_with_decode_rows_stays_within_the_limit() -> None:
 
 
 def test_sizes_above_the_most_are_not_used() -> None:
-    assert make(H200, most=512).choose(num_decode_tokens=0, num_prompt_tokens=3000) == 512
+    assert make(H200, most=512).choose(num_decode_tokens=0, num_prompt_tokens=3000, has_queue=True) == 512
     with pytest.raises(AssertionError, match="no measured size"):
         make(H200, most=10)
 
 
 def test_a_fixed_budget_is_filled() -> None:
-    assert FixedBudget(100).choose(num_decode_tokens=30, num_prompt_tokens=500) == 70
+    assert FixedBudget(100).choose(num_decode_tokens=30, num_prompt_tokens=500, has_queue=True) == 70

@@ -42,10 +42,17 @@ ROW_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 MIXED_ROW_BUCKETS = (16, 64, 128, 256)
 """Numbers of rows of the graph of a mixed step. Few: a padding row costs its samples, some µs in a step of many ms."""
 
-MIXED_TOKEN_BUCKETS = (64, 128, 256, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 3072, 4096, 6144, 8192)
-"""Numbers of tokens of the graph of a mixed step, up to the most that a step may have."""
+MIXED_TOKEN_BUCKETS = (64, 128, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+"""Numbers of tokens of the graph of a mixed step, up to the most that a step may have. Few: each takes a tenth of a
+second to capture, for each number of rows."""
+
+_FEW_TOKENS = (256, 1024)
+"""Numbers of tokens, beside the largest, of mixed steps that were not prepared: with parameters or lengths that are not
+usual. So few graphs are captured while requests wait."""
 
 _FIRST_LENGTH_BOUND = 4096
+_FIRST_MIXED_LENGTH_BOUND = 8192
+
 _LENGTH_STEP = 8
 """Bounds on lengths: each is this many times the one before, up to max_model_len."""
 
@@ -162,10 +169,8 @@ class StepGraphs:
         self._buckets = _up_to(max_rows, ROW_BUCKETS)
         self._mixed_rows = _up_to(max_rows, MIXED_ROW_BUCKETS)
         self._mixed_tokens = _up_to(max_tokens, MIXED_TOKEN_BUCKETS)
-        self._bounds = [_FIRST_LENGTH_BOUND]
-        while self._bounds[-1] < max_model_len:
-            self._bounds.append(self._bounds[-1] * _LENGTH_STEP)
-        self._bounds[-1] = min(self._bounds[-1], max_model_len)
+        self._bounds = _length_bounds(_FIRST_LENGTH_BOUND, max_model_len)
+        self._mixed_bounds = _length_bounds(_FIRST_MIXED_LENGTH_BOUND, max_model_len)
         self._widths = tuple(widths)
         self._random_bits = sum(table.sampling.bits[name] for name in _RANDOM)
         self._accelerator = accelerator
@@ -193,7 +198,7 @@ class StepGraphs:
         for num_tokens in reversed(self._mixed_tokens):
             for index, num_rows in reversed(list(enumerate(self._mixed_rows))):
                 if index == 0 or num_tokens > self._mixed_rows[index - 1]:  # else a smaller number of rows will do
-                    yield Shape(num_rows, self._bounds[0], _RANDOM, self._widths[-1], num_tokens=num_tokens)
+                    yield Shape(num_rows, self._mixed_bounds[0], _RANDOM, self._widths[-1], num_tokens=num_tokens)
 
     def measure(self) -> dict[tuple[int, int], float]:
         """Seconds of a step by (rows, drafts), of the prepared greedy graphs replayed with padding rows: the time to
@@ -267,9 +272,10 @@ class StepGraphs:
         if bits & ~self._random_bits:
             needs = tuple(sampling.operations)
         num_logprobs = int(sampling.num_logprobs[rows].max())
+        bounds = self._bounds if num_tokens is None else self._mixed_bounds
         shape = Shape(
             num_rows,
-            _least(self._bounds, max(row.length_bound for row in plan.rows)),
+            _least(bounds, max(row.length_bound for row in plan.rows)),
             needs,
             num_drafts,
             None if num_logprobs < 0 else _least((*_LOGPROBS, max(num_logprobs, _LOGPROBS[-1])), num_logprobs),
@@ -279,7 +285,8 @@ class StepGraphs:
         )
         if num_tokens is None or shape in self._captured:
             return shape
-        few = (self._mixed_tokens[len(self._mixed_tokens) // 2], self._mixed_tokens[-1])
+        few = _up_to(self._mixed_tokens[-1], _FEW_TOKENS)
+        few += self._mixed_tokens[-1:] if few[-1] < self._mixed_tokens[-1] else []
         return replace(shape, num_rows=self._mixed_rows[-1], num_tokens=_least(few, num_tokens))
 
     def captured(self, shape: Shape) -> Captured:
@@ -342,6 +349,15 @@ class StepGraphs:
             num_given=shape.num_given,
         )
         return inputs, layout
+
+
+def _length_bounds(first: int, max_model_len: int) -> list[int]:
+    """`first`, and multiples of it up to `max_model_len`."""
+    bounds = [first]
+    while bounds[-1] < max_model_len:
+        bounds.append(bounds[-1] * _LENGTH_STEP)
+    bounds[-1] = min(bounds[-1], max_model_len)
+    return bounds
 
 
 def _up_to(most: int, buckets: Sequence[int]) -> list[int]:

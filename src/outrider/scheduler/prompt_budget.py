@@ -17,12 +17,17 @@ LONGEST_WAIT = 0.030
 LONGEST_RATIO = 4.0
 """A slow device or a large model decodes slowly too, and needs more for prompts."""
 
+PATIENCE = 0.005
+"""Seconds that running requests may lose in all if a prompt ends sooner for it. While more requests wait than can get a
+row they lose nothing: what counts then is the time of all."""
+
 
 class PromptBudget(Protocol):
     """Chooses the number of prompt tokens of each step."""
 
-    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int) -> int:
-        """At most this many prompt tokens beside `num_decode_tokens`; `num_prompt_tokens` wait to be computed."""
+    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
+        """At most this many prompt tokens beside `num_decode_tokens`; `num_prompt_tokens` wait to be computed.
+        has_queue: more requests wait than can be admitted."""
         ...
 
 
@@ -32,7 +37,7 @@ class FixedBudget:
     def __init__(self, most: int) -> None:
         self._most = most
 
-    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int) -> int:
+    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
         return self._most - num_decode_tokens
 
 
@@ -40,8 +45,8 @@ class MeasuredBudget:
     """Chooses from measured times of steps with prompts.
 
     Either all prompt tokens run now, padded to the next number of tokens that was measured, or a part of them that
-    fills an efficient number exactly, and the rest later: whichever costs less in all. Efficient numbers are the
-    corners of the lower convex hull of time over tokens.
+    fills an efficient number exactly, and the rest later: whichever costs running requests less time in all, but for
+    `PATIENCE`. Efficient numbers are the corners of the lower convex hull of time over tokens.
     """
 
     def __init__(self, seconds: Mapping[int, float], *, most: int) -> None:
@@ -52,7 +57,7 @@ class MeasuredBudget:
         self._seconds = dict(seconds)
         self._hulls = [self._hull(first) for first in range(len(self._sizes))]
 
-    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int) -> int:
+    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
         place = bisect_left(self._sizes, num_decode_tokens)
         if place == len(self._sizes):
             return 0  # decode rows alone are more than was measured
@@ -65,8 +70,8 @@ class MeasuredBudget:
             rest = self._padded(total - part)
             if part == 0 or rest is None:
                 return num_prompt_tokens
-            later = self._seconds[rest] - base
-            if self._seconds[whole] - base <= self._seconds[num_decode_tokens + part] - base + later:
+            in_two = self._seconds[num_decode_tokens + part] + self._seconds[rest] - 2 * base
+            if self._seconds[whole] - base <= in_two + (0.0 if has_queue else PATIENCE):
                 return num_prompt_tokens
         if part:
             return part

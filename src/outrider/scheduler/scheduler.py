@@ -201,7 +201,9 @@ class Scheduler:
             num_waiting += _num_left(state)
         if num_waiting:
             chosen = self.prompt_budget.choose(
-                num_decode_tokens=self._budget - step.left, num_prompt_tokens=min(num_waiting, step.left)
+                num_decode_tokens=self._budget - step.left,
+                num_prompt_tokens=min(num_waiting, step.left),
+                has_queue=len(self.waiting) > len(self._free_rows),
             )
             step.left = min(step.left, chosen)
 
