@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 from torch.autograd import DeviceType
 
@@ -66,6 +67,7 @@ def test_a_table_equals_one_on_a_cpu() -> None:
             assert all(is_same), name
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype", "ignore:.*Profiler clears events")
 def test_a_step_takes_one_copy_and_one_kernel_and_does_not_wait() -> None:
     rng = random.Random(1)
     table = make_table("cuda")

@@ -107,9 +107,9 @@ def _without_padding(self, plan, *, padding_row, fill=PaddedSizes.fill):
 def test_noise_keyed_by_batch_row(cases, truth, monkeypatch):
     original = Sampler.__call__
 
-    def call(self, logits, batch, table):
+    def call(self, logits, batch, table, **masks):
         table.completion_index.copy_(torch.arange(len(table.completion_index), device=table.completion_index.device))
-        return original(self, logits, batch, table)
+        return original(self, logits, batch, table, **masks)
 
     monkeypatch.setattr(Sampler, "__call__", call)
     wrong = _found(cases, truth)
