@@ -57,6 +57,29 @@ def test_a_hybrid_equals_each_alone(tmp_path, cases, drafter):
     assert share_replayed(llm) == 1.0
 
 
+def test_usual_requests_need_no_graph_that_was_not_captured_at_the_start(
+    target, cases, truth, speculative, monkeypatch, tmp_path
+):
+    """Greedy and random ones, with prompts of every length beside any number of decode rows."""
+    monkeypatch.undo()
+    replaying_platform.install(monkeypatch, tmp_path, prepares=True)
+    usual = [index for index, case in enumerate(cases) if case.name in USUAL]
+    assert len(usual) == len(USUAL)
+    llm = make(target, speculative_config=speculative["ngram"], max_num_batched_tokens=70, max_num_seqs=9)
+    count = llm.engine.worker.num_graphs
+    said = dict(llm.engine.describe())["graphs"]
+    assert said.startswith(f"6 of decoding, up to 9 rows, and {count - 6} of steps with prompts, up to 70 tokens: ")
+    outputs = request_mix.run(llm, [cases[index] for index in usual])
+    assert request_mix.mismatches([cases[i] for i in usual], outputs, [truth[i] for i in usual]) == []
+    assert llm.engine.worker.num_graphs == count and share_replayed(llm) == 1.0
+
+
+USUAL = (
+    "greedy, long", "greedy, shared prefix", "temperature 1, shared prefix", "same prompt, other seed",
+    "top-k and top-p", "min-p", "one token", "without speculation",
+)  # fmt: skip
+
+
 def found(target, cases, truth, config):
     llm = make(target, speculative_config=config, max_num_batched_tokens=41, max_num_seqs=9)
     try:

@@ -45,6 +45,10 @@ class RecordingAccelerator(Accelerator):
     def total_memory(self) -> int:
         return 1000
 
+    @property
+    def reserved_memory(self) -> int:
+        return 250
+
     def begin_memory_measurement(self) -> int:
         return 100
 

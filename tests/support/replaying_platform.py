@@ -66,12 +66,14 @@ def _tensors(result: Any) -> Iterator[torch.Tensor]:
         yield from _tensors(list(result.values()))
 
 
-def install(monkeypatch: Any, folder: Path) -> None:
-    """Let the engine find the device "replaying". Its graphs have few sizes, and none is captured at the start."""
+def install(monkeypatch: Any, folder: Path, *, prepares: bool = False) -> None:
+    """Let the engine find the device "replaying". Its graphs have few sizes; unless it `prepares`, none is captured at
+    the start."""
     (folder / "replaying.py").write_text(_FILE)
     monkeypatch.setattr(platforms, "__path__", [*platforms.__path__, str(folder)])
     monkeypatch.setattr(graphs, "ROW_BUCKETS", (2, 5, 64))
     monkeypatch.setattr(graphs, "MIXED_ROW_BUCKETS", (3, 9, 64))
     monkeypatch.setattr(graphs, "MIXED_TOKEN_BUCKETS", (20, 50, 512))
-    monkeypatch.setattr(graphs.StepGraphs, "prepare", lambda self: None)
+    if not prepares:
+        monkeypatch.setattr(graphs.StepGraphs, "prepare", lambda self: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)

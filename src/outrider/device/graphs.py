@@ -15,6 +15,7 @@ A shape that was not prepared is captured when it is first needed. This file doe
 """
 
 import statistics
+import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -143,6 +144,19 @@ class Replay:
         return replace(self.captured.packed, num_samples=self.num_samples)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """The graphs that were captured at the start, and their cost."""
+
+    num_decoding: int = 0
+    num_mixed: int = 0
+    most_rows: int = 0
+    most_tokens: int = 0
+    seconds: float = 0.0
+    num_bytes: int = 0
+    """Memory that the allocator took meanwhile."""
+
+
 class StepGraphs:
     """The graphs of one step, in one pool of memory: only one is replayed at a time."""
 
@@ -177,6 +191,7 @@ class StepGraphs:
         self._pool = accelerator.graph_pool()
         self._captured: dict[Shape, Captured] = {}
         self._run_before: set[Shape] = set()
+        self.preparation = Preparation()
 
     @property
     def num_captured(self) -> int:
@@ -185,12 +200,22 @@ class StepGraphs:
     def prepare(self) -> None:
         """Capture greedy and random rows in every bucket, at every number of drafts, then mixed steps; the largest
         first."""
+        start, reserved = time.perf_counter(), self._accelerator.reserved_memory
         for needs in ((), _RANDOM):
             for width in reversed(self._widths):
                 for size in reversed(self._buckets):
                     self.captured(Shape(size, self._bounds[0], needs, width))
+        num_decoding = len(self._captured)
         for shape in self._prepared_mixed():
             self.captured(shape)
+        self.preparation = Preparation(
+            num_decoding=num_decoding,
+            num_mixed=len(self._captured) - num_decoding,
+            most_rows=self._buckets[-1],
+            most_tokens=self._mixed_tokens[-1],
+            seconds=time.perf_counter() - start,
+            num_bytes=self._accelerator.reserved_memory - reserved,
+        )
 
     def _prepared_mixed(self) -> Iterator[Shape]:
         """Mixed steps that are captured at the start: with any number of tokens, of random rows, which greedy ones may

@@ -83,6 +83,11 @@ class Accelerator(ABC):
     def total_memory(self) -> int:
         """Bytes of memory of the device."""
 
+    @property
+    @abstractmethod
+    def reserved_memory(self) -> int:
+        """Bytes that this process's allocator holds now, of tensors and for later ones. Does not wait."""
+
     @abstractmethod
     def begin_memory_measurement(self) -> int:
         """Start to record the peak and return the bytes that tensors take now. Blocks the host."""
@@ -128,6 +133,10 @@ class TorchCuda(Accelerator):
     @property
     def total_memory(self) -> int:
         return int(torch.cuda.get_device_properties(self._device).total_memory)
+
+    @property
+    def reserved_memory(self) -> int:
+        return torch.cuda.memory_reserved(self._device)
 
     def begin_memory_measurement(self) -> int:
         torch.cuda.synchronize(self._device)

@@ -1,6 +1,7 @@
 """Describes the choices of a worker and their reasons, for a person to read: `outrider info` and the log print them."""
 
 from outrider.attention.caches.delta_state import StateCache
+from outrider.device.graphs import Preparation
 from outrider.kernels import describe_stacks
 from outrider.runtime.worker import Worker
 
@@ -21,7 +22,7 @@ def describe(worker: Worker) -> list[tuple[str, str]]:
         *_blocks(worker),
         ("KV memory", worker.kv_budget.explanation),
         *(_states(worker.states, worker.num_snapshots) if worker.states is not None else []),
-        ("graphs", f"{worker.num_graphs} captured" if worker.num_graphs else "none"),
+        ("graphs", _graphs(worker.graphs.preparation) if worker.graphs is not None else "none"),
         ("drafter", _drafter(worker)),
         ("exact", _exactness(worker)),
     ]
@@ -41,6 +42,13 @@ def _states(states: StateCache, num_snapshots: int | None) -> list[tuple[str, st
         ("states", f"{len(states)} layers, {states.bytes_per_row / _MIB:.2f} MiB a request"),
         ("snapshots", f"{num_snapshots} of {states.bytes_per_snapshot / _MIB:.2f} MiB, for prefixes in the cache"),
     ]
+
+
+def _graphs(made: Preparation) -> str:
+    return (
+        f"{made.num_decoding} of decoding, up to {made.most_rows} rows, and {made.num_mixed} of steps with prompts, up"
+        f" to {made.most_tokens} tokens: {made.seconds:.1f} s, {made.num_bytes / _MIB:.0f} MiB"
+    )
 
 
 def _drafter(worker: Worker) -> str:
