@@ -1,7 +1,8 @@
 """Starts the interpreter of an engine process, and ends it with its parent.
 
 The new interpreter imports nothing of the caller's program: a script needs no `if __name__ == "__main__"`, and it does
-not matter whether the caller has used a GPU. It finds the modules that the caller finds (drafters of other packages).
+not matter whether the caller has used a GPU. It finds the modules that the caller finds (drafters of other packages),
+and none in the working directory that the caller would not: a downloaded model's directory may hold a `json.py`.
 """
 
 import json
@@ -27,7 +28,7 @@ _PARENT_SECONDS = 1.0
 def start_interpreter(end: socket.socket) -> subprocess.Popen[bytes]:
     """Start the engine's process, which inherits its end of the socket; the caller closes its own copy of it."""
     path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
-    command = [sys.executable, "-c", _PROGRAM, str(end.fileno()), path]
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(end.fileno()), path]
     return subprocess.Popen(command, pass_fds=[end.fileno()], stdin=subprocess.DEVNULL)
 
 
