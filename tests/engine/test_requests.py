@@ -1,8 +1,10 @@
 """Options of a request through the whole engine with speculation on; deltas join to the whole output."""
 
 import asyncio
+import gc
 import itertools
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from outrider import LLM, AsyncLLM, OutputDelta, RequestError, RequestOutput, SamplingParams
+from outrider import (
+    LLM,
+    AsyncLLM,
+    OutputDelta,
+    RequestError,
+    RequestOutput,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 from outrider.engine.text import OutputTexts
 from outrider.scheduler.request_state import RequestState
 
@@ -38,6 +48,20 @@ def oracle(directory: Path) -> Any:
 
 def one(llm: LLM, prompt: Any = PROMPT, **params: Any) -> RequestOutput:
     return llm.generate(prompt, SamplingParams(**({"seed": 3, "max_tokens": 40} | params)))[0]
+
+
+def test_an_engine_is_freed_with_its_last_reference(directory: Path) -> None:
+    """Without the collector of cycles, which runs late: an engine holds all of a device's memory."""
+    gc.disable()
+    try:
+        llm = LLM(str(directory), speculative_config=NGRAM, max_model_len=256)
+        one(llm)
+        one(llm, structured_outputs=StructuredOutputsParams(regex="a{9}"))
+        parts = [weakref.ref(part) for part in (llm, llm.engine, llm.engine.worker, llm.engine.worker.model)]
+        del llm
+        assert [part() is None for part in parts] == [True] * 4
+    finally:
+        gc.enable()
 
 
 def test_the_first_of_n_completions_is_that_of_one(llm: LLM) -> None:

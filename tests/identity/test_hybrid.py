@@ -104,7 +104,7 @@ def test_a_crowd_equals_each_alone(target, replay, cases, truth, half_right, dra
 def found(target, replay, cases, truth, *, some: slice = SOME) -> list[str]:
     """Differences in a mix of requests with real acceptance, in chunks, overlapped."""
     config = replay | {"num_speculative_tokens": 3}
-    llm = hybrid_requests.make(target, speculative_config=config, max_num_batched_tokens=37)
+    llm = hybrid_requests.make(target, speculative_config=config, max_num_batched_tokens=38)
     return request_mix.mismatches(cases[some], request_mix.run(llm, cases[some]), truth[some])
 
 

@@ -77,9 +77,10 @@ class Engine:
             prompt_budget=None if has_own_budget else _prompt_budget(config, self.worker),
             num_snapshots=self.worker.num_snapshots,
         )
+        worker = self.worker  # not by way of `self`: a cycle would keep the engine's memory after its last use
         self._recorder = Recorder(
             self.scheduler,
-            num_replayed_steps=lambda: self.worker.num_replayed_steps,
+            num_replayed_steps=lambda: worker.num_replayed_steps,
             num_drafts=config.num_speculative_tokens,
             is_exact=self.worker.is_exact,
             is_synthetic=self._is_synthetic,
