@@ -249,7 +249,7 @@ CHAT: list[tuple[str, Any, tuple[str, ...]]] = [
     ("web_search_options", {}, ("web_search_options",)),
     ("top_logprobs", 21, ("top_logprobs",)),
     ("logprobs", 5, ("logprobs",)),
-    ("max_completion_tokens", 4, ("max_completion_tokens",)),
+    ("max_completion_tokens", 5, ("max_completion_tokens",)),
     ("continue_final_message", 1, ("continue_final_message",)),
     ("tools", 5, ("tools",)),
     ("tools", [{"type": "function"}], ("tools",)),

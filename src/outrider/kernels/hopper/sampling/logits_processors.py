@@ -153,7 +153,7 @@ def _masks_kernel(
     m = o < vocab_size
     wait()
     i_mask = tl.load(p_of_sample + i_row)
-    m_masked = m & (i_mask >= 0)
+    m_masked = m & (tl.zeros([BLOCK], tl.int64) + i_mask >= 0)
     b_word = tl.load(p_words + i_mask * words_stride + o // 32, mask=m_masked, other=-1)
     m_forbidden = m_masked & ((b_word >> (o % 32)) & 1 == 0)
     if IN_PLACE:
