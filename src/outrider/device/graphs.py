@@ -310,8 +310,8 @@ class StepGraphs:
         )
         if num_tokens is None or shape in self._captured:
             return shape
-        few = _up_to(self._mixed_tokens[-1], _FEW_TOKENS)
-        few += self._mixed_tokens[-1:] if few[-1] < self._mixed_tokens[-1] else []
+        most = self._mixed_tokens[-1]
+        few = [*(size for size in _FEW_TOKENS if size < most), most]
         return replace(shape, num_rows=self._mixed_rows[-1], num_tokens=_least(few, num_tokens))
 
     def captured(self, shape: Shape) -> Captured:

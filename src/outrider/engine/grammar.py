@@ -9,6 +9,7 @@ Knows nothing of models and steps.
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,7 +103,7 @@ class Grammars:
 
             self._executor = LLExecutor()
         counts = [1 + len(drafts) for _, drafts in requests]
-        starts = [sum(counts[:index]) for index in range(len(counts))]
+        starts = [*accumulate(counts, initial=0)][:-1]
         exact = np.zeros((sum(counts), self._num_words), dtype=np.int32)
         work = [
             (self._running[state.request_id].matcher, start, list(drafts))

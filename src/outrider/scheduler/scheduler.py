@@ -414,9 +414,10 @@ class Scheduler:
         self.draft_policy.see_row(
             state, num_drafts=min(plan.num_drafts, num_tokens_left - 1), num_accepted=result.num_accepted
         )
-        if state.has_grammar:
-            assert self._token_rule is not None, "a request has a grammar, and there is no token rule"
-            state.error = self._token_rule.failure(state)
+        rule = self._token_rule if state.has_grammar else None
+        assert rule is not None or not state.has_grammar, "a request has a grammar, and there is no token rule"
+        if rule is not None:
+            state.error = rule.failure(state)
             if state.error is not None:
                 return FinishReason.ERROR  # its tokens were chosen without a mask
         assert result.token_ids, f"the step emitted nothing for request {state.request_id}"
@@ -425,9 +426,9 @@ class Scheduler:
         confirm_tokens(state, result, num_kept=num_kept)
         self.num_output_tokens += num_kept
         state.num_scheduled_tokens = len(state.token_ids)
-        if state.has_grammar and self._token_rule is not None:
+        if rule is not None:
             state.drafts = result.drafts
-            state.error = self._token_rule.accept(state, result.token_ids[:num_kept])
+            state.error = rule.accept(state, result.token_ids[:num_kept])
             if state.error is not None:
                 return FinishReason.ERROR
         if stop is not None:
