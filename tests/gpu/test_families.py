@@ -53,11 +53,15 @@ HYBRID = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25},
     "mtp_num_hidden_layers": 1,
 }
+UPPER_WINDOWS = {"use_sliding_window": True, "sliding_window": 70, "max_window_layers": 2}
 SHARED = EXPERTS | {"shared_expert_intermediate_size": 256}
 TARGETS = {
     "qwen3_moe": {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"} | EXPERTS,
     "mimo": {"architectures": ["MiMoForCausalLM"], "attention_bias": True, "num_nextn_predict_layers": 1},
     "llama": {"architectures": ["LlamaForCausalLM"]},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"} | UPPER_WINDOWS,
+    "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 100},
+    "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "head_dim": 96, "partial_rotary_factor": 0.75},
     "qwen3_5": {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | HYBRID,
     "qwen3_5_moe": {"architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text"} | HYBRID | SHARED,
     "qwen3_next": {"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next"} | HYBRID | SHARED,
@@ -70,7 +74,7 @@ HEADS = {
     },
     "eagle": {"architectures": ["LlamaForCausalLM"], "bias": True},
 }
-DRAFTERS = {"qwen3_moe": "eagle3", "llama": "eagle"}
+DRAFTERS = {"qwen3_moe": "eagle3", "llama": "eagle", "qwen2": "eagle3", "mistral": "eagle3", "phi3": "eagle3"}
 """Drafters of the models that have no prediction module."""
 
 
@@ -189,8 +193,9 @@ def test_the_drafters_kv_is_that_of_a_clean_prefill(family, cases, half_right):
     def kv(llm, request) -> list[torch.Tensor]:
         torch.cuda.synchronize()
         index = torch.arange(1, request.num_tokens, device="cuda")
-        slots = torch.tensor(request.block_ids, device="cuda")[index // 16] * 16 + index % 16
         caches = llm.engine.worker.drafter.caches
+        (group,) = caches.group_indices
+        slots = torch.tensor(request.blocks[group].ids, device="cuda")[index // 16] * 16 + index % 16
         return [part.flatten(0, 1)[slots].clone() for cache in caches for part in (cache.k, cache.v)]
 
     llm, request = started([case, *cases[5:12]])

@@ -41,10 +41,29 @@ def _eagle(directory, head):
     return {"method": "eagle", "model": str(head)}
 
 
-FAMILIES = {"qwen3_moe": _experts, "mimo": _mimo, "eagle": _eagle}
+def _windows(directory, head):
+    """Windows in the upper layers."""
+    windows = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
+    write_tiny_model(directory, "qwen2", num_hidden_layers=4, **windows, **SHAPE)
+    save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(1, 2, 4)), head)
+    return {"method": "eagle3", "model": str(head)}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+def _windows_only(directory, head):
+    """Every layer of the target has a window, and the head's layer has none."""
+    write_tiny_model(directory, "mistral", num_hidden_layers=3, **SHAPE)
+    save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(0, 1, 3)), head)
+    return {"method": "eagle3", "model": str(head)}
+
+
+FAMILIES = {"qwen3_moe": _experts, "mimo": _mimo, "eagle": _eagle, "qwen2": _windows, "mistral": _windows_only}
+FAST = ("qwen3_moe", "mimo", "eagle")
+"""Families of which one setting is in the fast suite: each has another layer or drafter."""
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def family(request, tmp_path_factory):
     """A target, the speculative_config of its drafter, some of the crowd, and the truth about them."""
     directory = tmp_path_factory.mktemp(request.param)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from outrider.core.errors import CheckpointError
 from outrider.loading.checkpoint import INDEX, PICKLE, SINGLE, Checkpoint
+from outrider.loading.hf import read_json
 
 TENSORS = {
     "a.weight": torch.arange(6.0).view(2, 3),
@@ -129,9 +130,19 @@ def test_an_index_cannot_leave_its_directory(tmp_path, file):
 def test_a_directory_without_weights_says_what_it_holds(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds neither model.safetensors nor"):
         Checkpoint(tmp_path)
-    (tmp_path / "consolidated.pt").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"It holds consolidated\.pt: save it again as safetensors"):
+    (tmp_path / "weights.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"It holds weights\.pt: save it again as safetensors"):
         Checkpoint(tmp_path)
     shutil.rmtree(tmp_path)
     with pytest.raises(CheckpointError, match=r"is not a directory. Give a local directory"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["consolidated.safetensors", "consolidated.00.pth"])
+def test_the_consolidated_layout_is_refused_by_name(tmp_path, file):
+    (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"consolidated files only.*Download model\.safetensors"):
+        Checkpoint(tmp_path)
+    (tmp_path / "params.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"params\.json and no config\.json: the consolidated layout"):
+        read_json(tmp_path, "config.json")

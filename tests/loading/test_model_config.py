@@ -198,6 +198,53 @@ def test_layer_types_are_given_or_follow_from_the_interval():
     assert read(QWEN3_5 | {"full_attention_interval": 2, "layer_types": given}).layer_types == tuple(given)
 
 
+QWEN2 = _without("attention_bias") | {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "num_hidden_layers": 4,
+}
+MISTRAL = LLAMA | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_hidden_layers": 2}
+SWITCHED = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "windows"),
+    [
+        (QWEN2 | {"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 0}, ()),
+        (QWEN2 | SWITCHED, (None, None, None, 64)),
+        (QWEN2 | SWITCHED | {"max_window_layers": None}, ()),  # 28
+        (QWEN2 | SWITCHED | {"sliding_window": None}, ()),
+        (QWEN2 | {"use_sliding_window": True, "max_window_layers": 2}, (None, None, 4096, 4096)),
+        (QWEN2 | SWITCHED | {"layer_types": ["sliding_attention", *["full_attention"] * 3]}, (64, None, None, None)),
+        (MISTRAL | {"sliding_window": 64}, (64, 64)),
+        (MISTRAL | {"sliding_window": None}, ()),
+        (MISTRAL, (4096, 4096)),
+    ],
+)
+def test_windows_are_where_the_config_asks_for_them(values, windows):
+    assert read(values).windows == windows
+
+
+def test_biases_of_qwen2_are_there_without_a_key():
+    assert read(QWEN2).attention_bias
+    with pytest.raises(UnsupportedError, match=r"attention_bias=False is not supported\. Supported: True"):
+        read(QWEN2 | {"attention_bias": False})
+
+
+def test_layers_of_mistral_have_one_kind():
+    with pytest.raises(UnsupportedError, match=r"layer_types has 'full_attention'"):
+        read(MISTRAL | {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]})
+
+
+@pytest.mark.parametrize(("key", "kind"), [("type", "longrope"), ("rope_type", "longrope"), ("type", "su")])
+def test_longrope_is_refused_by_name(key, kind):
+    phi3 = LLAMA | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rope_scaling": None}
+    assert read(phi3 | {"original_max_position_embeddings": 64}).rope.rope_type == "default"
+    scaling = {key: kind, "short_factor": [1.0], "long_factor": [2.0]}
+    with pytest.raises(UnsupportedError, match=rf"rope_scaling\.{key}='{kind}' is not supported: this rope changes"):
+        read(phi3 | {"rope_scaling": scaling})
+
+
 REFUSED = [
     ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config=.*'fp8'.*quantised weights.*Use a float32"),
     ({"compression_config": {"quant_method": "int8"}}, "compression_config=.*quantised weights"),

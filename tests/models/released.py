@@ -164,6 +164,92 @@ def _qwen3_moe(experts: Shapes, num_tensors: int) -> Release:
 QWEN3_MOE = _qwen3_moe(one_by_one(128, 2048, 768), 48 * (9 + 3 * 128) + 3)
 QWEN3_MOE_PACKED = _qwen3_moe({"gate_up_proj": (128, 1536, 2048), "down_proj": (128, 2048, 768)}, 48 * (9 + 2) + 3)
 
+SMOLLM2_135M = Release(
+    config={
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 49152, "hidden_size": 576,
+        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "rope_theta": 100000, "rope_scaling": None,
+        "rope_interleaved": False, "is_llama_config": True, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+        "attention_bias": False, "attention_dropout": 0.0, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
+        "initializer_range": 0.041666666666666664, "pretraining_tp": 1, "use_cache": True,
+    },
+    num_tensors=272,
+    shapes=text_model(
+        [layer(576, self_attn=attention(576, 576, 192), mlp=mlp(576, 1536))] * 30, vocab=49152, hidden=576,
+        is_tied=True,
+    ),
+)  # fmt: skip
+
+
+def _qwen2(hidden: int, num_layers: int, heads: int, kv_heads: int, width: int, vocab: int, **values: Any) -> Release:
+    is_tied = values.get("tie_word_embeddings", False)
+    queries, keys = hidden, hidden // heads * kv_heads
+    parts = layer(hidden, self_attn=attention(hidden, queries, keys) | biases(queries, keys), mlp=mlp(hidden, width))
+    return Release(
+        config={
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": vocab, "hidden_size": hidden,
+            "num_hidden_layers": num_layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+            "intermediate_size": width, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
+            "rope_theta": 1000000.0, "use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 21,
+            "tie_word_embeddings": is_tied, "torch_dtype": "bfloat16", "attention_dropout": 0.0, "hidden_act": "silu",
+            "bos_token_id": 151643, "eos_token_id": 151645, "initializer_range": 0.02, "use_cache": True,
+        } | values,
+        num_tensors=num_layers * 12 + (2 if is_tied else 3),
+        shapes=text_model([parts] * num_layers, vocab=vocab, hidden=hidden, is_tied=is_tied),
+    )  # fmt: skip
+
+
+QWEN2_5_SMALL = _qwen2(896, 24, 14, 2, 4864, 151936, tie_word_embeddings=True)
+QWEN2_5_7B = _qwen2(3584, 28, 28, 4, 18944, 152064, max_window_layers=28, sliding_window=131072)
+
+MISTRAL: dict[str, Any] = {
+    "architectures": ["MistralForCausalLM"], "model_type": "mistral", "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16", "attention_dropout": 0.0, "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2,
+    "initializer_range": 0.02, "use_cache": True,
+}  # fmt: skip
+MISTRAL_7B_V1 = Release(
+    config=MISTRAL | {
+        "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "max_position_embeddings": 32768,
+        "rope_theta": 10000.0, "sliding_window": 4096,
+    },
+    num_tensors=291,
+    shapes=text_model(
+        [layer(4096, self_attn=attention(4096, 4096, 1024), mlp=mlp(4096, 14336))] * 32, vocab=32000, hidden=4096
+    ),
+)  # fmt: skip
+MISTRAL_NEMO = Release(
+    config=MISTRAL | {
+        "vocab_size": 131072, "hidden_size": 5120, "num_hidden_layers": 40, "head_dim": 128,
+        "max_position_embeddings": 131072, "rope_theta": 1000000.0, "sliding_window": None,
+    },
+    num_tensors=363,
+    shapes=text_model(
+        [layer(5120, self_attn=attention(5120, 4096, 1024), mlp=mlp(5120, 14336))] * 40, vocab=131072, hidden=5120
+    ),
+)  # fmt: skip
+
+PHI_4 = Release(
+    config={
+        "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "vocab_size": 100352, "hidden_size": 5120,
+        "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 10, "intermediate_size": 17920,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 16384, "original_max_position_embeddings": 16384,
+        "rope_theta": 250000, "rope_scaling": None, "partial_rotary_factor": 1.0, "sliding_window": None,
+        "tie_word_embeddings": False, "attention_bias": False, "torch_dtype": "bfloat16", "attention_dropout": 0.0,
+        "embd_pdrop": 0.0, "resid_pdrop": 0.0, "hidden_act": "silu", "bos_token_id": 100257, "eos_token_id": 100265,
+        "pad_token_id": 100349, "initializer_range": 0.02, "use_cache": True,
+    },
+    num_tensors=243,
+    shapes=text_model(
+        [layer(
+            5120,
+            self_attn={"qkv_proj.weight": (7680, 5120), "o_proj.weight": (5120, 5120)},
+            mlp={"gate_up_proj.weight": (35840, 5120), "down_proj.weight": (5120, 17920)},
+        )] * 40,
+        vocab=100352, hidden=5120,
+    ),
+)  # fmt: skip
+
 MIMO_LAYER = layer(4096, self_attn=attention(4096, 4096, 1024) | biases(4096, 1024), mlp=mlp(4096, 11008))
 MIMO_7B = Release(
     config={
@@ -365,6 +451,12 @@ QWEN3_NEXT_80B = Release(
 
 RELEASES = {
     "Llama-3.1-8B": LLAMA_8B,
+    "SmolLM2-135M": SMOLLM2_135M,
+    "Qwen2.5-0.5B": QWEN2_5_SMALL,
+    "Qwen2.5-7B": QWEN2_5_7B,
+    "Mistral-7B-v0.1": MISTRAL_7B_V1,
+    "Mistral-Nemo": MISTRAL_NEMO,
+    "Phi-4": PHI_4,
     "Qwen3-0.6B": QWEN3_SMALL,
     "Qwen3-8B": QWEN3_8B,
     "Qwen3-30B-A3B": QWEN3_MOE,

@@ -31,6 +31,11 @@ LLAMA3 = {
 LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 
+PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75}
+
+ODD = {"num_attention_heads": 9, "num_key_value_heads": 3}
+"""Odd numbers of heads."""
+
 ROPES = {
     "default": {"rope_type": "default", "rope_theta": 10000.0},
     "llama3": LLAMA3,
@@ -71,10 +76,18 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "qwen3_moe", {"norm_topk_prob": False, "num_experts": 5, "num_experts_per_tok": 5, "max_shard_size": "100KB"}
     yield "qwen3_moe", {"num_hidden_layers": 4, "mlp_only_layers": [0], "decoder_sparse_step": 2, "head_dim": 32}
     yield "qwen3_moe", {"num_hidden_layers": 3, "mlp_only_layers": [1], "attention_bias": True}
+    yield "llama", {"num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 72, "tie_word_embeddings": True}
+    yield "qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1, **ODD}
+    yield "qwen2", {"tie_word_embeddings": True, "max_shard_size": "100KB"}
+    yield "qwen3", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1, **ODD}
+    yield "mistral", {"head_dim": 32, **ODD}
+    yield "mistral", {"sliding_window": None, "tie_word_embeddings": True, "rope_parameters": YARN}
+    yield "phi3", {"rope_parameters": PARTIAL, "head_dim": 32, **ODD}
+    yield "phi3", {"sliding_window": None, "tie_word_embeddings": True, "max_shard_size": "100KB"}
 
 
 DENSE = ("llama", "qwen3")
-FAMILIES = (*DENSE, "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
+FAMILIES = (*DENSE, "qwen2", "mistral", "phi3", "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
 FORMS = ("multimodal qwen3_5", "multimodal qwen3_5_moe")
 """Families that are released as a part of something larger."""
 WRITERS = {

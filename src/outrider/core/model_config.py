@@ -4,7 +4,7 @@ A model's file states its own keys: it calls `read_dense` and the other parts he
 same `ConfigReader`. Old and new spellings of a key are read; what is not implemented is refused by key and value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from outrider.core.ignored_keys import ignore_leftovers
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 DTYPES = ("float32", "bfloat16", "float16")
-FULL_ATTENTION, LINEAR_ATTENTION = "full_attention", "linear_attention"
+FULL_ATTENTION, LINEAR_ATTENTION, SLIDING_ATTENTION = "full_attention", "linear_attention", "sliding_attention"
+Windows = tuple[int | None, ...]
+"""Window of each layer, None where it sees all tokens; empty where no layer has one."""
 
 _ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "default": (),
@@ -117,6 +119,8 @@ class ModelConfig:
     """Norms multiply by 1 + weight."""
     layer_types: tuple[str, ...] = ()
     """"full_attention" or "linear_attention" of each layer; empty where all attend."""
+    windows: Windows = ()
+    """Tokens that a token sees in each layer, itself included."""
     gated_delta: GatedDeltaConfig | None = None
     """Widths of the layers with linear attention; None if there are none."""
     moe: MoeConfig | None = None
@@ -144,6 +148,10 @@ class ModelConfig:
         """True where layer `index` keeps a recurrent state instead of keys and values."""
         return bool(self.layer_types) and self.layer_types[index] == LINEAR_ATTENTION
 
+    def window(self, index: int) -> int | None:
+        """Tokens that a token sees in layer `index`, itself included; None: all before it."""
+        return self.windows[index] if self.windows else None
+
     @property
     def num_attention_layers(self) -> int:
         """Number of layers that keep keys and values."""
@@ -157,6 +165,7 @@ def read_dense(
     architecture: str | None = None,
     moe: MoeConfig | None = None,
     layer_types: tuple[str, ...] = (),
+    windows: Windows | None = None,
     default_head_dim: int | None = None,
     default_rotary_share: float | None = None,
     has_mlp_bias: bool = False,
@@ -165,7 +174,8 @@ def read_dense(
 
     model_types: values of model_type that go with the architecture; the first where the config has none. architecture:
     its name, where this object has none of its own. moe: experts that the caller has read. layer_types: kinds of layers
-    that the caller has read; without them all layers attend. default_head_dim: head_dim where the config has none;
+    that the caller has read; without them all layers attend. windows: those that the caller has read; None: the model
+    has none, and a config that asks for one is refused. default_head_dim: head_dim where the config has none;
     without it hidden_size / num_attention_heads. default_rotary_share: share of a head that is rotated where the config
     does not say it; without it all of the head is, and another share is refused. has_mlp_bias: mlp_bias is a key of
     this model.
@@ -187,9 +197,10 @@ def read_dense(
             f"{reader.said('num_attention_heads')} is not a multiple of num_key_value_heads={num_kv_heads}."
             " Query heads share kv heads in equal groups."
         )
-    if not layer_types:
+    if not layer_types and windows is None:
         read_layer_types(reader, supported=(FULL_ATTENTION,))
-    read_windows(reader)
+    if windows is None:
+        refuse_windows(reader)
     max_positions = reader.integer("max_position_embeddings")
     is_dense = moe is None or bool(moe.dense_layers)
     return ModelConfig(
@@ -208,6 +219,7 @@ def read_dense(
         attention_bias=reader.flag("attention_bias"),
         mlp_bias=has_mlp_bias and reader.flag("mlp_bias"),
         layer_types=layer_types,
+        windows=windows or (),
         moe=moe,
         hidden_act=reader.choice("hidden_act", ("silu",), default="silu"),
         eos_token_ids=reader.token_ids("eos_token_id"),
@@ -266,7 +278,47 @@ def read_layer_types(reader: ConfigReader, *, supported: tuple[str, ...]) -> tup
     return kinds
 
 
-def read_windows(reader: ConfigReader) -> None:
+def read_window(reader: ConfigReader, *, default: int | None = None) -> int | None:
+    """sliding_window; None where it is null. `default`: its value where the config does not have the key."""
+    if "sliding_window" not in reader.keys:
+        return default
+    return reader.integer("sliding_window") if reader.has("sliding_window") else None
+
+
+def read_windows_everywhere(reader: ConfigReader, *, default: int | None = None) -> Windows:
+    """A window of sliding_window tokens in every layer. default: its value where the config does not have the key."""
+    window = read_window(reader, default=default)
+    read_layer_types(reader, supported=(FULL_ATTENTION if window is None else SLIDING_ATTENTION,))
+    return (window,) * reader.integer("num_hidden_layers") if window else ()
+
+
+def read_windows_by_kind(
+    reader: ConfigReader, *, is_sliding: Callable[[int], bool], default: int | None = None
+) -> Windows:
+    """A window of one size in the layers that layer_types names "sliding_attention".
+
+    is_sliding: whether the layer at an index has the window, where the config has no layer_types. default:
+    sliding_window where the config does not have the key.
+    """
+    kinds = read_layer_types(reader, supported=(FULL_ATTENTION, SLIDING_ATTENTION))
+    if not kinds:
+        num_layers = reader.integer("num_hidden_layers")
+        kinds = tuple(SLIDING_ATTENTION if is_sliding(index) else FULL_ATTENTION for index in range(num_layers))
+    window = read_window(reader, default=default)
+    found = tuple(window if kind == SLIDING_ATTENTION else None for kind in kinds)
+    return found if any(found) else ()
+
+
+def read_switched_windows(reader: ConfigReader) -> Windows | None:
+    """Windows of the layers from max_window_layers on, where use_sliding_window is true; None where nothing asks for
+    one. Defaults are those that the configs of such models leave out."""
+    if not reader.flag("use_sliding_window"):
+        return None
+    first = reader.integer("max_window_layers", default=28, minimum=0)
+    return read_windows_by_kind(reader, is_sliding=lambda index: index >= first, default=4096)
+
+
+def refuse_windows(reader: ConfigReader) -> None:
     """Refuses a sliding window: all layers attend to everything."""
     if reader.flag("use_sliding_window"):
         raise UnsupportedError(

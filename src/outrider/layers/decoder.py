@@ -108,7 +108,14 @@ class CausalLM(nn.Module):
 
     def build_attention(self, index: int) -> nn.Module:
         """The attention of the layer at `index`."""
-        return Attention(self.config, self.context, rope=self.rope, qk_norm=self.qk_norm, output_bias=self.output_bias)
+        return Attention(
+            self.config,
+            self.context,
+            rope=self.rope,
+            qk_norm=self.qk_norm,
+            output_bias=self.output_bias,
+            window=self.config.window(index),
+        )
 
     def build_mlp(self, index: int) -> nn.Module:
         """The MLP of the layer at `index`: a mixture of experts where the config has one there."""

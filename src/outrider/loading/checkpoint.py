@@ -48,6 +48,11 @@ class Checkpoint:
 
     def _read_single(self) -> dict[str, list[str]]:
         file = next((file for file in (SINGLE, PICKLE) if (self.directory / file).exists()), None)
+        if file is None and any(self.directory.glob("consolidated*")):
+            raise CheckpointError(
+                f"{self.directory} holds the weights as consolidated files only: this layout has other names, and rows"
+                f" of q and k in another order, and is not supported. Download {SINGLE}, or {INDEX} and its files."
+            )
         if file is None:
             others = sorted(entry.name for entry in self.directory.glob("*") if entry.suffix in (".bin", ".pt"))
             found = f" It holds {', '.join(others)}: save it again as safetensors." if others else ""

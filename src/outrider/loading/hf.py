@@ -16,6 +16,12 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
             f"{str(directory)!r} is not a directory. Nothing is downloaded: give a local directory with {file}."
         )
     if not path.is_file():
+        other = "params.json"
+        if (Path(directory) / other).is_file():
+            raise CheckpointError(
+                f"{str(directory)!r} has {other} and no {file}: the consolidated layout, with other names and heads"
+                " whose rows are in another order, is not supported. Give a directory in the Hugging Face layout."
+            )
         raise CheckpointError(f"{str(directory)!r} has no {file}. Give a directory in the Hugging Face layout.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
