@@ -55,6 +55,19 @@ HYBRID = {
 }
 UPPER_WINDOWS = {"use_sliding_window": True, "sliding_window": 70, "max_window_layers": 2}
 SHARED = EXPERTS | {"shared_expert_intermediate_size": 256}
+TWO_KINDS = {
+    "head_dim": 256,
+    "sliding_window": 100,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "query_pre_attn_scalar": 200,
+    "hidden_act": None,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rope_theta": None,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
 TARGETS = {
     "qwen3_moe": {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"} | EXPERTS,
     "mimo": {"architectures": ["MiMoForCausalLM"], "attention_bias": True, "num_nextn_predict_layers": 1},
@@ -62,6 +75,7 @@ TARGETS = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"} | UPPER_WINDOWS,
     "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 100},
     "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "head_dim": 96, "partial_rotary_factor": 0.75},
+    "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"} | TWO_KINDS,
     "qwen3_5": {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | HYBRID,
     "qwen3_5_moe": {"architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text"} | HYBRID | SHARED,
     "qwen3_next": {"architectures": ["Qwen3NextForCausalLM"], "model_type": "qwen3_next"} | HYBRID | SHARED,
@@ -74,7 +88,14 @@ HEADS = {
     },
     "eagle": {"architectures": ["LlamaForCausalLM"], "bias": True},
 }
-DRAFTERS = {"qwen3_moe": "eagle3", "llama": "eagle", "qwen2": "eagle3", "mistral": "eagle3", "phi3": "eagle3"}
+DRAFTERS = {
+    "qwen3_moe": "eagle3",
+    "llama": "eagle",
+    "qwen2": "eagle3",
+    "mistral": "eagle3",
+    "phi3": "eagle3",
+    "gemma3": "eagle3",
+}
 """Drafters of the models that have no prediction module."""
 
 

@@ -54,6 +54,19 @@ def test_silu_and_mul(width: int) -> None:
     assert activation.silu_and_mul(gate_up[:0]).shape == (0, width)
 
 
+@pytest.mark.parametrize("width", [8, 1000, 10240])
+def test_gelu_tanh_and_mul(width: int) -> None:
+    wide = torch.randn(77, 2 * width + 8, device="cuda").bfloat16() * 3
+    gate_up = wide[:, : 2 * width]
+    gate_up[0, :width] = torch.linspace(-200, 200, width, device="cuda")
+    gate, up = gate_up[:, :width], gate_up[:, width:]
+    out = activation.gelu_tanh_and_mul(gate_up)
+    exact = torch.nn.functional.gelu(gate.double(), approximate="tanh") * up.double()
+    assert_close("activation", out, exact, dtype=torch.bfloat16)
+    assert torch.equal(out[3:5], activation.gelu_tanh_and_mul(gate_up[3:5]))
+    assert activation.gelu_tanh_and_mul(gate_up[:0]).shape == (0, width)
+
+
 @pytest.mark.parametrize("width", [8, 1000, 2048])
 def test_a_gate_of_a_whole_row(width: int) -> None:
     x, y = (torch.randn(77, width, device="cuda").bfloat16() for _ in range(2))

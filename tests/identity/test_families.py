@@ -56,7 +56,22 @@ def _windows_only(directory, head):
     return {"method": "eagle3", "model": str(head)}
 
 
-FAMILIES = {"qwen3_moe": _experts, "mimo": _mimo, "eagle": _eagle, "qwen2": _windows, "mistral": _windows_only}
+def _two_ropes(directory, head):
+    """Layers of two kinds with a rope each; the head shares the target's embedding."""
+    write_tiny_model(directory, "gemma3", tie_word_embeddings=True, **SHAPE)
+    model = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(0, 2, 4))
+    save_original(model, head, with_embedding=False)
+    return {"method": "eagle3", "model": str(head)}
+
+
+FAMILIES = {
+    "qwen3_moe": _experts,
+    "mimo": _mimo,
+    "eagle": _eagle,
+    "qwen2": _windows,
+    "mistral": _windows_only,
+    "gemma3": _two_ropes,
+}
 FAST = ("qwen3_moe", "mimo", "eagle")
 """Families of which one setting is in the fast suite: each has another layer or drafter."""
 

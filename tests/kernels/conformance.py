@@ -26,6 +26,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "rms_norm": model.check_rms_norm,
     "add_rms_norm": model.check_add_rms_norm,
     "silu_and_mul": model.check_silu_and_mul,
+    "gelu_tanh_and_mul": model.check_gelu_tanh_and_mul,
     "gate_heads": model.check_gate_heads,
     "add_gated": model.check_add_gated,
     "empty_expert_weights": model.check_experts,

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 from tests.kernels.subject import Subject
 
@@ -48,6 +48,14 @@ def check_silu_and_mul(at: Subject) -> None:
         gate_up = (at.randn(9, 2 * width + 3) * 4)[:, : 2 * width]
         exact = silu(gate_up[:, :width].double()) * gate_up[:, width:].double()
         at.close("silu_and_mul", at.kernels.silu_and_mul(gate_up), exact)
+
+
+def check_gelu_tanh_and_mul(at: Subject) -> None:
+    for width in (1, 37, 96):
+        gate_up = (at.randn(9, 2 * width + 3) * 4)[:, : 2 * width]
+        gate_up[0, :width] = torch.linspace(-100, 100, width)
+        exact = gelu(gate_up[:, :width].double(), approximate="tanh") * gate_up[:, width:].double()
+        at.close("gelu_tanh_and_mul", at.kernels.gelu_tanh_and_mul(gate_up), exact)
 
 
 def check_gate_heads(at: Subject) -> None:

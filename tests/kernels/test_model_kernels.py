@@ -61,6 +61,7 @@ def test_a_row_of_nan_stays_alone():
         lambda rows: KERNELS.linear(rows, weight),
         lambda rows: KERNELS.rms_norm(rows, torch.ones(64), 1e-6),
         KERNELS.silu_and_mul,
+        KERNELS.gelu_tanh_and_mul,
     ):
         assert torch.equal(function(poisoned)[others], function(x)[others])
         assert function(poisoned)[7].isnan().all()
@@ -133,12 +134,13 @@ def test_rows_behind_a_gate_do_not_see_each_other(threads, rows_are_invariant, w
     )
 
 
+@pytest.mark.parametrize("function", [KERNELS.silu_and_mul, KERNELS.gelu_tanh_and_mul])
 @pytest.mark.parametrize("width", [1, 37, 96, 512])
-def test_rows_of_silu_do_not_see_each_other(threads, rows_are_invariant, width):
+def test_rows_of_an_activation_do_not_see_each_other(threads, rows_are_invariant, width, function):
     x = _random(110, 2 * width) * 5
-    rows_are_invariant(KERNELS.silu_and_mul, x)
+    rows_are_invariant(function, x)
     strided = _random(9, 2 * width + 3)[:, 1 : 2 * width + 1]
-    assert torch.equal(KERNELS.silu_and_mul(strided), KERNELS.silu_and_mul(strided.contiguous()))
+    assert torch.equal(function(strided), function(strided.contiguous()))
 
 
 @pytest.mark.parametrize(("head_dim", "rotated"), [(16, 16), (32, 8), (64, 64), (64, 48)])

@@ -250,6 +250,62 @@ PHI_4 = Release(
     ),
 )  # fmt: skip
 
+
+def _gemma3_text(
+    hidden: int, num_layers: int, heads: int, kv_heads: int, width: int, *, head_dim: int = 256, **where: Any
+) -> Shapes:
+    norms: Shapes = {f"{name}_feedforward_layernorm.weight": (hidden,) for name in ("pre", "post")}
+    projections = attention(hidden, heads * head_dim, kv_heads * head_dim) | head_norms(head_dim)
+    parts = layer(hidden, self_attn=projections, mlp=mlp(hidden, width)) | norms
+    return text_model([parts] * num_layers, hidden=hidden, is_tied=True, **where)
+
+
+GEMMA3_1B = Release(
+    config={
+        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "vocab_size": 262144, "hidden_size": 1152,
+        "num_hidden_layers": 26, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
+        "intermediate_size": 6912, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "rope_theta": 1000000,
+        "rope_local_base_freq": 10000, "rope_scaling": None, "sliding_window": 512, "sliding_window_pattern": 6,
+        "query_pre_attn_scalar": 256, "hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": None,
+        "final_logit_softcapping": None, "attention_bias": False, "attention_dropout": 0.0, "torch_dtype": "bfloat16",
+        "bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0, "cache_implementation": "hybrid",
+        "initializer_range": 0.02, "use_cache": True, "transformers_version": "4.50.0.dev0",
+    },
+    num_tensors=340,
+    shapes=_gemma3_text(1152, 26, 4, 1, 6912, vocab=262144),
+)  # fmt: skip
+
+
+def _gemma3(shapes: Shapes, num_tensors: int, *, prefix: str, **text: Any) -> Release:
+    """A multimodal release, whose config leaves most of the text model's keys out."""
+    scaling = {"factor": 8.0, "rope_type": "linear"}
+    return Release(
+        config={
+            "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "boi_token_index": 255999,
+            "eoi_token_index": 256000, "image_token_index": 262144, "mm_tokens_per_image": 256,
+            "eos_token_id": [1, 106], "initializer_range": 0.02, "torch_dtype": "bfloat16",
+            "vision_config": {"hidden_size": 1152},
+            "text_config": {"model_type": "gemma3_text", "sliding_window": 1024, "rope_scaling": scaling} | text,
+        },
+        num_tensors=num_tensors,
+        shapes=shapes,
+        elsewhere={
+            f"{prefix}vision_tower.vision_model.post_layernorm.bias": (1152,),
+            f"{prefix}multi_modal_projector.mm_soft_emb_norm.weight": (1152,),
+        },
+    )  # fmt: skip
+
+
+GEMMA3_4B = _gemma3(
+    _gemma3_text(2560, 34, 8, 4, 10240, vocab=262208, prefix="language_model.model"), 444,
+    prefix="", hidden_size=2560, intermediate_size=10240, num_hidden_layers=34,
+)  # fmt: skip
+GEMMA3_27B = _gemma3(
+    _gemma3_text(5376, 62, 32, 16, 21504, head_dim=128, vocab=262208, prefix="model.language_model"), 808,
+    prefix="model.", hidden_size=5376, intermediate_size=21504, num_hidden_layers=62, num_attention_heads=32,
+    num_key_value_heads=16, head_dim=128, query_pre_attn_scalar=168,
+)  # fmt: skip
+
 MIMO_LAYER = layer(4096, self_attn=attention(4096, 4096, 1024) | biases(4096, 1024), mlp=mlp(4096, 11008))
 MIMO_7B = Release(
     config={
@@ -457,6 +513,9 @@ RELEASES = {
     "Mistral-7B-v0.1": MISTRAL_7B_V1,
     "Mistral-Nemo": MISTRAL_NEMO,
     "Phi-4": PHI_4,
+    "Gemma-3-1B": GEMMA3_1B,
+    "Gemma-3-4B": GEMMA3_4B,
+    "Gemma-3-27B": GEMMA3_27B,
     "Qwen3-0.6B": QWEN3_SMALL,
     "Qwen3-8B": QWEN3_8B,
     "Qwen3-30B-A3B": QWEN3_MOE,

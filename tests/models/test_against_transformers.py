@@ -11,7 +11,7 @@ import torch
 import outrider.models
 from outrider.core import plugins
 from tests.support.paged_runner import PagedRunner, load_tiny
-from tests.support.tiny_models import write_multimodal, write_tiny_model
+from tests.support.tiny_models import write_multimodal, write_renamed, write_tiny_model
 from tests.support.tiny_mtp import write_mimo
 
 TOLERANCE = 1e-4
@@ -35,6 +35,8 @@ PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor
 
 ODD = {"num_attention_heads": 9, "num_key_value_heads": 3}
 """Odd numbers of heads."""
+
+TWO_KINDS = {"layer_types": ["full_attention", "sliding_attention"]}
 
 ROPES = {
     "default": {"rope_type": "default", "rope_theta": 10000.0},
@@ -76,38 +78,53 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "qwen3_moe", {"norm_topk_prob": False, "num_experts": 5, "num_experts_per_tok": 5, "max_shard_size": "100KB"}
     yield "qwen3_moe", {"num_hidden_layers": 4, "mlp_only_layers": [0], "decoder_sparse_step": 2, "head_dim": 32}
     yield "qwen3_moe", {"num_hidden_layers": 3, "mlp_only_layers": [1], "attention_bias": True}
-    yield "llama", {"num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 72, "tie_word_embeddings": True}
     yield "qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1, **ODD}
+    yield "mistral", {"head_dim": 32, **ODD}
+    yield "phi3", {"rope_parameters": PARTIAL, "head_dim": 32, **ODD}
+    yield "gemma3", {"tie_word_embeddings": True, "hidden_size": 72, **ODD}
+    yield "multimodal gemma3", {"num_hidden_layers": 2, "tie_word_embeddings": True, **TWO_KINDS}
+
+
+def _further_cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Other forms of families that have a case above."""
+    yield "llama", {"hidden_size": 72, "tie_word_embeddings": True, **ODD}
     yield "qwen2", {"tie_word_embeddings": True, "max_shard_size": "100KB"}
     yield "qwen3", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1, **ODD}
-    yield "mistral", {"head_dim": 32, **ODD}
     yield "mistral", {"sliding_window": None, "tie_word_embeddings": True, "rope_parameters": YARN}
-    yield "phi3", {"rope_parameters": PARTIAL, "head_dim": 32, **ODD}
     yield "phi3", {"sliding_window": None, "tie_word_embeddings": True, "max_shard_size": "100KB"}
+    yield "gemma3", {"num_hidden_layers": 6, "layer_types": None, "head_dim": 32, "max_shard_size": "100KB"}
+    yield "gemma3", {"num_hidden_layers": 2, "sliding_window": 7, "layer_types": ["sliding_attention"] * 2}
+    yield "gemma3", {"attention_bias": True, "num_hidden_layers": 2, **TWO_KINDS}
+    yield "renamed gemma3", {"tie_word_embeddings": True}
 
 
 DENSE = ("llama", "qwen3")
-FAMILIES = (*DENSE, "qwen2", "mistral", "phi3", "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
-FORMS = ("multimodal qwen3_5", "multimodal qwen3_5_moe")
+FAMILIES = (*DENSE, "qwen2", "mistral", "phi3", "gemma3", "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
+FORMS = ("multimodal qwen3_5", "multimodal qwen3_5_moe", "multimodal gemma3", "renamed gemma3")
 """Families that are released as a part of something larger."""
 WRITERS = {
     "mimo": lambda directory, **options: write_mimo(directory, **options)[0],
     **{form: partial(write_multimodal, family=form.split()[1]) for form in FORMS},
+    "renamed gemma3": write_renamed,
 }
 """Writers of families that transformers does not save in the released form."""
 KINDS = {"L": "linear_attention", "F": "full_attention"}
 HYBRID_LAYERS = ("LLLF", "FLLFL", "LLLF", "LF")
 """Linear and full attention in the order of layers."""
 CASES = list(_cases())
+FURTHER = [pytest.param(*case, marks=pytest.mark.slow) for case in _further_cases()]
 
 
 def test_every_model_file_has_its_cases():
     in_anothers_file = {"qwen3_5_moe"}
     assert plugins.names(outrider.models) == sorted(set(FAMILIES) - in_anothers_file)
-    assert {family for family, _ in CASES} == {*FAMILIES, *FORMS}
+    families = {family for family, _ in [*_cases(), *_further_cases()]}
+    assert families == {*FAMILIES, *FORMS} == {family for family, _ in CASES} | {"renamed gemma3"}
 
 
-@pytest.mark.parametrize(("family", "options"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("family", "options"), [*CASES, *FURTHER], ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_logits_and_greedy_tokens(tmp_path, family, options):
     write = WRITERS.get(family, partial(write_tiny_model, family=family))
     oracle = write(tmp_path, **options)

@@ -29,6 +29,15 @@ TARGETS = {name: release.config for name, release in RELEASES.items()} | {
     for name in ("tiny", "tiny-hybrid", "tiny-draft")
 }
 """Name -> config.json of a model."""
+TARGETS["Gemma-3-1B, new spelling"] = {
+    key: value for key, value in TARGETS["Gemma-3-1B"].items() if not key.startswith(("rope_", "sliding_window_"))
+} | {
+    "_sliding_window_pattern": 5,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
 TARGETS |= {"decode, Llama": decode.TARGET, "decode, experts": decode.EXPERTS, "decode, hybrid": decode.HYBRID}
 TARGETS |= {f"gpu, {name}": gpu.COMMON | values for name, values in gpu.TARGETS.items()}
 
@@ -76,10 +85,13 @@ STRANGE = {
 }
 """Keys that other architectures compute with, and one that means nothing."""
 
+KNOWN = {"query_pre_attn_scalar", "hidden_activation", "rope_local_base_freq"}
+"""Those of them that a Gemma computes with, too."""
+
 OUTER_COUNTS = "text_config.tie_word_embeddings"
 """Read, but without effect where the object around it has the key too."""
 
-SWITCHES = {"truncated_vocab_size", "is_llama_config", *(key for key, *_ in NEUTRAL)}
+SWITCHES = {"truncated_vocab_size", "is_llama_config", "hidden_act", *(key for key, *_ in NEUTRAL)}
 """Keys that are ignored for their value, not by name."""
 
 
@@ -215,7 +227,11 @@ def test_a_key_that_the_model_does_not_know_is_refused_wherever_it_stands(name):
     _, reader = parse(name, values)
     sections = [path for path in reader.keys_read if isinstance(_at(values, path), Mapping)]
     for place in ["", *sections]:
+        text = "text_config" if "text_config" in values else ""
+        known = KNOWN if "gemma" in name.lower() and place == text else set()
         for key, value in STRANGE.items():
+            if key in known:
+                continue
             path = f"{place}.{key}" if place else key
             with pytest.raises(UnsupportedError, match=rf"{path}="):
                 parse(name, changed(values, path, value))
@@ -286,9 +302,9 @@ def test_keys_that_could_mislead_are_not_ignored():
     }  # fmt: skip
 
 
-MULTIMODAL = ("qwen3_5", "qwen3_5_moe")
+MULTIMODAL = ("qwen3_5", "qwen3_5_moe", "gemma3")
 WRITTEN = [
-    *("llama", "qwen2", "mistral", "phi3", "qwen3", "qwen3_moe", "mimo"),
+    *("llama", "qwen2", "mistral", "phi3", "gemma3", "qwen3", "qwen3_moe", "mimo"),
     *HYBRIDS,
     *(f"multimodal {family}" for family in MULTIMODAL),
 ]
@@ -315,7 +331,14 @@ def test_what_transformers_writes_is_read_with_all_its_defaults(tmp_path, family
     text = oracle.get_text_config()
     assert (config.hidden_size, config.num_layers) == (text.hidden_size, text.num_hidden_layers)
     assert (config.num_kv_heads, config.head_dim) == (text.num_key_value_heads, text.head_dim)
-    assert config.rope.theta == text.rope_parameters["rope_theta"]
+    check_thetas(config, text)
+
+
+def check_thetas(config, text):
+    ropes = text.rope_parameters
+    assert config.rope.theta == ropes.get("full_attention", ropes)["rope_theta"]
+    if config.local_rope is not None:
+        assert config.local_rope.theta == ropes["sliding_attention"]["rope_theta"]
 
 
 CLASSES = {
@@ -323,6 +346,8 @@ CLASSES = {
     "Qwen2ForCausalLM": "Qwen2Config",
     "MistralForCausalLM": "MistralConfig",
     "Phi3ForCausalLM": "Phi3Config",
+    "Gemma3ForCausalLM": "Gemma3TextConfig",
+    "Gemma3ForConditionalGeneration": "Gemma3Config",
     "Qwen3ForCausalLM": "Qwen3Config",
     "Qwen3MoeForCausalLM": "Qwen3MoeConfig",
     "Qwen3NextForCausalLM": "Qwen3NextConfig",
@@ -343,7 +368,7 @@ def test_the_defaults_of_transformers_are_read_as_they_are(architecture):
     config = read_config(ConfigReader(oracle.to_dict()))
     assert config.vocab_size == text.vocab_size and config.norm_eps == text.rms_norm_eps
     assert config.head_dim == (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
-    assert config.rope.theta == text.rope_parameters["rope_theta"]
+    check_thetas(config, text)
     assert config.rope.partial_rotary_factor == text.rope_parameters.get("partial_rotary_factor", 1.0)
     if config.layer_types:
         assert list(config.layer_types) == text.layer_types

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
+    Gemma3Config,
+    Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -35,7 +39,22 @@ from transformers import (
 )
 
 HYBRIDS = ("qwen3_5", "qwen3_5_moe", "qwen3_next")
-"""Families whose layers have a recurrent state, and norms that multiply by 1 + weight."""
+"""Families whose layers have a recurrent state."""
+
+PLUS_ONE = (*HYBRIDS, "gemma3")
+"""Families whose norms multiply by 1 + weight."""
+
+_GEMMA3: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "sliding_window": 24,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "query_pre_attn_scalar": 20,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+    "pad_token_id": 0,
+}
 
 _HYBRID_SIZES: dict[str, Any] = {
     "num_hidden_layers": 4,
@@ -66,6 +85,7 @@ _FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"use_sliding_window": False, "attention_bias": True}),
     "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 24}),
     "phi3": (Phi3Config, Phi3ForCausalLM, {"pad_token_id": 0, "sliding_window": 24}),
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, _GEMMA3),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
     "qwen3_moe": (
         Qwen3MoeConfig,
@@ -104,26 +124,40 @@ def write_tiny_model(
     config_class, model_class, needs = _FAMILIES[family]
     torch.manual_seed(seed)
     model = model_class(config_class(**(SIZES | needs | overrides))).eval()
-    _randomize_vectors(model, is_hybrid=family in HYBRIDS)
+    _randomize_vectors(model, is_plus_one=family in PLUS_ONE)
     model.generation_config.do_sample = False
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     return model
 
 
 def write_multimodal(directory: str | Path, family: str, *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
-    """A hybrid as it is released: a config in parts, a vision tower, names that say which part, packed experts."""
+    """A model as it is released: a config in parts, a vision tower, names that say which part, packed experts."""
     config_class, model_class = _MULTIMODAL[family]
     torch.manual_seed(seed)
     text = SIZES | _FAMILIES[family][2] | overrides
-    model = model_class(config_class(text_config=text, vision_config=_VISION, tie_word_embeddings=False)).eval()
-    _randomize_vectors(model, is_hybrid=True)
+    is_tied = text["tie_word_embeddings"]
+    vision = _SIGLIP if family == "gemma3" else _VISION
+    model = model_class(config_class(text_config=text, vision_config=vision, tie_word_embeddings=is_tied)).eval()
+    _randomize_vectors(model, is_plus_one=True)
     model.generation_config.do_sample = False
     model.save_pretrained(directory)
-    save_file(model.state_dict(), Path(directory) / "model.safetensors")  # as it is, where transformers unpacks experts
+    if family != "gemma3":  # as it is, where transformers unpacks experts
+        save_file(model.state_dict(), Path(directory) / "model.safetensors")
+    return model
+
+
+def write_renamed(directory: str | Path, **overrides: Any) -> PreTrainedModel:
+    """A multimodal Gemma 3 under the names of new releases."""
+    model = write_multimodal(directory, "gemma3", **overrides)
+    path = Path(directory) / "model.safetensors"
+    tensors = {f"model.{name}": tensor for name, tensor in load_file(path).items()}
+    old, new = "model.language_model.model.", "model.language_model."
+    save_file({name.replace(old, new): tensor for name, tensor in tensors.items()}, path)
     return model
 
 
 _MULTIMODAL = {
+    "gemma3": (Gemma3Config, Gemma3ForConditionalGeneration),
     "qwen3_5": (Qwen3_5Config, Qwen3_5ForConditionalGeneration),
     "qwen3_5_moe": (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration),
 }
@@ -131,14 +165,18 @@ _VISION = {
     "depth": 1, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "patch_size": 16, "out_hidden_size": 64,
     "num_position_embeddings": 16,
 }  # fmt: skip
+_SIGLIP = {
+    "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 2, "image_size": 32,
+    "patch_size": 16,
+}  # fmt: skip
 
 
-def _randomize_vectors(model: PreTrainedModel, *, is_hybrid: bool) -> None:
+def _randomize_vectors(model: PreTrainedModel, *, is_plus_one: bool) -> None:
     """Norms, biases and decays."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                is_plain = not is_hybrid or name.endswith("linear_attn.norm.weight")
+                is_plain = not is_plus_one or name.endswith("linear_attn.norm.weight")
                 parameter.normal_(1.0 if "norm" in name and is_plain else 0.0, 0.3)
             if name.endswith("A_log"):
                 parameter.normal_(0.0, 1.0)  # from heads that forget at once to those that remember all

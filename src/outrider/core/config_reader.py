@@ -31,6 +31,12 @@ class ConfigReader:
         self._ignored: dict[str, str] = {}
         self._neutral: dict[str, tuple[Any, ...]] = {}
         self._sections: dict[str, ConfigReader] = {}
+        self._assumed: dict[str, Any] = {}
+
+    def assume(self, values: Mapping[str, Any]) -> None:
+        """Values of keys that the config may leave out, because the model's own code has them. They count
+        before the `default` of a read."""
+        self._assumed |= values
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -165,6 +171,8 @@ class ConfigReader:
         """The value, which now counts as read. ConfigError if neither it nor a default is given."""
         self._read.add(key)
         value = self._values.get(key)
+        if value is None:
+            value = self._assumed.get(key)
         if value is not None:
             return value
         if default is None:

@@ -5,7 +5,7 @@ same `ConfigReader`. Old and new spellings of a key are read; what is not implem
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from outrider.core.config_reader import ConfigReader
@@ -108,9 +108,13 @@ class ModelConfig:
     norm_eps: float
     max_position_embeddings: int
     rope: RopeConfig
+    local_rope: RopeConfig | None = None
+    """Rope of the layers with a window, if they have another."""
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     """Biases on q, k, v and o."""
+    attention_scale: float | None = None
+    """Factor on q · k; None: 1 / sqrt(head_dim)."""
     mlp_bias: bool = False
     """Biases on gate, up and down."""
     attn_output_gate: bool = False
@@ -168,6 +172,8 @@ def read_dense(
     windows: Windows | None = None,
     default_head_dim: int | None = None,
     default_rotary_share: float | None = None,
+    rope: RopeConfig | None = None,
+    hidden_act: str | None = None,
     has_mlp_bias: bool = False,
 ) -> ModelConfig:
     """A decoder of attention and gated MLPs, from the keys that all such models have.
@@ -177,7 +183,8 @@ def read_dense(
     that the caller has read; without them all layers attend. windows: those that the caller has read; None: the model
     has none, and a config that asks for one is refused. default_head_dim: head_dim where the config has none;
     without it hidden_size / num_attention_heads. default_rotary_share: share of a head that is rotated where the config
-    does not say it; without it all of the head is, and another share is refused. has_mlp_bias: mlp_bias is a key of
+    does not say it; without it all of the head is, and another share is refused. rope, hidden_act: those that the
+    caller has read; without them one rope for all layers, and silu. has_mlp_bias: mlp_bias is a key of
     this model.
     """
     ignore_leftovers(reader)
@@ -214,16 +221,46 @@ def read_dense(
         intermediate_size=reader.integer("intermediate_size", default=None if is_dense else 1),
         norm_eps=reader.number("rms_norm_eps"),
         max_position_embeddings=max_positions,
-        rope=read_rope(reader, max_positions=max_positions, default_share=default_rotary_share),
+        rope=rope or read_rope(reader, max_positions=max_positions, default_share=default_rotary_share),
         tie_word_embeddings=reader.flag("tie_word_embeddings"),
         attention_bias=reader.flag("attention_bias"),
         mlp_bias=has_mlp_bias and reader.flag("mlp_bias"),
         layer_types=layer_types,
         windows=windows or (),
         moe=moe,
-        hidden_act=reader.choice("hidden_act", ("silu",), default="silu"),
+        hidden_act=hidden_act or reader.choice("hidden_act", ("silu",), default="silu"),
         eos_token_ids=reader.token_ids("eos_token_id"),
         dtype=read_dtype(reader),
+    )
+
+
+def read_text_part(
+    reader: ConfigReader,
+    read: Callable[[ConfigReader], ModelConfig],
+    *,
+    model_type: str,
+    placeholders: tuple[str, ...],
+) -> ModelConfig:
+    """The text model of a multimodal config, whose section text_config `read` reads.
+
+    model_type: that of the whole. placeholders: its keys that concern images only.
+    """
+    reader.choice("model_type", (model_type,), default=model_type)
+    ignore_leftovers(reader)
+    refuse_quantization(reader)
+    reader.ignore("vision_config", reason="the vision tower, of which text needs nothing")
+    reader.ignore(*placeholders, reason="placeholders of images, which text prompts do not have")
+    text = reader.section("text_config")
+    config = read(text)
+    if text.has("dtype") or text.has("torch_dtype"):
+        reader.ignore("dtype", "torch_dtype", reason="text_config says the dtype of the text model")
+    else:
+        config = replace(config, dtype=read_dtype(reader))
+    outer_ids = reader.token_ids("eos_token_id")
+    return replace(
+        config,
+        tie_word_embeddings=reader.flag("tie_word_embeddings", default=config.tie_word_embeddings),
+        eos_token_ids=tuple(dict.fromkeys(config.eos_token_ids + outer_ids)),
     )
 
 
@@ -389,15 +426,50 @@ def read_gated_delta(reader: ConfigReader) -> GatedDeltaConfig:
     return shape
 
 
-def read_rope(reader: ConfigReader, *, max_positions: int, default_share: float | None = None) -> RopeConfig:
+def read_ropes_by_kind(
+    reader: ConfigReader, *, max_positions: int, theta: float, local_theta: float | None = None, local_key: str = ""
+) -> tuple[RopeConfig, RopeConfig]:
+    """Ropes of the layers without and with a window: in the new spelling an object for each kind in rope_parameters, in
+    the old one rope_theta and rope_scaling for the layers without a window.
+
+    theta: where the config has no rope_theta. local_theta: theta of the layers with a window, where the config does not
+    say it; None: that of the others. local_key: its key in the old spelling.
+    """
+    theta = reader.number("rope_theta", default=theta)
+    if local_key:
+        local_theta = reader.number(local_key, default=local_theta)
+    nested = reader.section("rope_parameters")
+    if not nested.is_object(FULL_ATTENTION) and not nested.is_object(SLIDING_ATTENTION):
+        full = read_rope(reader, max_positions=max_positions, default_theta=theta)
+        return full, RopeConfig(theta=local_theta or full.theta)
+    reader.refuse("rope_scaling", "rope_parameters has a rope for each kind of layer. Remove one of the two.")
+    full, local = (
+        read_rope(nested, max_positions=max_positions, default_theta=default, names=(kind,))
+        for kind, default in ((FULL_ATTENTION, theta), (SLIDING_ATTENTION, local_theta or theta))
+    )
+    for key, rope in (("rope_theta", full), (local_key, local)):
+        if reader.has(key) and reader.number(key) != rope.theta:
+            raise ConfigError(f"{reader.said(key)} contradicts rope_parameters, which says {rope.theta}. Remove one.")
+    return full, local
+
+
+def read_rope(
+    reader: ConfigReader,
+    *,
+    max_positions: int,
+    default_share: float | None = None,
+    default_theta: float = 10000.0,
+    names: tuple[str, ...] = ("rope_parameters", "rope_scaling"),
+) -> RopeConfig:
     """Rotary embedding, in the new spelling (rope_parameters) or the old one (rope_theta, rope_scaling,
     partial_rotary_factor).
 
     default_share: share of a head that is rotated where the config does not say it; None where only all of it can be.
-    Raises ConfigError if the config has both spellings and they differ.
+    default_theta: rope_theta where the config does not have it. names: sections that may hold it. Raises ConfigError if
+    the config has it in several sections and they differ.
     """
-    default = RopeConfig(partial_rotary_factor=default_share or 1.0)
-    names = [name for name in ("rope_parameters", "rope_scaling") if reader.has(name)] or ["rope_scaling"]
+    default = RopeConfig(theta=default_theta, partial_rotary_factor=default_share or 1.0)
+    names = tuple(name for name in names if reader.has(name)) or names[-1:]
     found = [_read_rope(reader, names[0], max_positions=max_positions, default=default, is_whole=default_share is None)]
     for name in names[1:]:
         found.append(

@@ -35,6 +35,7 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim, self.window = config.head_dim, window
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        self.scale = config.attention_scale or config.head_dim**-0.5
         self.has_gates = config.attn_output_gate
         q_rows = (1 + self.has_gates) * q_size
         self.qkv_proj = Linear(
@@ -69,7 +70,7 @@ class Attention(nn.Module):
         """x [M, input_size] -> [M, H]; writes K and V of the batch into the cache first."""
         heads = self._heads(x)
         q = self._write(heads, batch, cache)
-        attended = attention.attend(q, cache, scale=self.head_dim**-0.5, window=self.window, sinks=self.sinks)
+        attended = attention.attend(q, cache, scale=self.scale, window=self.window, sinks=self.sinks)
         if self.has_gates:
             attended = self._gate_heads(attended, heads)
         return self.o_proj(attended.view(x.shape[0], -1))

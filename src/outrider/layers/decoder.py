@@ -96,6 +96,9 @@ class CausalLM(nn.Module):
         self.context = context
         self.taps: tuple[int, ...] = ()
         self.rope = Rope(config.rope, config.rotary_size, max_positions, context)
+        self.local_rope = self.rope
+        if config.local_rope is not None:
+            self.local_rope = Rope(config.local_rope, config.rotary_size, max_positions, context)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, context)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps, context, plus_one=config.norm_plus_one)
@@ -108,13 +111,14 @@ class CausalLM(nn.Module):
 
     def build_attention(self, index: int) -> nn.Module:
         """The attention of the layer at `index`."""
+        window = self.config.window(index)
         return Attention(
             self.config,
             self.context,
-            rope=self.rope,
+            rope=self.rope if window is None else self.local_rope,
             qk_norm=self.qk_norm,
             output_bias=self.output_bias,
-            window=self.config.window(index),
+            window=window,
         )
 
     def build_mlp(self, index: int) -> nn.Module:
@@ -124,9 +128,14 @@ class CausalLM(nn.Module):
         return kind(self.config, self.context)
 
     def embed(self, batch: ForwardBatch) -> Tensor:
-        """Input of the first layer, [num_tokens, hidden_size]: rows of the embedding table. A model whose tokens stand
-        for other content, or whose embeddings are scaled, overrides this. Drafters that share the table call it too."""
+        """Rows of the embedding table, [num_tokens, hidden_size]. A model whose tokens stand for other content
+        overrides this. Drafters that share the table call it too."""
         embedded: Tensor = self.embed_tokens(batch.token_ids)
+        return embedded
+
+    def scale_embedded(self, embedded: Tensor) -> Tensor:
+        """Input of the first layer, from the rows of the table. Drafters read the rows themselves: a family that scales
+        what its own layers read overrides this."""
         return embedded
 
     @property
@@ -158,7 +167,7 @@ class CausalLM(nn.Module):
     def forward(self, batch: ForwardBatch, caches: ModelCaches) -> Hidden:
         """Run all layers; each writes what it keeps of the batch's tokens into its own cache."""
         attention = caches.begin(batch)
-        x, h = self.embed(batch), None
+        x, h = self.scale_embedded(self.embed(batch)), None
         entered = []
         for layer, cache in zip(self.layers, caches, strict=True):
             x, h, before = layer(x, h, batch, cache, attention)

@@ -1,4 +1,4 @@
-"""The gated MLP: down(silu(gate x) × up x)."""
+"""The gated MLP: down(act(gate x) × up x), act being silu or gelu in its tanh form."""
 
 from torch import Tensor, nn
 
@@ -22,8 +22,10 @@ class GatedMLP(nn.Module):
             pieces=(("gate_proj", width), ("up_proj", width)),
         )
         self.down_proj = Linear(width, config.hidden_size, context, bias=config.mlp_bias)
-        self._silu_and_mul = context.kernels.silu_and_mul
+        kernels = context.kernels
+        gates = {"silu": kernels.silu_and_mul, "gelu_pytorch_tanh": kernels.gelu_tanh_and_mul}
+        self._act_and_mul = gates[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [M, H] -> [M, H]."""
-        return self.down_proj(self._silu_and_mul(self.gate_up_proj(x)))
+        return self.down_proj(self._act_and_mul(self.gate_up_proj(x)))

@@ -6,11 +6,11 @@ Multimodal checkpoints are read for their text model alone: text needs nothing e
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
 from outrider.core.config_reader import ConfigReader
-from outrider.core.ignored_keys import ignore_leftovers
 from outrider.core.model_config import (
     FULL_ATTENTION,
     LINEAR_ATTENTION,
@@ -21,7 +21,7 @@ from outrider.core.model_config import (
     read_gated_delta,
     read_layer_types,
     read_moe,
-    refuse_quantization,
+    read_text_part,
 )
 from outrider.layers.decoder import CausalLM, DecoderLayer
 from outrider.layers.gated_delta_net import GatedDeltaNet
@@ -72,22 +72,11 @@ def read_config(reader: ConfigReader) -> ModelConfig:
         return read_hybrid(
             reader, architecture=architecture, model_types=(f"{family}_text", family), has_experts=has_experts
         )
-    reader.choice("model_type", (family,), default=family)
-    ignore_leftovers(reader)
-    refuse_quantization(reader)
-    reader.ignore("vision_config", reason="the vision tower, of which text needs nothing")
-    reader.ignore(
-        "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
-        reason="placeholders of images, which text prompts do not have",
-    )  # fmt: skip
-    reader.ignore("dtype", "torch_dtype", reason="text_config says the dtype of the text model")
-    text = reader.section("text_config")
-    config = read_hybrid(text, architecture=architecture, model_types=(f"{family}_text",), has_experts=has_experts)
-    outer_ids = reader.token_ids("eos_token_id")
-    return replace(
-        config,
-        tie_word_embeddings=reader.flag("tie_word_embeddings", default=config.tie_word_embeddings),
-        eos_token_ids=tuple(dict.fromkeys(config.eos_token_ids + outer_ids)),
+    return read_text_part(
+        reader,
+        partial(read_hybrid, architecture=architecture, model_types=(f"{family}_text",), has_experts=has_experts),
+        model_type=family,
+        placeholders=("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
     )
 
 

@@ -1,6 +1,8 @@
-"""Gates on a GPU: that of the gated MLP, one of a whole row, and those of attention's heads."""
+"""Gates on a GPU: those of the gated MLP, one of a whole row, and those of attention's heads."""
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
+
+import math
 
 import triton
 import triton.language as tl
@@ -11,20 +13,37 @@ from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
 
 _BLOCK = 1024
 
+_GELU = tl.constexpr(-2.0 * math.sqrt(2.0 / math.pi))
+"""Factor in the exponent of gelu's tanh form."""
+
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
     """gate_up [M, 2I], gate columns first -> [M, I] = cast(gate / (1 + exp(-gate))) × up; the quotient is fp32."""
+    return _gated(gate_up, is_gelu=False)
+
+
+def gelu_tanh_and_mul(gate_up: Tensor) -> Tensor:
+    """gate_up [M, 2I], gate columns first -> [M, I] = cast(gate / (1 + exp(-2u))) × up; the quotient is fp32.
+
+    u = sqrt(2 / π) (gate + 0.044715 gate³): (1 + tanh u) / 2 is 1 / (1 + exp(-2u)).
+    """
+    return _gated(gate_up, is_gelu=True)
+
+
+def _gated(gate_up: Tensor, *, is_gelu: bool) -> Tensor:
     num_tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
     assert gate_up.shape[1] == 2 * width and gate_up.stride(1) == 1, "gate_up has two halves of contiguous columns"
     out = empty_rows(num_tokens, width, dtype=gate_up.dtype, device=gate_up.device)
     if num_tokens > 0:
         grid = (num_tokens, triton.cdiv(width, _BLOCK))
-        _silu_kernel[grid](gate_up, out, width, gate_up.stride(0), BLOCK=_BLOCK, num_warps=4, **OVERLAPPED)
+        _gated_kernel[grid](
+            gate_up, out, width, gate_up.stride(0), IS_GELU=is_gelu, BLOCK=_BLOCK, num_warps=4, **OVERLAPPED
+        )
     return out
 
 
 @triton.jit
-def _silu_kernel(p_gate_up, p_out, width, stride, BLOCK: tl.constexpr):
+def _gated_kernel(p_gate_up, p_out, width, stride, IS_GELU: tl.constexpr, BLOCK: tl.constexpr):
     launch_dependents()
     i_row = tl.program_id(0).to(tl.int64)
     o_column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -32,8 +51,12 @@ def _silu_kernel(p_gate_up, p_out, width, stride, BLOCK: tl.constexpr):
     wait()
     b_gate = tl.load(p_gate_up + i_row * stride + o_column, mask=m, other=0.0).to(tl.float32)
     b_up = tl.load(p_gate_up + i_row * stride + width + o_column, mask=m, other=0.0)
-    b_silu = (b_gate / (1.0 + tl.exp(-b_gate))).to(b_up.dtype)
-    b_out = (b_silu.to(tl.float32) * b_up.to(tl.float32)).to(b_up.dtype)
+    b_exponent = -b_gate
+    if IS_GELU:
+        b_cube = product(product(product(b_gate, b_gate), b_gate), 0.044715 + tl.zeros([BLOCK], tl.float32))
+        b_exponent = (b_cube + b_gate) * _GELU
+    b_active = (b_gate / (1.0 + tl.exp(b_exponent))).to(b_up.dtype)
+    b_out = (b_active.to(tl.float32) * b_up.to(tl.float32)).to(b_up.dtype)
     tl.store(p_out + i_row * width + o_column, b_out, mask=m)
 
 

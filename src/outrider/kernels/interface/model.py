@@ -53,6 +53,9 @@ class ModelKernels(Protocol):
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:
         """gate_up [M, 2I], gate columns first -> [M, I] = silu(gate) × up."""
 
+    def gelu_tanh_and_mul(self, gate_up: Tensor) -> Tensor:
+        """gate_up [M, 2I], gate columns first -> [M, I] = gelu(gate) × up, gelu in its tanh form."""
+
     def gate_heads(self, x: Tensor, heads: Tensor) -> Tensor:
         """x [M, H, D], heads [M, at least 2H, D] -> x × sigmoid(gate); the gate of head i is heads[:, 2i + 1]."""
 

@@ -1,4 +1,6 @@
-"""Gates: that of the gated MLP, one of a whole row, and those of attention's heads."""
+"""Gates: those of the gated MLP, one of a whole row, and those of attention's heads."""
+
+import math
 
 from torch import Tensor
 
@@ -12,6 +14,19 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     width = gate_up.shape[1] // 2
     gate, up = gate_up[:, :width].float(), gate_up[:, width:]
     denominator = gate.neg().contiguous().exp_().add_(1.0)
+    return (gate / denominator).to(up.dtype).mul_(up)
+
+
+def gelu_tanh_and_mul(gate_up: Tensor) -> Tensor:
+    """gate_up [M, 2I], gate columns first -> [M, I] = cast(gate / (1 + exp(-2u))) × up, the gate in fp32.
+
+    u = sqrt(2 / π) (gate + 0.044715 gate³): (1 + tanh u) / 2 is 1 / (1 + exp(-2u)), and exp has the same bits at every
+    place of contiguous memory.
+    """
+    width = gate_up.shape[1] // 2
+    gate, up = gate_up[:, :width].float(), gate_up[:, width:]
+    inner = gate * gate * gate * 0.044715 + gate
+    denominator = (inner * (-2.0 * math.sqrt(2.0 / math.pi))).contiguous().exp_().add_(1.0)
     return (gate / denominator).to(up.dtype).mul_(up)
 
 
