@@ -5,10 +5,12 @@ import threading
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from outrider import EngineDeadError, RequestError, SamplingParams
 from outrider.core.config import engine_config
 from outrider.engine.messages import EngineInfo
+from outrider.server.admission_threads import NUM_THREADS
 from outrider.server.errors import APIError
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
@@ -95,3 +97,43 @@ def test_an_engine_that_cannot_be_restarted_is_logged(front: Front) -> None:
         "WARNING outrider.server.front: restarting the engine: 1 of 1",
         "ERROR outrider.server.front: the engine could not be restarted: no memory is left",
     ]
+
+
+def request_of(caller: str, *, leaves: asyncio.Event | None = None) -> Request:
+    """A request whose body was read; its caller disconnects when `leaves` is set."""
+
+    async def receive() -> dict[str, Any]:
+        await (leaves or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    return Request({"type": "http", "headers": [], "client": (caller, 1)}, receive)
+
+
+def test_work_that_waits_counts_towards_429_and_callers_who_left_are_not_worked_for(front: Front) -> None:
+    may_go_on, done = threading.Event(), []
+
+    def slow() -> None:
+        assert may_go_on.wait(30)
+
+    async def run() -> None:
+        leaves = asyncio.Event()
+        running = [asyncio.create_task(front.aside(slow, request_of("a"))) for _ in range(NUM_THREADS)]
+        while front._threads.num_waiting or front._threads._num_free:
+            await asyncio.sleep(0.001)
+        waiting = [asyncio.create_task(front.aside(lambda: done.append("stays"), request_of("a"))) for _ in range(2)]
+        left = asyncio.create_task(front.aside(lambda: done.append("left"), request_of("b", leaves=leaves)))
+        await asyncio.sleep(0.01)
+        with pytest.raises(APIError, match="3 requests wait to be read, of at most 3") as refusal:
+            await front.aside(lambda: done.append("never"), request_of("c"))
+        assert refusal.value.status == 429 and refusal.value.headers == {"Retry-After": "1"}
+        inner = asyncio.create_task(front.aside(lambda: done.append("inner")))  # of a request that was admitted
+        await asyncio.sleep(0)
+        leaves.set()
+        with pytest.raises(APIError, match="disconnected"):
+            await left
+        may_go_on.set()
+        await asyncio.gather(*running, *waiting, inner)
+        await front.stop()
+
+    asyncio.run(run())
+    assert sorted(done) == ["inner", "stays", "stays"]

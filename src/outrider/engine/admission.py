@@ -18,6 +18,8 @@ from outrider.engine.tokenizer import Tokenizer
 Prompt = str | dict[str, Any]
 """Text, or {"prompt_token_ids": [...]}."""
 
+_MAX_CUT_CHARACTERS = 1 << 18
+"""Characters that a text may have with truncate_prompt_tokens, even if the context is smaller."""
 _PROMPT_KEYS = {"prompt_token_ids", "prompt"}
 
 
@@ -43,7 +45,7 @@ class Admission:
 
     def request(self, prompt: Prompt, params: SamplingParams, *, request_id: str) -> Request:
         """Return a checked request. Raises RequestError with the value, the reason and the remedy."""
-        text, token_ids = self._truncate(*self._prompt(prompt), params)
+        text, token_ids = self._truncate(*self._prompt(prompt, params), params)
         num_tokens = len(token_ids)
         if num_tokens >= self._max_model_len:
             raise RequestError(
@@ -84,6 +86,14 @@ class Admission:
             max_total_tokens=num_tokens + num_tokens_left,
             bad_words=bad_words,
         )
+
+    def encode(self, text: str, params: SamplingParams, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a prompt of text; there is a tokenizer. A text that is certainly too long is refused first."""
+        assert self._tokenizer is not None, "there is no tokenizer"
+        characters = _MAX_CUT_CHARACTERS if params.truncate_prompt_tokens is not None else 0
+        if len(text) > characters:
+            self._tokenizer.check_length(text, max_tokens=self._max_model_len)
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
     def _truncate(self, text: str | None, token_ids: list[int], params: SamplingParams) -> tuple[str | None, list[int]]:
         """Keep the last tokens of the prompt, as many as `params` asks for, and their text."""
@@ -138,13 +148,13 @@ class Admission:
                 "Allow a token that is not a stop id and does not end a bad word."
             )
 
-    def _prompt(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+    def _prompt(self, prompt: Prompt, params: SamplingParams) -> tuple[str | None, list[int]]:
         if isinstance(prompt, str):
             if self._tokenizer is None:
                 raise RequestError(
                     f"prompt={prompt!r} is text, and there is no tokenizer. Pass {{'prompt_token_ids': [...]}}."
                 )
-            token_ids = self._tokenizer.encode(prompt)
+            token_ids = self.encode(prompt, params)
             if not token_ids:
                 raise RequestError(f"prompt={prompt!r} is empty. Give at least one token.")
             return prompt, token_ids

@@ -51,8 +51,10 @@ class ChatOptions:
             )
 
 
-def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: ChatOptions) -> list[int]:
-    """Token ids of a conversation."""
+def encode_chat(
+    tokenizer: Tokenizer, messages: Sequence[Message], options: ChatOptions, *, max_tokens: int | None = None
+) -> list[int]:
+    """Token ids of a conversation. A text that certainly has more than `max_tokens` is refused before they are made."""
     if not messages:
         raise RequestError("messages=[] is empty. Give at least one message.")
     if options.chat_template is None and not tokenizer.chat_template:
@@ -67,6 +69,8 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: Chat
         check_texts(arranged, text)
     # arguments of a call may hold half of a surrogate pair, which is encoded as the escape that the model wrote
     text = text.encode("utf-8", "backslashreplace").decode()
+    if max_tokens is not None:
+        tokenizer.check_length(text, max_tokens=max_tokens)
     return tokenizer.encode(text, add_special_tokens=options.add_special_tokens)
 
 

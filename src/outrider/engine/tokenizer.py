@@ -4,13 +4,14 @@ Knows directories and text; nothing of requests.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
-from outrider.core.errors import CheckpointError
+from outrider.core.errors import CheckpointError, RequestError
 from outrider.engine.token_bytes import TokenBytes, prompt_pieces
 
 if TYPE_CHECKING:
@@ -46,6 +47,19 @@ class Tokenizer:
     def is_by_bytes(self) -> bool:
         """True if a text is the concatenated bytes of its tokens, which do not depend on the tokens' neighbours."""
         return isinstance(self._backend.decoder, decoders.ByteLevel)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Maximum number of characters that a token stands for."""
+        return max(map(len, self._backend.get_vocab()), default=1)
+
+    def check_length(self, text: str, *, max_tokens: int) -> None:
+        """Raises RequestError if `text` certainly has more than `max_tokens` tokens, without making them."""
+        if len(text) > max_tokens and len(text) > max_tokens * self.longest_token:
+            raise RequestError(
+                f"the text has {len(text)} characters, which are more than {max_tokens} tokens, the most that "
+                f"max_model_len allows: no token is longer than {self.longest_token}. Shorten the prompt."
+            )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a prompt."""

@@ -3,16 +3,19 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from outrider.server.body_size import SMALL, check_counts
 from outrider.server.errors import APIError, refused
+from outrider.server.front import Front
 from outrider.server.not_offered import NOT_IN_MESSAGES, NOT_OFFERED
 
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 _MAX_SHOWN = 80
 """Maximum number of characters of a wrong value that an error repeats."""
 _MAX_LINES = 8
@@ -30,10 +33,27 @@ async def read_body(request: Request, model: type[Model]) -> Model:
         data = await request.body()
     except ClientDisconnect:
         raise refused("the connection was closed before the body was complete") from None
+    if len(data) <= SMALL:
+        return parsed(data, model)
+    front: Front = request.app.state.front
+    return await front.aside(lambda: parsed(data, model), request)
+
+
+def parsed(data: bytes, model: type[Model]) -> Model:
+    """The body in `data`. Takes time that grows with its length. Raises APIError."""
+    check_counts(data)
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
         raise explain(error, model) from error
+
+
+async def built(request: Request, build: Callable[[], Result]) -> Result:
+    """Returns `build()`, which reads a body; called beside the event loop if the body is long."""
+    if len(await request.body()) <= SMALL:
+        return build()
+    front: Front = request.app.state.front
+    return await front.aside(build, request)
 
 
 def checked(model: type[Model], fields: Mapping[str, Any]) -> Model:
@@ -123,5 +143,17 @@ _BRANCHES = {"str", "int", "float", "bool", "list", "dict", "text", "json_object
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """The beginning of a value as JSON; a long value is not written to its end."""
+    text = ""
+    for piece in _encoder.iterencode(_cut(value)):
+        text += piece[: _MAX_SHOWN + 1]
+        if len(text) > _MAX_SHOWN:
+            break
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
+def _cut(value: Any) -> Any:
+    return value[:_MAX_SHOWN] if isinstance(value, str) else value

@@ -17,8 +17,8 @@ from outrider.core.sampling_params import MAX_LOGPROBS, SamplingParams
 from outrider.engine.chat import ChatOptions
 from outrider.server.answer_events import Arguments, CallBegin, Event, Reasoning, Text
 from outrider.server.answer_reader import WholeAnswer
-from outrider.server.body import read_body
-from outrider.server.chat_messages import Message, plain_message
+from outrider.server.body import built, read_body
+from outrider.server.chat_messages import MAX_MESSAGES, Message, plain_message
 from outrider.server.completions import check_finished
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
@@ -44,7 +44,7 @@ _LONG = 1 << 14
 class ChatRequest(SamplingFields, NeutralChatFields):
     """Body of /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
         None, description="Default: generation_config.json's, else what fits into the context after the prompt."
     )
@@ -167,7 +167,9 @@ class ChatCall:
 
     async def start(self, request: Request) -> tuple[Delivery, Usage]:
         """Submits the call. Raises APIError or RequestError."""
-        job = await self.front.submit(lambda: [{"prompt_token_ids": self.encode()}], self.params, count=1)
+        job = await self.front.submit(
+            lambda: [{"prompt_token_ids": self.encode()}], self.params, count=1, request=request
+        )
         note_delivery(request, answer_id=self.id, delivery=job)
         prompt_end = self._prompt_end(job.requests[0].prompt_token_ids)
         includes_reasoning = self.body.include_reasoning is not False
@@ -372,4 +374,5 @@ async def chat_completions(request: Request) -> Response:
     front: Front = request.app.state.front
     body = await read_body(request, ChatRequest)
     front.check_model(body.model)
-    return await _ChatAnswer(front, body).answer(request)
+    call = await built(request, lambda: _ChatAnswer(front, body))
+    return await call.answer(request)

@@ -11,6 +11,8 @@ from pydantic import Field
 from outrider.server.errors import refused
 from outrider.server.strict import OnlyFalse, Strict
 
+MAX_MESSAGES = 2048
+"""Maximum number of messages of a conversation, as at OpenAI, and of parts of a message."""
 _IGNORED = "Accepted and ignored."
 
 
@@ -27,7 +29,7 @@ class TextPart(CacheHint):
     text: str
 
 
-Parts = list[TextPart]
+Parts = Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)]
 Content = str | Annotated[Parts, Field(min_length=1)]
 
 
@@ -72,7 +74,7 @@ class AssistantMessage(CacheHint):
     name: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = Field(None, description="Another name of reasoning.")
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_MESSAGES)] | None = None
     parsed: Any = Field(None, exclude=True, description="A copy of content. " + _IGNORED)
     prefix: OnlyFalse | None = Field(None, exclude=True, description="See continue_final_message.")
     partial: OnlyFalse | None = Field(None, exclude=True, description="See continue_final_message.")

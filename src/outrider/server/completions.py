@@ -1,7 +1,7 @@
 """/v1/completions: completes prompts, whole or as a stream."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,8 +12,7 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.engine.admission import Prompt
-from outrider.engine.tokenizer import Tokenizer
-from outrider.server.body import read_body
+from outrider.server.body import built, read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
@@ -61,16 +60,16 @@ class CompletionRequest(SamplingFields):
         is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
         return [self.prompt] if is_one else list(self.prompt)
 
-    def prompts(self, tokenizer: Tokenizer) -> list[Prompt]:
-        """The prompts in the form that the engine takes; takes time if this tokenizer has to be used."""
-        return [self._prompt(entry, tokenizer) for entry in self._listed]
+    def prompts(self, encode: Callable[[str], list[int]]) -> list[Prompt]:
+        """The prompts in the form that the engine takes. `encode` gives the ids of a text without special tokens."""
+        return [self._prompt(entry, encode) for entry in self._listed]
 
-    def _prompt(self, given: str | list[int], tokenizer: Tokenizer) -> Prompt:
+    def _prompt(self, given: str | list[int], encode: Callable[[str], list[int]]) -> Prompt:
         if not isinstance(given, str):
             return {"prompt_token_ids": given}
         if self.add_special_tokens is not False:
             return given
-        return {"prompt": given, "prompt_token_ids": tokenizer.encode(given, add_special_tokens=False)}
+        return {"prompt": given, "prompt_token_ids": encode(given)}
 
 
 class _Call:
@@ -109,8 +108,12 @@ class _Call:
 
     async def answer(self, request: Request) -> Response:
         """Runs the call and returns its response. Raises APIError or RequestError."""
-        body, tokenizer = self.body, self.front.tokenizer
-        job = await self.front.submit(lambda: body.prompts(tokenizer), self.params, count=body.num_prompts)
+        body, front = self.body, self.front
+
+        def encode(text: str) -> list[int]:
+            return front.encode_prompt(text, self.params, add_special_tokens=False)
+
+        job = await front.submit(lambda: body.prompts(encode), self.params, count=body.num_prompts, request=request)
         note_delivery(request, answer_id=self.id, delivery=job)
         usage = Usage(
             num_prompt_tokens=job.num_prompt_tokens,
@@ -225,4 +228,5 @@ async def completions(request: Request) -> Response:
     front: Front = request.app.state.front
     body = await read_body(request, CompletionRequest)
     front.check_model(body.model)
-    return await _Call(front, body).answer(request)
+    call = await built(request, lambda: _Call(front, body))
+    return await call.answer(request)

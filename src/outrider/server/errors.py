@@ -72,6 +72,11 @@ def overloaded(message: str, *, retry_after: int) -> APIError:
     )
 
 
+def disconnected() -> APIError:
+    """For a client that did not wait. Only the log shows it, with the status that other servers use for it."""
+    return APIError("the client has disconnected", status=499)
+
+
 def unavailable(message: str, *, retry_after: int | None = None) -> APIError:
     """A 503: the engine is not running, or the server is shutting down."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}

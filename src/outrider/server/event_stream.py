@@ -13,12 +13,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from outrider.core.errors import EngineDeadError, OutriderError
-from outrider.server.errors import APIError, unavailable
+from outrider.server.errors import APIError, disconnected, unavailable
 from outrider.server.front import Delivery
 
 Result = TypeVar("Result")
-_CLIENT_DISCONNECTED = 499
-"""Status for a client that did not wait, as in other servers' logs."""
 DONE = b"data: [DONE]\n\n"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies must not buffer the events
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -66,7 +64,7 @@ async def while_connected(request: Request, job: Delivery, work: Coroutine[Any, 
     try:
         await asyncio.wait({watch, answer}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise APIError("the client has disconnected", status=_CLIENT_DISCONNECTED)  # for the log only
+            raise disconnected()
         return answer.result()
     except OutriderError as error:
         raise api_error(error) from error

@@ -6,6 +6,7 @@ Names are OpenAI's, and vLLM's where OpenAI has none. The published schema is ma
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.core.sampling_params import (
@@ -35,6 +36,13 @@ def _whole_ids(values: Any) -> Any:
     """Applies `_whole` to each entry of a list, and is fast for lists that hold no floats."""
     has_float = isinstance(values, list) and float in set(map(type, values))
     return [_whole(value) for value in values] if has_float else values
+
+
+def _few_biases(values: Any) -> Any:
+    """Refuses a dict that is too long before each of its keys is looked at."""
+    if isinstance(values, dict) and len(values) > MAX_LOGIT_BIAS:
+        raise PydanticCustomError("too_long", f"it has {len(values)} entries; at most {MAX_LOGIT_BIAS} fit")
+    return values
 
 
 WHOLE = BeforeValidator(_whole)
@@ -136,6 +144,7 @@ class GenerationFields(Strict):
         Annotated[
             dict[Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")], Annotated[float, Field(ge=-100.0, le=100.0)]],
             Field(max_length=MAX_LOGIT_BIAS, json_schema_extra={"x-limit": "vocabulary-keys"}),
+            BeforeValidator(_few_biases),
         ]
         | None
     ) = Field(None, description="Token id to a value that is added to its logit.")

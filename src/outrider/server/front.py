@@ -12,10 +12,11 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+
+from starlette.requests import Request as HTTPRequest
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import EngineDeadError, OutriderError
@@ -27,7 +28,8 @@ from outrider.engine.chat import ChatOptions, Message, encode_chat
 from outrider.engine.client import EngineClient, Job
 from outrider.engine.messages import EngineInfo
 from outrider.engine.tokenizer import Tokenizer
-from outrider.server.errors import APIError, overloaded, unavailable
+from outrider.server.admission_threads import AdmissionThreads
+from outrider.server.errors import APIError, disconnected, overloaded, unavailable
 from outrider.server.metrics import Metrics
 from outrider.server.options import ServerOptions
 
@@ -58,7 +60,7 @@ class Front:
         self._restart: asyncio.Task[None] | None = None
         self._cleanup: asyncio.Task[None] | None = None
         """Reaps an engine process that will not be restarted."""
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="admission")
+        self._threads = AdmissionThreads()
 
     async def start(self) -> EngineInfo:
         """Starts the engine. Raises ConfigError, UnsupportedError, CheckpointError or EngineDeadError."""
@@ -86,7 +88,7 @@ class Front:
         if self._restart is not None:
             self._restart.cancel()
         await self.client.stop()
-        self._reader.shutdown(cancel_futures=True)
+        self._threads.shutdown()
 
     @property
     def chat_template(self) -> str | None:
@@ -116,25 +118,54 @@ class Front:
     def encode_chat(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
         """Token ids of a conversation. Takes time: call it through `aside`. Raises RequestError."""
         options = replace(options, chat_template_content_format=self.options.chat_template_content_format)
-        return encode_chat(self.tokenizer, messages, options)
+        return encode_chat(self.tokenizer, messages, options, max_tokens=self.info.max_model_len)
 
-    async def aside(self, work: Callable[[], Result]) -> Result:
-        """Runs slow work (tokenizing, grammars, templates) in the admission thread, one piece at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text. Takes time: call it through `aside`. Raises RequestError if it is certainly too long."""
+        self.tokenizer.check_length(text, max_tokens=self.info.max_model_len)
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def encode_prompt(self, text: str, params: SamplingParams, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a prompt of text, as admission makes them. Takes time. Raises RequestError."""
+        return self._admission.encode(text, params, add_special_tokens=add_special_tokens)
+
+    async def aside(self, work: Callable[[], Result], request: HTTPRequest | None = None) -> Result:
+        """Runs slow work (parsing, templates, tokenizing, grammars) in one of the admission threads.
+
+        `request`: its caller waits for the work, and takes turns with the other callers. Work of callers who have left
+        is not begun. Raises APIError if too much work waits; None: the work is that of an admitted request."""
+        if request is None:
+            return await self._threads.run(work)
+        self._check_waiting()
+        working = asyncio.create_task(self._threads.run(work, caller=_caller(request)))
+        leaving = asyncio.create_task(_left(request))
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise disconnected()
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
 
     async def submit(
-        self, prompts: Callable[[], Sequence[Prompt]], params: SamplingParams, *, count: int
+        self,
+        prompts: Callable[[], Sequence[Prompt]],
+        params: SamplingParams,
+        *,
+        count: int,
+        request: HTTPRequest | None = None,
     ) -> "Delivery":
         """Submits one request for each of `count` prompts, all or none.
 
-        `prompts` makes them; it is called in the admission thread, once the queue has places for them. Raises
-        RequestError, or APIError if the queue is full or the engine is not running."""
+        `prompts` makes them; it is called in an admission thread, once the queue has places for them. `request`: see
+        `aside`. Raises RequestError, or APIError if the queue is full or the engine is not running."""
         arrival = time.monotonic()
         count *= params.n
         self._check_capacity(count)
         self._num_unfinished += count
         try:
-            requests = await self.aside(lambda: self._requests(prompts(), params))
+            requests = await self.aside(lambda: self._requests(prompts(), params), request)
             job = self.client.add(requests)
         except EngineDeadError as error:
             self._num_unfinished -= count
@@ -170,6 +201,15 @@ class Front:
                 f"the server is full: {self._num_unfinished} completions run or wait, of at most {limit} (max_num_seqs "
                 f"+ max_queued_requests), so {count} more are refused. Try again after the seconds in Retry-After.",
                 retry_after=self._retry_after(count),
+            )
+
+    def _check_waiting(self) -> None:
+        limit = self.info.max_num_seqs + self.options.max_queued_requests
+        if self._threads.num_waiting >= limit:
+            raise overloaded(
+                f"the server is full: {self._threads.num_waiting} requests wait to be read, of at most {limit} "
+                "(max_num_seqs + max_queued_requests). Try again after the seconds in Retry-After.",
+                retry_after=self._retry_after(1),
             )
 
     def _retry_after(self, count: int) -> int:
@@ -263,3 +303,15 @@ class Delivery:
             if delta.output is not None:
                 metrics.on_request_finished(delta.output, seconds=now - self._arrival)
         return deltas
+
+
+def _caller(request: HTTPRequest) -> str:
+    """A name for the caller of a request: its key, or its address."""
+    given = request.headers.get("authorization") or request.headers.get("x-api-key")
+    return given or (request.client.host if request.client is not None else "")
+
+
+async def _left(request: HTTPRequest) -> None:
+    """Returns when the client has disconnected. The body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

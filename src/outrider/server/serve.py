@@ -5,6 +5,7 @@ Prints for a person what was chosen and why; everything later goes to the log.
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -26,6 +27,10 @@ _GRACE_SECONDS = 2
 """Time that connections have to close once their requests have ended."""
 _STALLED_SECONDS = 120
 """Time that a client may leave sent bytes unread before it is disconnected."""
+
+
+_SWITCH_SECONDS = 0.001
+"""Time that a thread keeps Python's lock while another waits for it: Python's own 5 ms would hold up every event."""
 
 
 class _Server(uvicorn.Server):
@@ -63,6 +68,7 @@ class _Server(uvicorn.Server):
 def serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
     """Runs the server and returns when it has stopped. Raises OutriderError if it cannot start."""
     log.configure(log.resolve_level(options.log_level), others=("uvicorn",))
+    sys.setswitchinterval(_SWITCH_SECONDS)
     asyncio.run(_serve(config, options, console))
 
 

@@ -7,10 +7,20 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+_MAX_UNKNOWN = 64
+"""Maximum number of unknown fields of an object: each is looked at, and clients of other servers send few."""
 _EMPTY: dict[str, Any] = {"enum": [None, "", [], {}]}
 NOTHING: dict[str, Any] = {
     "anyOf": [
@@ -52,6 +62,18 @@ OnlyFalse = Annotated[bool, AfterValidator(_must_be_false), WithJsonSchema({"con
 OnlyTrue = Annotated[bool, AfterValidator(_must_be_true), WithJsonSchema({"const": True})]
 
 
+def _stop_at_the_first_error(schema: Any) -> None:
+    """Makes each list and dict of a schema end at its first wrong entry: a million would make a million errors."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "dict"):
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _stop_at_the_first_error(part)
+    elif isinstance(schema, (list, tuple)):
+        for part in schema:
+            _stop_at_the_first_error(part)
+
+
 class Strict(BaseModel):
     """Refuses unknown fields that ask for something, values of another type, and NaN."""
 
@@ -62,8 +84,17 @@ class Strict(BaseModel):
     def _drop_what_asks_for_nothing(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        dropped = {key for key in data.keys() - _known_names(cls) if asks_for_nothing(data[key])}
+        unknown = data.keys() - _known_names(cls)
+        if len(unknown) > _MAX_UNKNOWN:
+            raise PydanticCustomError("too_many_unknown", "{count} fields are not known", {"count": len(unknown)})
+        dropped = {key for key in unknown if asks_for_nothing(data[key])}
         return {key: value for key, value in data.items() if key not in dropped} if dropped else data
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _stop_at_the_first_error(schema)
+        return schema
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

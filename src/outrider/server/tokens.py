@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from outrider.engine.chat import ChatOptions
 from outrider.engine.token_bytes import readable
 from outrider.server.body import read_body
-from outrider.server.chat_messages import Message, plain_message
+from outrider.server.chat_messages import MAX_MESSAGES, Message, plain_message
 from outrider.server.errors import refused
 from outrider.server.fields import MAX_IDS, WHOLE_IDS, ModelName, TokenId
 from outrider.server.front import Front
@@ -22,7 +22,7 @@ class TokenizeRequest(Strict):
 
     model: ModelName | None = None
     prompt: str | None = Field(None, description="A text. Give prompt or messages.")
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = Field(
         None, description="Tools for the chat template. Needs messages."
     )
@@ -51,6 +51,7 @@ async def tokenize(request: Request) -> Response:
     front.check_model(body.model)
     if (body.prompt is None) == (body.messages is None):
         raise refused("exactly one of prompt and messages is needed. Give one of them.", param="prompt")
+    options: ChatOptions | None = None
     if body.messages is not None:
         options = ChatOptions(
             tools=[tool.model_dump(exclude_none=True) for tool in body.tools] if body.tools else None,
@@ -60,11 +61,15 @@ async def tokenize(request: Request) -> Response:
             add_special_tokens=body.add_special_tokens or False,
             chat_template_kwargs=body.chat_template_kwargs or {},
         )
-        messages = [plain_message(message) for message in body.messages]
-        token_ids = await front.aside(lambda: front.encode_chat(messages, options))
+    return await front.aside(lambda: _tokenized(front, body, options), request)
+
+
+def _tokenized(front: Front, body: TokenizeRequest, options: ChatOptions | None) -> Response:
+    """The answer to /tokenize; `options` are those of a conversation."""
+    if options is not None:
+        token_ids = front.encode_chat([plain_message(message) for message in body.messages or ()], options)
     else:
-        text, adds = body.prompt or "", body.add_special_tokens is not False
-        token_ids = await front.aside(lambda: front.tokenizer.encode(text, add_special_tokens=adds))
+        token_ids = front.encode(body.prompt or "", add_special_tokens=body.add_special_tokens is not False)
     answer = {"count": len(token_ids), "max_model_len": front.info.max_model_len, "tokens": token_ids}
     if body.return_token_strs:
         answer["token_strs"] = [readable(front.tokenizer.token_bytes.of(entry)) for entry in token_ids]
@@ -77,11 +82,12 @@ async def detokenize(request: Request) -> Response:
     body = await read_body(request, DetokenizeRequest)
     front.check_model(body.model)
     most = front.info.vocab_size
-    wrong = next((entry for entry in body.tokens if entry >= most), None)
-    if wrong is not None:
-        raise refused(
-            f"tokens contains {wrong}, which is not a token id of this model. Use 0 to {most - 1}.", param="tokens"
-        )
     tokens = body.tokens
-    text = await front.aside(lambda: front.tokenizer.decode(tokens, skip_special_tokens=False))
-    return JSONResponse({"prompt": text})
+    if tokens and max(tokens) >= most:
+        raise refused(
+            f"tokens contains {max(tokens)}, which is not a token id of this model. Use 0 to {most - 1}.",
+            param="tokens",
+        )
+    return await front.aside(
+        lambda: JSONResponse({"prompt": front.tokenizer.decode(tokens, skip_special_tokens=False)}), request
+    )

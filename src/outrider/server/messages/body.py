@@ -7,7 +7,7 @@ from pydantic import Field
 
 from outrider.server.body import checked
 from outrider.server.chat import ChatRequest
-from outrider.server.chat_messages import CacheHint
+from outrider.server.chat_messages import MAX_MESSAGES, CacheHint
 from outrider.server.errors import refused
 from outrider.server.fields import MAX_STOPS, WHOLE, GenerationFields, ModelName, StopText
 from outrider.server.front import Front
@@ -130,8 +130,8 @@ class ConversationFields(CacheHint):
     not_offered: ClassVar[Mapping[str, str]] = _NOT_OFFERED
 
     model: ModelName | None = Field(None, description="Default: the served model.")
-    system: str | Annotated[list[TextBlock], Field(min_length=1)] | None = None
-    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
+    system: str | Annotated[list[TextBlock], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     tools: Annotated[list[AnthropicTool], Field(max_length=128)] | None = None
     tool_choice: AnthropicChoice | None = Field(None, description="Default auto. A forced call needs tools.")
     thinking: Annotated[ThinkingOn | ThinkingOff, Field(discriminator="type")] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from outrider.server.chat_messages import CacheHint
+from outrider.server.chat_messages import MAX_MESSAGES, CacheHint
 from outrider.server.errors import refused
 from outrider.server.strict import Strict
 
@@ -32,7 +32,7 @@ class ToolResultBlock(CacheHint):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[TextBlock] | None = None
+    content: str | Annotated[list[TextBlock], Field(max_length=MAX_MESSAGES)] | None = None
     is_error: bool | None = Field(None, description='True: the result reaches the model with "Error: " before it.')
 
 
@@ -52,21 +52,21 @@ class MessageFromUser(Strict):
     """A message from the user, or results of tool calls."""
 
     role: Literal["user"]
-    content: str | Annotated[list[UserBlock], Field(min_length=1)]
+    content: str | Annotated[list[UserBlock], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class MessageFromModel(Strict):
     """An earlier answer; the last message, too: the answer then continues it."""
 
     role: Literal["assistant"]
-    content: str | list[AssistantBlock]
+    content: str | Annotated[list[AssistantBlock], Field(max_length=MAX_MESSAGES)]
 
 
 class MessageFromSystem(Strict):
     """Instructions between the other messages."""
 
     role: Literal["system"]
-    content: str | Annotated[list[TextBlock], Field(min_length=1)]
+    content: str | Annotated[list[TextBlock], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 AnthropicMessage = Annotated[MessageFromUser | MessageFromModel | MessageFromSystem, Field(discriminator="role")]

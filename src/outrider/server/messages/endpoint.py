@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.server.blank_text import BlankText
-from outrider.server.body import read_body
+from outrider.server.body import built, read_body
 from outrider.server.chat import ChatCall
 from outrider.server.completions import check_finished
 from outrider.server.errors import APIError
@@ -107,7 +107,8 @@ async def create_message(request: Request) -> Response:
     front: Front = request.app.state.front
     body = await read_body(request, MessagesRequest)
     front.check_model(body.model)
-    return await _MessagesCall(front, body).answer(request)
+    call = await built(request, lambda: _MessagesCall(front, body))
+    return await call.answer(request)
 
 
 async def count_message_tokens(request: Request) -> Response:
@@ -115,5 +116,8 @@ async def count_message_tokens(request: Request) -> Response:
     front: Front = request.app.state.front
     body = await read_body(request, CountTokensRequest)
     front.check_model(body.model)
-    chat = ChatCall(front, body.chat_request(front), answer_id=f"msg_{secrets.token_hex(8)}")
-    return JSONResponse({"input_tokens": len(await front.aside(chat.encode))})
+
+    def count() -> int:
+        return len(ChatCall(front, body.chat_request(front), answer_id=f"msg_{secrets.token_hex(8)}").encode())
+
+    return JSONResponse({"input_tokens": await front.aside(count, request)})

@@ -11,6 +11,7 @@ from pydantic import Field
 from outrider.core.sampling_params import MAX_LOGPROBS
 from outrider.server.body import checked
 from outrider.server.chat import ChatRequest
+from outrider.server.chat_messages import MAX_MESSAGES
 from outrider.server.errors import refused
 from outrider.server.fields import (
     WHOLE,
@@ -104,7 +105,9 @@ class ResponseRequest(GenerationFields):
         "response_format": "Use text.format.",
     }
 
-    input: str | Annotated[list[InputItem], Field(min_length=1)] = Field(description="A text, or a list of items.")
+    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)] = Field(
+        description="A text, or a list of items."
+    )
     instructions: str | None = Field(None, description="A system message before all items.")
     previous_response_id: str | None = Field(
         None, description="A stored response; its conversation comes before the input."

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.server.blank_text import BlankText
-from outrider.server.body import read_body
+from outrider.server.body import built, read_body
 from outrider.server.chat import ChatCall
 from outrider.server.completions import check_finished
 from outrider.server.errors import APIError, refused
@@ -199,7 +199,8 @@ async def create_response(request: Request) -> Response:
     front: Front = request.app.state.front
     body = await read_body(request, ResponseRequest)
     front.check_model(body.model)
-    return await _ResponseCall(front, request.app.state.responses, body).answer(request)
+    call = await built(request, lambda: _ResponseCall(front, request.app.state.responses, body))
+    return await call.answer(request)
 
 
 async def stored_response(request: Request) -> Response:

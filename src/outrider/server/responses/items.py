@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
+from outrider.server.chat_messages import MAX_MESSAGES
 from outrider.server.strict import Strict
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -37,7 +38,7 @@ class MessageToModel(Given):
 
     type: Literal["message"] = "message"
     role: Literal["user", "system", "developer"]
-    content: str | Annotated[list[InputText], Field(min_length=1)]
+    content: str | Annotated[list[InputText], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class MessageOfModel(Given):
@@ -45,7 +46,7 @@ class MessageOfModel(Given):
 
     type: Literal["message"] = "message"
     role: Literal["assistant"]
-    content: str | list[OutputText]
+    content: str | Annotated[list[OutputText], Field(max_length=MAX_MESSAGES)]
 
 
 class FunctionCall(Given):
@@ -62,7 +63,7 @@ class FunctionCallOutput(Given):
 
     type: Literal["function_call_output"]
     call_id: str
-    output: str | Annotated[list[InputText], Field(min_length=1)]
+    output: str | Annotated[list[InputText], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class ReasoningText(Strict):
@@ -76,7 +77,7 @@ class Reasoning(Given):
     """An earlier answer's reasoning, for chat templates that use it."""
 
     type: Literal["reasoning"]
-    content: list[ReasoningText] | None = None
+    content: Annotated[list[ReasoningText], Field(max_length=MAX_MESSAGES)] | None = None
 
 
 class ItemReference(Strict):
