@@ -86,10 +86,10 @@ def test_a_mixed_step_with_a_tile_too_few(cases, truth, monkeypatch):
     original = attention_plan.make_tiles_on_device
 
     def make(rows, **sizes):
-        low, tall = original(rows, **sizes)
-        is_last = tall.table[:, 2].cumsum(0) == tall.table[:, 2].sum()
-        tall.table[:, 2] *= ~(is_last.cumsum(0) == 1)
-        return low, tall
+        tiles = original(rows, **sizes)
+        is_last = tiles.table[:, 2].cumsum(0) == tiles.table[:, 2].sum()
+        tiles.table[:, 2] *= ~(is_last.cumsum(0) == 1)
+        return tiles
 
     monkeypatch.setattr("outrider.kernels.hopper.attention.make_tiles_on_device", make)
     monkeypatch.setattr(PaddedSizes, "fill", _without_padding)

@@ -38,32 +38,27 @@ class AttentionPlan:
     kv_lengths: Tensor  # [num_tokens] int64
     row_counts: tuple[int, ...] | DeviceCounts
     kv_length_bound: int
-    _made: dict[tuple, tuple[Work, ...]] = field(default_factory=dict)
+    _made: dict[tuple, Work] = field(default_factory=dict)
 
-    def work(
-        self, *, num_heads: int, num_kv_heads: int, head_dim: int, kv_start: int, window: int | None
-    ) -> tuple[Work, ...]:
-        """Work of the layers of one kind, by height of the query tiles."""
+    def work(self, *, num_heads: int, num_kv_heads: int, head_dim: int, kv_start: int, window: int | None) -> Work:
+        """Work of the layers of one kind."""
         key = (num_heads, num_kv_heads, head_dim, kv_start, window)
         if key not in self._made:
             heads = triton.next_power_of_2(num_heads // num_kv_heads)
-            self._made[key] = tuple(
-                make_work(
-                    tiles,
-                    self.kv_lengths,
-                    kv_length_bound=self.kv_length_bound,
-                    kv_start=kv_start,
-                    window=window,
-                    num_heads=num_heads,
-                    num_kv_heads=num_kv_heads,
-                    head_dim=head_dim,
-                    num_ctas=num_sms(self.kv_lengths.device),
-                )
-                for tiles in self._tiles(heads, max_row_blocks=2 if head_dim <= 128 else 1)
+            self._made[key] = make_work(
+                self._tiles(heads, max_row_blocks=2 if head_dim <= 128 else 1),
+                self.kv_lengths,
+                kv_length_bound=self.kv_length_bound,
+                kv_start=kv_start,
+                window=window,
+                num_heads=num_heads,
+                num_kv_heads=num_kv_heads,
+                head_dim=head_dim,
+                num_ctas=num_sms(self.kv_lengths.device),
             )
         return self._made[key]
 
-    def _tiles(self, heads: int, *, max_row_blocks: int) -> tuple[Tiles, ...]:
+    def _tiles(self, heads: int, *, max_row_blocks: int) -> Tiles:
         counts, num_tokens = self.row_counts, self.kv_lengths.shape[0]
         if isinstance(counts, DeviceCounts):
             return make_tiles_on_device(counts, num_tokens=num_tokens, heads=heads, max_row_blocks=max_row_blocks)
@@ -109,49 +104,44 @@ def paged_attention(
     out = empty_rows(*q.shape, dtype=q.dtype, device=q.device)
     if num_tokens == 0:
         return out
-    works = plan.work(
+    work = plan.work(
         num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, kv_start=kv_start, window=window
     )
-    num_split_tokens = max(work.tiles.token_bound if work.may_split else 0 for work in works)
-    num_states = max(num_split_tokens * num_heads * works[0].max_pieces, 1)
+    num_states = max(work.num_split_tokens * num_heads * work.max_pieces, 1)
     acc = torch.empty(num_states, head_dim, dtype=torch.float32, device=q.device)
     state = torch.empty(num_states, STATE_WIDTH.value, dtype=torch.float32, device=q.device)
-    for work in works:
-        _attend(
-            q,
-            k_cache,
-            v_cache,
-            plan=plan,
-            work=work,
-            out=out,
-            acc=acc,
-            state=state,
-            scale=scale,
-            kv_start=kv_start,
-            window=window,
-            sinks=sinks,
+    _attend(
+        q,
+        k_cache,
+        v_cache,
+        plan=plan,
+        work=work,
+        out=out,
+        acc=acc,
+        state=state,
+        scale=scale,
+        kv_start=kv_start,
+        window=window,
+        sinks=sinks,
+    )
+    if work.num_split_tokens:
+        heads_to_cta = 4 if work.num_split_tokens * num_heads > _MANY_MERGES else 1
+        combine_kernel[(work.num_split_tokens, triton.cdiv(num_heads, heads_to_cta))](
+            plan.kv_lengths,
+            work.splits,
+            acc,
+            state,
+            q if sinks is None else sinks,
+            out,
+            num_heads,
+            out.stride(0),
+            work.max_pieces,
+            HEADS=heads_to_cta,
+            D=head_dim,
+            HAS_SINKS=sinks is not None,
+            num_warps=heads_to_cta,
+            **OVERLAPPED,
         )
-    for work in works:
-        if work.may_split:
-            num_merged = work.tiles.tokens.shape[0]
-            heads_to_cta = 4 if num_merged * num_heads > _MANY_MERGES else 1
-            combine_kernel[(num_merged, triton.cdiv(num_heads, heads_to_cta))](
-                work.tiles.tokens,
-                plan.kv_lengths,
-                work.splits,
-                acc,
-                state,
-                q if sinks is None else sinks,
-                out,
-                num_heads,
-                out.stride(0),
-                work.max_pieces,
-                HEADS=heads_to_cta,
-                D=head_dim,
-                HAS_SINKS=sinks is not None,
-                num_warps=heads_to_cta,
-                **OVERLAPPED,
-            )
     return out
 
 

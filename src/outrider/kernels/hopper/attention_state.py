@@ -60,9 +60,8 @@ def _load_state(p_acc, p_state, o_slot, o_d, m_piece, D: gl.constexpr):
 
 @gluon.jit(do_not_specialize=["num_heads", "out_stride", "max_pieces"])
 def combine_kernel(
-    p_tokens,  # [n] int32, tokens that may have been split
     p_lengths,
-    p_splits,  # [num_tokens, SPLIT_WIDTH] int32
+    p_splits,  # [n, SPLIT_WIDTH] int32, of the first n tokens, which may have been split
     p_acc,
     p_state,
     p_sinks,
@@ -79,7 +78,7 @@ def combine_kernel(
     ROW: gl.constexpr = gl.SliceLayout(1, BLOCK)
     launch_dependents()
     wait()
-    i_token = gl.load(p_tokens + gl.program_id(0))
+    i_token = gl.program_id(0)
     num_merged = gl.load(p_splits + i_token * SPLIT_WIDTH + SPLIT_MERGED)
     first_piece = gl.load(p_splits + i_token * SPLIT_WIDTH + SPLIT_FIRST_PIECE)
     length = gl.load(p_lengths + i_token).to(gl.int32)

@@ -1,13 +1,13 @@
 """Attention of query tiles over paged KV in Gluon: one warp loads pages through TMA, one or two warpgroups attend.
 
-A warpgroup holds 64 query rows, each owned by one warp. KV comes in tiles of LANES positions. The softmax state (m, the
+CTAs take the items of work in turns, back and forth, so that each gets long and short ones. A warpgroup holds 64 query
+rows, each owned by one warp. KV comes in tiles of LANES positions. The softmax state (m, the
 largest score in log2 units; w, the sum of weights; acc, the weighted values) is kept piece by piece, and pieces are
 merged in ascending order, in registers here or from memory in `attention_state`. A tile that a row does not see
 changes none of its bits. Decoding, verifying and prefill differ only in how many of the 64 rows are used.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# ruff: noqa: SIM113
-# (arguments of kernels are Triton's own, and its loops have no enumerate)
+# (arguments of kernels are Triton's own)
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -103,6 +103,26 @@ def _store_state(
 
 
 @gluon.jit
+def _num_turns(num_items):
+    """Items of this CTA: one of each full round, and one more if the last round reaches it."""
+    num_ctas = gl.num_programs(0)
+    num_full = num_items // num_ctas
+    place = gl.program_id(0)
+    if num_full % 2 == 1:
+        place = num_ctas - 1 - place
+    return num_full + (place < num_items - num_full * num_ctas).to(gl.int32)
+
+
+@gluon.jit
+def _item(turn):
+    """The item of this CTA in a round; every second round goes backwards."""
+    place = gl.program_id(0)
+    if turn % 2 == 1:
+        place = gl.num_programs(0) - 1 - place
+    return turn * gl.num_programs(0) + place
+
+
+@gluon.jit
 def _load(
     descriptors,
     rings,
@@ -129,8 +149,8 @@ def _load(
     wait()
     num_items = gl.load(p_num_items) * KV_HEADS
     step = 0
-    turn = 0
-    for item in range(gl.program_id(0), num_items, gl.num_programs(0)):
+    for turn in range(_num_turns(num_items)):
+        item = _item(turn)
         i_head = item % KV_HEADS
         # not prefetched into variables of the loop: Triton 3.6 loses those that are bounds of the inner loop
         p_item = p_items + item // KV_HEADS * ITEM_WIDTH
@@ -146,7 +166,6 @@ def _load(
                 b_q = q_ring.index((i_q * ROW_BLOCKS + i_rows) * HALVES + i_box)
                 corner = [i_token + i_rows * TOKENS, i_head * GROUP, i_box * HALF]
                 load_tile(q_desc, corner, q_full.index(i_q), b_q)
-        turn += 1
         p_row = p_blocks + i_row.to(gl.int64) * blocks_stride
         for start in range(begin, end, LANES):
             stage = step % STAGES
@@ -207,8 +226,8 @@ def _attend(
     wait()
     num_items = gl.load(p_num_items) * KV_HEADS
     step = 0
-    turn = 0
-    for item in range(gl.program_id(0), num_items, gl.num_programs(0)):
+    for turn in range(_num_turns(num_items)):
+        item = _item(turn)
         i_head = item % KV_HEADS
         p_item = p_items + item // KV_HEADS * ITEM_WIDTH
         i_token = gl.load(p_item + ITEM_TOKEN)
@@ -227,12 +246,19 @@ def _attend(
             b_low = gl.maximum(b_low, b_end - window)
         i_q = turn % 2
         mbarrier.wait(q_full.index(i_q), (turn // 2) & 1)
-        turn += 1
         b_q = q_ring.index(i_q * ROW_BLOCKS + I_ROWS)
         m = gl.full([64], float("-inf"), gl.float32, ROW)
         w = gl.zeros([64], gl.float32, ROW)
         acc = gl.zeros([64, COLUMNS], gl.float32, VALUE)
-        for i_piece in range(begin // PIECE, (end + PIECE - 1) // PIECE):
+        num_pieces = (end + PIECE - 1) // PIECE
+        if count <= I_ROWS * 64 // GROUP_PAD:
+            # no token of the tile is in these rows: let the KV go by
+            for _ in range(begin, end, LANES):
+                mbarrier.wait(full.index(step % STAGES), (step // STAGES) & 1)
+                mbarrier.arrive(empty.index(step % STAGES))
+                step += 1
+            num_pieces = 0
+        for i_piece in range(begin // PIECE, num_pieces):
             m_piece = gl.full([64], float("-inf"), gl.float32, ROW)
             w_piece = gl.zeros([64], gl.float32, ROW)
             acc_piece = gl.zeros([64, COLUMNS], gl.float32, VALUE)
