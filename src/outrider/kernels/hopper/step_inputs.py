@@ -43,8 +43,8 @@ def assemble(
 ) -> Assembled:
     """Tokens of the step: known ones from the table, then drafts, as many as are real and still allowed."""
     num_rows, num_step_tokens = rows.shape[0], token_row.shape[0]
-    of_tokens = torch.empty(4, num_step_tokens, dtype=torch.int64, device=rows.device)
-    of_rows = torch.empty(2, num_rows, dtype=torch.int64, device=rows.device)
+    of_tokens = torch.empty(4, num_step_tokens + num_step_tokens % 2, dtype=torch.int64, device=rows.device)
+    of_rows = torch.empty(2, num_rows + num_rows % 2, dtype=torch.int64, device=rows.device)
     if max(num_rows, num_step_tokens) > 0:
         _assemble_kernel[(triton.cdiv(max(num_rows, num_step_tokens), _BLOCK),)](
             token_ids,
@@ -71,7 +71,8 @@ def assemble(
             BLOCK_SIZE=block_size,
             BLOCK=_BLOCK,
         )
-    return Assembled(*of_tokens, *of_rows)
+    # each begins at a multiple of 16 bytes, so that no kernel that reads it is compiled for others
+    return Assembled(*(part[:num_step_tokens] for part in of_tokens), *(part[:num_rows] for part in of_rows))
 
 
 @triton.jit
@@ -101,8 +102,8 @@ def _assemble_kernel(
     p_draft_bound,
     p_token_row,
     p_token_offset,
-    p_of_tokens,  # [4, T]: ids, positions, slots, kv lengths
-    p_of_rows,  # [2, R]: drafts in use, num_tokens_left
+    p_of_tokens,  # [4, T, even]: ids, positions, slots, kv lengths
+    p_of_rows,  # [2, R, even]: drafts in use, num_tokens_left
     num_rows,
     num_step_tokens,
     num_places,
@@ -119,7 +120,7 @@ def _assemble_kernel(
         p_num_tokens, p_max_total, p_num_drafts, p_rows, p_num_known, p_draft_bound, o, m_row
     )
     tl.store(p_of_rows + o, b_used, mask=m_row)
-    tl.store(p_of_rows + num_rows + o, b_tokens_left, mask=m_row)
+    tl.store(p_of_rows + num_rows + num_rows % 2 + o, b_tokens_left, mask=m_row)
 
     m = o < num_step_tokens
     i_row = tl.load(p_token_row + o, mask=m, other=0)
@@ -136,10 +137,11 @@ def _assemble_kernel(
     b_place = tl.minimum(tl.maximum(b_ahead, 0), num_places - 1)
     b_guess = tl.load(p_drafts + i_table * drafts_stride + b_place, mask=m_draft, other=0)
     b_slot = slot_of(p_tables, i_table * tables_stride, b_position, m_valid, max_blocks, BLOCK_SIZE)
+    pitch = num_step_tokens + num_step_tokens % 2
     tl.store(p_of_tokens + o, tl.where(m_known, b_known, b_guess), mask=m)
-    tl.store(p_of_tokens + num_step_tokens + o, b_position, mask=m)
-    tl.store(p_of_tokens + num_step_tokens * 2 + o, tl.where(m_valid, b_slot, 0), mask=m)
-    tl.store(p_of_tokens + num_step_tokens * 3 + o, tl.where(m_valid, b_position + 1, 0), mask=m)
+    tl.store(p_of_tokens + pitch + o, b_position, mask=m)
+    tl.store(p_of_tokens + pitch * 2 + o, tl.where(m_valid, b_slot, 0), mask=m)
+    tl.store(p_of_tokens + pitch * 3 + o, tl.where(m_valid, b_position + 1, 0), mask=m)
 
 
 def commit(
