@@ -1,12 +1,15 @@
 """The row-invariant GEMM: its bits, its accuracy, and odd shapes."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+import triton
 from torch import Tensor
 
 from outrider.kernels.hopper import linear as module
 from outrider.kernels.hopper.launch import empty_rows
-from outrider.kernels.hopper.linear import choose_work, empty_weight, linear, num_segments
+from outrider.kernels.hopper.linear import choose_work, empty_weight, linear, linear_compilations, num_segments
 
 from .comparison import assert_close, relative_rms, replayed
 
@@ -45,6 +48,22 @@ def test_a_row_has_the_same_bits_for_every_number_of_tokens(shape: tuple[int, in
         rows = torch.randperm(8192, device="cuda")[:num_tokens]
         out = linear(x[rows], weight, out_dtype=torch.float32)
         assert torch.equal(out, everything[rows]), f"{num_tokens} tokens"
+
+
+def test_all_that_a_model_launches_is_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    module._linear_kernel.device_caches.clear()
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(call) for call in linear_compilations(torch.bfloat16, torch.device("cuda"))]:
+            done.result()
+    compiled: list[object] = []
+    monkeypatch.setattr(triton.knobs.compilation, "listener", lambda **event: compiled.append(event))
+    for name in ("llama qkv", "llama gate_up", "llama down", "qwen3 moe o"):
+        for num_tokens in (1, 17, 40, 65, 128, 200, 256, 300, 640, 1024):
+            x, weight = make(SHAPES[name], num_tokens)
+            linear(x, weight)
+            if num_segments(*SHAPES[name]) == 1:
+                linear(x, weight, out_dtype=torch.float32)
+    assert compiled == []
 
 
 @pytest.mark.parametrize("num_tokens", [1, 20, 80, 150, 300])

@@ -23,6 +23,7 @@ from tests.kernels.subject import Subject
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "empty_weight": model.check_linear,
     "linear": model.check_linear,
+    "linear_compilations": model.check_linear_compilations,
     "rms_norm": model.check_rms_norm,
     "add_rms_norm": model.check_add_rms_norm,
     "silu_and_mul": model.check_silu_and_mul,

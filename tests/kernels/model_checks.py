@@ -21,6 +21,12 @@ def check_linear(at: Subject) -> None:
         at.close("linear to fp32", wide, exact, dtype=torch.float32 if at.dtype == torch.float32 else None)
 
 
+def check_linear_compilations(at: Subject) -> None:
+    for compile_one in at.kernels.linear_compilations(at.dtype, at.device):
+        compile_one()
+    check_linear(at)
+
+
 def _norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
     x = x.double()
     factor = weight.double() + 1 if plus_one else weight.double()

@@ -4,7 +4,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from outrider.platforms.base import select_platform
 from outrider.runtime.largest_step import measure_kv_budget
 from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_groups, size_snapshots, without
 from outrider.runtime.step import Forwarded, Step
-from outrider.runtime.warm_up import compile_sampler
+from outrider.runtime.warm_up import Compiling, compile_kernels
 from outrider.sampling.synthetic import synthetic_acceptance
 from outrider.speculation.drafter import BaseDrafter, DrafterContext, find_drafter
 
@@ -97,11 +96,12 @@ class Worker:
         self.num_replayed_steps = self.num_launched_steps = 0
         self.step_function.drafting.is_serving = True
 
-    def _compile(self) -> Thread | None:
-        """Start compiling the sampler, if the platform compiles kernels."""
+    def _compile(self) -> Compiling | None:
+        """Start compiling kernels, if the platform compiles any."""
         if not self.platform.compiles_kernels:
             return None
-        return compile_sampler(self.kernels, self.model_config.vocab_size, self.platform)
+        vocab_size = self.model_config.vocab_size
+        return compile_kernels(self.kernels, vocab_size=vocab_size, dtype=self.dtype, platform=self.platform)
 
     def _load(self, directory: str, model_config: ModelConfig) -> CausalLM:
         return load_model(
@@ -193,7 +193,7 @@ class Worker:
         if self.drafter is not None:
             self.drafter.allocate(num_blocks)
 
-    def _measure_kv_budget(self, compiling: Thread | None) -> KVBudget:
+    def _measure_kv_budget(self, compiling: Compiling | None) -> KVBudget:
         accelerator = self.platform.accelerator
         if accelerator is None:
             return cpu_kv_budget(self.config.gpu_memory_utilization)

@@ -6,6 +6,7 @@ DEVICE = "cuda"
 _GLUON = "it is written in Gluon, which has no interpreter"
 NEEDS_GPU = {
     "linear": _GLUON,
+    "linear_compilations": _GLUON,
     "experts": _GLUON,
     "plan_attention": "its plan is for its own paged_attention",
     "paged_attention": _GLUON,

@@ -9,7 +9,9 @@ on the number of tokens.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # (arguments of kernels are Triton's own)
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -48,8 +50,8 @@ class Tile(NamedTuple):
 
 # benchmarks/log.md, entries 1 and 3. Up to 64 tokens the bytes of W set the time, and any tile that holds all tokens
 # is as fast; rings of 200 KB were faster than two CTAs with 100 KB on an SM.
-_SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 165)}
-_LARGE = (_SMALL[64], Tile(128, 1, 64, 8, 245), Tile(128, 2, 64, 6, 400), Tile(256, 2, 64, 4, 770))
+_SMALL = {16: Tile(16, 1, 128, 10, 0), 32: Tile(32, 1, 128, 9, 0), 64: Tile(64, 1, 128, 6, 160)}
+_LARGE = (_SMALL[64], Tile(128, 1, 64, 8, 265), Tile(128, 2, 64, 6, 400), Tile(256, 2, 64, 4, 770))
 
 
 class Work(NamedTuple):
@@ -118,11 +120,40 @@ def linear(
         if x.dtype == torch.float32:
             _run_wide(x, weight, bias, y)
         else:
-            _run(x, weight, bias, y, whole_shape or (output_size, input_size))
+            segments = num_segments(*(whole_shape or (output_size, input_size)))
+            work = choose_work(num_tokens, output_size, input_size, num_ctas=num_sms(x.device), segments=segments)
+            _run(x, weight, bias, y, work, segments=segments)
     return y if padded == output_size else y[:, :output_size]
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape: tuple[int, int]) -> None:
+def linear_compilations(dtype: torch.dtype, device: torch.device) -> Sequence[Callable[[], object]]:
+    """One for each work and dtype of y, without a bias. The last layer alone has fp32 results, of one segment."""
+    if dtype == torch.float32:
+        return ()
+    tiles = [*_SMALL.values(), *_LARGE[1:]]
+    works = [(Work(tile, across), segments) for tile in tiles for across, segments in ((1, 1), (1, 2), (2, 2))]
+    works = [(work, segments) for work, segments in works if work.tile.tokens >= 64 or work.across == segments]
+    forms = [(*work, dtype) for work in works] + [(Work(tile, 1), 1, torch.float32) for tile in tiles]
+
+    def compile_one(work: Work, segments: int, out_dtype: torch.dtype) -> None:
+        x = torch.empty(work.tile.tokens, 2 * _SEGMENT_UNIT, dtype=dtype, device=device)
+        weight = empty_weight(WEIGHT_ROWS * work.tile.warpgroups, 2 * _SEGMENT_UNIT, dtype=dtype, device=device)
+        y = torch.empty(x.shape[0], weight.shape[0], dtype=out_dtype, device=device)
+        _run(x, weight, None, y, work, segments=segments, only_compile=True)
+
+    return [partial(compile_one, *form) for form in forms]
+
+
+def _run(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    work: Work,
+    *,
+    segments: int,
+    only_compile: bool = False,
+) -> None:
     num_tokens, input_size = x.shape
     output_size = weight.shape[0]
     assert is_aligned(weight), "rows of a weight must start at multiples of 16 bytes; make it with empty_weight"
@@ -130,27 +161,26 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, whole_shape:
         aligned = empty_rows(num_tokens, triton.cdiv(input_size, 8) * 8, dtype=x.dtype, device=x.device)
         x = aligned[:, :input_size].copy_(x)
 
-    num_ctas = num_sms(x.device)
-    segments = num_segments(*whole_shape)
-    tile, across = choose_work(num_tokens, output_size, input_size, num_ctas=num_ctas, segments=segments)
+    tile, across = work
     inside = segments // across
     token_tiles = triton.cdiv(num_tokens, tile.tokens)
     weight_tiles = triton.cdiv(output_size, WEIGHT_ROWS * tile.warpgroups)
-    grid = min(num_ctas, token_tiles * weight_tiles * across)
+    grid = min(num_sms(x.device), token_tiles * weight_tiles * across)
 
-    partial, count = y, y
+    sums, count = y, y
     if segments > 1:
         num_sums = (token_tiles * weight_tiles * across if across > 1 else grid) * tile.warpgroups
-        partial = torch.empty(num_sums, WEIGHT_ROWS, tile.tokens, dtype=torch.float32, device=x.device)
+        sums = torch.empty(num_sums, WEIGHT_ROWS, tile.tokens, dtype=torch.float32, device=x.device)
     if across > 1:
         count = counters(x.device, token_tiles * weight_tiles * tile.warpgroups)
     segment = triton.cdiv(input_size, segments * _SEGMENT_UNIT) * _SEGMENT_UNIT
-    _linear_kernel[(grid,)](
+    kernel: Any = partial(_linear_kernel.warmup, grid=(grid,)) if only_compile else _linear_kernel[(grid,)]
+    kernel(
         descriptor(x, tile.tokens, tile.block_k, num_rows=_rows_at_hand(x, token_tiles * tile.tokens)),
         descriptor(weight, WEIGHT_ROWS, tile.block_k, num_rows=output_size),
         y,
         y if bias is None else bias,
-        partial,
+        sums,
         count,
         num_tokens,
         output_size,

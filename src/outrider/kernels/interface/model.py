@@ -3,6 +3,7 @@
 Legend: M tokens, K input width, N output width, H heads, D head dim, E experts, I width of a gated MLP.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -41,6 +42,10 @@ class ModelKernels(Protocol):
         whole_shape: (N, K) of the whole layer if `weight` is a shard of its rows. The order of summation follows the
         whole shape, so a shard's output has the bits of the same columns of the whole layer's output.
         """
+
+    def linear_compilations(self, dtype: torch.dtype, device: torch.device) -> Sequence[Callable[[], object]]:
+        """Calls that compile every kernel that `linear` may launch for x of `dtype`, without launching it. Each can run
+        in a thread of its own. Empty if nothing is compiled."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
         """x [..., K], weight [K] -> [..., K], Llama's RMSNorm; with `plus_one` multiplied by 1 + weight."""
