@@ -75,6 +75,7 @@ TARGETS = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"} | UPPER_WINDOWS,
     "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 100},
     "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "head_dim": 96, "partial_rotary_factor": 0.75},
+    "olmo3": {"architectures": ["Olmo3ForCausalLM"], "model_type": "olmo3", "sliding_window": 100},
     "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"} | TWO_KINDS,
     "qwen3_5": {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | HYBRID,
     "qwen3_5_moe": {"architectures": ["Qwen3_5MoeForCausalLM"], "model_type": "qwen3_5_moe_text"} | HYBRID | SHARED,
@@ -95,6 +96,7 @@ DRAFTERS = {
     "mistral": "eagle3",
     "phi3": "eagle3",
     "gemma3": "eagle3",
+    "olmo3": "eagle3",
 }
 """Drafters of the models that have no prediction module."""
 

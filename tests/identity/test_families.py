@@ -64,6 +64,13 @@ def _two_ropes(directory, head):
     return {"method": "eagle3", "model": str(head)}
 
 
+def _post_norms(directory, head):
+    """Norms behind attention and MLP, and three layers with a window to one without."""
+    write_tiny_model(directory, "olmo3", **SHAPE)
+    save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(1, 3, 4)), head)
+    return {"method": "eagle3", "model": str(head)}
+
+
 FAMILIES = {
     "qwen3_moe": _experts,
     "mimo": _mimo,
@@ -71,6 +78,7 @@ FAMILIES = {
     "qwen2": _windows,
     "mistral": _windows_only,
     "gemma3": _two_ropes,
+    "olmo3": _post_norms,
 }
 FAST = ("qwen3_moe", "mimo", "eagle")
 """Families of which one setting is in the fast suite: each has another layer or drafter."""

@@ -33,18 +33,24 @@ def _norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> T
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * factor
 
 
+FLAGS = ((False, False), (True, False), (False, True))
+"""plus_one and casts_last of the norms."""
+
+
 def check_rms_norm(at: Subject) -> None:
     for shape in ((1, 1), (5, 37), (3, 4, 16), (9, 256)):
         x, weight = at.randn(*shape) * 3, at.randn(shape[-1])
-        for plus_one in (False, True):
-            ours = at.kernels.rms_norm(x, weight, 1e-5, plus_one=plus_one)
+        for plus_one, casts_last in FLAGS:
+            ours = at.kernels.rms_norm(x, weight, 1e-5, plus_one=plus_one, casts_last=casts_last)
             at.close(f"rms_norm {shape}", ours, _norm(x, weight, 1e-5, plus_one=plus_one))
+    x, weight = at.randn(9, 200)[:, 64:128], at.randn(64)  # q, in rows that hold q, k and v
+    at.close("rms_norm of columns", at.kernels.rms_norm(x, weight, 1e-6), _norm(x, weight, 1e-6))
 
 
 def check_add_rms_norm(at: Subject) -> None:
     x, residual, weight = at.randn(7, 100), at.randn(7, 100), at.randn(100)
-    for plus_one in (False, True):
-        normed, total = at.kernels.add_rms_norm(x, residual, weight, 1e-6, plus_one=plus_one)
+    for plus_one, casts_last in FLAGS:
+        normed, total = at.kernels.add_rms_norm(x, residual, weight, 1e-6, plus_one=plus_one, casts_last=casts_last)
         at.same("the sum", total, x + residual)
         at.close("the norm of the sum", normed, _norm(x + residual, weight, 1e-6, plus_one=plus_one))
 

@@ -58,7 +58,7 @@ def test_only_functions_are_left_to_a_gpu(stack: str) -> None:
 WRONG = """
 from outrider.kernels.reference.norm import rms_norm as right
 
-def rms_norm(x, weight, eps, *, plus_one=False):
+def rms_norm(x, weight, eps, *, plus_one=False, casts_last=False):
     return right(x, weight, eps) * 1.0001
 """
 

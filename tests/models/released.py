@@ -251,6 +251,46 @@ PHI_4 = Release(
 )  # fmt: skip
 
 
+def _post_norms(hidden: int, *, queries: int, keys: int) -> Shapes:
+    """Norms of OLMo: on outputs, and over all heads of q and of k."""
+    outputs: Shapes = {f"post_{part}_layernorm.weight": (hidden,) for part in ("attention", "feedforward")}
+    return outputs | {"self_attn.q_norm.weight": (queries,), "self_attn.k_norm.weight": (keys,)}
+
+
+OLMO: dict[str, Any] = {
+    "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "intermediate_size": 11008, "rms_norm_eps": 1e-6, "rope_theta": 500000, "tie_word_embeddings": False,
+    "attention_bias": False, "attention_dropout": 0.0, "hidden_act": "silu", "torch_dtype": "bfloat16",
+    "eos_token_id": 100257, "pad_token_id": 100277, "initializer_range": 0.02, "use_cache": False,
+}  # fmt: skip
+_OLMO_LAYER: Shapes = (
+    under("self_attn", attention(4096, 4096, 4096))
+    | under("mlp", mlp(4096, 11008))
+    | _post_norms(4096, queries=4096, keys=4096)
+)
+OLMO2_7B = Release(
+    config=OLMO | {
+        "architectures": ["Olmo2ForCausalLM"], "model_type": "olmo2", "vocab_size": 100352,
+        "max_position_embeddings": 4096, "rope_scaling": None,
+    },
+    num_tensors=355,
+    shapes=text_model([_OLMO_LAYER] * 32, vocab=100352, hidden=4096),
+)  # fmt: skip
+OLMO3_7B = Release(
+    config=OLMO | {
+        "architectures": ["Olmo3ForCausalLM"], "model_type": "olmo3", "vocab_size": 100278,
+        "max_position_embeddings": 65536, "sliding_window": 4096,
+        "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"] * 8,
+        "rope_scaling": {
+            "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192, "beta_fast": 32,
+            "beta_slow": 1, "attention_factor": 1.2079441541679836,
+        },
+    },
+    num_tensors=355,
+    shapes=text_model([_OLMO_LAYER] * 32, vocab=100278, hidden=4096),
+)  # fmt: skip
+
+
 def _gemma3_text(
     hidden: int, num_layers: int, heads: int, kv_heads: int, width: int, *, head_dim: int = 256, **where: Any
 ) -> Shapes:
@@ -513,6 +553,8 @@ RELEASES = {
     "Mistral-7B-v0.1": MISTRAL_7B_V1,
     "Mistral-Nemo": MISTRAL_NEMO,
     "Phi-4": PHI_4,
+    "OLMo-2-7B": OLMO2_7B,
+    "OLMo-3-7B": OLMO3_7B,
     "Gemma-3-1B": GEMMA3_1B,
     "Gemma-3-4B": GEMMA3_4B,
     "Gemma-3-27B": GEMMA3_27B,

@@ -82,6 +82,8 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "mistral", {"head_dim": 32, **ODD}
     yield "phi3", {"rope_parameters": PARTIAL, "head_dim": 32, **ODD}
     yield "gemma3", {"tie_word_embeddings": True, "hidden_size": 72, **ODD}
+    yield "olmo2", {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96}
+    yield "olmo3", {"rope_parameters": {"full_attention": YARN, "sliding_attention": ROPES["default"]}}
     yield "multimodal gemma3", {"num_hidden_layers": 2, "tie_word_embeddings": True, **TWO_KINDS}
 
 
@@ -95,11 +97,26 @@ def _further_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "gemma3", {"num_hidden_layers": 6, "layer_types": None, "head_dim": 32, "max_shard_size": "100KB"}
     yield "gemma3", {"num_hidden_layers": 2, "sliding_window": 7, "layer_types": ["sliding_attention"] * 2}
     yield "gemma3", {"attention_bias": True, "num_hidden_layers": 2, **TWO_KINDS}
+    yield "olmo2", {"tie_word_embeddings": True, "attention_bias": True, "max_shard_size": "100KB"}
+    yield "olmo3", {"sliding_window": 7, "num_hidden_layers": 5, "tie_word_embeddings": True}
     yield "renamed gemma3", {"tie_word_embeddings": True}
 
 
 DENSE = ("llama", "qwen3")
-FAMILIES = (*DENSE, "qwen2", "mistral", "phi3", "gemma3", "qwen3_moe", "mimo", "qwen3_5", "qwen3_5_moe", "qwen3_next")
+FAMILIES = (
+    *DENSE,
+    "qwen2",
+    "mistral",
+    "phi3",
+    "gemma3",
+    "olmo2",
+    "olmo3",
+    "qwen3_moe",
+    "mimo",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen3_next",
+)
 FORMS = ("multimodal qwen3_5", "multimodal qwen3_5_moe", "multimodal gemma3", "renamed gemma3")
 """Families that are released as a part of something larger."""
 WRITERS = {

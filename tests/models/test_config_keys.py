@@ -185,7 +185,8 @@ def test_every_key_that_is_read_changes_the_model_or_is_refused(name):
     assert silent == []
 
 
-ELSEWHERE = {"num_local_experts", "type"}
+YARN = {"attn_factor", "apply_yarn_scaling", "extrapolation_factor", "mscale", "mscale_all_dim", "truncate"}
+ELSEWHERE = {"num_local_experts", "type", *YARN}
 """Asked for, and read in tests of other spellings only (tests/loading/test_model_config.py)."""
 
 
@@ -304,7 +305,7 @@ def test_keys_that_could_mislead_are_not_ignored():
 
 MULTIMODAL = ("qwen3_5", "qwen3_5_moe", "gemma3")
 WRITTEN = [
-    *("llama", "qwen2", "mistral", "phi3", "gemma3", "qwen3", "qwen3_moe", "mimo"),
+    *("llama", "qwen2", "mistral", "phi3", "gemma3", "olmo2", "olmo3", "qwen3", "qwen3_moe", "mimo"),
     *HYBRIDS,
     *(f"multimodal {family}" for family in MULTIMODAL),
 ]
@@ -346,6 +347,8 @@ CLASSES = {
     "Qwen2ForCausalLM": "Qwen2Config",
     "MistralForCausalLM": "MistralConfig",
     "Phi3ForCausalLM": "Phi3Config",
+    "Olmo2ForCausalLM": "Olmo2Config",
+    "Olmo3ForCausalLM": "Olmo3Config",
     "Gemma3ForCausalLM": "Gemma3TextConfig",
     "Gemma3ForConditionalGeneration": "Gemma3Config",
     "Qwen3ForCausalLM": "Qwen3Config",

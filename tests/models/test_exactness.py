@@ -7,9 +7,11 @@ from tests.support.paged_runner import PagedRunner, load_tiny
 from tests.support.tiny_models import write_tiny_model
 
 LENGTHS = (90, 17, 1, 66)
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma3", "olmo3", "phi3")]
+"""Families whose layers have parts of their own, and no kernels."""
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_moe", "qwen3_5"])
+@pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_moe", "qwen3_5", *SLOW])
 def model(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     write_tiny_model(directory, request.param, num_attention_heads=8, num_key_value_heads=2)

@@ -121,6 +121,8 @@ class ModelConfig:
     """Attention's output is multiplied by a gate, whose rows follow those of each head in q_proj."""
     norm_plus_one: bool = False
     """Norms multiply by 1 + weight."""
+    norm_casts_last: bool = False
+    """Norms multiply by the weight in fp32, and cast then."""
     layer_types: tuple[str, ...] = ()
     """"full_attention" or "linear_attention" of each layer; empty where all attend."""
     windows: Windows = ()

@@ -1,5 +1,6 @@
 """Self-attention over the paged cache: projections, head norms, rope, and a call of the backend."""
 
+import torch
 from torch import Tensor, nn
 
 from outrider.attention.base import StepAttention
@@ -23,11 +24,13 @@ class Attention(nn.Module):
         rope: Rope,
         input_size: int | None = None,
         qk_norm: bool = False,
+        whole_qk_norm: bool = False,
         output_bias: bool = True,
         window: int | None = None,
         has_sinks: bool = False,
     ) -> None:
-        """`input_size`: width of the input, if not hidden_size. `output_bias`: o has a bias if q, k and v have.
+        """`input_size`: width of the input, if not hidden_size. `qk_norm`: each head of q and k is normalised, before
+        rope; `whole_qk_norm`: all heads of q together, and all of k. `output_bias`: o has a bias if q, k and v have.
         `window`: tokens that a token sees, itself included; None: all before it. `has_sinks`: the softmax of each head
         has one more logit, which is a weight and has no value.
         """
@@ -46,9 +49,15 @@ class Attention(nn.Module):
             pieces=(("q_proj", q_rows), ("k_proj", kv_size), ("v_proj", kv_size)),
         )
         self.o_proj = Linear(q_size, config.hidden_size, context, bias=config.attention_bias and output_bias)
-        plus_one = config.norm_plus_one
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps, context, plus_one=plus_one) if qk_norm else None
+        assert not (whole_qk_norm and (qk_norm or self.has_gates)), "q and k have one norm, and rows of q no gates"
+        assert not (qk_norm and config.norm_casts_last), "norms of heads cast before they multiply"
+        self.whole_qk_norm = whole_qk_norm
+        self.q_norm = self.k_norm = None
+        if qk_norm or whole_qk_norm:
+            sizes = (q_size, kv_size) if whole_qk_norm else (self.head_dim, self.head_dim)
+            flags = {"plus_one": config.norm_plus_one, "casts_last": config.norm_casts_last}
+            self.q_norm, self.k_norm = (RMSNorm(size, config.norm_eps, context, **flags) for size in sizes)
+        self._sizes = [q_rows, kv_size, kv_size]
         self.sinks = empty_parameter(self.num_heads, context=context) if has_sinks else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
         self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
@@ -81,12 +90,17 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """[M, heads of q, k and v (and gates), head_dim]."""
-        return self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+        rows = self.qkv_proj(x)
+        if self.whole_qk_norm:
+            assert self.q_norm is not None and self.k_norm is not None, "norms of q and of k"
+            q, k, v = rows.split(self._sizes, dim=1)
+            rows = torch.cat([self.q_norm(q), self.k_norm(k), v], dim=1)
+        return rows.view(x.shape[0], -1, self.head_dim)
 
     def _write(self, heads: Tensor, batch: ForwardBatch, cache: LayerKV) -> Tensor:
         """Queries [M, num_heads, head_dim]."""
         norms, eps, plus_one = None, 0.0, False
-        if self.q_norm is not None and self.k_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None and not self.whole_qk_norm:
             norms, eps, plus_one = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, self.q_norm.plus_one
         (rope,) = self._rope
         q: Tensor = self._rotary_and_write_kv(

@@ -86,6 +86,8 @@ class CausalLM(nn.Module):
     """The family's prediction module, if it has one."""
     qk_norm: bool = False
     """Attention normalises the heads of q and k before it rotates them."""
+    whole_qk_norm: bool = False
+    """Attention normalises all heads of q together, and all of k, before it rotates them."""
     output_bias: bool = True
     """o has a bias if q, k and v have one."""
 
@@ -101,7 +103,13 @@ class CausalLM(nn.Module):
             self.local_rope = Rope(config.local_rope, config.rotary_size, max_positions, context)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, context)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps, context, plus_one=config.norm_plus_one)
+        self.norm = RMSNorm(
+            config.hidden_size,
+            config.norm_eps,
+            context,
+            plus_one=config.norm_plus_one,
+            casts_last=config.norm_casts_last,
+        )
         tied_to = self.embed_tokens if config.tie_word_embeddings else None
         self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
 
@@ -117,6 +125,7 @@ class CausalLM(nn.Module):
             self.context,
             rope=self.rope if window is None else self.local_rope,
             qk_norm=self.qk_norm,
+            whole_qk_norm=self.whole_qk_norm,
             output_bias=self.output_bias,
             window=window,
         )

@@ -1,4 +1,5 @@
-"""RMSNorm on a GPU, fp32 inside: cast and then multiplied by the weight, or multiplied by 1 + weight and then cast.
+"""RMSNorm on a GPU, fp32 inside: cast and then multiplied by the weight, or multiplied by the weight or by 1 + weight
+and then cast.
 
 A row belongs to one program, whose shape is fixed by the width alone, so a row's sum has one order.
 """
@@ -13,23 +14,23 @@ from outrider.kernels.hopper.intrinsics import launch_dependents, wait
 from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False, casts_last: bool = False) -> Tensor:
     """x [..., K], weight [K] -> [..., K] = weight × cast(n), n = x / sqrt(mean(x²) + eps). The last dim is contiguous.
 
-    plus_one: cast((1 + weight) × n), all in fp32.
+    plus_one: cast((1 + weight) × n), all in fp32. casts_last: cast(weight × n), likewise.
     """
     out = empty_rows(*x.shape, dtype=x.dtype, device=x.device)
-    _run(x, None, weight, eps, out, None, plus_one=plus_one)
+    _run(x, None, weight, eps, out, None, plus_one=plus_one, casts_last=casts_last)
     return out
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False, casts_last: bool = False
 ) -> tuple[Tensor, Tensor]:
     """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
     assert x.shape == residual.shape, f"{tuple(x.shape)} and {tuple(residual.shape)} cannot be added"
     out, total = (empty_rows(*x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
-    _run(x, residual, weight, eps, out, total, plus_one=plus_one)
+    _run(x, residual, weight, eps, out, total, plus_one=plus_one, casts_last=casts_last)
     return out, total
 
 
@@ -42,6 +43,7 @@ def _run(
     total: Tensor | None,
     *,
     plus_one: bool,
+    casts_last: bool,
 ) -> None:
     width = x.shape[-1]
     assert weight.shape == (width,) and weight.is_contiguous(), f"weight {tuple(weight.shape)} for rows of {width}"
@@ -68,6 +70,7 @@ def _run(
         residual.stride(1),
         HAS_RESIDUAL=total is not None,
         PLUS_ONE=plus_one,
+        CASTS_LAST=casts_last,
         ROWS=rows,
         BLOCK=block,
         num_warps=max(1, min(16, block * rows // 512)),
@@ -100,6 +103,7 @@ def _norm_kernel(
     r_inner,
     HAS_RESIDUAL: tl.constexpr,
     PLUS_ONE: tl.constexpr,
+    CASTS_LAST: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -121,6 +125,8 @@ def _norm_kernel(
     b_norm = b_wide * tl.math.rsqrt(b_variance)[:, None]
     if PLUS_ONE:
         b_out = (b_norm * (b_weight + 1.0)[None, :]).to(b_x.dtype)
+    elif CASTS_LAST:
+        b_out = (b_norm * b_weight[None, :]).to(b_x.dtype)
     else:
         b_out = (b_norm.to(b_x.dtype).to(tl.float32) * b_weight[None, :]).to(b_x.dtype)
     tl.store(p_out + o_row[:, None] * width + o_column[None, :], b_out, mask=m)

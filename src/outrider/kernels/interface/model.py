@@ -47,11 +47,23 @@ class ModelKernels(Protocol):
         """Calls that compile every kernel that `linear` may launch for x of `dtype`, without launching it. Each can run
         in a thread of its own. Empty if nothing is compiled."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False) -> Tensor:
-        """x [..., K], weight [K] -> [..., K], Llama's RMSNorm; with `plus_one` multiplied by 1 + weight."""
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False, casts_last: bool = False
+    ) -> Tensor:
+        """x [..., K], weight [K] -> [..., K], Llama's RMSNorm; with `plus_one` multiplied by 1 + weight.
+
+        The normed row is cast and then multiplied. With `plus_one` or `casts_last` the product is fp32, and cast then.
+        """
 
     def add_rms_norm(
-        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False
+        self,
+        x: Tensor,
+        residual: Tensor,
+        weight: Tensor,
+        eps: float,
+        *,
+        plus_one: bool = False,
+        casts_last: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """x, residual [M, K] -> (rms_norm(x + residual), x + residual)."""
 
