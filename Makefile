@@ -73,9 +73,9 @@ BASELINES := tests/gate/baselines
 gate: setup
 	for name in zoo-eagle3 zoo-eagle3-random zoo-ngram zoo-mtp-k1 zoo-mtp-k3; do \
 		OMP_NUM_THREADS=1 $(BIN)/outrider gate check --baseline $(BASELINES)/$$name.toml || exit $$?; done
-	OMP_NUM_THREADS=1 $(BIN)/outrider gate accuracy --model zoo/tiny --speculative-config $(EAGLE3) \
+	OMP_NUM_THREADS=1 $(BIN)/outrider gate accuracy zoo/tiny --speculative-config $(EAGLE3) \
 		--questions zoo/questions.jsonl --max-tokens 200 --baseline $(BASELINES)/zoo-accuracy.toml
-	OMP_NUM_THREADS=1 $(BIN)/outrider gate accuracy --model zoo/tiny-hybrid --speculative-config $(MTP_K3) \
+	OMP_NUM_THREADS=1 $(BIN)/outrider gate accuracy zoo/tiny-hybrid --speculative-config $(MTP_K3) \
 		--questions zoo/questions.jsonl --max-tokens 200 --baseline $(BASELINES)/zoo-hybrid-accuracy.toml
 
 # adds this platform to the baselines, or replaces it; on a machine with a GPU: make gate-record DEVICE=cuda
@@ -86,13 +86,13 @@ DEVICE ?= auto
 OUTRIDER ?= $(BIN)/outrider
 RECORD = OMP_NUM_THREADS=1 $(OUTRIDER) gate record --device $(DEVICE) --prompts zoo/prompts.jsonl
 gate-record:
-	$(RECORD) --model zoo/tiny --speculative-config $(EAGLE3) --max-tokens 48 --baseline $(BASELINES)/zoo-eagle3.toml
-	$(RECORD) --model zoo/tiny --speculative-config $(EAGLE3) --max-tokens 32 --temperature 1 --seed 7 \
+	$(RECORD) zoo/tiny --speculative-config $(EAGLE3) --max-tokens 48 --baseline $(BASELINES)/zoo-eagle3.toml
+	$(RECORD) zoo/tiny --speculative-config $(EAGLE3) --max-tokens 32 --temperature 1 --seed 7 \
 		--baseline $(BASELINES)/zoo-eagle3-random.toml
-	$(RECORD) --model zoo/tiny --speculative-config '{"method": "ngram", "num_speculative_tokens": 3}' --max-tokens 32 \
+	$(RECORD) zoo/tiny --speculative-config '{"method": "ngram", "num_speculative_tokens": 3}' --max-tokens 32 \
 		--baseline $(BASELINES)/zoo-ngram.toml
-	$(RECORD) --model zoo/tiny-hybrid --speculative-config $(MTP_K1) --max-tokens 32 --baseline $(BASELINES)/zoo-mtp-k1.toml
-	$(RECORD) --model zoo/tiny-hybrid --speculative-config $(MTP_K3) --max-tokens 32 --baseline $(BASELINES)/zoo-mtp-k3.toml
+	$(RECORD) zoo/tiny-hybrid --speculative-config $(MTP_K1) --max-tokens 32 --baseline $(BASELINES)/zoo-mtp-k1.toml
+	$(RECORD) zoo/tiny-hybrid --speculative-config $(MTP_K3) --max-tokens 32 --baseline $(BASELINES)/zoo-mtp-k3.toml
 
 # on a machine with a GPU, with the Python that has a torch for it
 gpu-test:

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -16,7 +16,9 @@ from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.chat import ChatOptions, Message, encode_chat
-from outrider.engine.engine import Engine
+
+if TYPE_CHECKING:
+    pass
 
 _PROGRESS_AFTER = 2.0
 """Seconds of work before a progress bar appears."""
@@ -31,8 +33,10 @@ class LLM:
     """
 
     def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
+        from outrider.engine.engine import Engine
+
         log.configure_from_environment()
-        self.engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
+        self.engine: Engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
         self.engine.sampling_defaults.announce()
 
     def get_default_sampling_params(self) -> SamplingParams:

@@ -1,5 +1,6 @@
 """Caches of layers: memory as large as the spec says, groups by window, and each layer's own shape in its place."""
 
+import psutil
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from outrider.attention.caches.delta_state import DeltaState, StateCache
 from outrider.attention.caches.model_caches import ModelCaches
 from outrider.attention.caches.paged import groups_of
 from outrider.attention.caches.paged_kv import LayerKV, PagedKV
+from outrider.attention.caches.zeroed import zeroed
 from outrider.kernels import load_kernels
 
 CPU = torch.device("cpu")
@@ -83,3 +85,16 @@ def test_states_keep_their_place_among_the_layers_when_blocks_are_allocated_agai
 def test_a_pool_without_a_block_beside_the_null_block_is_not_allocated():
     with pytest.raises(AssertionError, match="num_blocks=1: block 0 is the null block"):
         made([FULL]).allocate([1])
+
+
+def test_memory_that_is_not_written_takes_none() -> None:
+    """On a CPU, where the KV cache has a fixed size that few requests fill."""
+    process, count = psutil.Process(), 1 << 26
+    before = process.memory_info().rss
+    kept = [zeroed((count,), dtype=dtype, device=CPU) for dtype in (torch.float32, torch.bfloat16)]
+    assert process.memory_info().rss - before < 16 << 20
+    assert all(memory.shape == (count,) and not memory[:: 1 << 22].any() for memory in kept)
+    kept[0].fill_(1.0)
+    assert process.memory_info().rss - before > 200 << 20
+    kept.clear()
+    assert process.memory_info().rss - before < 16 << 20

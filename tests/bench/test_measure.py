@@ -156,15 +156,15 @@ def test_a_dataset_is_read_in_order_and_a_bad_line_is_named(tmp_path):
 @pytest.mark.parametrize("command", ["latency", "throughput", "dataset", "host"])
 def test_commands_print_tables_and_write_json(command, directory, tmp_path):
     (tmp_path / "config.json").write_text((directory / "target" / "config.json").read_text())
-    dummy = ["--model", str(tmp_path), "--load-format", "dummy", "--output-len", "4", "--max-model-len", "64"]
+    dummy = [str(tmp_path), "--load-format", "dummy", "--output-len", "4", "--max-model-len", "64"]
     arguments = {
         "latency": ["latency", *dummy, "--batch-size", "2", "--num-iters", "1", "--num-iters-warmup", "0"],
         "throughput": ["throughput", *dummy, "--num-prompts", "3", "--max-concurrency", "2", "--input-len", "5"],
         "dataset": [
-            "throughput", "--model", str(ZOO), "--num-prompts", "1", "--output-len", "2", "--dataset-path",
+            "throughput", str(ZOO), "--num-prompts", "1", "--output-len", "2", "--dataset-path",
             str(ZOO.parent / "prompts.jsonl"),
         ],
-        "host": ["host", "--model", str(ZOO), "--batch-size", "2", "--num-iters", "1"],
+        "host": ["host", str(ZOO), "--batch-size", "2", "--num-iters", "1"],
     }[command]  # fmt: skip
     path = tmp_path / "figures.json"
     result = CliRunner().invoke(app, ["bench", *arguments, "--output-json", str(path)])

@@ -21,7 +21,7 @@ from tests.support.fake_server import MODEL, FakeServer, serving
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = ROOT / "zoo"
 EAGLE3 = {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
-TARGET = ["--model", str(ZOO / "tiny")]
+TARGET = [str(ZOO / "tiny")]
 
 
 def run(*arguments, code):
@@ -128,10 +128,10 @@ def test_elsewhere_rates_are_judged_and_the_fallback_is_said(baseline, tmp_path)
         (["--seed", 3], "seed=3 is not the baseline's 0"),
         (["--all-turns"], "all_turns=True is not the baseline's False"),
         (["--speculative-config", json.dumps(EAGLE3 | {"num_speculative_tokens": 2})], "the gate pins k"),
-        (["--speculative-config", "{"], "is not JSON"),
+        (["--speculative-config", "{"], "is not valid JSON"),
         (["--speculative-config", '{"method": "tests.support.drafters.noise"}'], "is not row-invariant"),
         (["--prompts", ZOO / "prompts.jsonl"], "is not the prompt file of the baseline"),
-        (["--model", "/nowhere"], "'/nowhere' is not a directory"),
+        (["/nowhere"], "'/nowhere' is not a directory"),
         (["--device", "abacus"], "device='abacus' is not known"),
     ],
 )
@@ -188,7 +188,7 @@ def test_the_exit_code_is_that_of_the_process(recorded, monkeypatch):
 def test_record_refuses_what_cannot_be_gated(baseline, prompts, tmp_path, monkeypatch):
     common = ["record", *TARGET, "--prompts", prompts]
     new = ["--baseline", tmp_path / "new.toml", "--max-tokens", 8]
-    assert "without a drafter there is nothing to gate" in run(*common, *new, code=2)
+    assert "without a drafter there is nothing to gate" in run(*common, *new, "--speculative-config", "none", code=2)
     text = run(*common, *new, "--speculative-config", json.dumps({"method": "ngram", "prompt_lookup_min": 60,
                "prompt_lookup_max": 64}), code=2)  # fmt: skip
     assert "the drafter proposed nothing" in text
@@ -218,12 +218,13 @@ def test_counts_do_not_depend_on_the_crowd_and_follow_the_turns(prompts, tmp_pat
 def test_compare_scores_drafters_on_the_same_tokens(prompts):
     ngram = json.dumps({"method": "ngram", "num_speculative_tokens": 3})
     options = [*TARGET, "--prompts", prompts, "--max-tokens", 8]
-    text = run("compare", json.dumps(EAGLE3), ngram, *options, "--cost-ratio", 0.1, "--cost-ratio", 0, code=0)
+    drafters = ["--speculative-config", json.dumps(EAGLE3), "--speculative-config", ngram]
+    text = run("compare", *options, *drafters, "--cost-ratio", 0.1, "--cost-ratio", 0, code=0)
     assert "A k=3" in text and "B k=3" in text and "of 64 output tokens, the same for both" in text
-    text = run("compare", json.dumps(EAGLE3), *options, "--k", "1,2", "--cost-ratio", 0.3, code=0)
+    text = run("compare", *options, "--k", "1,2", "--cost-ratio", 0.3, code=0)
     assert "A k=1" in text and "A k=2" in text and "← best" in text
-    assert "Give one for each" in run("compare", ngram, ngram, *options, "--cost-ratio", 1, code=2)
-    assert "is not a list of numbers" in run("compare", ngram, *options, "--k", "1-3", code=2)
+    assert "Give one for each" in run("compare", *options, *drafters, "--cost-ratio", 1, code=2)
+    assert "is not a list of numbers" in run("compare", *options, "--k", "1-3", code=2)
 
 
 def test_accuracy_passes_at_its_measured_threshold_and_fails_above(tmp_path):
@@ -246,7 +247,7 @@ def test_accuracy_passes_at_its_measured_threshold_and_fails_above(tmp_path):
 def test_a_server_is_gated_like_an_engine(prompts, tmp_path):
     path = tmp_path / "served.toml"
     with serving(FakeServer("vllm")) as url:
-        run("record", "--endpoint", url, "--model", MODEL, "--prompts", prompts, "--max-tokens", 64,
+        run("record", "--endpoint", url, MODEL, "--prompts", prompts, "--max-tokens", 64,
             "--baseline", path, code=0)  # fmt: skip
     with serving(FakeServer("vllm")) as url:
         text = run("check", "--endpoint", url, "--baseline", path, code=0)
@@ -264,7 +265,7 @@ def test_a_server_without_rates_per_position_is_judged_by_its_total(prompts, tmp
     path = tmp_path / "served.toml"
     options = ["--speculative-config", '{"num_speculative_tokens": 3}', "--max-tokens", 64]
     with serving(FakeServer("sglang")) as url:
-        run("record", "--endpoint", url, "--model", MODEL, "--prompts", prompts, "--baseline", path, *options, code=0)
+        run("record", "--endpoint", url, MODEL, "--prompts", prompts, "--baseline", path, *options, code=0)
     with serving(FakeServer("sglang", luck=15)) as url:
         text = run("check", "--endpoint", url, "--baseline", path, code=1)
     assert "only the total is judged" in text and "over 1 tests" in text

@@ -68,7 +68,7 @@ def test_the_zoo_on_the_cpu(path):
 def test_the_zoo_answers_as_recorded(model, speculative, baseline):
     """The accuracy checks of `make gate`: 48 questions, with and without drafts."""
     arguments = [
-        "gate", "accuracy", "--model", str(ROOT / "zoo" / model),
+        "gate", "accuracy", str(ROOT / "zoo" / model),
         "--speculative-config", json.dumps(speculative | {"num_speculative_tokens": 3}),
         "--questions", str(ROOT / "zoo/questions.jsonl"), "--max-tokens", "200",
         "--baseline", str(ROOT / f"tests/gate/baselines/{baseline}.toml"),

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import typer
+from outrider.cli.command_group import COMMANDS as OFFERED
+from outrider.cli.command_group import load_command
 
-from outrider.cli import app
-
-RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--model", "--speculative-config"]
+RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--speculative-config", "model"]
 MEASURES = [
     "--input-len",
     "--load-format",
@@ -33,10 +32,11 @@ COMMANDS = {
         "--temperature",
         "--top-k",
         "--top-p",
-        "prompts",
+        "-p",
+        "--prompt",
     ],
     "serve": [
-        *(name for name in RUNS_A_MODEL if name != "--model"),
+        *RUNS_A_MODEL,
         "--allowed-origins",
         "--api-key",
         "--block-size",
@@ -70,7 +70,6 @@ COMMANDS = {
         "--ssl-keyfile-password",
         "--tool-call-parser",
         "--trust-request-chat-template",
-        "model",
     ],
     "info": RUNS_A_MODEL,
     "demo": [],
@@ -114,16 +113,15 @@ COMMANDS = {
         "--tokenizer",
     ],
     "bench compare": ["--may-differ", "--output", "first", "second"],
-    "bench host": ["--batch-size", "--model", "--num-iters", "--output-json"],
+    "bench host": ["--batch-size", "--num-iters", "--output-json", "model"],
     "gate record": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
     "gate check": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],
     "gate compare": [
-        *(name for name in RUNS_A_MODEL if name != "--speculative-config"),
+        *RUNS_A_MODEL,
         *GATE_RUN,
         "--cost-ratio",
         "--k",
         "--prompts",
-        "drafters",
     ],
     "gate accuracy": [
         *RUNS_A_MODEL,
@@ -142,13 +140,10 @@ COMMANDS = {
 def commands() -> dict[str, Any]:
     """Every command by the words that are typed for it."""
     found: dict[str, Any] = {}
-    groups: list[tuple[str, Any]] = [("", typer.main.get_command(app))]
-    for prefix, group in groups:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
-                groups.append((f"{prefix}{name} ", command))
-            else:
-                found[prefix + name] = command
+    for name in OFFERED:
+        command = load_command(name)
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {word}": inner[word] for word in inner}
     return found
 
 

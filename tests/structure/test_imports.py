@@ -20,7 +20,7 @@ LEVELS = (
     ("models", "speculation"),
     ("runtime",),
     ("engine",),
-    ("llm", "async_llm", "show"),
+    ("llm", "async_llm", "show", "arguments"),
     ("gate", "server"),
     ("bench",),
     ("cli",),
@@ -45,8 +45,10 @@ INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("engine/languages/compiler.py", "llguidance.gbnf_to_lark"): "likewise",
     ("engine/languages/vocabulary.py", "llguidance"): "likewise",
     ("engine/tokenizer.py", "llguidance.hf"): "likewise",
-    ("cli.py", "outrider.server.options"): "the server's packages are an extra: all other commands work without",
-    ("cli.py", "outrider.server.serve"): "likewise",
+    ("engine/tokenizer.py", "transformers"): "takes a second to import, which `import outrider.llm` should not",
+    ("llm.py", "outrider.engine.engine"): "imports torch: for an engine only, so that `LLM` is imported quickly",
+    ("cli/serve.py", "outrider.server.options"): "the server's packages are an extra: its help works without",
+    ("cli/serve.py", "outrider.server.serve"): "likewise",
 }
 """(file, module imported) to the reason; an optional dependency is the only good one."""
 

@@ -12,7 +12,7 @@ import sys
 
 from outrider import cli
 
-for arguments in (["demo"], ["generate", "Hello"], ["info"], ["serve"]):
+for arguments in (["demo"], ["generate", "--prompt", "Hello"], ["info"], ["serve"]):
     sys.argv = ["outrider", *arguments]
     try:
         cli.main()
@@ -33,13 +33,13 @@ def test_commands_without_a_model_name_the_missing_zoo(tmp_path: Path) -> None:
         cwd=tmp_path,
         env={"PYTHONPATH": str(installed.parent), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    file = installed / "cli.py"
+    file = installed / "cli" / "__init__.py"
     assert done.stdout.splitlines() == [f"{name} 2 {file}" for name in ("demo", "generate", "info", "serve")], (
         done.stderr
     )
     said = " ".join(done.stderr.split())
     message = (
         f"outrider: the model zoo/tiny was not found at {tmp_path / 'zoo' / 'tiny'}: the installed package does not"
-        " contain the zoo. Pass a model directory (generate, info, serve), or run from a checkout of the repository."
+        " contain the zoo. Pass a model directory as MODEL, or run from a checkout of the repository."
     )
     assert said == " ".join([message] * 4)

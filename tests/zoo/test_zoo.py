@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from outrider import LLM, SamplingParams, SpeculationStats, StructuredOutputsParams, cli, show
 from outrider.cli import app
+from outrider.cli import generate as generating
 from outrider_recipe.arithmetic.problems import HELD_OUT_FAMILIES, final_answer
 from outrider_recipe.measure import held_out_problems
 
@@ -158,7 +159,7 @@ def test_demo_shows_what_speculation_did_and_proves_it():
 
 
 def test_generate_compares_side_by_side():
-    result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "24", "def add(a, b):\n"])
+    result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "24", "--prompt", "def add(a, b):\n"])
     assert result.exit_code == 0, result.output
     assert "with speculation" in result.output and "without" in result.output
     assert "the same logits digests, bit for bit." in " ".join(result.output.split())
@@ -173,7 +174,7 @@ def test_info_says_what_runs():
 
 
 def test_an_error_of_the_user_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["outrider", "generate", "--model", "/nowhere", "hello"])
+    monkeypatch.setattr("sys.argv", ["outrider", "generate", "/nowhere", "--prompt", "hello"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
@@ -191,7 +192,7 @@ def test_accepted_drafts_have_their_own_colour(eagle3):
 
 
 def test_a_difference_is_shown_and_fails(monkeypatch):
-    original = cli._complete
+    original = generating._complete
 
     def complete(llm, texts, params, *, chat):
         outputs = original(llm, texts, params, chat=chat)
@@ -199,7 +200,7 @@ def test_a_difference_is_shown_and_fails(monkeypatch):
             outputs[0].outputs[0].token_ids[3] += 1
         return outputs
 
-    monkeypatch.setattr(cli, "_complete", complete)
-    result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "8", "def add(a, b):\n"])
+    monkeypatch.setattr(generating, "_complete", complete)
+    result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "8", "--prompt", "def add(a, b):\n"])
     assert result.exit_code == 1
     assert "NOT EXACT" in result.output and "from output token 3" in result.output

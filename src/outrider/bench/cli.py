@@ -1,19 +1,18 @@
 """The commands `outrider bench latency | throughput | host | serve | compare`. Option names are vLLM's."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Speculative, drafter_of, model_or_shipped
 from outrider.bench.host import NUM_ROWS, measure_host
 from outrider.bench.measure import Figures, measure_latency, measure_throughput
 from outrider.bench.report import figures_dict, figures_table, host_table, write_json
 from outrider.bench.serve.command import serve
 from outrider.bench.serve.comparison import compare as compare_results
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
-from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
@@ -28,14 +27,9 @@ console = Console(highlight=False)
 _DRAFTS = 3
 """Drafts per step of the second half of `bench host`; the first half has none."""
 
-Model = Annotated[str, typer.Option(help="Model directory. With --load-format dummy its config.json is enough.")]
-LoadFormat = Annotated[str, typer.Option(help="auto reads the weights, dummy makes random ones.")]
-SpeculativeConfig = Annotated[
-    str | None, typer.Option(help='Drafter as JSON, e.g. \'{"method": "ngram"}\'. Default: none.')
+LoadFormat = Annotated[
+    str, typer.Option(help="auto reads the weights, dummy makes random ones: config.json is enough.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or rocm.")]
-AttentionBackend = Annotated[str, typer.Option(help="auto, or the name of a backend.")]
-MaxModelLen = Annotated[int | None, typer.Option(help="Maximum number of tokens of a request, prompt included.")]
 MaxNumBatchedTokens = Annotated[
     int | None, typer.Option(help="Maximum number of tokens in a step; longer prompts are cut into chunks.")
 ]
@@ -52,9 +46,9 @@ ReadBandwidth = Annotated[
 
 @app.command()
 def latency(
-    model: Model,
+    model: Model = None,
     load_format: LoadFormat = "auto",
-    speculative_config: SpeculativeConfig = None,
+    speculative_config: Speculative = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
@@ -100,9 +94,9 @@ def latency(
 
 @app.command()
 def throughput(
-    model: Model,
+    model: Model = None,
     load_format: LoadFormat = "auto",
-    speculative_config: SpeculativeConfig = None,
+    speculative_config: Speculative = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",
     max_model_len: MaxModelLen = None,
@@ -156,7 +150,9 @@ def throughput(
 
 @app.command()
 def host(
-    model: Annotated[str, typer.Option(help="Directory of the tokenizer.json that detokenizes.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Directory of the tokenizer.json that detokenizes. Default: zoo/tiny.")
+    ] = None,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Concurrent requests. May be repeated. Default: 1, 8, 64, 256.")
     ] = None,
@@ -164,7 +160,7 @@ def host(
     output_json: OutputJson = None,
 ) -> None:
     """Measure the host alone, with a device that takes no time: microseconds per request and step."""
-    tokenizer = Tokenizer(Path(model))
+    tokenizer = Tokenizer(Path(model_or_shipped(model)))
     rows = [
         measure_host(tokenizer, num_rows=num_rows, num_drafts=num_drafts, num_windows=num_iters)
         for num_rows in batch_size or NUM_ROWS
@@ -194,18 +190,11 @@ def compare(
         lines.print(f"written: {output}")
 
 
-def _engine(model: str, *, speculative_config: str | None, skip_tokenizer_init: bool, **options: Any) -> LLM:
-    speculative = None
-    if speculative_config is not None:
-        try:
-            speculative = json.loads(speculative_config)
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                f"""--speculative-config is not valid JSON: {error}. Example: '{{"method": "ngram"}}'"""
-            ) from error
+def _engine(model: str | None, *, speculative_config: str | None, skip_tokenizer_init: bool, **options: Any) -> LLM:
+    model = model_or_shipped(model)
     return LLM(
         model,
-        speculative_config=speculative,
+        speculative_config=drafter_of(model, speculative_config),
         skip_tokenizer_init=skip_tokenizer_init,
         enable_prefix_caching=False,
         **options,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import decoders
-from transformers import PreTrainedTokenizerFast
 
 from outrider.core.errors import CheckpointError, RequestError
 from outrider.engine.token_bytes import TokenBytes, prompt_pieces
@@ -30,6 +29,8 @@ class Tokenizer:
                 f"{directory} has no tokenizer.json. Add one (convert a slow tokenizer to that form), or pass "
                 "skip_tokenizer_init=True and prompts as token ids."
             )
+        from transformers import PreTrainedTokenizerFast
+
         # this class and not AutoTokenizer: tokenizer.json is enough, and AutoTokenizer imports modelling code
         self._tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
         self._backend = self._tokenizer.backend_tokenizer

@@ -4,6 +4,7 @@ Exit codes: 0 pass, 1 regression, 2 could not run. An unexpected error is 2 as w
 """
 
 import functools
+import json
 import string
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from outrider.arguments import AttentionBackend, Device, MaxModelLen, Speculative, model_or_shipped
 from outrider.core.errors import OutriderError
 from outrider.gate import accuracy as accuracy_gate
 from outrider.gate import compare as comparing
@@ -32,6 +34,7 @@ from outrider.gate.source import (
     Source,
     check_k,
     check_same_run,
+    drafter_to_gate,
     parse_speculative,
     prompts_for_check,
     settings_for_check,
@@ -50,17 +53,18 @@ if not console.is_terminal:  # a log: no reason to fold tables at 80 columns
     console.width = 112
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Model = Annotated[str, typer.Option(help="Model directory, or the served name with --endpoint.")]
-Speculative = Annotated[str, typer.Option(help='JSON, e.g. \'{"method": "ngram", "num_speculative_tokens": 3}\'.')]
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        help="Model directory, or the served name with --endpoint. Default: zoo/tiny, with its EAGLE-3 head as drafter."
+    ),
+]
 Prompts = Annotated[Path, typer.Option(help="MT-Bench, Spec-Bench or GSM8K .jsonl, ShareGPT .json, or .txt lines.")]
 BaselineFile = Annotated[Path, typer.Option(help="TOML file to add this platform's results to.")]
 MaxTokens = Annotated[int, typer.Option(help="Maximum output tokens per request.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first prompt; each further prompt adds one.")]
 AllTurns = Annotated[bool, typer.Option(help="Run all turns of a prompt, not only the first.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or rocm.")]
-AttentionBackend = Annotated[str, typer.Option(help="auto, or the name of a backend.")]
-MaxModelLen = Annotated[int | None, typer.Option(help="Maximum tokens of one request, prompt and output.")]
 Endpoint = Annotated[str | None, typer.Option(help="Address of a running vLLM, SGLang or Outrider server.")]
 
 
@@ -86,10 +90,10 @@ def gated(command: Callable[..., bool]) -> Callable[..., None]:
 @app.command()
 @gated
 def record(
-    model: Model,
     prompts: Prompts,
     baseline: BaselineFile,
-    speculative_config: Speculative = "{}",
+    model: Model = None,
+    speculative_config: Speculative = None,
     max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -101,7 +105,11 @@ def record(
 ) -> bool:
     """Run the prompts and write the drafter's counts to the baseline file, as this platform's entry."""
     source = Source(endpoint=endpoint, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
-    speculative = parse_speculative(speculative_config)
+    if endpoint is None:
+        model = model_or_shipped(model)
+    elif model is None:
+        raise GateError("record with --endpoint needs MODEL: the name by which the server serves it.")
+    speculative = drafter_to_gate(model if endpoint is None else "", speculative_config)
     if endpoint is None and not speculative:
         raise GateError("record needs --speculative-config: without a drafter there is nothing to gate.")
     listed = read_prompts(prompts)
@@ -144,7 +152,7 @@ def record(
 @gated
 def check(
     baseline: Annotated[Path, typer.Option(help="TOML file that `record` wrote.")],
-    model: Annotated[str | None, typer.Option(help="Model directory. Default: the baseline's.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Model directory. Default: the baseline's.")] = None,
     speculative_config: Annotated[str | None, typer.Option(help="JSON. Default: the baseline's. k is pinned.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file. Default: the baseline's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Must equal the baseline's.")] = None,
@@ -194,9 +202,12 @@ def _write(path: Path | None, text: str) -> None:
 @app.command()
 @gated
 def compare(
-    drafters: Annotated[list[str], typer.Argument(help="speculative_config of each drafter, as JSON.")],
-    model: Model,
     prompts: Prompts,
+    model: Model = None,
+    speculative_config: Annotated[
+        list[str] | None,
+        typer.Option(help="Drafter as JSON; repeat it for each drafter. Default: for zoo/tiny its EAGLE-3 head."),
+    ] = None,
     k: Annotated[str, typer.Option(help="Numbers of drafts to try, e.g. 1,2,3. Default: each drafter's own.")] = "",
     cost_ratio: Annotated[
         list[float] | None,
@@ -212,6 +223,11 @@ def compare(
 ) -> bool:
     """Score drafters, or numbers of drafts, on the same tokens, with confidence intervals."""
     source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
+    model = model_or_shipped(model)
+    given: list[str | None] = [*speculative_config] if speculative_config else [None]
+    drafters = [drafter_to_gate(model, text) for text in given]
+    if not all(drafters):
+        raise GateError("compare needs --speculative-config, once for each drafter.")
     listed = read_prompts(prompts)
     ratios = cost_ratio or [0.0] * len(drafters)
     if len(drafters) > len(string.ascii_uppercase):
@@ -223,10 +239,10 @@ def compare(
     except ValueError as error:
         raise GateError(f"--k {k!r} is not a list of numbers. Example: --k 1,2,3.") from error
     candidates = []
-    for letter, (text, ratio) in zip(string.ascii_uppercase, zip(drafters, ratios, strict=True), strict=False):
-        console.print(f"{letter}: {text}", markup=False)
+    for letter, (drafter, ratio) in zip(string.ascii_uppercase, zip(drafters, ratios, strict=True), strict=False):
+        console.print(f"{letter}: {json.dumps(drafter)}", markup=False)
         for number in numbers:
-            config = parse_speculative(text) | ({} if number is None else {"num_speculative_tokens": number})
+            config = drafter | ({} if number is None else {"num_speculative_tokens": number})
             settings = Settings(
                 model=model,
                 speculative_config=config,
@@ -257,12 +273,12 @@ def compare(
 @app.command()
 @gated
 def accuracy(
-    model: Model,
-    speculative_config: Speculative,
     questions: Annotated[Path, typer.Option(help="GSM8K .jsonl: question and answer; the answer ends in #### number.")],
     few_shot: Annotated[
         Path | None, typer.Option(help="Worked examples in the same form, prepended to each question.")
     ] = None,
+    model: Model = None,
+    speculative_config: Speculative = None,
     max_tokens: MaxTokens = 256,
     baseline: Annotated[Path | None, typer.Option(help="TOML file with the measured threshold.")] = None,
     record: Annotated[bool, typer.Option(help="Write the measured threshold to --baseline.")] = False,
@@ -278,6 +294,10 @@ def accuracy(
         raise GateError("give either --baseline (a measured threshold) or --threshold (a share of correct answers).")
     if threshold is not None and not 0.0 < threshold <= 1.0:
         raise GateError(f"--threshold {threshold} gates nothing: it takes a share above 0, at most 1.")
+    model = model_or_shipped(model)
+    drafter = drafter_to_gate(model, speculative_config)
+    if not drafter:
+        raise GateError("accuracy needs --speculative-config: it compares answers with and without a drafter.")
     listed = read_prompts(questions)
     examples = read_prompts(few_shot) if few_shot else []
     check_questions([*listed, *examples])
@@ -297,7 +317,7 @@ def accuracy(
                 )
     source = Source(endpoint=None, device=device, attention_backend=attention_backend, max_model_len=max_model_len)
     engines = [
-        open_engine(model, parse_speculative(speculative_config), **source.engine_options()),
+        open_engine(model, drafter, **source.engine_options()),
         LLM(model, logits_digest=True, **source.engine_options()),
     ]
     outputs = [accuracy_gate.run_questions(llm, listed, examples, max_tokens=max_tokens) for llm in engines]

@@ -1,11 +1,11 @@
 """Sources of counts: an engine in this process, or a server. Turns command line options into a measurement."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outrider.arguments import drafter_of, parsed_drafter
 from outrider.gate.baseline import RUN, Baseline, Settings
 from outrider.gate.endpoint import Server, measure_endpoint
 from outrider.gate.errors import GateError
@@ -52,19 +52,22 @@ class Source:
 
 
 def parse_speculative(text: str) -> dict[str, Any]:
-    """Parses a `speculative_config` from JSON."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise GateError(f"""--speculative-config is not JSON: {error}. Example: '{{"method": "ngram"}}'.""") from error
-    if not isinstance(values, dict):
-        raise GateError(f"""--speculative-config={text} is not a JSON object. Example: '{{"method": "ngram"}}'.""")
+    """Parses a `speculative_config` from JSON; {} for "none". Raises ConfigError, or GateError if it is adaptive."""
+    values = parsed_drafter(text) or {}
     if values.get("adaptive"):
         raise GateError(
             "speculative_config['adaptive']=true is not gated: drafts then depend on the time that steps take, and "
             "counts of two runs cannot be compared. Leave it out; it changes no token."
         )
     return values
+
+
+def drafter_to_gate(model: str, given: str | None) -> dict[str, Any]:
+    """The drafter of a command: as given, else the head of zoo/tiny for that model; {} for none.
+
+    `model` is "" for a server's, whose drafter is known to the server only.
+    """
+    return (drafter_of(model, None) if model else None) or {} if given is None else parse_speculative(given)
 
 
 def settings_for_check(baseline: Baseline, **given: Any) -> Settings:

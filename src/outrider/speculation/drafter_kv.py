@@ -14,6 +14,7 @@ from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch, GroupBatch
 from outrider.attention.caches.model_caches import ModelCaches
+from outrider.attention.caches.zeroed import zeroed
 from outrider.core.plan import RowAdmission
 from outrider.device.staging import Staging
 from outrider.device.step_batch import StepBatch
@@ -45,7 +46,7 @@ class DrafterKV:
 
     def allocate_boundary(self, num_blocks: int) -> None:
         """Allocate the kept features of `num_blocks` blocks, in place of what was there before."""
-        self.boundary = torch.zeros(num_blocks, self._feature_size, dtype=self._dtype, device=self._device)
+        self.boundary = zeroed((num_blocks, self._feature_size), dtype=self._dtype, device=self._device)
 
     def attach(self, table: RequestTable, staging: Staging, caches: ModelCaches) -> None:
         """Take the engine's table and staging buffer, and the drafter's caches; called once, before any step."""

@@ -10,6 +10,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from outrider.attention.caches.zeroed import zeroed
 from outrider.kernels import Kernels
 from outrider.kernels.interface.state import CHUNK, CONV_WIDTH
 
@@ -68,7 +69,7 @@ class DeltaState:
         """Memory for `num_rows` rows, the padding row included."""
         return LayerState(
             **{
-                name: torch.zeros(shape, dtype=dtype, device=device)
+                name: zeroed(shape, dtype=dtype, device=device)
                 for name, (shape, dtype) in self._shapes(num_rows, num_drafts).items()
             }
         )
@@ -77,8 +78,8 @@ class DeltaState:
         """Memory for `num_snapshots` snapshots."""
         heads, channels = (self.num_value_heads, self.key_size, self.value_size), (CONV_WIDTH - 1, self.num_channels)
         return LayerSnapshots(
-            torch.zeros(num_snapshots, *heads, dtype=torch.float32, device=device),
-            torch.zeros(num_snapshots, *channels, dtype=self.dtype, device=device),
+            zeroed((num_snapshots, *heads), dtype=torch.float32, device=device),
+            zeroed((num_snapshots, *channels), dtype=self.dtype, device=device),
         )
 
     def _shapes(self, num_rows: int, num_drafts: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from outrider.attention.caches.paged import PagedSpec
+from outrider.attention.caches.zeroed import zeroed
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class PagedKV(PagedSpec):
     def allocate(self, num_blocks: int, *, block_size: int, group: int, device: torch.device) -> LayerKV:
         assert num_blocks >= 2, f"num_blocks={num_blocks}: block 0 is the null block, so at least two are needed"
         k, v = (
-            torch.zeros(num_blocks, block_size, self.num_kv_heads, size, dtype=self.dtype, device=device)
+            zeroed((num_blocks, block_size, self.num_kv_heads, size), dtype=self.dtype, device=device)
             for size in (self.head_dim, self.value_dim)
         )
         return LayerKV(k, v, group)

@@ -1,0 +1,38 @@
+"""The command line, `outrider`: one file per command, imported when it is used. Parses options, calls, prints."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from outrider.cli.command_group import CommandGroup
+from outrider.core.errors import OutriderError
+from outrider.core.version import VERSION
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"outrider {VERSION}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback(help="Exact speculative decoding for large language models.")
+def _outrider(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Holds the options before the command."""
+
+
+def main() -> None:
+    """Entry point. Prints an OutriderError in one line instead of a traceback, and exits with code 2."""
+    try:
+        app()
+    except OutriderError as error:
+        # not folded: a path must stay in one piece
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"outrider: {error}", style="red", markup=False)
+        raise SystemExit(2) from None

@@ -1,0 +1,136 @@
+"""The command `outrider serve`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Speculative, drafter_of, model_or_shipped
+from outrider.core import log
+from outrider.core.config import engine_config
+from outrider.core.errors import ConfigError
+
+
+def serve(
+    model: Model = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all interfaces.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 chooses a free one.")] = 8000,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="Name that requests use for the model. May be repeated.")
+    ] = None,
+    speculative_config: Speculative = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Key that callers must send. May be repeated.")] = None,
+    allowed_origins: Annotated[
+        list[str] | None, typer.Option(help="Origin whose web pages may call (CORS), or *. May be repeated.")
+    ] = None,
+    max_body_bytes: Annotated[int, typer.Option(help="Maximum size of a request body.")] = 4 << 20,
+    max_queued_requests: Annotated[
+        int, typer.Option(help="Maximum number of waiting completions; more get 429.")
+    ] = 256,
+    drain_seconds: Annotated[
+        float, typer.Option(help="Time that running requests have to finish after SIGTERM.")
+    ] = 30.0,
+    max_engine_restarts: Annotated[
+        int, typer.Option(help="Number of times that an engine process is restarted after it exits.")
+    ] = 0,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Jinja file that replaces the model's chat template.")
+    ] = None,
+    chat_template_content_format: Annotated[
+        str, typer.Option(help="Contents for the template: string, openai (parts), or auto: what it shows.")
+    ] = "auto",
+    trust_request_chat_template: Annotated[
+        bool, typer.Option("--trust-request-chat-template", help="Accept chat templates from requests.")
+    ] = False,
+    tool_call_parser: Annotated[
+        str | None,
+        typer.Option(help="Format of the model's tool calls. Default: none, which refuses tool_choice auto."),
+    ] = None,
+    reasoning_parser: Annotated[
+        str | None,
+        typer.Option(help="Format of the model's reasoning. Default: none, which leaves it in the content."),
+    ] = None,
+    ssl_keyfile: Annotated[str | None, typer.Option(help="TLS key file.")] = None,
+    ssl_certfile: Annotated[str | None, typer.Option(help="TLS certificate file.")] = None,
+    ssl_keyfile_password: Annotated[str | None, typer.Option(help="Password of the TLS key.")] = None,
+    ssl_ca_certs: Annotated[str | None, typer.Option(help="CA bundle for client certificates.")] = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="Type of weights and activations: auto, float32 or bfloat16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seeds the generator for requests without a seed.")] = 0,
+    attention_backend: AttentionBackend = "auto",
+    load_format: Annotated[str, typer.Option(help="auto reads the weights, dummy makes random ones.")] = "auto",
+    generation_config: Annotated[
+        str, typer.Option(help="auto: the model's generation_config.json gives sampling defaults; none: it does not.")
+    ] = "auto",
+    max_model_len: MaxModelLen = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Maximum number of completions that run at once.")] = None,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Maximum number of tokens in a step.")] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens per KV block: 16, 32 or 64.")] = 16,
+    num_gpu_blocks_override: Annotated[
+        int | None, typer.Option(help="Number of KV blocks. Default: what memory holds.")
+    ] = None,
+    gpu_memory_utilization: Annotated[float, typer.Option(help="Fraction of the device's memory to use.")] = 0.9,
+    enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Do not capture CUDA graphs.")] = False,
+    enable_prefix_caching: Annotated[bool, typer.Option(help="Reuse KV blocks of equal prefixes.")] = True,
+    logits_digest: Annotated[
+        bool, typer.Option("--logits-digest", help="Add a hash of all logits to each choice.")
+    ] = False,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. Default: OUTRIDER_LOG_LEVEL, else info.")
+    ] = None,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Log each request in one line, without its text.")
+    ] = False,
+) -> None:
+    """Serve a model over HTTP with OpenAI's endpoints and the fields that vLLM adds."""
+    if find_spec("uvicorn") is None:
+        raise ConfigError("serving needs uvicorn, starlette and pydantic. Install them: pip install 'outrider[server]'")
+    from outrider.server.options import ServerOptions
+    from outrider.server.serve import serve as run_server
+
+    names = tuple(served_model_name or (model or "zoo/tiny",))
+    model = model_or_shipped(model)
+    config = engine_config(
+        model,
+        speculative_config=drafter_of(model, speculative_config),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        attention_backend=attention_backend,
+        load_format=load_format,
+        generation_config=generation_config,
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        block_size=block_size,
+        num_gpu_blocks_override=num_gpu_blocks_override,
+        gpu_memory_utilization=gpu_memory_utilization,
+        enforce_eager=enforce_eager,
+        enable_prefix_caching=enable_prefix_caching,
+        logits_digest=logits_digest,
+    )
+    options = ServerOptions(
+        host=host,
+        port=port,
+        served_model_names=names,
+        api_keys=tuple(api_key or ()),
+        allowed_origins=tuple(allowed_origins or ()),
+        max_body_bytes=max_body_bytes,
+        max_queued_requests=max_queued_requests,
+        drain_seconds=drain_seconds,
+        max_engine_restarts=max_engine_restarts,
+        chat_template=chat_template.read_text() if chat_template is not None else None,
+        chat_template_content_format=chat_template_content_format,
+        trusts_request_chat_template=trust_request_chat_template,
+        tool_call_parser=tool_call_parser,
+        reasoning_parser=reasoning_parser,
+        log_level=log.resolve_level(log_level),
+        logs_requests=log_requests,
+        ssl_keyfile=ssl_keyfile,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile_password=ssl_keyfile_password,
+        ssl_ca_certs=ssl_ca_certs,
+    )
+    run_server(config, options, Console(highlight=False))
