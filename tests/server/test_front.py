@@ -137,3 +137,29 @@ def test_work_that_waits_counts_towards_429_and_callers_who_left_are_not_worked_
 
     asyncio.run(run())
     assert sorted(done) == ["inner", "stays", "stays"]
+
+
+def test_a_restart_without_descriptors_is_tried_again(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outrider.server.front._RETRY_SECONDS", (0.0, 0.0))
+    failures: list[Exception] = [OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory")]
+
+    async def start() -> None:
+        if failures:
+            raise failures.pop(0)
+        front.client.is_alive = True  # type: ignore[misc]
+
+    monkeypatch.setattr(front.client, "start", start)
+
+    async def run() -> None:
+        front._on_death()
+        assert front._restart is not None
+        await front._restart
+
+    with log_lines() as lines:
+        asyncio.run(run())
+    assert front.is_healthy and not failures
+    assert [line.partition("front: ")[2] for line in lines] == [
+        "restarting the engine: 1 of 1",
+        "the engine could not be restarted: [Errno 24] Too many open files; next try in 0 s",
+        "the engine could not be restarted: [Errno 12] Cannot allocate memory; next try in 0 s",
+    ]

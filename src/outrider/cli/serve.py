@@ -29,6 +29,14 @@ def serve(
     max_queued_requests: Annotated[
         int, typer.Option(help="Maximum number of waiting completions; more get 429.")
     ] = 256,
+    limit_concurrency: Annotated[
+        int | None, typer.Option(help="Maximum number of connections. Default: what the limit on open files allows.")
+    ] = None,
+    max_header_bytes: Annotated[int, typer.Option(help="Maximum size of a request's headers.")] = 1 << 16,
+    max_header_count: Annotated[int, typer.Option(help="Maximum number of a request's headers.")] = 256,
+    timeout_header: Annotated[float, typer.Option(help="Seconds in which a request's headers must arrive.")] = 10.0,
+    timeout_body: Annotated[float, typer.Option(help="Seconds in which a request's body must arrive.")] = 60.0,
+    timeout_keep_alive: Annotated[int, typer.Option(help="Seconds that an idle connection stays open.")] = 75,
     drain_seconds: Annotated[
         float, typer.Option(help="Time that running requests have to finish after SIGTERM.")
     ] = 30.0,
@@ -119,6 +127,12 @@ def serve(
         allowed_origins=tuple(allowed_origins or ()),
         max_body_bytes=max_body_bytes,
         max_queued_requests=max_queued_requests,
+        limit_concurrency=limit_concurrency,
+        max_header_bytes=max_header_bytes,
+        max_header_count=max_header_count,
+        timeout_header=timeout_header,
+        timeout_body=timeout_body,
+        timeout_keep_alive=timeout_keep_alive,
         drain_seconds=drain_seconds,
         max_engine_restarts=max_engine_restarts,
         chat_template=chat_template.read_text() if chat_template is not None else None,

@@ -201,7 +201,11 @@ class EngineClient:
         )
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = start_interpreter(theirs)
+            try:
+                self._process = start_interpreter(theirs)
+            except BaseException:
+                ours.close()
+                raise
         self._channel = Channel(ours)
         self._ready = Future()
         self.failure = None

@@ -36,6 +36,8 @@ from outrider.server.options import ServerOptions
 _REMEMBERED = 32
 """Number of latest completions whose end times give the pace for Retry-After."""
 _MAX_RETRY_SECONDS = 60
+_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Pauses before a restart is tried again for which the system had no process, socket or memory."""
 _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -234,12 +236,19 @@ class Front:
 
     async def _start_again(self) -> None:
         await self.client.stop()
-        try:
-            await self.client.start()
-        except OutriderError as error:  # /health stays red
-            _log.error("the engine could not be restarted: %s", error)
-        else:
-            _log.info("the engine is ready again")
+        for pause in (*_RETRY_SECONDS, None):
+            try:
+                await self.client.start()
+            except OSError as error:  # no process, socket or memory is available now
+                _log.error("the engine could not be restarted: %s%s", error, _next_try(pause))
+                if pause is not None:
+                    await asyncio.sleep(pause)
+                    continue
+            except OutriderError as error:  # /health stays red
+                _log.error("the engine could not be restarted: %s", error)
+            else:
+                _log.info("the engine is ready again")
+            return
 
     async def drain(self) -> bool:
         """Refuses new requests and waits up to `drain_seconds` for running ones; False if some are left."""
@@ -315,3 +324,7 @@ async def _left(request: HTTPRequest) -> None:
     """Returns when the client has disconnected. The body was read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _next_try(pause: float | None) -> str:
+    return "" if pause is None else f"; next try in {pause:g} s"

@@ -26,6 +26,19 @@ class ServerOptions:
     """Maximum size of a request body in bytes."""
     max_queued_requests: int = 256
     """Maximum number of waiting completions, beyond the max_num_seqs that run; more are refused with 429."""
+    limit_concurrency: int | None = None
+    """Maximum number of open connections; None: as many as the limit on open files allows."""
+    max_header_bytes: int = 1 << 16
+    """Maximum size of a request's headers in bytes."""
+    max_header_count: int = 256
+    """Maximum number of a request's headers."""
+    timeout_header: float = 10.0
+    """Seconds in which the headers of a request must arrive."""
+    timeout_body: float = 60.0
+    """Seconds in which the body of a request must arrive."""
+    timeout_keep_alive: int = 75
+    """Seconds that an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that
+    the client closes it, and no request arrives on a connection that the server is closing."""
     drain_seconds: float = 30.0
     """Seconds that running requests have to finish after SIGTERM."""
     max_engine_restarts: int = 0
@@ -59,6 +72,17 @@ class ServerOptions:
             raise ConfigError(
                 f"max_queued_requests={self.max_queued_requests} is negative. Use 0 or more; 0 lets no completion wait."
             )
+        for name, low in (
+            ("limit_concurrency", 1),
+            ("max_header_bytes", 1024),
+            ("max_header_count", 8),
+            ("timeout_header", 0.1),
+            ("timeout_body", 0.1),
+            ("timeout_keep_alive", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= 1 << 30:
+                raise ConfigError(f"{name}={value} is out of range. Use {low} or more.")
         if not 0.0 <= self.drain_seconds <= 86400.0:
             raise ConfigError(f"drain_seconds={self.drain_seconds} is out of range. Use 0 to 86400.")
         if self.max_engine_restarts < 0:

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -16,13 +17,12 @@ from rich.console import Console
 from outrider.core import log
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, EngineDeadError
+from outrider.server import descriptors
 from outrider.server.app import build_app
+from outrider.server.connection import Connection, ConnectionLimits
 from outrider.server.front import Front
 from outrider.server.options import ServerOptions
 
-_KEEP_ALIVE_SECONDS = 75
-"""Time that an idle connection stays open: longer than clients keep theirs (httpx 5 s, aiohttp 15 s), so that the
-client closes it, and no request arrives on a connection that the server is closing."""
 _GRACE_SECONDS = 2
 """Time that connections have to close once their requests have ended."""
 _STALLED_SECONDS = 120
@@ -75,6 +75,15 @@ def serve(config: EngineConfig, options: ServerOptions, console: Console) -> Non
 async def _serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
     begin = time.monotonic()
     front = Front(config, options)
+    num_descriptors = descriptors.raise_limit()
+    asyncio.get_running_loop().set_exception_handler(descriptors.LoopErrors())
+    limits = ConnectionLimits(
+        max_connections=descriptors.max_connections(num_descriptors, asked=options.limit_concurrency),
+        max_header_bytes=options.max_header_bytes,
+        max_header_count=options.max_header_count,
+        timeout_header=options.timeout_header,
+        timeout_body=options.timeout_body,
+    )
     listener = _bound(options)  # first, because the engine takes long to load
     try:
         await front.start()
@@ -88,13 +97,15 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         server = _Server(
             uvicorn.Config(
                 build_app(front),
+                http=partial(Connection, limits=limits),  # type: ignore[arg-type]
+                backlog=descriptors.backlog(num_descriptors),
                 log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 ws="none",
                 lifespan="off",
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=options.timeout_keep_alive,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 ssl_keyfile=options.ssl_keyfile,
                 ssl_certfile=options.ssl_certfile,
