@@ -1,5 +1,6 @@
 """Paged attention: decode and verify against the bytes of KV, prefill against torch's SDPA."""
 
+import random
 from functools import partial
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.kernels.hopper.attention import AttentionPlan, paged_attention, plan_attention
+from outrider.kernels.interface.cache import DeviceCounts
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 32, 8, 128
 
@@ -68,6 +70,54 @@ def decode() -> Table:
     return table
 
 
+def mixed() -> Table:
+    """Rows of any length, as they meet in a server, alone and beside chunks of prompts. KV counts once for each row."""
+    table = Table(
+        "Rows of 64 to 1500 tokens (uniform), beside chunks of prompts, one layer",
+        ["decode rows", "new tokens", "chunks [begin, end)", "padded to tokens", "µs a layer", "TB/s"],
+    )
+    rng = random.Random(1)
+    num_blocks, bound = 12000, 8192
+    caches = _caches(8, num_blocks, 16)
+    cases: list[tuple[int, int, list[tuple[int, int]], int | None]] = [
+        (16, 1, [], None),
+        (48, 1, [], None),
+        (128, 1, [], None),
+        (128, 4, [], None),
+        (127, 1, [(400, 510)], 256),
+        (118, 1, [(300, 700), (0, 480)], 1024),
+        (118, 4, [(300, 700), (0, 480)], 1536),
+        (32, 1, [(2048, 3040)], 1024),
+        (0, 1, [(0, 512)] * 4, 2048),
+    ]
+    for num_rows, num_new, chunks, padded in cases:
+        ends = [rng.randint(64, 1500) for _ in range(num_rows)] + [end for _, end in chunks]
+        counts = [num_new] * num_rows + [end - begin for begin, end in chunks]
+        lengths = [
+            length for end, count in zip(ends, counts, strict=True) for length in range(end - count + 1, end + 1)
+        ]
+        tables = torch.zeros(len(ends) + (padded is not None), bound // 16, dtype=torch.int32)
+        places = iter(torch.randperm(num_blocks).tolist())
+        for row, end in enumerate(ends):
+            needed = -(-end // 16)
+            tables[row, :needed] = torch.tensor([next(places) for _ in range(needed)])
+        row_counts: tuple[int, ...] | DeviceCounts = tuple(counts)
+        if padded is not None:
+            lengths += [0] * (padded - len(lengths))
+            on_device = torch.tensor([*counts, padded - sum(counts)], device="cuda")
+            row_counts = DeviceCounts(on_device, on_device.cumsum(0) - on_device, decode_width=num_new)
+        q = torch.randn(len(lengths), NUM_HEADS, HEAD_DIM, device="cuda", dtype=torch.bfloat16)
+        plan = plan_attention(
+            tables.cuda(), torch.tensor(lengths, device="cuda"), row_counts=row_counts, kv_length_bound=bound
+        )
+        _layers(q, caches, plan, 1)
+        time = microseconds(partial(_layers, q, caches, plan, 32), calls=32)
+        rate = sum(ends) * NUM_KV_HEADS * HEAD_DIM * 4 / time * 1e6
+        shown = ", ".join(f"[{begin}, {end})" for begin, end in chunks) or "–"
+        table.add(num_rows, num_new, shown, padded or "–", time, rate / 1e12)
+    return table
+
+
 def plans() -> Table:
     table = Table("The plan, once a step", ["requests", "new tokens", "bound", "µs"])
     for num_rows, num_new, bound in [(1, 4, 4096), (64, 4, 4096), (256, 1, 4096), (8, 4096, 4096)]:
@@ -109,4 +159,9 @@ def prefill() -> Table:
 
 def main() -> None:
     notes = "KV in random blocks, rotated through more than the L2 holds. SDPA reads dense K and V of 32 heads."
-    save("attention", "Paged attention with the same bits for every batch", [decode(), plans(), prefill()], notes)
+    save(
+        "attention",
+        "Paged attention with the same bits for every batch",
+        [decode(), mixed(), plans(), prefill()],
+        notes,
+    )
