@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llguidance import LLMatcher
 
 from outrider import LLM, SamplingParams, StructuredOutputsParams
 from outrider.core.request import Request
@@ -45,8 +46,8 @@ def test_a_grammar_that_fails_ends_its_request_only(llm: LLM, method: str, monke
     (expected,) = llm.generate(["ab"], plain)
     begin = Grammars.begin
 
-    def begin_broken(self: Grammars, request: Request) -> None:
-        begin(self, request)
+    def begin_broken(self: Grammars, request: Request, prepared: LLMatcher | None = None) -> None:
+        begin(self, request, prepared)
         if request.request_id in self._running:
             running = self._running[request.request_id]
             running.matcher = Broken(running.matcher, method)  # type: ignore[assignment]

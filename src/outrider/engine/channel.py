@@ -9,6 +9,8 @@ import pickle
 import selectors
 import socket
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 _LENGTH_BYTES = 8
@@ -27,6 +29,7 @@ class Channel:
         self._received = bytearray()
         self._backlog: deque[memoryview] = deque()
         self._selector: selectors.BaseSelector | None = None
+        self._wakes: tuple[socket.socket, socket.socket] | None = None
 
     def fileno(self) -> int:
         """File descriptor, for select and event loops."""
@@ -84,17 +87,36 @@ class Channel:
             del received[:place]
         return messages
 
+    def make_waker(self) -> Callable[[], None]:
+        """A function that ends a `wait` of now or later; any thread may call it."""
+        assert self._wakes is None and self._selector is None, "made once, and before the first wait"
+        self._wakes = inner, outer = socket.socketpair()
+        inner.setblocking(False)
+        outer.setblocking(False)
+
+        def wake() -> None:
+            with suppress(OSError):  # full: it wakes already; closed: there is no wait
+                outer.send(b"w")
+
+        return wake
+
     def wait(self) -> None:
-        """Wait until data can be read, or, with a backlog, written."""
+        """Wait until data can be read, or, with a backlog, written, or until it is woken."""
         if self._selector is None:
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._socket, selectors.EVENT_READ)
+            if self._wakes is not None:
+                self._selector.register(self._wakes[0], selectors.EVENT_READ)
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._backlog else 0)
         self._selector.modify(self._socket, events)
-        self._selector.select()
+        for key, _ in self._selector.select():
+            if self._wakes is not None and key.fileobj is self._wakes[0]:
+                self._wakes[0].recv(_READ_BYTES)
 
     def close(self) -> None:
         """Close this end; the other end gets EOFError."""
         if self._selector is not None:
             self._selector.close()
+        for end in self._wakes or ():
+            end.close()
         self._socket.close()

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from outrider.core.config import EngineConfig
 from outrider.core.errors import RequestError
@@ -102,7 +103,14 @@ class Engine:
         self._num_requests += 1
         return self.admission.request(prompt, params, request_id=request_id or str(self._num_requests - 1))
 
-    def add(self, request: Request, *, on_delta: Callable[[OutputDelta], None] | None = None) -> None:
+    def preparation(self, request: Request) -> Callable[[], Any] | None:
+        """Work that takes long and that another thread may do before `add`, which then gets its result as `prepared`;
+        None if there is none."""
+        return None if self._grammars.is_prepared(request) else lambda: self._grammars.prepare(request)
+
+    def add(
+        self, request: Request, *, on_delta: Callable[[OutputDelta], None] | None = None, prepared: Any = None
+    ) -> None:
         """Queue a checked request, with all its n completions; `on_delta` is called with what each step adds."""
         if request.request_id in self._groups:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
@@ -112,7 +120,7 @@ class Engine:
             for completion in completion_requests(request):
                 states.append(self.scheduler.add(completion))
                 self._texts.begin(completion)
-                self._grammars.begin(completion)
+                self._grammars.begin(completion, prepared)
         except Exception:
             for state in states:
                 self.scheduler.abort(state.request_id)

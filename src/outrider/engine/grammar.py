@@ -8,8 +8,10 @@ Knows nothing of models and steps.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from importlib.util import find_spec
 from itertools import accumulate
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +27,13 @@ from outrider.scheduler.request_state import RequestState
 if TYPE_CHECKING:  # llguidance itself is imported for the first grammar only
     from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
-_MAX_KEPT = 64
-"""Compiled grammars that are kept for later requests."""
+_MAX_KEPT_BYTES = 1 << 28
+"""Estimated size of all compiled grammars that are kept for later requests."""
+_LEAST_BYTES, _BYTES_PER_CHARACTER, _BYTES_OF_MULTIPLES = 1 << 16, 512, 4 << 20
+"""Estimated size of a compiled grammar: at least, for each character of its text, and for the states that count
+remainders of a multipleOf. Measured with llguidance 1.9, which does not report sizes."""
+_MAX_LEXER_STATES = 1 << 16
+"""States of a running grammar, of up to 2 kB each; with more its request ends with an error."""
 _MAX_MESSAGE = 600
 """Maximum length of a compiler's message in an error, in characters."""
 
@@ -42,9 +49,15 @@ class Grammars:
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
         self._num_words = -(-vocab_size // 32)
+        self._vocabulary_lock = Lock()
         self._vocabulary: LLTokenizer | None = None  # made for the first grammar
         self._executor: LLExecutor | None = None  # likewise
+        self._lock = Lock()  # of the four below: several threads compile
         self._compiled: OrderedDict[StructuredOutputsParams, LLMatcher] = OrderedDict()
+        self._sizes: dict[StructuredOutputsParams, int] = {}
+        self._compiling: dict[StructuredOutputsParams, Future[LLMatcher]] = {}
+        self.num_kept_bytes = 0
+        """Estimated size of the grammars that are kept."""
         self._running: dict[str, _Running] = {}
 
     def check(self, params: SamplingParams) -> None:
@@ -68,11 +81,21 @@ class Grammars:
             raise RequestError("structured_outputs need the llguidance package. Install it: pip install llguidance")
         self._matcher(asked)
 
-    def begin(self, request: Request) -> None:
-        """Start following a request; `check` has passed."""
+    def is_prepared(self, request: Request) -> bool:
+        """True if `begin` takes no time to compile."""
+        asked = request.params.structured_outputs
+        return asked is None or asked in self._compiled
+
+    def prepare(self, request: Request) -> "LLMatcher | None":
+        """Compile a request's grammar, for `begin`; any thread may call it. Raises RequestError."""
+        asked = request.params.structured_outputs
+        return None if asked is None else self._matcher(asked)
+
+    def begin(self, request: Request, prepared: "LLMatcher | None" = None) -> None:
+        """Start following a request; `check` has passed. `prepared`: the result of `prepare`, made now if None."""
         asked = request.params.structured_outputs
         if asked is not None:
-            self._running[request.request_id] = _Running(self._matcher(asked).deep_copy())
+            self._running[request.request_id] = _Running(prepared or self._matcher(asked))
 
     def end(self, request_id: str) -> None:
         """Stop following a request."""
@@ -159,9 +182,7 @@ class Grammars:
 
     def _followed(self, state: RequestState) -> "LLMatcher":
         """A new matcher, behind the confirmed output."""
-        asked = state.params.structured_outputs
-        assert asked is not None
-        matcher = self._matcher(asked).deep_copy()
+        matcher = self._running[state.request_id].initial.deep_copy()
         if not matcher.consume_tokens(state.output_token_ids):
             raise _LostError(matcher.get_error())
         return matcher
@@ -202,18 +223,52 @@ class Grammars:
             raise _LostError("no token may come next")
 
     def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
-        """Matcher in the grammar's initial state; it must be copied, never changed."""
-        from llguidance import LLMatcher
-
-        if asked in self._compiled:
-            self._compiled.move_to_end(asked)
-            return self._compiled[asked]
-        assert self._tokenizer is not None
-        if self._vocabulary is None:
-            vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
-            self._vocabulary = exact_vocabulary(vocabulary, self._eos_token_ids)
+        """Matcher in the grammar's initial state; it must be copied, never changed. Compiled once, however many threads
+        ask for it. Raises RequestError."""
+        with self._lock:
+            if asked in self._compiled:
+                self._compiled.move_to_end(asked)
+                return self._compiled[asked]
+            future = self._compiling.get(asked)
+            is_mine = future is None
+            if future is None:
+                future = self._compiling[asked] = Future()
+        if not is_mine:
+            return future.result()
         try:
-            matcher = LLMatcher(self._vocabulary, compile_language(asked, self._vocabulary), log_level=0)
+            matcher, size = self._compile(asked)
+        except BaseException as error:
+            with self._lock:
+                del self._compiling[asked]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            del self._compiling[asked]
+            self._keep(asked, matcher, size)
+        future.set_result(matcher)
+        return matcher
+
+    def _keep(self, asked: StructuredOutputsParams, matcher: "LLMatcher", size: int) -> None:
+        self._compiled[asked] = matcher
+        self._sizes[asked] = size
+        self.num_kept_bytes += size
+        while self.num_kept_bytes > _MAX_KEPT_BYTES:
+            oldest, _ = self._compiled.popitem(last=False)
+            self.num_kept_bytes -= self._sizes.pop(oldest)
+
+    def _compile(self, asked: StructuredOutputsParams) -> tuple["LLMatcher", int]:
+        """A matcher, and its estimated size in bytes. Raises RequestError."""
+        from llguidance import LLMatcher, LLParserLimits
+
+        assert self._tokenizer is not None
+        with self._vocabulary_lock:
+            if self._vocabulary is None:
+                vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
+                self._vocabulary = exact_vocabulary(vocabulary, self._eos_token_ids)
+        try:
+            text = compile_language(asked, self._vocabulary)
+            limits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES)
+            matcher = LLMatcher(self._vocabulary, text, log_level=0, limits=limits)
         except RequestError:
             raise
         except Exception as error:  # the library's converter raises nothing narrower for a missing rule
@@ -228,10 +283,8 @@ class Grammars:
             raise RequestError(
                 f"structured_outputs: no finite text meets the grammar{reason}. Correct the grammar or schema."
             ) from error
-        self._compiled[asked] = matcher
-        if len(self._compiled) > _MAX_KEPT:
-            self._compiled.popitem(last=False)
-        return matcher
+        states = _BYTES_OF_MULTIPLES if "multipleOf" in text else 0
+        return matcher, _LEAST_BYTES + _BYTES_PER_CHARACTER * len(text) + states
 
 
 class _LostError(Exception):
@@ -244,10 +297,12 @@ class _LostError(Exception):
 class _Running:
     """One request's state in its grammar, and the masks of its step in flight."""
 
-    __slots__ = ("drafts", "failure", "masks", "matcher")
+    __slots__ = ("drafts", "failure", "initial", "masks", "matcher")
 
-    def __init__(self, matcher: "LLMatcher") -> None:
-        self.matcher = matcher
+    def __init__(self, initial: "LLMatcher") -> None:
+        self.initial = initial
+        """The grammar's initial state, to begin again from; shared, never changed."""
+        self.matcher = initial.deep_copy()
         self.drafts: tuple[int, ...] = ()
         """Drafts that the step verifies."""
         self.masks = np.zeros((0, 0), dtype=np.int32)

@@ -5,7 +5,7 @@ deltas go to the listener that its caller gave. Knows neither threads nor socket
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
@@ -38,8 +38,9 @@ class EngineLoop:
         """The error that ended the loop; None if an order did."""
         self._listeners: dict[str, Tell] = {}  # by request id
 
-    def submit(self, request: Request, tell: Tell) -> None:
-        """Queue a checked request; `tell` gets its deltas, or the error that ended the engine. Raises RequestError."""
+    def submit(self, request: Request, tell: Tell, *, prepared: Any = None) -> None:
+        """Queue a checked request; `tell` gets its deltas, or the error that ended the engine. `prepared`: see
+        `Engine.preparation`. Raises RequestError."""
         name = request.request_id
 
         def on_delta(delta: OutputDelta) -> None:
@@ -47,7 +48,7 @@ class EngineLoop:
                 self._listeners.pop(name, None)
             tell(delta)
 
-        self.engine.add(request, on_delta=on_delta)
+        self.engine.add(request, on_delta=on_delta, prepared=prepared)
         self._listeners[name] = tell
 
     def ending(self) -> OutriderError:

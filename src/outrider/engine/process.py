@@ -12,11 +12,14 @@ import socket
 import time
 import traceback
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from outrider.core import log
 from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
+from outrider.core.request import Request
 from outrider.engine.channel import Channel
 from outrider.engine.engine import Engine
 from outrider.engine.launch import exit_with_parent
@@ -38,6 +41,8 @@ from outrider.engine.messages import (
 from outrider.engine.stats import EngineStats
 
 _STATS_SECONDS = 0.1
+_NUM_COMPILERS = 2
+"""Threads that compile grammars while the loop runs; llguidance releases Python's lock."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +73,10 @@ class _Session:
         self._answers: list[Added | Refused | Counted] = []
         self._deltas: list[OutputDelta] = []
         self._next_stats = 0.0
+        self._wake = channel.make_waker()
+        self._compiler = ThreadPoolExecutor(max_workers=_NUM_COMPILERS, thread_name_prefix="grammars")
+        self._preparing: dict[str, bool] = {}
+        """By id of each request whose grammar is compiled: True if it was aborted meanwhile."""
 
     def get(self, *, block: bool) -> Order | None:
         """The next order of the client. Raises StopLoop once the client has disconnected."""
@@ -89,21 +98,49 @@ class _Session:
 
     def _obey(self, message: Add | Abort | Count) -> None:
         if isinstance(message, Abort):
+            if message.request_id in self._preparing:
+                self._preparing[message.request_id] = True
             self.loop.engine.abort(message.request_id)
             return
         if isinstance(message, Count):
             self._answers.append(Counted(message.number, self.loop.engine.stats()))
             return
-        request_id = message.request.request_id
+        work = self.loop.engine.preparation(message.request)
+        if work is None:
+            self._begin(message.request)
+            return
+        self._preparing[message.request.request_id] = False
+        self._compiler.submit(work).add_done_callback(partial(self._on_prepared, message.request))
+
+    def _on_prepared(self, request: Request, result: "Future[Any]") -> None:
+        """Orders that the request begins. Called in a thread beside the loop."""
+        self._orders.append(partial(self._begin_prepared, request, result))
+        self._wake()
+
+    def _begin_prepared(self, request: Request, result: "Future[Any]") -> None:
+        is_aborted = self._preparing.pop(request.request_id)
+        error = result.exception()
+        if error is not None:
+            self._refuse(request, error)
+            return
+        self._begin(request, prepared=result.result())
+        if is_aborted:
+            self.loop.engine.abort(request.request_id)
+
+    def _begin(self, request: Request, *, prepared: Any = None) -> None:
         try:
-            self.loop.submit(message.request, self._tell)
-        except RequestError as error:
-            self._answers.append(Refused(request_id, str(error)))
+            self.loop.submit(request, self._tell, prepared=prepared)
         except Exception as error:  # any error: it concerns this request only
-            _log.exception("request %s could not be started", request_id)
-            self._answers.append(Refused(request_id, f"the request cannot be begun: {error!r}"))
+            self._refuse(request, error)
         else:
-            self._answers.append(Added(request_id))
+            self._answers.append(Added(request.request_id))
+
+    def _refuse(self, request: Request, error: BaseException) -> None:
+        if isinstance(error, RequestError):
+            self._answers.append(Refused(request.request_id, str(error)))
+            return
+        _log.error("request %s could not be started", request.request_id, exc_info=error)
+        self._answers.append(Refused(request.request_id, f"the request cannot be begun: {error!r}"))
 
     def _tell(self, delta: OutputDelta | BaseException) -> None:
         if isinstance(delta, OutputDelta):

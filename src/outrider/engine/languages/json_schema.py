@@ -7,10 +7,12 @@ keywords that say nothing go. What llguidance would ignore, round or misread is 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import gcd, lcm
 from typing import Any, NoReturn
 
 from outrider.core.errors import RequestError
-from outrider.engine.languages.json_numbers import MAX_INTEGER, checked, exact, is_number
+from outrider.engine.languages.json_numbers import MAX_INTEGER, Number, checked, exact, is_number
 from outrider.engine.languages.patterns import translate_search
 from outrider.engine.languages.references import Place, References
 
@@ -46,6 +48,15 @@ _OPTIONS: dict[str, tuple[Any, ...]] = {
     "key_separator": (":", ": "),
 }
 """Options of llguidance in x-guidance, and the values under which every output is JSON of the schema."""
+
+
+_MAX_MULTIPLE = 10_000
+"""Largest least common multiple of a schema's multipleOf, without its zeros at the end: an automaton has as many
+states, 300 bytes each, and those of several may multiply."""
+_MAX_PATTERN_PROPERTIES = 64
+"""Maximum number of names in all patternProperties: each is compared with each other."""
+_MAX_PROPERTIES = 4096
+"""Maximum number of names in all properties: one object compares each with each other."""
 
 
 @dataclass(slots=True)
@@ -89,6 +100,9 @@ class _Reader:
         self._names: dict[tuple[int, str, int], str] = {}
         self._waiting: list[tuple[str, Place, int, str]] = []
         self.schema = PlainSchema(False)
+        self._multiple = Fraction(1)
+        self._has_multiple = False
+        self._num_names = {"properties": 0, "patternProperties": 0}
         if isinstance(document, dict):
             self.schema.options = _options(document.get("x-guidance"))
         self.schema.root = self._read(self._references.root, 2020, "#")
@@ -164,6 +178,7 @@ class _Reader:
         _read_counts(given, simple, path)
         if "multipleOf" in given:
             simple["multipleOf"] = _multiple(given["multipleOf"], path)
+            self._check_multiple(exact(given["multipleOf"]), path)
         if "pattern" in given:
             simple["pattern"] = _pattern(given["pattern"], path)
         if "format" in given:
@@ -171,6 +186,24 @@ class _Reader:
         _read_items(given, simple, draft, read, path)
         self._read_properties(given, simple, read, path)
         return simple
+
+    def _check_multiple(self, value: Number, path: str) -> None:
+        """Raise RequestError if the multiples of the schema together need too many states."""
+        one = Fraction(value)
+        if self._has_multiple:
+            numerator = lcm(one.numerator, self._multiple.numerator)
+            one = Fraction(numerator, gcd(one.denominator, self._multiple.denominator))
+        self._multiple, self._has_multiple = one, True
+        count = one.numerator
+        while count % 10 == 0:
+            count //= 10
+        if count > _MAX_MULTIPLE:
+            _refuse(
+                path,
+                f"with multipleOf={_shown(value)} the least common multiple of the schema's multipleOf is "
+                f"{_shown(count)} (without zeros at its end); at most {_MAX_MULTIPLE} is compiled. Use smaller "
+                "ones, or leave them out and check the output yourself.",
+            )
 
     def _read_properties(
         self, given: dict[str, Any], simple: dict[str, Any], read: Callable[[Any, str], Node], path: str
@@ -181,6 +214,10 @@ class _Reader:
             if not isinstance(given[key], dict):
                 _refuse(path, f"{key} is {_shown(given[key])}. Give an object.")
             names = given[key]
+            most = _MAX_PROPERTIES if key == "properties" else _MAX_PATTERN_PROPERTIES
+            self._num_names[key] += len(names)
+            if self._num_names[key] > most:
+                _refuse(path, f"the schema has more than {most} names in {key}. Use fewer, or free names.")
             simple[key] = {
                 (name if key == "properties" else _pattern(name, path)): read(value, f"{key}/{name}")
                 for name, value in names.items()

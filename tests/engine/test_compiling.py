@@ -1,0 +1,203 @@
+"""Compiling grammars: bounded work, once for all who ask, in bounded memory, and beside the engine's loop."""
+
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outrider import LLM, RequestError, SamplingParams, StructuredOutputsParams
+from outrider.core.outputs import OutputDelta
+from outrider.engine import grammar
+from outrider.engine.channel import Channel
+from outrider.engine.engine import Engine
+from outrider.engine.grammar import Grammars
+from outrider.engine.languages.json_schema import read_schema
+from outrider.engine.messages import Abort, Add, Refused, Turn
+from outrider.engine.process import _Session
+from outrider.engine.tokenizer import Tokenizer
+
+from .text_model import write_text_model
+
+WHOLE = {"type": "integer"}
+
+TOO_LARGE: dict[str, dict[str, Any]] = {
+    "a multiple": WHOLE | {"multipleOf": 300_007},
+    "a decimal": {"type": "number", "multipleOf": 1.00003},
+    "all of them": {"allOf": [WHOLE | {"multipleOf": value} for value in (97, 89, 83)]},
+    "one of them": {"anyOf": [WHOLE | {"multipleOf": 9000 + value} for value in range(50)]},
+    "by properties": {"properties": {f"p{value}": WHOLE | {"multipleOf": 9000 + value} for value in range(50)}},
+    "behind references": {
+        "$ref": "#/$defs/a",
+        "multipleOf": 9973,
+        "$defs": {"a": {"$ref": "#/$defs/b", "multipleOf": 7}, "b": WHOLE | {"multipleOf": 11}},
+    },
+    "patterns of names": {"patternProperties": {f"^a{number}[a-z]*$": {} for number in range(400)}},
+    "patterns in parts": {
+        "properties": {f"p{number}": {"patternProperties": {f"^a{number}": {}}} for number in range(100)}
+    },
+    "names": {"properties": {f"p{number}": {} for number in range(4500)}},
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_schema_that_would_compile_for_seconds_is_refused_by_name(name: str) -> None:
+    with pytest.raises(RequestError, match=r"multipleOf=.*at most 10000|more than (64|4096) names in p"):
+        read_schema(TOO_LARGE[name])
+
+
+@pytest.mark.parametrize("values", [(10_000,), (1_000_000,), (0.01, 5, 250), (60, 24, 7, 100), (9973,), (0.0001, 0.5)])
+def test_multiples_that_people_ask_for_are_taken(values: tuple[float, ...]) -> None:
+    read_schema({"allOf": [{"type": "number", "multipleOf": value} for value in values]})
+
+
+@pytest.fixture
+def grammars(tmp_path: Path) -> Grammars:
+    return Grammars(Tokenizer(write_text_model(tmp_path)), vocab_size=448, eos_token_ids=(0,))
+
+
+def test_threads_that_ask_for_one_grammar_compile_it_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, compile_one, may_end = [], grammars._compile, threading.Event()
+
+    def slow(asked: StructuredOutputsParams) -> Any:
+        compiled.append(asked)
+        assert may_end.wait(30)
+        return compile_one(asked)
+
+    monkeypatch.setattr(grammars, "_compile", slow)
+    good, bad = StructuredOutputsParams(regex="a+"), StructuredOutputsParams(regex="(")
+    with ThreadPoolExecutor(8) as threads:
+        both = [(threads.submit(grammars._matcher, good), threads.submit(grammars._matcher, bad)) for _ in range(4)]
+        may_end.set()
+        assert len({id(first.result()) for first, _ in both}) == 1
+        for _, second in both:
+            with pytest.raises(RequestError):
+                second.result()
+    assert compiled.count(good) == 1
+    with pytest.raises(RequestError):
+        grammars._matcher(bad)
+    assert not grammars._compiling
+
+
+def test_kept_grammars_are_bounded_by_bytes(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "_MAX_KEPT_BYTES", 1 << 21)
+    for number in range(40):
+        small = StructuredOutputsParams(regex=f"a{{{number}}}b")
+        grammars._matcher(small)
+        assert small in grammars._compiled and grammars.num_kept_bytes <= 1 << 21
+    assert 8 < len(grammars._compiled) < 40 and set(grammars._compiled) == set(grammars._sizes)
+    large = StructuredOutputsParams(choice=[f"{number:05d}" for number in range(1000)])
+    grammars._matcher(large)
+    assert len(grammars._compiled) == len(grammars._sizes) == 0 == grammars.num_kept_bytes, "it is larger than all"
+    multiples = StructuredOutputsParams(json=json.dumps(WHOLE | {"multipleOf": 7}))
+    monkeypatch.setattr(grammar, "_MAX_KEPT_BYTES", 1 << 28)
+    grammars._matcher(multiples)
+    assert grammars.num_kept_bytes > 4 << 20
+
+
+class _Compiling:
+    """A client and its engine, which runs until the client closes; no grammar is compiled before `may_end`."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine: Engine = LLM(str(directory), max_num_seqs=4).engine
+        self.may_end, self.threads = threading.Event(), set[str]()
+        compile_one = self.engine._grammars._compile
+
+        def slow(asked: StructuredOutputsParams) -> Any:
+            self.threads.add(threading.current_thread().name)
+            assert self.may_end.wait(30)
+            return compile_one(asked)
+
+        plain = SamplingParams(max_tokens=4, ignore_eos=True, seed=1)
+        constrained = SamplingParams(
+            max_tokens=3, n=2, seed=1, structured_outputs=StructuredOutputsParams(regex="[ab]{9}")
+        )
+        self.requests = [
+            self.engine.new_request("ab", constrained, request_id="grammar"),
+            self.engine.new_request("ab", plain, request_id="plain"),
+        ]
+        self.engine._grammars._compiled.clear()  # the process has not seen it
+        monkeypatch.setattr(self.engine._grammars, "_compile", slow)
+        ours, theirs = socket.socketpair()
+        self.client, self.other_end = Channel(ours), Channel(theirs)
+        self.session = _Session(self.other_end, self.engine)
+        self.answers: list[Any] = []
+        self.deltas: list[OutputDelta] = []
+
+    def run(self, after_turn: Any) -> None:
+        def turn() -> None:
+            self.session.after_turn()
+            for message in self.client.receive():
+                assert isinstance(message, Turn)
+                self.answers += message.answers
+                self.deltas += message.deltas
+            after_turn()
+
+        for request in self.requests:
+            self.client.send(Add(request))
+        self.session.loop.run(self.session, after_turn=turn)
+        self.other_end.close()
+        assert self.session.loop.failed is None
+        assert all(name.startswith("grammars") for name in self.threads), "the loop compiled"
+
+    @property
+    def ended(self) -> list[str]:
+        return [delta.request_id for delta in self.deltas if delta.output is not None]
+
+
+def test_others_run_and_end_while_a_grammar_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = _Compiling(write_text_model(tmp_path), monkeypatch)
+
+    def after_turn() -> None:
+        if case.ended == ["plain"]:
+            case.may_end.set()
+        elif len(case.ended) == 2:
+            case.client.close()
+
+    case.run(after_turn)
+    assert case.ended == ["plain", "grammar"] and len(case.threads) == 1
+    (output,) = [delta.output for delta in case.deltas if delta.request_id == "grammar" and delta.output is not None]
+    assert [len(completion.token_ids) for completion in output.outputs] == [3, 3]
+    assert set("".join(completion.text for completion in output.outputs)) <= {"a", "b"}
+
+
+def test_a_request_that_is_aborted_while_its_grammar_is_compiled_ends_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = _Compiling(write_text_model(tmp_path), monkeypatch)
+
+    def after_turn() -> None:
+        if case.ended == ["plain"] and not case.may_end.is_set():
+            case.client.send(Abort("grammar"))
+            threading.Timer(0.05, case.may_end.set).start()
+        elif len(case.ended) == 2:
+            case.client.close()
+
+    case.run(after_turn)
+    last = case.deltas[-1]
+    assert last.request_id == "grammar" and last.finish_reason == "abort" and not last.token_ids
+    assert not case.engine.has_work and not case.session._preparing
+
+
+def test_a_grammar_that_cannot_be_compiled_refuses_its_request_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = _Compiling(write_text_model(tmp_path), monkeypatch)
+    case.may_end.set()
+
+    def fails(asked: StructuredOutputsParams) -> Any:
+        raise RequestError("structured_outputs: no")
+
+    monkeypatch.setattr(case.engine._grammars, "_compile", fails)
+
+    def after_turn() -> None:
+        if case.ended == ["plain"] and any(isinstance(answer, Refused) for answer in case.answers):
+            case.client.close()
+
+    case.run(after_turn)
+    assert [answer for answer in case.answers if isinstance(answer, Refused)] == [
+        Refused("grammar", "structured_outputs: no")
+    ]
