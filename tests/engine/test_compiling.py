@@ -201,3 +201,23 @@ def test_a_grammar_that_cannot_be_compiled_refuses_its_request_only(
     assert [answer for answer in case.answers if isinstance(answer, Refused)] == [
         Refused("grammar", "structured_outputs: no")
     ]
+
+
+@pytest.mark.parametrize("has_waited", [False, True])
+def test_a_wait_ends_when_it_is_woken(has_waited: bool) -> None:
+    """Also one that begins later, and on a channel that has waited before it had a waker."""
+    ours, theirs = socket.socketpair()
+    client, engine = Channel(ours), Channel(theirs)
+    if has_waited:
+        client.send("first")
+        engine.wait()
+        assert engine.receive() == ["first"]
+    wake = engine.make_waker()
+    wake()
+    engine.wait()
+    threading.Timer(0.02, wake).start()
+    engine.wait()
+    assert engine.receive() == []
+    client.close()
+    engine.close()
+    wake()  # there is no wait any more

@@ -89,10 +89,12 @@ class Channel:
 
     def make_waker(self) -> Callable[[], None]:
         """A function that ends a `wait` of now or later; any thread may call it."""
-        assert self._wakes is None and self._selector is None, "made once, and before the first wait"
+        assert self._wakes is None, "made once"
         self._wakes = inner, outer = socket.socketpair()
         inner.setblocking(False)
         outer.setblocking(False)
+        if self._selector is not None:
+            self._selector.register(inner, selectors.EVENT_READ)
 
         def wake() -> None:
             with suppress(OSError):  # full: it wakes already; closed: there is no wait
