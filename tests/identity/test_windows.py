@@ -16,20 +16,22 @@ NGRAM = {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3, "num
 KINDS = {"three groups": windowed.KINDS, "windows only": windowed.WINDOWS_ONLY}
 
 
-@pytest.fixture(params=KINDS)
-def target(request, tmp_path, monkeypatch):
+@pytest.fixture(scope="module", params=KINDS)
+def target(request, tmp_path_factory):
     """The directory of a model with these layers."""
-    windowed_model.find_it(monkeypatch)
-    windowed_model.write(
-        tmp_path / "target",
-        num_layers=len(KINDS[request.param]),
-        vocab_size=request_mix.VOCAB,
-        eos_token_id=request_mix.EOS,
-    )
-    return tmp_path / "target"
+    directory = tmp_path_factory.mktemp("windowed") / "target"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        windowed_model.find_it(monkeypatch)
+        windowed_model.write(
+            directory,
+            num_layers=len(KINDS[request.param]),
+            vocab_size=request_mix.VOCAB,
+            eos_token_id=request_mix.EOS,
+        )
+        yield directory
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cases():
     crowd = request_mix.make_cases()
     return [crowd[number] for number in (0, 1, 2, 4, 6, 8, 10, 13, 16)]
@@ -44,9 +46,16 @@ def alone(target, cases) -> list[request_mix.Outcome]:
     return [request_mix.outcome(request_mix.run(llm, [case])[0]) for case in cases]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def truth(target, cases):
     return alone(target, cases)
+
+
+@pytest.fixture(scope="module")
+def turns(target, cases, truth):
+    """Second turns of some conversations, and the truth about them."""
+    turns = request_mix.second_turns(cases[:3], truth[:3])
+    return turns, alone(target, turns)
 
 
 def all_blocks_are_free(llm) -> bool:
@@ -84,13 +93,11 @@ def test_each_request_is_as_it_is_alone(target, cases, truth, run):
 
 
 @pytest.mark.parametrize("speculative", [None, NGRAM], ids=["", "ngram"])
-def test_prefixes_are_found_in_every_group(target, cases, truth, speculative):
+def test_prefixes_are_found_in_every_group(target, cases, truth, turns, speculative):
     llm = make(target, speculative_config=speculative, max_num_batched_tokens=64)
-    turns = request_mix.second_turns(cases[:3], truth[:3])
-    expected = alone(target, turns)
     request_mix.run(llm, cases)
-    assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
-    assert request_mix.mismatches(turns, request_mix.run(llm, turns), expected) == []
+    for some, expected in ((cases, truth), turns):
+        assert request_mix.mismatches(some, request_mix.run(llm, some), expected) == []
     assert llm.engine.scheduler.prefix.num_hit_tokens > 300
 
 
