@@ -6,6 +6,7 @@ under PyTorch's sync-debug mode.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "outrider"
@@ -82,6 +83,7 @@ def calls_of(node: ast.AST, scope: tuple[str, ...] = ()) -> Iterator[tuple[str, 
         yield from calls_of(child, inner)
 
 
+@cache
 def found() -> set[tuple[str, str, str]]:
     calls = set()
     for folder in ON_THE_PATH:

@@ -1,9 +1,10 @@
 """Only the command line writes to a terminal. Everything else goes to the log, each module to its own logger."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.support.parsed_source import nodes_of
 
 SOURCE = Path(__file__).parents[2] / "src" / "outrider"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -22,36 +23,34 @@ def name_of(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
 
-def calls(path: Path) -> list[tuple[int, str]]:
-    """(line, dotted name) of every call."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            found.append((node.lineno, ast.unparse(node.func)))
-    return found
+@cache
+def calls() -> list[tuple[str, int, str]]:
+    """(file, line, dotted name) of every call."""
+    return [
+        (name_of(path), node.lineno, ast.unparse(node.func))
+        for path in FILES
+        for node in nodes_of(path)
+        if isinstance(node, ast.Call)
+    ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_the_command_line_prints(path: Path) -> None:
-    for line, name in calls(path):
-        place = f"{name_of(path)}:{line}: {name}"
+def test_only_the_command_line_prints() -> None:
+    for file, line, name in calls():
+        place = f"{file}:{line}: {name}"
         last = name.rsplit(".", 1)[-1]
         assert name != "print" and not name.startswith("traceback.print"), f"{place}. Log it."
         assert name not in ("warnings.warn", "logging.warning", "logging.info", "logging.error"), f"{place}. Log it."
         if last == "print":
-            assert name_of(path) in PRESENTATION, f"{place}. Log it, or return it to the command line."
+            assert file in PRESENTATION, f"{place}. Log it, or return it to the command line."
         if name.endswith(("stderr.write", "stdout.write")):
-            assert name_of(path) == "core/log.py", place
+            assert file == "core/log.py", place
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_each_module_logs_to_its_own_logger(path: Path) -> None:
-    if name_of(path) == "core/log.py":
-        return
-    text = path.read_text()
-    for line, name in calls(path):
-        if name.endswith("getLogger"):
-            assert "logging.getLogger(__name__)" in text.splitlines()[line - 1], f"{name_of(path)}:{line}"
+def test_each_module_logs_to_its_own_logger() -> None:
+    places = [(file, line) for file, line, name in calls() if name.endswith("getLogger") and file != "core/log.py"]
+    assert len(places) > 3
+    for file, line in places:
+        assert "logging.getLogger(__name__)" in (SOURCE / file).read_text().splitlines()[line - 1], f"{file}:{line}"
 
 
 def test_the_presentation_files_exist() -> None:

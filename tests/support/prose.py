@@ -4,7 +4,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,32 +33,33 @@ def prose_of(path: Path, *, has_messages: bool) -> list[Text]:
 
 
 def python_prose(text: str, *, has_messages: bool) -> Iterator[Text]:
-    tree = ast.parse(text)
-    docstrings = {id(constant) for constant in docstrings_of(tree)}
-    for constant in docstrings_of(tree):
+    nodes = list(ast.walk(ast.parse(text)))
+    docstrings = list(docstrings_of(nodes))
+    for constant in docstrings:
         yield Text(constant.lineno, plain(str(constant.value)), True)
     if has_messages:
-        yield from messages(tree, docstrings)
-    yield from comments(text)
+        yield from messages(nodes, {id(constant) for constant in docstrings})
+    if "#" in text:
+        yield from comments(text)
 
 
-def docstrings_of(tree: ast.AST) -> Iterator[ast.Constant]:
+def docstrings_of(nodes: Iterable[ast.AST]) -> Iterator[ast.Constant]:
     """Docstrings of modules, classes, functions and attributes: each is an expression of its own."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.value
 
 
-def messages(tree: ast.AST, docstrings: set[int]) -> Iterator[Text]:
+def messages(nodes: Sequence[ast.AST], docstrings: set[int]) -> Iterator[Text]:
     """String constants of several words; the values in an f-string become {}."""
-    helps = {id(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg in HELP_ARGUMENTS}
+    helps = {id(word.value) for word in nodes if isinstance(word, ast.keyword) and word.arg in HELP_ARGUMENTS}
     parts: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts.update(id(part) for part in ast.walk(node) if isinstance(part, ast.Constant))
             words = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
             yield Text(node.lineno, plain(words), id(node) in helps)
-    for node in ast.walk(tree):
+    for node in nodes:
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in parts | docstrings:
             continue
         if " " in node.value.strip():
