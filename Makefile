@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# compiled files are kept, whatever the environment says: without them each run of the tests takes longer
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup setup-dev setup-clients demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels clean

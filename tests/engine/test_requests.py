@@ -252,7 +252,9 @@ def check_deltas(deltas: list[OutputDelta], whole: RequestOutput) -> None:
         assert (own[-1].finish_reason, own[-1].stop_reason) == (completion.finish_reason, completion.stop_reason)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_deltas_make_the_whole(llm: LLM, seed: int) -> None:
     rng = random.Random(seed)
     text = one(llm, max_tokens=80).outputs[0].text

@@ -139,9 +139,9 @@ def drafters(directory: Path, tmp_path_factory: pytest.TempPathFactory, truth: l
     [
         ("none", {"max_num_batched_tokens": 13}),
         ("ngram", {"overlap_depth": 0}),
-        ("eagle3 of 90 tokens", {"max_num_batched_tokens": 40}),
-        ("draft model", {"num_gpu_blocks_override": 26}),
-        ("noise", {"max_num_seqs": 4}),
+        ("eagle3 of 90 tokens", {"max_num_batched_tokens": 40, "num_gpu_blocks_override": 26}),
+        pytest.param("draft model", {"num_gpu_blocks_override": 26}, marks=pytest.mark.slow),
+        pytest.param("noise", {"max_num_seqs": 4}, marks=pytest.mark.slow),
         ("replay", {"k": 5}),
     ],
 )
@@ -159,7 +159,14 @@ def test_it_is_the_same_with_any_drafter_in_any_crowd(
     assert not llm.engine._grammars._running, "a grammar is followed for nobody"
 
 
-@pytest.mark.parametrize("name", ["none", "eagle3 of 90 tokens", "replay"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("none", marks=pytest.mark.slow),
+        pytest.param("eagle3 of 90 tokens", marks=pytest.mark.slow),
+        "replay",
+    ],
+)
 def test_it_is_the_same_in_replayed_steps(
     directory: Path, drafters: dict[str, Any], truth: list[RequestOutput], name: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

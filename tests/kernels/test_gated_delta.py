@@ -42,7 +42,9 @@ def test_chunk_sizes_give_the_same_bits(layer, whole, size):
     check_chunks(layer, whole, size)
 
 
-@pytest.mark.parametrize("most_drafts", [0, 1, 3, 7, 8, MOST_DRAFTS])
+@pytest.mark.parametrize(
+    "most_drafts", [1, 8, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 3, 7, MOST_DRAFTS))]
+)
 def test_mixed_steps_with_refused_drafts_give_the_same_bits(layer, whole, most_drafts):
     """Prompt chunks and verify rows in random order; every accepted count occurs, wrong drafts are garbage."""
     check_mixed_steps(layer, whole, most_drafts)

@@ -98,13 +98,18 @@ def simulate(groups: tuple[BlockGroup, ...], seed: int) -> GroupLoop:
         raise
 
 
-def simulate_many(name: str, count: int = 30) -> list[GroupLoop]:
-    return [simulate(GROUPS[name], seed) for seed in range(count)]
+SEEDS = range(15)
+MORE_SEEDS = range(15, 60)
 
 
+def simulate_many(name: str, seeds: range = SEEDS) -> list[GroupLoop]:
+    return [simulate(GROUPS[name], seed) for seed in seeds]
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, pytest.param(MORE_SEEDS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", GROUPS)
-def test_every_output_is_the_models_and_no_block_is_lost(name: str) -> None:
-    loops = simulate_many(name)
+def test_every_output_is_the_models_and_no_block_is_lost(name: str, seeds: range) -> None:
+    loops = simulate_many(name, seeds)
     assert sum(loop.scheduler.num_preemptions for loop in loops) > 5
     assert sum(loop.num_preempted_in_flight for loop in loops) > 3
     assert sum(length > 0 for loop in loops for _, length in loop.hits) > 10, "no prefix was found"

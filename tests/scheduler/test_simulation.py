@@ -11,8 +11,11 @@ import pytest
 from .loop import Loop
 from .workloads import simulate, simulate_contents
 
-SEEDS = range(140)
-CROWDED = range(500, 560)
+
+def first_and_more(start: int, count: int, more: int) -> pytest.MarkDecorator:
+    """The first seeds for every run of the tests, and more for the long one."""
+    first, others = range(start, start + count), range(start + count, start + count + more)
+    return pytest.mark.parametrize("seeds", [first, pytest.param(others, marks=pytest.mark.slow)])
 
 
 def coverage(loops: list[Loop]) -> Counter[str]:
@@ -30,20 +33,23 @@ def coverage(loops: list[Loop]) -> Counter[str]:
     return met
 
 
-def test_every_output_is_the_models_whatever_the_schedule() -> None:
-    met = coverage([simulate(seed) for seed in SEEDS])
+@first_and_more(0, 70, 140)
+def test_every_output_is_the_models_whatever_the_schedule(seeds: range) -> None:
+    met = coverage([simulate(seed) for seed in seeds])
     wanted = ["dropped results", "preempted in flight", "prefix hits", "aborted", "stopped", "chunks"]
-    assert all(met[name] > 20 for name in (*wanted, *(f"{count} accepted" for count in range(6)))), met
+    assert all(met[name] > 10 for name in (*wanted, *(f"{count} accepted" for count in range(6)))), met
 
 
-def test_crowd_on_the_smallest_pool_finishes() -> None:
-    met = coverage([simulate(seed, is_tight=True) for seed in CROWDED])
-    assert met["preempted in flight"] > 40 and met["preempted at rest"] > 10, met
+@first_and_more(500, 30, 60)
+def test_crowd_on_the_smallest_pool_finishes(seeds: range) -> None:
+    met = coverage([simulate(seed, is_tight=True) for seed in seeds])
+    assert met["preempted in flight"] > 10 and met["preempted at rest"] > 10, met
 
 
+@first_and_more(900, 6, 12)
 @pytest.mark.parametrize("is_tight", [False, True])
-def test_equal_workloads_give_equal_plans(is_tight: bool) -> None:
-    for seed in range(900, 912):
+def test_equal_workloads_give_equal_plans(is_tight: bool, seeds: range) -> None:
+    for seed in seeds:
         first, second = (simulate(seed, is_tight=is_tight) for _ in range(2))
         assert first.plans == second.plans, f"seed={seed}"
 
@@ -57,26 +63,28 @@ def test_outputs_do_not_depend_on_depth_drafts_or_cache(num_drafts: int, depth: 
             simulate(seed, is_tight=seed % 2 == 0, num_drafts=num_drafts, depth=depth, caching=caching, budget=40)
 
 
-def test_every_step_may_ask_for_another_number_of_drafts() -> None:
+@first_and_more(1000, 40, 80)
+def test_every_step_may_ask_for_another_number_of_drafts(seeds: range) -> None:
     """Rows then verify what their own last step made; blocks and bounds hold, with every accepted count."""
-    loops = [simulate(seed, is_tight=seed % 3 == 0, varies=True, accuracy=0.9) for seed in range(1000, 1080)]
+    loops = [simulate(seed, is_tight=seed % 3 == 0, varies=True, accuracy=0.9) for seed in seeds]
     met = coverage(loops)
-    assert all(met[f"{count} accepted"] > 20 for count in range(5)), met
+    assert all(met[f"{count} accepted"] > 10 for count in range(5)), met
     asked = Counter(plan.num_proposals for loop in loops for plan in loop.plans)
     planned = Counter(row.num_drafts for loop in loops for plan in loop.plans for row in plan.rows)
-    assert all(asked[count] > 100 and planned[count] > 50 for count in range(6)), (asked, planned)
+    assert all(asked[count] > 50 and planned[count] > 25 for count in range(6)), (asked, planned)
     mixed = [
         plan
         for loop in loops
         for plan in loop.plans
         if len({row.num_drafts for row in plan.rows if row.num_drafts}) > 1
     ]
-    assert len(mixed) > 30, "rows that missed a step have another number than the others"
+    assert len(mixed) > 15, "rows that missed a step have another number than the others"
 
 
-def test_equal_ids_with_other_content_share_nothing_and_with_equal_content_they_do() -> None:
+@first_and_more(2000, 40, 80)
+def test_equal_ids_with_other_content_share_nothing_and_with_equal_content_they_do(seeds: range) -> None:
     """The device checks every entry that is read, target and drafter, behind hits and after preemption."""
-    loops = [simulate_contents(seed) for seed in range(2000, 2080)]
+    loops = [simulate_contents(seed) for seed in seeds]
     met = coverage(loops)
     assert met["prefix hits"] > 2000 and met["preempted in flight"] > 20, met
     hits_with_content = [

@@ -78,7 +78,7 @@ def test_the_model_is_listed_and_found(client: OpenAI) -> None:
         client.models.retrieve("another")
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_a_completion_is_what_the_engine_says(client: OpenAI, llm: LLM, temperature: float) -> None:
     params = SamplingParams(temperature=temperature, seed=7, max_tokens=40, stop=["Parameters"], frequency_penalty=0.5)
     (expected,) = llm.generate(CODE, params)
@@ -155,7 +155,7 @@ def test_log_probabilities_of_a_completion(client: OpenAI, llm: LLM) -> None:
     assert echoed.logprobs.text_offset == [len("".join(echoed.logprobs.tokens[:i])) for i in range(len(scored) + 9)]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_a_chat_is_what_the_engine_says(client: OpenAI, llm: LLM, temperature: float) -> None:
     params = SamplingParams(temperature=temperature, seed=3, max_tokens=80, logprobs=2, n=2)
     (expected,) = llm.chat(CHAT, params)

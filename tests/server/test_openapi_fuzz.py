@@ -194,16 +194,21 @@ def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, 
     return statuses
 
 
+COUNTS = [12, pytest.param(50, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("path", OFTEN)
-def test_bodies_that_the_document_allows_are_answered(schema: Any, path: str) -> None:
-    statuses = fuzz(schema, path, GenerationMode.POSITIVE, 20)
+def test_bodies_that_the_document_allows_are_answered(schema: Any, path: str, count: int) -> None:
+    statuses = fuzz(schema, path, GenerationMode.POSITIVE, count)
     assert statuses.keys() <= {200, 400}
     assert statuses[200] > sum(statuses.values()) // 2, statuses
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("path", OFTEN)
-def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str) -> None:
-    statuses = fuzz(schema, path, GenerationMode.NEGATIVE, 20)
+def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str, count: int) -> None:
+    statuses = fuzz(schema, path, GenerationMode.NEGATIVE, count)
     assert sum(statuses.values()) >= 10 and statuses.keys() <= {400, 404, 415}, statuses
 
 

@@ -36,8 +36,15 @@ def ask(server: ServerUnderTest, path: str, body: dict[str, Any]) -> dict[str, A
     return found
 
 
-@pytest.mark.parametrize("example", ["Config file", "Gym problem"])
-@pytest.mark.parametrize("temperature", ["0", "0.9"])
+@pytest.mark.parametrize(
+    ("example", "temperature"),
+    [
+        ("Config file", "0.9"),
+        ("Gym problem", "0"),
+        pytest.param("Config file", "0", marks=pytest.mark.slow),
+        pytest.param("Gym problem", "0.9", marks=pytest.mark.slow),
+    ],
+)
 def test_what_the_page_shows_is_what_the_api_says(
     server: ServerUnderTest, page: Any, example: str, temperature: str
 ) -> None:

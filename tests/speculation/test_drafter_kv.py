@@ -141,7 +141,7 @@ def test_kv_of_drafted_states_is_found(tiny, half_right, monkeypatch):
     assert _stale_parts(tiny, llm, request)
 
 
-@pytest.mark.parametrize("num_shared", [16, 30, 48])
+@pytest.mark.parametrize("num_shared", [pytest.param(16, marks=pytest.mark.slow), 30, 48])
 def test_behind_a_prefix_hit(tiny, half_right, num_shared):
     """The block's last token is followed by another token than the one it was first computed with."""
     first = _prompt(60, 2)
@@ -169,8 +169,10 @@ def test_after_preemption(tiny, half_right):
     assert requests[2].num_preemptions > 0
 
 
-@pytest.mark.parametrize("depth", [0, 1])
-@pytest.mark.parametrize("budget", [512, 7])
+@pytest.mark.parametrize(
+    ("depth", "budget"),
+    [(0, 7), (1, 512), pytest.param(0, 512, marks=pytest.mark.slow), pytest.param(1, 7, marks=pytest.mark.slow)],
+)
 def test_with_another_number_of_drafts_in_every_step(tiny, half_right, depth, budget):
     """0 drafts write no row ahead, and the true rows all the same."""
     first = _prompt(41, 7)

@@ -72,6 +72,12 @@ def _without_module(directory: Path) -> dict[str, torch.Tensor]:
     return module
 
 
+@pytest.mark.parametrize(
+    "target",
+    [name if name in ("mimo", "qwen3_5") else pytest.param(name, marks=pytest.mark.slow) for name in TARGETS],
+    indirect=True,
+    scope="module",
+)
 def test_the_module_may_lie_elsewhere(tmp_path, target):
     whole, _, _ = target
     for file in ("config.json", "model.safetensors"):

@@ -47,7 +47,7 @@ def test_the_module_changes_nothing_but_the_number_of_steps(plain, num_drafts, l
 
 
 def test_the_module_changes_nothing_in_a_few_answers():
-    check(answers(3), num_drafts=3, least=3.0)
+    check(answers(2), num_drafts=3, least=3.0)
 
 
 def check(plain, *, num_drafts: int, least: float) -> None:

@@ -64,14 +64,14 @@ def test_chat_uses_the_models_template(plain):
 def test_speculation_changes_nothing_but_the_number_of_steps(plain, eagle3):
     prompts = CODE[:8]
     params = [
-        SamplingParams(temperature=0.0, max_tokens=80),
-        SamplingParams(temperature=1.0, seed=1, max_tokens=80, top_p=0.9),
-        SamplingParams(temperature=0.0, max_tokens=80, stop=["return", "\n\n"]),
-        SamplingParams(temperature=0.8, seed=2, max_tokens=80, stop=["(", "self."], min_tokens=10),
-        SamplingParams(temperature=0.7, seed=3, max_tokens=80, repetition_penalty=1.2, logprobs=2),
-        SamplingParams(temperature=0.0, max_tokens=80, frequency_penalty=0.5),
-        SamplingParams(temperature=1.0, seed=4, max_tokens=80, min_p=0.05, top_k=40),
-        SamplingParams(temperature=0.0, max_tokens=80, ignore_eos=True),
+        SamplingParams(temperature=0.0, max_tokens=56),
+        SamplingParams(temperature=1.0, seed=1, max_tokens=56, top_p=0.9),
+        SamplingParams(temperature=0.0, max_tokens=56, stop=["return", "\n\n"]),
+        SamplingParams(temperature=0.8, seed=2, max_tokens=56, stop=["(", "self."], min_tokens=10),
+        SamplingParams(temperature=0.7, seed=3, max_tokens=56, repetition_penalty=1.2, logprobs=2),
+        SamplingParams(temperature=0.0, max_tokens=56, frequency_penalty=0.5),
+        SamplingParams(temperature=1.0, seed=4, max_tokens=56, min_p=0.05, top_k=40),
+        SamplingParams(temperature=0.0, max_tokens=56, ignore_eos=True),
     ]
     expected = plain.generate(prompts, params)
     outputs = eagle3.generate(prompts, params)
@@ -87,8 +87,8 @@ def test_the_draft_model_fits_and_changes_nothing_but_the_number_of_steps(plain)
     assert (ZOO / "tiny-draft" / "model.safetensors").stat().st_size <= 3 << 20
     config = {"method": "draft_model", "model": str(ZOO / "tiny-draft"), "num_speculative_tokens": 3}
     llm = LLM(str(ZOO / "tiny"), logits_digest=True, speculative_config=config)
-    params = [SamplingParams(temperature=float(i % 2), seed=i, max_tokens=64) for i in range(6)]
-    outputs, expected = llm.generate(CODE[:6], params), plain.generate(CODE[:6], params)
+    params = [SamplingParams(temperature=float(i % 2), seed=i, max_tokens=40) for i in range(4)]
+    outputs, expected = llm.generate(CODE[:4], params), plain.generate(CODE[:4], params)
     assert _facts(outputs) == _facts(expected)
     stats = SpeculationStats()
     for output in outputs:
