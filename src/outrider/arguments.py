@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from outrider.core.errors import ConfigError
-
-ZOO = Path(__file__).resolve().parents[2] / "zoo"
-"""The small models beside the source. A checkout of the repository has them, the installed package does not."""
+from outrider.core.zoo import shipped, zoo
 
 Model = Annotated[
     str | None,
-    typer.Argument(help="Model directory in Hugging Face form. Default: zoo/tiny, with its EAGLE-3 head as drafter."),
+    typer.Argument(
+        help="A directory, a .gguf file, or an id on a hub (org/name). Default: zoo/tiny, with its EAGLE-3 head."
+    ),
 ]
 Speculative = Annotated[
     str | None,
@@ -24,22 +24,18 @@ Speculative = Annotated[
         help='Drafter as JSON, e.g. \'{"method": "ngram"}\', or none. Default: the head of zoo/tiny for it, else none.'
     ),
 ]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub. Default: main.")]
+HfToken = Annotated[
+    str | None, typer.Option(help="Access token for the hub. Default: HF_TOKEN, or the one `hf auth login` stored.")
+]
+DownloadDir = Annotated[
+    str | None, typer.Option(help="Cache folder for models of the hub. Default: the one that HF_HOME names.")
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cuda, rocm or cpu.")]
 AttentionBackend = Annotated[str, typer.Option(help="auto, or the name of a backend.")]
 MaxModelLen = Annotated[
     int | None, typer.Option(help="Maximum number of tokens of a request, prompt included. Default: the model's.")
 ]
-
-
-def shipped(name: str) -> str:
-    """Directory of the zoo's model `name`. Raises ConfigError where there is no zoo, as in an installed package."""
-    directory = ZOO / name
-    if not (directory / "config.json").is_file():
-        raise ConfigError(
-            f"the model zoo/{name} was not found at {directory}: the installed package does not contain the zoo. Pass a"
-            " model directory as MODEL, or run from a checkout of the repository."
-        )
-    return str(directory)
 
 
 def model_or_shipped(model: str | None) -> str:
@@ -54,9 +50,12 @@ def drafter_of(model: str, given: str | None) -> dict[str, Any] | None:
     """
     if given is not None:
         return parsed_drafter(given)
-    if Path(model).resolve() == (ZOO / "tiny").resolve():
-        return {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "num_speculative_tokens": 3}
-    return None
+    directory = zoo()
+    if directory is None:
+        return None
+    is_tiny = model == "zoo/tiny" or Path(model).resolve() == (directory / "tiny").resolve()
+    head = str(directory / "tiny-eagle3")
+    return {"method": "eagle3", "model": head, "num_speculative_tokens": 3} if is_tiny else None
 
 
 def parsed_drafter(text: str) -> dict[str, Any] | None:

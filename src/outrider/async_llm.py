@@ -24,6 +24,7 @@ from outrider.engine.admission import Admission, Prompt
 from outrider.engine.client import EngineClient, Job
 from outrider.engine.stats import EngineStats
 from outrider.engine.tokenizer import Tokenizer
+from outrider.loading.model_source import with_local_files
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class AsyncLLM:
 
     def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
         log.configure_from_environment()
-        config = engine_config(model, **options)
+        config = with_local_files(engine_config(model, **options))
         self._client = EngineClient(config, log_level=None, skip_tokenizer_init=skip_tokenizer_init)
         self._requests: dict[str, _Request] = {}  # by the name that the caller knows
         self._numbers = itertools.count()

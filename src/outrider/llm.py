@@ -16,6 +16,7 @@ from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.chat import ChatOptions, Message, encode_chat
+from outrider.loading.model_source import with_local_files
 
 if TYPE_CHECKING:
     pass
@@ -27,7 +28,8 @@ _PROGRESS_AFTER = 2.0
 class LLM:
     """A model with an optional drafter, ready to generate.
 
-    `model` is a Hugging Face directory. Options are the fields of `outrider.core.config.EngineConfig` and
+    `model` is a directory in Hugging Face form, a .gguf file, or the id of a model on a hub, whose files are
+    downloaded if the cache lacks them. Options are the fields of `outrider.core.config.EngineConfig` and
     `speculative_config`, a dict (`outrider.core.config.SpeculativeConfig`). Raises ConfigError, UnsupportedError or
     CheckpointError, each naming the value and the remedy.
     """
@@ -36,7 +38,8 @@ class LLM:
         from outrider.engine.engine import Engine
 
         log.configure_from_environment()
-        self.engine: Engine = Engine(engine_config(model, **options), skip_tokenizer_init=skip_tokenizer_init)
+        config = with_local_files(engine_config(model, **options))
+        self.engine: Engine = Engine(config, skip_tokenizer_init=skip_tokenizer_init)
         self.engine.sampling_defaults.announce()
 
     def get_default_sampling_params(self) -> SamplingParams:

@@ -361,7 +361,9 @@ def test_eos_ids_are_the_union_generation_first(tmp_path):
 
 
 def test_a_directory_that_is_none_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"'org/model' is not a directory. Nothing is downloaded"):
+    with pytest.raises(
+        CheckpointError, match=r"'org/model' is not a directory. Give a local directory with config.json"
+    ):
         read_model_config("org/model")
     with pytest.raises(CheckpointError, match=r"has no config.json"):
         read_model_config(tmp_path)

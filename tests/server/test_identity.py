@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outrider import LLM, SamplingParams
-from outrider.cli import ZOO
+from outrider.core.zoo import shipped
 from tests.support.http_calls import events, post, post_all
 from tests.support.server_under_test import ServerUnderTest, serve
 
@@ -73,7 +73,7 @@ def test_streams_say_the_same(server: ServerUnderTest, alone: list[Any]) -> None
 
 
 def test_a_plain_engine_says_the_same(alone: list[Any]) -> None:
-    llm = LLM(str(ZOO / "tiny"), logits_digest=True)
+    llm = LLM(shipped("tiny"), logits_digest=True)
     for index, (choice,) in enumerate(alone):
         asked = {name: value for name, value in body(index).items() if name not in ("prompt", "return_token_ids")}
         (output,) = llm.generate(body(index)["prompt"], SamplingParams(**asked))[0].outputs

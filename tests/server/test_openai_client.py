@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 from outrider import LLM, SamplingParams
-from outrider.cli import ZOO
+from outrider.core.zoo import shipped
 from tests.support.server_under_test import ServerUnderTest
 
 CHAT = [{"role": "user", "content": "Anna has 14 apples and buys 9 more. How many apples does she have?"}]
@@ -51,7 +51,7 @@ def client(server: ServerUnderTest) -> Iterator[OpenAI]:
 @pytest.fixture(scope="module")
 def llm() -> LLM:
     """An engine in this process without speculation; the server must give the same answers."""
-    return LLM(str(ZOO / "tiny"))
+    return LLM(shipped("tiny"))
 
 
 def checked(answer: Any) -> Any:

@@ -6,6 +6,7 @@ from outrider.cli.command_group import COMMANDS as OFFERED
 from outrider.cli.command_group import load_command
 
 RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--speculative-config", "model"]
+HUB = ["--download-dir", "--hf-token", "--revision"]
 MEASURES = [
     "--input-len",
     "--load-format",
@@ -37,6 +38,7 @@ COMMANDS = {
     ],
     "serve": [
         *RUNS_A_MODEL,
+        *HUB,
         "--allowed-origins",
         "--api-key",
         "--block-size",
@@ -79,6 +81,7 @@ COMMANDS = {
     ],
     "info": RUNS_A_MODEL,
     "demo": [],
+    "pull": [*HUB, "models"],
     "bench latency": [
         *RUNS_A_MODEL,
         *MEASURES,

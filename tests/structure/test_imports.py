@@ -26,6 +26,7 @@ LEVELS = (
     ("gate", "server"),
     ("bench",),
     ("cli",),
+    ("__main__",),
 )
 """From the bottom up; a package imports itself and lower levels only."""
 
@@ -47,6 +48,7 @@ INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("engine/languages/compiler.py", "llguidance.gbnf_to_lark"): "likewise",
     ("engine/languages/vocabulary.py", "llguidance"): "likewise",
     ("engine/tokenizer.py", "llguidance.hf"): "likewise",
+    ("loading/model_source.py", "outrider.loading.hub"): "the hub's library, for ids only: paths need none of it",
     ("engine/tokenizer.py", "transformers"): "takes a second to import, which `import outrider.llm` should not",
     ("llm.py", "outrider.engine.engine"): "imports torch: for an engine only, so that `LLM` is imported quickly",
     ("cli/serve.py", "outrider.server.options"): "the server's packages are an extra: its help works without",

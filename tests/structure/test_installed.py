@@ -39,7 +39,7 @@ def test_commands_without_a_model_name_the_missing_zoo(tmp_path: Path) -> None:
     )
     said = " ".join(done.stderr.split())
     message = (
-        f"outrider: the model zoo/tiny was not found at {tmp_path / 'zoo' / 'tiny'}: the installed package does not"
-        " contain the zoo. Pass a model directory as MODEL, or run from a checkout of the repository."
+        "outrider: the model zoo/tiny was not found: the zoo is a package of its own. Install it (pip install"
+        " outrider-zoo), name another model, or run from a checkout of the repository."
     )
     assert said == " ".join([message] * 4)

@@ -16,6 +16,8 @@ from outrider.bench.workload import Workload, dataset_prompts, random_prompts
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
+from outrider.loading.hub_model import HubModel
+from outrider.loading.model_source import local_path
 from outrider.runtime.describe import describe
 
 app = typer.Typer(
@@ -160,7 +162,7 @@ def host(
     output_json: OutputJson = None,
 ) -> None:
     """Measure the host alone, with a device that takes no time: microseconds per request and step."""
-    tokenizer = Tokenizer(Path(model_or_shipped(model)))
+    tokenizer = Tokenizer(Path(local_path(HubModel(name=model_or_shipped(model)), has_weights=False)))
     rows = [
         measure_host(tokenizer, num_rows=num_rows, num_drafts=num_drafts, num_windows=num_iters)
         for num_rows in batch_size or NUM_ROWS

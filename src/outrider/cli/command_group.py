@@ -11,6 +11,7 @@ COMMANDS = {
     "serve": ("outrider.cli.serve:serve", "Serve a model over HTTP with the endpoints of OpenAI and vLLM."),
     "info": ("outrider.cli.info:info", "Show what would run here, and why."),
     "demo": ("outrider.cli.demo:demo", "Complete a few prompts of the zoo, and show what speculation did."),
+    "pull": ("outrider.cli.pull:pull", "Download models of a hub, and print where they are."),
     "bench": ("outrider.bench.cli:app", "Measure the speed of an engine, of the host alone, or of a server."),
     "gate": ("outrider.gate.commands:app", "Check a drafter for regressions."),
 }

@@ -5,9 +5,10 @@ import time
 from rich.console import Console
 
 from outrider import show
-from outrider.arguments import drafter_of, shipped
+from outrider.arguments import drafter_of
 from outrider.cli.verdict import print_verdict
 from outrider.core.sampling_params import SamplingParams
+from outrider.core.zoo import shipped
 from outrider.llm import LLM
 
 DEMO_PROMPTS = (

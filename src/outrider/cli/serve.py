@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Speculative, drafter_of, model_or_shipped
+from outrider.arguments import (
+    AttentionBackend,
+    Device,
+    DownloadDir,
+    HfToken,
+    MaxModelLen,
+    Model,
+    Revision,
+    Speculative,
+    drafter_of,
+    model_or_shipped,
+)
 from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import ConfigError
@@ -15,6 +26,9 @@ from outrider.core.errors import ConfigError
 
 def serve(
     model: Model = None,
+    revision: Revision = None,
+    hf_token: HfToken = None,
+    download_dir: DownloadDir = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 listens on all interfaces.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 chooses a free one.")] = 8000,
     served_model_name: Annotated[
@@ -102,6 +116,9 @@ def serve(
     model = model_or_shipped(model)
     config = engine_config(
         model,
+        revision=revision,
+        hf_token=hf_token,
+        download_dir=download_dir,
         speculative_config=drafter_of(model, speculative_config),
         device=device,
         dtype=dtype,

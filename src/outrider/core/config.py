@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.core.option_checks import check_flag, check_integer, is_number
+from outrider.core.option_checks import check_flag, check_integer, check_text, is_number
 
 MAX_DRAFTS = 16
 """Largest number of drafts per step."""
@@ -27,6 +27,8 @@ class SpeculativeConfig:
     """Choose 0 … k drafts for each step: as many as save time, given its load and the acceptance so far."""
     max_model_len: int | None = None
     """Positions from here on get no drafts; the request continues without them."""
+    revision: str | None = None
+    """Branch, tag or commit of a drafter's `model` on a hub; None: its main branch."""
     rejection_sample_method: str = "standard"
     """"standard" accepts a draft if it equals the sample. "synthetic", for benchmarks, accepts at the rates below,
     whatever the draft is; the engine is then not exact, and reports that."""
@@ -52,6 +54,8 @@ class SpeculativeConfig:
         check_flag(_key("adaptive"), self.adaptive)
         if self.max_model_len is not None:
             check_integer(_key("max_model_len"), self.max_model_len, low=1, high=2**31 - 1, remedy="Leave it unset.")
+        if self.revision is not None:
+            check_text(_key("revision"), self.revision)
         self._check_synthetic()
 
     def _check_synthetic(self) -> None:
@@ -136,7 +140,13 @@ class EngineConfig:
     """All options of an engine, its model directory included."""
 
     model: str
-    """Model directory in Hugging Face form."""
+    """Model directory in Hugging Face form, .gguf file, id on a hub (org/name), or a model of the zoo (zoo/tiny)."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on a hub; None: its main branch. A drafter's is in `speculative_config`."""
+    hf_token: str | bool | None = field(default=None, repr=False)
+    """Access token for a hub. True or None: HF_TOKEN or the stored one, if there is one; False: none."""
+    download_dir: str | None = None
+    """Cache folder for models of a hub; None: the hub library's, which HF_HOME moves."""
     device: str = "auto"
     """File name of a platform in `outrider/platforms`, such as "cpu"; "auto": a GPU if it is exact, else the CPU."""
     dtype: str = "auto"
@@ -195,6 +205,12 @@ class EngineConfig:
                 remedy=f"One request takes {low} tokens per step: its last token and its drafts.",
             )
         check_integer("overlap_depth", self.overlap_depth, low=0, high=1, remedy="1 is the default.")
+        check_text("model", self.model)
+        for name in ("revision", "download_dir"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        if not isinstance(self.hf_token, (str, bool, type(None))):  # its value is a secret
+            raise ConfigError(f"hf_token is of type {type(self.hf_token).__name__}. Give a string, True or False.")
         check_integer("seed", self.seed, low=-(2**63), high=2**63 - 1, remedy="0 is the default.")
         for name in ("enforce_eager", "enable_prefix_caching", "logits_digest"):
             check_flag(name, getattr(self, name))

@@ -20,6 +20,12 @@ def check_flag(name: str, value: Any) -> None:
         raise ConfigError(f"{name}={value!r} must be True or False.")
 
 
+def check_text(name: str, value: Any) -> None:
+    """`value` must be a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name}={value!r} must be a string that is not empty.")
+
+
 def is_number(value: Any, *, low: float, high: float) -> bool:
     """True for an int or float in [low, high]; False for NaN and booleans."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -206,11 +207,10 @@ def main(descriptor: int) -> None:
     except EOFError:
         return
     except Exception as error:
-        records.send(channel)
-        if isinstance(error, OutriderError):
-            channel.send(Failed(str(error), error))
-        else:
-            channel.send(Failed(traceback.format_exc(), None))
+        failed = Failed(str(error), error) if isinstance(error, OutriderError) else Failed(traceback.format_exc(), None)
+        with suppress(OSError):  # the parent may have exited meanwhile
+            records.send(channel)
+            channel.send(failed)
         raise SystemExit(1) from None
     session = _Session(channel, engine, records)
     try:

@@ -1,4 +1,5 @@
-"""JSON files of a local model directory, such as config.json. Nothing is ever downloaded."""
+"""JSON files of a local model directory, such as config.json. Names of models become paths in
+`loading/model_source.py`."""
 
 import json
 from pathlib import Path
@@ -12,9 +13,7 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
     """The object in `directory`/`file`; `CheckpointError` where there is none."""
     path = Path(directory) / file
     if not Path(directory).is_dir():
-        raise CheckpointError(
-            f"{str(directory)!r} is not a directory. Nothing is downloaded: give a local directory with {file}."
-        )
+        raise CheckpointError(f"{str(directory)!r} is not a directory. Give a local directory with {file}.")
     if not path.is_file():
         other = "params.json"
         if (Path(directory) / other).is_file():

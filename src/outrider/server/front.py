@@ -69,13 +69,15 @@ class Front:
         self.client.on_death = self._on_death
         self.client.on_stats = self.metrics.observe_snapshot
         starting = asyncio.create_task(self.client.start())
+        reading = asyncio.create_task(asyncio.to_thread(Tokenizer, Path(self.config.model)))
         try:
-            self.tokenizer = await asyncio.to_thread(Tokenizer, Path(self.config.model))
+            await asyncio.wait((starting, reading))  # both: the engine's fault, if it has one, says more
+            self.info = await starting
+            self.tokenizer = await reading
         except BaseException:
             starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            await asyncio.gather(starting, reading, return_exceptions=True)
             raise
-        self.info = await starting
         self._admission = Admission(
             tokenizer=self.tokenizer,
             vocab_size=self.info.vocab_size,

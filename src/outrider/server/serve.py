@@ -17,6 +17,7 @@ from rich.console import Console
 from outrider.core import log
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, EngineDeadError
+from outrider.loading.model_source import with_local_files
 from outrider.server import descriptors
 from outrider.server.app import build_app
 from outrider.server.connection import Connection, ConnectionLimits
@@ -74,7 +75,6 @@ def serve(config: EngineConfig, options: ServerOptions, console: Console) -> Non
 
 async def _serve(config: EngineConfig, options: ServerOptions, console: Console) -> None:
     begin = time.monotonic()
-    front = Front(config, options)
     num_descriptors = descriptors.raise_limit()
     asyncio.get_running_loop().set_exception_handler(descriptors.LoopErrors())
     limits = ConnectionLimits(
@@ -84,7 +84,12 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         timeout_header=options.timeout_header,
         timeout_body=options.timeout_body,
     )
-    listener = _bound(options)  # first, because the engine takes long to load
+    listener = _bound(options)  # first, because a model takes long to load
+    try:
+        front = Front(await asyncio.to_thread(with_local_files, config), options)
+    except BaseException:
+        listener.close()
+        raise
     try:
         await front.start()
 

@@ -13,6 +13,8 @@ import numpy as np
 from outrider.core.errors import ConfigError
 from outrider.engine.tokenizer import Tokenizer
 from outrider.gate.prompts import Prompt, read_prompts
+from outrider.loading.hub_model import HubModel
+from outrider.loading.model_source import local_path
 
 DATASETS = ("random", "sharegpt", "spec_bench")
 RANDOM_INPUT_LEN, RANDOM_OUTPUT_LEN, FILE_OUTPUT_LEN = 1024, 128, 256
@@ -65,7 +67,7 @@ class Dataset:
     def asks(self, count: int, *, seed: int, is_chat: bool) -> list[Ask]:
         """Makes `count` requests; a file with fewer prompts is repeated. Raises ConfigError or GateError."""
         rng = random.Random(seed)
-        tokenizer = Tokenizer(self.tokenizer) if self.tokenizer is not None else None
+        tokenizer = _tokenizer(self.tokenizer) if self.tokenizer is not None else None
         if self.path is None:
             if is_chat and tokenizer is None:
                 raise ConfigError(
@@ -110,3 +112,8 @@ def arrivals(count: int, *, rate: float, burstiness: float, seed: int) -> list[f
     gaps = np.random.default_rng(seed).gamma(burstiness, 1.0 / (rate * burstiness), size=count)
     times: list[float] = np.cumsum(gaps).tolist()
     return times
+
+
+def _tokenizer(model: Path) -> Tokenizer:
+    """The tokenizer of a directory, a .gguf file, or a model on a hub."""
+    return Tokenizer(Path(local_path(HubModel(name=str(model)), has_weights=False)))
