@@ -85,6 +85,7 @@ HEADS = {
     "eagle3": {
         "architectures": ["LlamaForCausalLMEagle3"],
         "draft_vocab_size": 500,
+        "num_hidden_layers": 2,
         "eagle_aux_hidden_state_layer_ids": [1, 2, 4],
     },
     "eagle": {"architectures": ["LlamaForCausalLM"], "bias": True},

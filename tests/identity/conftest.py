@@ -24,8 +24,9 @@ def heads(tmp_path_factory):
     directory = tmp_path_factory.mktemp("heads")
     original = random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(0, 2, 4))
     other = random_head(
-        vocab_size=request_mix.VOCAB, draft_vocab_size=request_mix.VOCAB, layer="qwen3", norm_before_residual=True
-    )
+        vocab_size=request_mix.VOCAB, draft_vocab_size=request_mix.VOCAB, layer="qwen3", norm_before_residual=True,
+        num_layers=2,
+    )  # fmt: skip
     return {
         "original": str(save_original(original, directory / "original", with_embedding=False)),
         "speculators": str(save_speculators(other, directory / "speculators")),

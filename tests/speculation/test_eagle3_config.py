@@ -27,8 +27,10 @@ def target(num_layers: int = 12) -> ModelConfig:
     )  # fmt: skip
 
 
-def read(values, *, num_layers: int = 12, tap_layers=None):
-    return read_eagle3_config(ConfigReader(values), target=target(num_layers), tap_layers=tap_layers)
+def read(values, *, num_layers: int = 12, tap_layers=None, norm_output=None):
+    return read_eagle3_config(
+        ConfigReader(values), target=target(num_layers), tap_layers=tap_layers, norm_output=norm_output
+    )
 
 
 def test_top_level_ids_count_layers_and_nested_ids_name_the_layer_before():
@@ -54,6 +56,28 @@ def test_qwen3_layers_norm_the_heads_of_q_and_k():
     assert config.qk_norm and config.layer.head_dim == 128 and config.norm_before_residual
 
 
+@pytest.mark.parametrize(
+    ("value", "meaning", "feeds_back_normed", "norms_logits"),
+    [(True, "fed_back", True, True), (False, "fed_back", False, True), (True, "logits", False, True),
+     (False, "logits", False, False)],
+)  # fmt: skip
+def test_norm_output_means_what_the_option_says(value, meaning, feeds_back_normed, norms_logits):
+    config = read(ORIGINAL | {"norm_output": value}, norm_output=meaning)
+    assert (config.feeds_back_normed, config.norms_logits) == (feeds_back_normed, norms_logits)
+    assert read(SPECULATORS | {"norm_output": value}).feeds_back_normed == value, "it has one meaning there"
+
+
+@pytest.mark.parametrize("values", [ORIGINAL, SPECULATORS | {"norm_output": True}])
+def test_the_option_without_effect_is_refused(values):
+    assert read(values).norms_logits
+    with pytest.raises(ConfigError, match=r"speculative_config\['norm_output'\]='logits' has no effect"):
+        read(values, norm_output="logits")
+
+
+def test_a_head_has_the_layers_that_its_config_says():
+    assert read(ORIGINAL | {"num_hidden_layers": 3}).layer.num_layers == 3
+
+
 REFUSED = [
     (ORIGINAL | {IDS: []}, ConfigError, rf"{IDS}=\[\] names no layer"),
     (ORIGINAL | {IDS: [1.5]}, ConfigError, rf"{IDS}=\[1.5\] must be a list of integers"),
@@ -69,9 +93,8 @@ REFUSED = [
         UnsupportedError,
         r"eagle_config.use_mtp_layernorm=True \(only False\); eagle_config.other=1",
     ),
-    (ORIGINAL | {"norm_output": True}, UnsupportedError, "norm_output=True is not supported in the original format"),
+    (ORIGINAL | {"norm_output": True}, UnsupportedError, "norm_output=True.*original format.*Set norm_output in"),
     (ORIGINAL | {"model_type": "gemma3"}, UnsupportedError, "model_type='gemma3' is not supported"),
-    (ORIGINAL | {"num_hidden_layers": 2}, UnsupportedError, "num_hidden_layers=2 is not supported for an EAGLE head"),
     (ORIGINAL | {"draft_vocab_size": 62}, ConfigError, "draft_vocab_size=62 is more than vocab_size=61"),
     (ORIGINAL | {"vocab_size": 60}, ConfigError, "vocab_size=60 is not the target's 61"),
     (ORIGINAL | {"target_hidden_size": 32}, ConfigError, "width 32 and the target has 64"),

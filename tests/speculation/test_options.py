@@ -19,6 +19,7 @@ from tests.support import drafters as test_drafters
 VALUES: dict[str, Any] = {
     "model": "/a/directory",
     "aux_hidden_state_layer_ids": [1, 2],
+    "norm_output": "logits",
     "prompt_lookup_min": 3,
     "prompt_lookup_max": 3,
     "answers": [[1, 2]],
@@ -152,7 +153,8 @@ def test_options_that_are_not_a_dataclass_are_refused(kind: Any) -> None:
 
 WRONG = {"method": "eagle3", "model": "/a/head", "prompt_lookup_max": 9}
 MESSAGE = (
-    "speculative_config: method 'eagle3' does not take prompt_lookup_max=9. It takes model, aux_hidden_state_layer_ids;"
+    "speculative_config: method 'eagle3' does not take prompt_lookup_max=9. It takes model, aux_hidden_state_layer_ids,"
+    " norm_output;"
     f" every method takes {SHARED}. Remove the others."
 )
 

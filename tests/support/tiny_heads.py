@@ -27,6 +27,7 @@ def random_head(
     hidden_size: int = 64,
     tap_layers: tuple[int, ...] = (1, 2, 4),
     layer: str = "llama",
+    num_layers: int = 1,
     seed: int = 0,
     **variant: bool,
 ) -> Eagle3DraftModel:
@@ -37,7 +38,7 @@ def random_head(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=96,
-        num_hidden_layers=1,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=16,

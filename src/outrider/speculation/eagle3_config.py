@@ -1,16 +1,16 @@
 """Config of an EAGLE-3 head, in the original form and in that of the `speculators` library.
 
-Both describe one transformer layer, the target layers it reads (as "after k layers") and a few variants. Anything that
+Both describe the head's layers, the target layers it reads (as "after k layers") and a few variants. Anything that
 is not implemented is refused by name. No tensors here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.ignored_keys import ignore_leftovers
 from outrider.core.model_config import ModelConfig, read_dense
-from outrider.speculation.head import check_one_layer
 
 _MODEL_TYPES = ("llama", "qwen2", "qwen3")
 """Kinds of layers: qwen3 norms the heads of q and k; the others differ only in biases, which the config states."""
@@ -23,7 +23,7 @@ class Eagle3Config:
     """One head."""
 
     layer: ModelConfig
-    """Shape of the head's layer: its own widths, rope and eps."""
+    """Shape of the head's layers, and how many there are: its own widths, rope and eps."""
     draft_vocab_size: int
     target_hidden_size: int
     tap_layers: tuple[int, ...]
@@ -34,22 +34,30 @@ class Eagle3Config:
     fc_norm: bool
     feeds_back_normed: bool
     """The state given to the next pass is normed (`norm_output` of speculators)."""
+    norms_logits: bool
+    """lm_head reads the normed state, as in nearly every head."""
 
 
 def read_eagle3_config(
-    reader: ConfigReader, *, target: ModelConfig, tap_layers: tuple[int, ...] | None
+    reader: ConfigReader,
+    *,
+    target: ModelConfig,
+    tap_layers: tuple[int, ...] | None,
+    norm_output: str | None = None,
 ) -> Eagle3Config:
-    """`reader` reads the head's config.json; `tap_layers` overrides what it says about target layers."""
+    """`reader` reads the head's config.json; `tap_layers` overrides what it says about target layers.
+
+    norm_output: the meaning of the config's key of this name in the original format, one of NORM_OUTPUT.
+    """
     is_speculators = reader.has("speculators_model_type")
-    if is_speculators:
-        layer_reader = _speculators_layer(reader)
-    else:
-        layer_reader = reader
-        if reader.has("norm_output"):
-            raise UnsupportedError(
-                f"{reader.said('norm_output')} is not supported in the original format, because tools disagree about"
-                " its meaning. Remove it, or convert the head to the speculators format."
-            )
+    layer_reader = _speculators_layer(reader) if is_speculators else reader
+    feeds_back_normed, norms_logits = _read_norm_output(reader, meaning="fed_back" if is_speculators else norm_output)
+    if norm_output is not None and (is_speculators or not reader.has("norm_output")):
+        raise ConfigError(
+            f"speculative_config['norm_output']={norm_output!r} has no effect: it says what norm_output in the config"
+            f" of a head in the original format means, and {reader.where} has another format or no such key. Leave it"
+            " unset."
+        )
     qk_norm = layer_reader.text("model_type", default="llama") == "qwen3"
     layer = read_dense(
         layer_reader,
@@ -70,12 +78,34 @@ def read_eagle3_config(
         norm_before_residual=reader.flag("norm_before_residual"),
         norm_before_fc=reader.flag("norm_before_fc"),
         fc_norm=reader.flag("fc_norm"),
-        feeds_back_normed=reader.flag("norm_output"),
+        feeds_back_normed=feeds_back_normed,
+        norms_logits=norms_logits,
     )
     reader.finish()
-    check_one_layer(layer, reader)
     _check_fit(config, target)
     return config
+
+
+NORM_OUTPUT: Mapping[str, str] = {
+    "fed_back": "the state that the next pass reads is normed",
+    "logits": "the state is normed before lm_head, and fed back as it is",
+}
+"""Meanings of norm_output in the configs of different tools."""
+
+
+def _read_norm_output(reader: ConfigReader, *, meaning: str | None) -> tuple[bool, bool]:
+    """(the state is fed back normed, lm_head reads it normed)."""
+    if not reader.has("norm_output"):
+        return False, True
+    if meaning is None:
+        meanings = ", ".join(f"{name!r} ({text})" for name, text in NORM_OUTPUT.items())
+        raise UnsupportedError(
+            f"{reader.said('norm_output')} is not supported in the original format by itself, because tools disagree"
+            f" about its meaning. Set norm_output in speculative_config to {meanings}, as the tool meant that trained"
+            " the head."
+        )
+    value = reader.flag("norm_output")
+    return (value, True) if meaning == "fed_back" else (False, value)
 
 
 def _speculators_layer(reader: ConfigReader) -> ConfigReader:

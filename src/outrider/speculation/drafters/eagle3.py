@@ -1,9 +1,12 @@
-"""EAGLE-3: one transformer layer that reads three residual streams of the target and drafts token by token.
+"""EAGLE-3: a transformer layer that reads three residual streams of the target and drafts token by token.
 
     f_j = taps of the target at j            g = fc(f_j)           only for target features; a fed-back state is g
     x   = (input_layernorm(E[x_j+1]) ‖ hidden_norm(g))             attention input, twice as wide
     r   = g + o_proj(Attn(x))                y = r + MLP(post_attention_layernorm(r))
     logits = lm_head(norm(y)) over the draft vocabulary            next pass: g <- y
+
+Further layers of a head are ordinary ones, which follow on y. A head of the whole vocabulary may use the target's
+lm_head.
 
 Source: Li, Wei, Zhang, Zhang, "EAGLE-3", arXiv 2503.01840; checkpoint formats of the original release and of the
 speculators library. Everything about indices, KV and blocks is in `speculation/chain.py`.
@@ -22,7 +25,7 @@ from outrider.attention.caches.paged_kv import LayerKV, PagedKV
 from outrider.core.errors import CheckpointError, ConfigError
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
-from outrider.layers.decoder import Hidden
+from outrider.layers.decoder import DecoderLayer, Hidden
 from outrider.layers.embedding import LMHead
 from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
@@ -31,7 +34,7 @@ from outrider.layers.rope import Rope
 from outrider.loading.hf import open_config
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
-from outrider.speculation.eagle3_config import Eagle3Config, read_eagle3_config
+from outrider.speculation.eagle3_config import NORM_OUTPUT, Eagle3Config, read_eagle3_config
 from outrider.speculation.head import Embed, Head, HeadFiles, load_head
 from outrider.speculation.options import check_directory
 
@@ -51,9 +54,16 @@ class Options:
     """Directory of the head."""
     aux_hidden_state_layer_ids: tuple[int, ...] | None = None
     """Target layers to read, in place of the head's own list: id k is the residual stream after k layers."""
+    norm_output: str | None = None
+    """Meaning of norm_output in the config of a head in the original format: "fed_back" or "logits"."""
 
     def __post_init__(self) -> None:
         check_directory("model", self.model)
+        if self.norm_output is not None and self.norm_output not in NORM_OUTPUT:
+            raise ConfigError(
+                f"speculative_config['norm_output']={self.norm_output!r} must be one of {', '.join(NORM_OUTPUT)}."
+                " Leave it unset for a head whose config has no norm_output."
+            )
         layers = self.aux_hidden_state_layer_ids
         if layers is None:
             return
@@ -67,7 +77,7 @@ class Options:
 
 
 class HeadLayer(nn.Module):
-    """The layer of the head; its attention reads embedding and feature side by side."""
+    """The first layer of the head; its attention reads embedding and feature side by side."""
 
     def __init__(self, config: Eagle3Config, context: LayerContext, *, rope: Rope) -> None:
         super().__init__()
@@ -118,8 +128,10 @@ class Eagle3Head(Head):
         max_positions: int,
         embed: Embed | None,
         tables: frozenset[str],
+        has_norm: bool,
+        has_logits: bool,
     ) -> None:
-        """`tables`: those of d2t and t2d that the files have."""
+        """`tables`: those of d2t and t2d that the files have. `has_norm`, `has_logits`: they have norm and lm_head."""
         super().__init__(config.layer, context, embed=embed)
         layer, num_taps = config.layer, len(config.tap_layers)
         size, eps = layer.hidden_size, layer.norm_eps
@@ -131,8 +143,15 @@ class Eagle3Head(Head):
         self.fc = Linear(width, size, context)
         rope = Rope(layer.rope, layer.head_dim, max_positions, context)
         self.layers = nn.ModuleList([HeadLayer(config, context, rope=rope)])
-        self.norm = RMSNorm(size, eps, context)
-        self.lm_head = LMHead(size, config.draft_vocab_size, context)
+        for _ in range(1, layer.num_layers):
+            attention = Attention(layer, context, rope=rope, qk_norm=config.qk_norm)
+            self.layers.append(DecoderLayer(layer, context, attention=attention, mlp=GatedMLP(layer, context)))
+        self.norm = RMSNorm(size, eps, context) if has_norm else None
+        self.lm_head: LMHead | None = None
+        if has_logits:
+            self.lm_head = LMHead(size, config.draft_vocab_size, context)
+        elif layer.tie_word_embeddings and embed is None:
+            self.lm_head = LMHead(size, config.draft_vocab_size, context, tied_to=self.embed_tokens)
         for name, count, dtype in (
             ("d2t", config.draft_vocab_size, torch.int64),
             ("t2d", layer.vocab_size, torch.bool),
@@ -159,6 +178,7 @@ class Drafter(ChainDrafter):
             open_config(options.model),
             target=context.target_config,
             tap_layers=options.aux_hidden_state_layer_ids,
+            norm_output=options.norm_output,
         )
         layer = self.config.layer
         super().__init__(context, feature_size=layer.hidden_size)
@@ -167,11 +187,14 @@ class Drafter(ChainDrafter):
             options.model, partial(_make_head, self.config, context), layer=layer, context=context,
             renames=_RENAMES,
         )  # fmt: skip
-        self._draft_token_ids = _draft_token_ids(self._head, layer.vocab_size, where=options.model)
+        self._lm_head = self._head.lm_head or context.target.lm_head
+        self._draft_token_ids = _draft_token_ids(
+            self._head, layer.vocab_size, num_drafts=self.config.draft_vocab_size, where=options.model
+        )
 
     @property
     def cache_specs(self) -> tuple[PagedKV, ...]:
-        return tuple(cast(HeadLayer, layer).cache_spec for layer in self._head.layers)
+        return tuple(cast(PagedKV, layer.cache_spec) for layer in self._head.layers)
 
     @property
     def bytes_per_step(self) -> int:
@@ -179,6 +202,8 @@ class Drafter(ChainDrafter):
         sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
         every = sum(size for name, size in sizes.items() if not name.startswith(("embed_tokens", *_FIRST_PASS)))
         first = sum(size for name, size in sizes.items() if name.startswith(_FIRST_PASS))
+        if "lm_head.weight" not in sizes:  # the target's, or the head's embedding
+            every += self._lm_head.weight.nbytes
         return first + self.num_drafts * every
 
     @property
@@ -191,19 +216,31 @@ class Drafter(ChainDrafter):
 
     def forward(self, features: Tensor, batch: ForwardBatch) -> Tensor:
         attention = self.caches.begin(batch)
-        (layer,) = self._head.layers
-        return layer(self._head.embed(batch), features, batch, self.caches[0], attention)
+        first, *others = self._head.layers
+        state: Tensor = first(self._head.embed(batch), features, batch, self.caches[0], attention)
+        x, stream = state, None
+        for index, layer in enumerate(others, start=1):
+            x, stream, _ = layer(x, stream, batch, self.caches[index], attention)
+        return state if stream is None else stream + x
 
     def write_kv(self, features: Tensor, batch: ForwardBatch) -> None:
+        if len(self._head.layers) > 1:
+            self.forward(features, batch)  # the KV of a layer needs the outputs of those before it
+            return
         (layer,), (cache,) = self._head.layers, self.caches
         assert isinstance(layer, HeadLayer) and isinstance(cache, LayerKV)
         layer.write_kv(self._head.embed(batch), features, batch, cache)
 
     def fed_back(self, state: Tensor) -> Tensor:
-        return self._head.norm(state) if self.config.feeds_back_normed else state
+        return self._normed(state) if self.config.feeds_back_normed else state
 
     def draft_logits(self, state: Tensor) -> Tensor:
-        return self._head.lm_head(self._head.norm(state))
+        logits: Tensor = self._lm_head(self._normed(state) if self.config.norms_logits else state)
+        return logits
+
+    def _normed(self, state: Tensor) -> Tensor:
+        assert self._head.norm is not None, "a head that norms its output has a norm"
+        return self._head.norm(state)
 
 
 def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) -> Eagle3Head:
@@ -216,16 +253,25 @@ def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) 
         max_positions=context.max_model_len,
         embed=files.embed,
         tables=tables,
+        has_norm=config.norms_logits or config.feeds_back_normed or "norm.weight" in files.names,
+        has_logits=not files.names or "lm_head.weight" in files.names or not _can_borrow(config, files),
     )
 
 
-def _draft_token_ids(head: Eagle3Head, vocab_size: int, *, where: str) -> Tensor:
+def _can_borrow(config: Eagle3Config, files: HeadFiles) -> bool:
+    """True where the target's lm_head, or the head's embedding that it is tied to, gives the logits of all tokens."""
+    is_tied = config.layer.tie_word_embeddings and files.embed is None
+    has_width = config.layer.hidden_size == config.target_hidden_size
+    return config.draft_vocab_size == config.layer.vocab_size and (is_tied or has_width)
+
+
+def _draft_token_ids(head: Eagle3Head, vocab_size: int, *, num_drafts: int, where: str) -> Tensor:
     """Target id of each draft id, [draft_vocab] int64.
 
     `d2t` holds offsets, or in the files of some tools the ids themselves: `t2d`, which marks the target ids, tells
     which. Either table can be derived from the other, so one is enough.
     """
-    num_drafts, device = head.lm_head.weight.shape[0], head.norm.weight.device
+    device = next(head.parameters()).device
     d2t = head.d2t.cpu() if head.d2t is not None else None
     marked = head.t2d.cpu().nonzero().squeeze(1) if head.t2d is not None else None
     if d2t is None:
