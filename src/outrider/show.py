@@ -17,11 +17,10 @@ DRAFT_STYLE = "bold green"
 TARGET_STYLE = "yellow"
 
 
-def legend() -> Text:
+def legend(*, with_prompt: bool = True) -> Text:
     """One line that explains the colours."""
-    return Text.assemble(
-        ("accepted draft", DRAFT_STYLE), "   ", ("the target's own token", TARGET_STYLE), "   ", ("prompt", "dim")
-    )
+    prompt: list[str | tuple[str, str]] = ["   ", ("prompt", "dim")] if with_prompt else []
+    return Text.assemble(("accepted draft", DRAFT_STYLE), "   ", ("the target's own token", TARGET_STYLE), *prompt)
 
 
 def coloured(output: RequestOutput, tokenizer: Tokenizer) -> Text:

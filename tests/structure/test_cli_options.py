@@ -79,6 +79,7 @@ COMMANDS = {
         "--tool-call-parser",
         "--trust-request-chat-template",
     ],
+    "chat": [*RUNS_A_MODEL, "--api-key", "--max-tokens", "--seed", "--system", "--temperature", "--url"],
     "info": RUNS_A_MODEL,
     "demo": [],
     "pull": [*HUB, "models"],

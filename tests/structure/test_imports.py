@@ -23,7 +23,7 @@ LEVELS = (
     ("runtime",),
     ("engine",),
     ("llm", "async_llm", "show", "arguments"),
-    ("gate", "server"),
+    ("gate", "server", "chat"),
     ("bench",),
     ("cli",),
     ("__main__",),

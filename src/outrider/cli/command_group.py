@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {
     "generate": ("outrider.cli.generate:generate", "Complete prompts and colour each token by its origin."),
     "serve": ("outrider.cli.serve:serve", "Serve a model over HTTP with the endpoints of OpenAI and vLLM."),
+    "chat": ("outrider.cli.chat:chat", "Talk with a model in the terminal, here or on a server."),
     "info": ("outrider.cli.info:info", "Show what would run here, and why."),
     "demo": ("outrider.cli.demo:demo", "Complete a few prompts of the zoo, and show what speculation did."),
     "pull": ("outrider.cli.pull:pull", "Download models of a hub, and print where they are."),

@@ -1,0 +1,1 @@
+"""`outrider chat`: a conversation in a terminal, with a model in this process or on a server."""
