@@ -84,8 +84,21 @@ def test_a_part_of_the_head_and_odd_heads(head_dim: int, width: int) -> None:
     check_all_in_one(8, 2, head_dim, width, has_norm=True, dtype=torch.bfloat16)
 
 
+@pytest.mark.parametrize("heads", [(4, 1, 256), (8, 4, 256), (32, 16, 128)], ids=str)
+def test_norms_that_multiply_by_one_plus_weight(heads: tuple[int, int, int]) -> None:
+    num_q_heads, num_kv_heads, head_dim = heads
+    check_all_in_one(num_q_heads, num_kv_heads, head_dim, head_dim, has_norm=True, plus_one=True, dtype=torch.bfloat16)
+
+
 def check_all_in_one(
-    num_q_heads: int, num_kv_heads: int, head_dim: int, width: int, *, has_norm: bool, dtype: torch.dtype
+    num_q_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    width: int,
+    *,
+    has_norm: bool,
+    dtype: torch.dtype,
+    plus_one: bool = False,
 ) -> None:
     num_tokens = 333
     wide = torch.randn(num_tokens, num_q_heads + 2 * num_kv_heads + 1, head_dim, device="cuda").to(dtype)
@@ -96,14 +109,16 @@ def check_all_in_one(
     positions = torch.randint(0, NUM_POSITIONS, (num_tokens,), device="cuda")
     q, k, v = heads.split([num_q_heads, num_kv_heads, num_kv_heads], dim=1)
     if norms is not None:
-        q, k = norm.rms_norm(q, norms[0], 1e-6), norm.rms_norm(k, norms[1], 1e-6)
+        q, k = (norm.rms_norm(x, w, 1e-6, plus_one=plus_one) for x, w in zip((q, k), norms, strict=True))
     expected_q, expected_k = rope.rotary(q, positions, table), rope.rotary(k, positions, table)
     for rows in (torch.arange(num_tokens, device="cuda"), torch.randperm(num_tokens, device="cuda")[:5]):
         k_cache, v_cache, slots = make_caches(len(rows), num_kv_heads, head_dim, dtype)
         expected = [k_cache.clone(), v_cache.clone()]
         reference_kv.write_kv(expected_k[rows], v[rows], *expected, slots)
         picked = heads if len(rows) == num_tokens else heads[rows]
-        rotated = kv.rotary_and_write_kv(picked, positions[rows], table, k_cache, v_cache, slots, norms=norms, eps=1e-6)
+        rotated = kv.rotary_and_write_kv(
+            picked, positions[rows], table, k_cache, v_cache, slots, norms=norms, eps=1e-6, plus_one=plus_one
+        )
         assert_same_bits(rotated, expected_q[rows])
         assert_same_bits(k_cache[1:], expected[0][1:])
         assert_same_bits(v_cache[1:], expected[1][1:])

@@ -156,7 +156,8 @@ def check_write_kv(at: Subject) -> None:
 def check_rotary_and_write_kv(at: Subject) -> None:
     slots, positions = torch.tensor([63, 16, 33, 34, 48, 17], device=at.device), at.integers(6, high=30)
     for width, has_norms, plus_one, has_gates in (
-        (64, False, False, False), (64, True, False, False), (16, True, True, True), (64, True, False, True),
+        (64, False, False, False), (64, True, False, False), (64, True, True, False), (16, True, True, True),
+        (64, True, False, True),
     ):  # fmt: skip
         num_q = 4
         heads, cos_sin = at.randn(6, (8 if has_gates else 4) + 4, 64), _angles(at, 30, width)

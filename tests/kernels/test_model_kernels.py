@@ -67,6 +67,20 @@ def test_a_row_of_nan_stays_alone():
         assert function(poisoned)[7].isnan().all()
 
 
+@pytest.mark.parametrize("width", [16, 100, 512])
+def test_norms_round_where_they_say(width):
+    """Llama's casts before the weight, OLMo's after it, and so does 1 + weight."""
+    x, weight = _random(9, width).bfloat16() * 3, (_random(2, width)[0] + 1.0).bfloat16()
+    exact = KERNELS.rms_norm(x.float(), torch.ones(width), 1e-6)
+    plain, last = exact.bfloat16() * weight, (exact * weight.float()).bfloat16()
+    assert not torch.equal(plain, last)
+    for function in (KERNELS.rms_norm, lambda *rest, **flags: KERNELS.add_rms_norm(rest[0] * 0, *rest, **flags)[0]):
+        assert torch.equal(function(x, weight, 1e-6), plain)
+        assert torch.equal(function(x, weight, 1e-6, casts_last=True), last)
+        wide = (exact * (weight.float() + 1.0)).bfloat16()
+        assert torch.equal(function(x, weight, 1e-6, plus_one=True), wide)
+
+
 @pytest.mark.parametrize("shape", [(0, 64), (0, 256), (1, 1), (5, 37), (3, 4, 16), (63, 100), (2, 1000)])
 def test_rms_norm_is_its_formula(shape):
     x, weight = _random(*shape) * 3, _random(shape[-1], seed=3)

@@ -87,12 +87,12 @@ def rotary_and_write_kv(
 
     positions and slots [M] int64, cos_sin [P, R] with R <= D. `norms`: weights [D] of RMSNorm for q and for k, before
     rope. Every rounding is that of rms_norm, rotary and write_kv one after the other. These run instead where only
-    a part of the head is rotated, D is not a power of two, the norms are `plus_one`, or each head of q has a gate.
+    a part of the head is rotated, D is not a power of two, or each head of q has a gate.
     """
     num_tokens, num_heads, head_dim = heads.shape
     num_kv_heads = k_cache.shape[2]
     num_q_heads = num_heads - 2 * num_kv_heads
-    if plus_one or has_gates or cos_sin.shape[1] < head_dim or head_dim & (head_dim - 1):
+    if has_gates or cos_sin.shape[1] < head_dim or head_dim & (head_dim - 1):
         return _one_after_the_other(
             heads,
             positions,
@@ -130,6 +130,7 @@ def rotary_and_write_kv(
             HALF=head_dim // 2,
             HEADS=_HEADS,
             HAS_NORM=norms is not None,
+            PLUS_ONE=plus_one,
             num_warps=4,
             **OVERLAPPED,
         )
@@ -181,6 +182,7 @@ def _rotary_and_write_kernel(
     HALF: tl.constexpr,
     HEADS: tl.constexpr,
     HAS_NORM: tl.constexpr,
+    PLUS_ONE: tl.constexpr,
 ):
     launch_dependents()
     D: tl.constexpr = 2 * HALF
@@ -200,8 +202,8 @@ def _rotary_and_write_kernel(
         # the whole head in one block, so that its squares are added in the order of rms_norm
         b_head = tl.load(p_head + tl.arange(0, D)[None, :], mask=m, other=0.0).to(tl.float32)
         b_scale = tl.math.rsqrt(tl.sum(b_head * b_head, axis=1) / D + eps)[:, None]
-        b_low = _normed(b_first, b_scale, p_q_norm, p_k_norm, o_half, m_q, m_k)
-        b_high = _normed(b_second, b_scale, p_q_norm + HALF, p_k_norm + HALF, o_half, m_q, m_k)
+        b_low = _normed(b_first, b_scale, p_q_norm, p_k_norm, o_half, m_q, m_k, PLUS_ONE)
+        b_high = _normed(b_second, b_scale, p_q_norm + HALF, p_k_norm + HALF, o_half, m_q, m_k, PLUS_ONE)
     p_angle = p_cos_sin + tl.load(p_positions + i_token) * D + o_half
     b_low, b_high = rotate(b_low, b_high, tl.load(p_angle), tl.load(p_angle + HALF))
     p_out = p_q + (i_token * Q_HEADS + o_head)[:, None] * D + o_half
@@ -217,9 +219,13 @@ def _rotary_and_write_kernel(
 
 
 @triton.jit
-def _normed(b_x, b_scale, p_q_norm, p_k_norm, o_half, m_q, m_k):
+def _normed(b_x, b_scale, p_q_norm, p_k_norm, o_half, m_q, m_k, PLUS_ONE: tl.constexpr):
     """Half of each head after RMSNorm, rounded where rms_norm rounds."""
     o = o_half + tl.zeros(b_x.shape, tl.int32)
     b_weight = tl.where(m_q, tl.load(p_q_norm + o, mask=m_q), tl.load(p_k_norm + o, mask=m_k)).to(tl.float32)
-    b_norm = (b_x.to(tl.float32) * b_scale).to(b_x.dtype)
-    return (b_norm.to(tl.float32) * b_weight).to(b_x.dtype)
+    b_norm = b_x.to(tl.float32) * b_scale
+    if PLUS_ONE:
+        b_out = (b_norm * (b_weight + 1.0)).to(b_x.dtype)
+    else:
+        b_out = (b_norm.to(b_x.dtype).to(tl.float32) * b_weight).to(b_x.dtype)
+    return b_out
