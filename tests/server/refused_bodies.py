@@ -275,7 +275,7 @@ TOKENS: list[tuple[str, Fields, tuple[str, ...]]] = [
     ("/detokenize", {}, ("tokens",)),
     *(("/detokenize", {"tokens": wrong}, ("tokens",)) for wrong in NO_IDS),
     ("/detokenize", {"tokens": [5], "model": "gpt-4"}, ("model",)),
-    ("/detokenize", {"tokens": [5] * 1_000_000}, ("tokens",)),
+    ("/detokenize", {"tokens": [5] * 1_000_000}, ("tokens", "the body")),
 ]
 """(path, body, names) of what makes tokens and text."""
 

@@ -199,6 +199,43 @@ def post_all_with_key(server: ServerUnderTest, bodies: list[Any]) -> list[tuple[
     return post_all(server, "v1/completions", bodies, Authorization="Bearer secret")
 
 
+def test_a_salt_keeps_callers_from_seeing_what_others_cached(server: ServerUnderTest) -> None:
+    """Times and cached_tokens show that a prompt is cached: only requests of the same salt see it."""
+    user = [{"role": "user", "content": "my secret is 7719, " * 8}]
+    for path, body in (
+        ("v1/completions", {"prompt": "the secret is 7718, " * 8, "max_tokens": 1}),
+        ("v1/chat/completions", {"messages": user, "max_tokens": 1}),
+    ):
+
+        def cached(path: str = path, **fields: Any) -> int:
+            return ask(server, body | fields, path)[1]["usage"]["prompt_tokens_details"]["cached_tokens"]  # noqa: B023
+
+        assert cached(cache_salt="a") == 0 < cached(cache_salt="a")
+        assert cached() == 0 == cached(cache_salt="b"), "nothing is shared with other salts"
+        assert cached() == cached(cache_salt="a") > 0
+    for path, body in (
+        ("v1/responses", {"input": "the secret is 7717, " * 8, "max_output_tokens": 1, "store": False}),
+        ("v1/messages", {"messages": [{"role": "user", "content": "it is 7716, " * 8}], "max_tokens": 1}),
+    ):
+        usages = [ask(server, body | {"cache_salt": salt}, path)[1]["usage"] for salt in ("a", "a", "b")]
+        counts = [
+            usage["input_tokens_details"]["cached_tokens"] if "responses" in path else usage["cache_read_input_tokens"]
+            for usage in usages
+        ]
+        assert counts[0] == 0 < counts[1] and counts[2] == 0
+
+
+def test_a_priority_is_refused_where_the_operator_does_not_allow_it(server: ServerUnderTest) -> None:
+    for path, body in (
+        ("v1/completions", {"prompt": "x"}),
+        ("v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("v1/responses", {"input": "x"}),
+    ):
+        status, answer, _ = ask(server, body | {"priority": -1}, path)
+        assert status == 400 and answer["error"]["param"] == "priority"
+        assert "--scheduling-policy priority" in answer["error"]["message"]
+
+
 def test_fields_of_vllms_users_work(server: ServerUnderTest) -> None:
     ids = ask(server, {"prompt": "def f(x):\n"}, "tokenize")[1]["tokens"]
     body = {"prompt": "def f(x):\n", "temperature": 0, "max_tokens": 8, "return_token_ids": True}
@@ -207,7 +244,7 @@ def test_fields_of_vllms_users_work(server: ServerUnderTest) -> None:
     first, second = plain["token_ids"][:2]
     (stopped,) = ask(server, body | {"stop_token_ids": [second], "include_stop_str_in_output": True})[1]["choices"]
     assert (stopped["token_ids"], stopped["finish_reason"], stopped["stop_reason"]) == ([first, second], "stop", second)
-    (other,) = ask(server, body | {"allowed_token_ids": [5, 6], "min_tokens": 8, "priority": -3})[1]["choices"]
+    (other,) = ask(server, body | {"allowed_token_ids": [5, 6], "min_tokens": 8, "priority": 0})[1]["choices"]
     assert set(other["token_ids"]) <= {5, 6} and len(other["token_ids"]) == 8
     (biased,) = ask(server, body | {"logit_bias": {str(first): -100}})[1]["choices"]
     assert biased["token_ids"][0] != first

@@ -20,9 +20,13 @@ from outrider.server.guards import BodyLimit
 from tests.support.log_lines import log_lines
 
 LIMITS = ConnectionLimits(
-    max_connections=4, max_header_bytes=4096, max_header_count=20, timeout_header=0.2, timeout_body=0.3
+    max_connections=4,
+    max_header_bytes=4096,
+    max_header_count=20,
+    max_body_bytes=50_000,
+    timeout_header=0.2,
+    timeout_body=0.3,
 )
-MAX_BODY_BYTES = 50_000
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Client]]
 
@@ -125,10 +129,34 @@ def test_requests_within_the_limits_are_answered_on_one_connection() -> None:
 
 def test_a_connection_is_closed_after_a_body_that_was_refused() -> None:
     async def run() -> None:
-        async with listening(BodyLimit(application, max_bytes=MAX_BODY_BYTES)) as connect:
+        async with listening(BodyLimit(application, max_bytes=LIMITS.max_body_bytes)) as connect:
             head = POST + b"Content-Length: 100000000\r\n\r\n"
             answer = await answer_to(await connect(), head, *[b"z" * 60_000] * 30)
             assert answer.startswith("HTTP/1.1 413 ") and answer.count("HTTP/1.1") == 1
+            assert "connection: close" in answer.lower(), "so that no client sends another request on it"
+
+    asyncio.run(run())
+
+
+async def answers_early(scope: Any, receive: Any, send: Any) -> None:
+    await PlainTextResponse("no key", status_code=401)(scope, receive, send)
+
+
+def test_a_body_that_was_not_waited_for_is_dropped_and_the_connection_goes_on() -> None:
+    """A body, that is, which the server would have taken, in size and in time."""
+
+    async def run() -> None:
+        async with listening(answers_early) as connect:
+            reader, writer = await connect()
+            for _ in range(3):
+                writer.write(POST + b"Content-Length: 40000\r\n\r\n")
+                assert await reader.readuntil(b"no key")
+                writer.write(b"z" * 40_000)
+            writer.write(POST + b"Content-Length: 40000\r\n\r\n")
+            assert await reader.readuntil(b"no key")
+            assert await asyncio.wait_for(reader.read(), 10) == b"", "it is closed when the body is late"
+            answer = await answer_to(await connect(), POST + b"Content-Length: 99999999\r\n\r\n", *[b"z" * 9000] * 90)
+            assert answer.count("HTTP/1.1") == 1
 
     asyncio.run(run())
 

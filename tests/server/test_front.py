@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from outrider import EngineDeadError, RequestError, SamplingParams
+from outrider import ConfigError, EngineDeadError, RequestError, SamplingParams
 from outrider.core.config import engine_config
 from outrider.engine.messages import EngineInfo
 from outrider.server.admission_threads import NUM_THREADS
@@ -163,3 +163,41 @@ def test_a_restart_without_descriptors_is_tried_again(front: Front, monkeypatch:
         "the engine could not be restarted: [Errno 24] Too many open files; next try in 0 s",
         "the engine could not be restarted: [Errno 12] Cannot allocate memory; next try in 0 s",
     ]
+
+
+def with_headers(*headers: tuple[bytes, bytes]) -> Request:
+    return Request({"type": "http", "headers": list(headers), "client": ("a", 1)})
+
+
+def test_each_key_has_a_prefix_cache_of_its_own_where_there_are_several(front: Front) -> None:
+    bearer = with_headers((b"authorization", b"Bearer one"))
+    assert front._salts(bearer, None) == [], "one key or none: callers share"
+    front.options = ServerOptions(api_keys=("one", "two"))
+    one = front._salts(bearer, None)
+    assert len(one) == 1
+    assert front._salts(with_headers((b"x-api-key", b"one")), None) == one
+    wrong_too = with_headers((b"authorization", b"Bearer else"), (b"x-api-key", b"one"))
+    assert front._salts(wrong_too, None) == one, "what is no key makes no cache of its own"
+    assert front._salts(with_headers((b"x-api-key", b"two")), None) != one
+    salted = front._salts(bearer, "s")
+    assert len(salted) == 2 and set(one) < set(salted)
+    assert front._salts(bearer, "t") != salted
+
+
+def test_priorities_are_taken_where_the_operator_allows_them(front: Front) -> None:
+    def never() -> Any:
+        raise RequestError("this prompt is made")
+
+    async def run() -> None:
+        params = SamplingParams(priority=-1)
+        with pytest.raises(APIError, match="priority=-1 is refused") as refusal:
+            await front.submit(never, params, count=1)
+        assert refusal.value.status == 400 and refusal.value.param == "priority"
+        front.options = ServerOptions(scheduling_policy="priority")
+        with pytest.raises(RequestError, match="this prompt is made"):
+            await front.submit(never, params, count=1)
+        await front.stop()
+
+    asyncio.run(run())
+    with pytest.raises(ConfigError, match="scheduling_policy='lifo' is not known"):
+        ServerOptions(scheduling_policy="lifo")

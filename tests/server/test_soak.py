@@ -65,7 +65,7 @@ async def wave(url: str, leavers: set[int]) -> dict[int, StreamRecord]:
 def test_waves_of_callers_leave_nothing_behind() -> None:
     first: dict[int, tuple[Any, ...]] = {}
     memory: list[tuple[int, int]] = []
-    with RunningServer() as server:
+    with RunningServer("--scheduling-policy", "priority") as server:
         for number in range(NUM_WAVES):
             leavers = set(random.Random(number).sample(range(NUM_CALLERS), 50))
             begun = time.monotonic()

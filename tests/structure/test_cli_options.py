@@ -67,6 +67,7 @@ COMMANDS = {
         "--num-gpu-blocks-override",
         "--port",
         "--reasoning-parser",
+        "--scheduling-policy",
         "--seed",
         "--served-model-name",
         "--ssl-ca-certs",

@@ -43,6 +43,9 @@ def serve(
     max_queued_requests: Annotated[
         int, typer.Option(help="Maximum number of waiting completions; more get 429.")
     ] = 256,
+    scheduling_policy: Annotated[
+        str, typer.Option(help="fcfs, or priority, which lets callers set the priority of their requests.")
+    ] = "fcfs",
     limit_concurrency: Annotated[
         int | None, typer.Option(help="Maximum number of connections. Default: what the limit on open files allows.")
     ] = None,
@@ -144,6 +147,7 @@ def serve(
         allowed_origins=tuple(allowed_origins or ()),
         max_body_bytes=max_body_bytes,
         max_queued_requests=max_queued_requests,
+        scheduling_policy=scheduling_policy,
         limit_concurrency=limit_concurrency,
         max_header_bytes=max_header_bytes,
         max_header_count=max_header_count,

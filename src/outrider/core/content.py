@@ -20,6 +20,11 @@ def content_digest(kind: str, data: bytes) -> bytes:
     return sha256(sha256(kind.encode()).digest() + data).digest()
 
 
+def salt(kind: str, text: str) -> "ContentKey":
+    """A key of no content, which keeps requests with other salts of its kind from sharing anything."""
+    return ContentKey(key=content_digest(f"salt: {kind}", text.encode(errors="surrogatepass")))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentKey:
     """Names one piece of content, and says which tokens' KV depends on it."""

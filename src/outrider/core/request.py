@@ -28,7 +28,7 @@ class Request:
     bad_words: tuple[tuple[int, ...], ...] = ()
     """params.bad_words as token ids."""
     content_keys: tuple[ContentKey, ...] = ()
-    """Content beside the token ids. Always empty today: admission refuses all prompts except text and ids."""
+    """Content beside the token ids, and salts: the request shares cached prefixes with requests of the same ones."""
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from outrider.core.content import ContentKey
 from outrider.core.errors import RequestError
 from outrider.core.request import Request
 from outrider.core.sampling_params import (
@@ -43,8 +44,11 @@ class Admission:
         self._seeds = random.Random(seed)
         self._grammars = grammars or Grammars(tokenizer, vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
-    def request(self, prompt: Prompt, params: SamplingParams, *, request_id: str) -> Request:
-        """Return a checked request. Raises RequestError with the value, the reason and the remedy."""
+    def request(
+        self, prompt: Prompt, params: SamplingParams, *, request_id: str, content_keys: Sequence[ContentKey] = ()
+    ) -> Request:
+        """Return a checked request. `content_keys`: what its KV depends on beside the tokens. Raises RequestError with
+        the value, the reason and the remedy."""
         text, token_ids = self._truncate(*self._prompt(prompt, params), params)
         num_tokens = len(token_ids)
         if num_tokens >= self._max_model_len:
@@ -85,6 +89,7 @@ class Admission:
             eos_token_ids=eos_token_ids,
             max_total_tokens=num_tokens + num_tokens_left,
             bad_words=bad_words,
+            content_keys=tuple(content_keys),
         )
 
     def encode(self, text: str, params: SamplingParams, *, add_special_tokens: bool = True) -> list[int]:

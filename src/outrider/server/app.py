@@ -210,6 +210,7 @@ def build_app(front: Front) -> Starlette:
         vocab_size=front.info.vocab_size,
         max_model_len=front.info.max_model_len,
         needs_key=bool(options.api_keys),
+        has_priorities=options.scheduling_policy == "priority",
     )
     published = document(list(OPERATIONS), version=VERSION, limits=limits)
 

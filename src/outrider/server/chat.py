@@ -168,7 +168,11 @@ class ChatCall:
     async def start(self, request: Request) -> tuple[Delivery, Usage]:
         """Submits the call. Raises APIError or RequestError."""
         job = await self.front.submit(
-            lambda: [{"prompt_token_ids": self.encode()}], self.params, count=1, request=request
+            lambda: [{"prompt_token_ids": self.encode()}],
+            self.params,
+            count=1,
+            request=request,
+            cache_salt=self.body.cache_salt,
         )
         note_delivery(request, answer_id=self.id, delivery=job)
         prompt_end = self._prompt_end(job.requests[0].prompt_token_ids)

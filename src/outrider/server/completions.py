@@ -113,7 +113,13 @@ class _Call:
         def encode(text: str) -> list[int]:
             return front.encode_prompt(text, self.params, add_special_tokens=False)
 
-        job = await front.submit(lambda: body.prompts(encode), self.params, count=body.num_prompts, request=request)
+        job = await front.submit(
+            lambda: body.prompts(encode),
+            self.params,
+            count=body.num_prompts,
+            request=request,
+            cache_salt=body.cache_salt,
+        )
         note_delivery(request, answer_id=self.id, delivery=job)
         usage = Usage(
             num_prompt_tokens=job.num_prompt_tokens,

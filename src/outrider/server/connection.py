@@ -27,6 +27,8 @@ class ConnectionLimits:
     max_connections: int
     max_header_bytes: int
     max_header_count: int
+    max_body_bytes: int
+    """Longest body that is read and dropped after an answer that did not wait for it."""
     timeout_header: float
     """Seconds from the beginning of a connection or request to the end of its headers."""
     timeout_body: float
@@ -47,7 +49,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for headers, or refuses the connection if there are too many."""
-        super().connection_made(transport)
+        super().connection_made(_LingeringTransport(transport, self))  # type: ignore[arg-type]
         if len(self.connections) > self._limits.max_connections:
             self._refuse(503, f"the server has {self._limits.max_connections} connections, its --limit-concurrency.")
             return
@@ -102,8 +104,12 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body arrived."""
         self._num_body_bytes += len(body)
-        if not self._is_refused:
-            super().on_body(body)
+        if self._is_refused:
+            return
+        if self.cycle.response_complete and self._num_body_bytes > self._limits.max_body_bytes:
+            self.linger()
+            return
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request arrived in full."""
@@ -112,16 +118,12 @@ class Connection(HttpToolsProtocol):
         if not self._is_refused:
             super().on_message_complete()
 
-    def on_response_complete(self) -> None:
-        """Closes the connection soon if the answer came before the end of the body, as after 413."""
-        if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
-            self._is_refused = True
-            self._stop_waiting()
-            self.server_state.total_requests += 1
-            self.flow.resume_reading()
-            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
-            return
-        super().on_response_complete()
+    def linger(self) -> None:
+        """Closes the connection soon; until then what arrives is read and dropped."""
+        self._stop_waiting()
+        self._is_refused = True
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
@@ -136,6 +138,9 @@ class Connection(HttpToolsProtocol):
         is_answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if self.pipeline or is_answering:  # a later request of a client that reads an answer
             self._wait(seconds)
+            return
+        if self.cycle is not None and self.cycle.response_complete and not self._reads_headers:
+            self.linger()  # the body of a request that was answered before
             return
         part = "headers" if self._reads_headers else "body"
         self._refuse(408, f"the {part} did not arrive within {seconds:g} s, the server's --timeout-{part.rstrip('s')}.")
@@ -162,4 +167,23 @@ class Connection(HttpToolsProtocol):
         if status == 503:  # its descriptor is needed
             self.transport.close()
         else:
-            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+            self.linger()
+
+
+class _LingeringTransport:
+    """A transport that is closed a little later if the request was answered before its body arrived."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport = transport
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Closes the connection, as uvicorn asks."""
+        cycle = self._connection.cycle
+        if cycle is not None and cycle.response_complete and cycle.more_body:
+            self._connection.linger()
+        else:
+            self._transport.close()

@@ -24,6 +24,7 @@ from outrider.server.strict import OnlyFalse, OnlyTrue, Strict
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
+MAX_SALT_CHARACTERS = 1024
 _INT32 = 2**31 - 1
 
 
@@ -169,8 +170,17 @@ class GenerationFields(Strict):
     ) = Field(
         None, description="Keep only this many tokens at the end of the prompt; -1 keeps as many as the context allows."
     )
-    priority: Annotated[int, Field(ge=-(2**31), le=_INT32), WHOLE] | None = Field(
-        None, description="Requests with a lower value are scheduled first. Default 0."
+    priority: Annotated[int, Field(ge=-(2**31), le=_INT32, json_schema_extra={"x-limit": "priority"}), WHOLE] | None = (
+        Field(
+            None,
+            description="Requests with a lower value are scheduled first. Default 0. Others need a server with "
+            "--scheduling-policy priority.",
+        )
+    )
+    cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_SALT_CHARACTERS)] | None = Field(
+        None,
+        description="The request shares cached prefixes with requests of the same salt only, so that no other caller "
+        "can measure whether they are cached.",
     )
     num_speculative_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(
         None,

@@ -13,12 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hmac import compare_digest
 from pathlib import Path
 from typing import TypeVar
 
 from starlette.requests import Request as HTTPRequest
 
 from outrider.core.config import EngineConfig
+from outrider.core.content import ContentKey, salt
 from outrider.core.errors import EngineDeadError, OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
@@ -29,7 +31,8 @@ from outrider.engine.client import EngineClient, Job
 from outrider.engine.messages import EngineInfo
 from outrider.engine.tokenizer import Tokenizer
 from outrider.server.admission_threads import AdmissionThreads
-from outrider.server.errors import APIError, disconnected, overloaded, unavailable
+from outrider.server.errors import APIError, disconnected, overloaded, refused, unavailable
+from outrider.server.guards import given_keys
 from outrider.server.metrics import Metrics
 from outrider.server.options import ServerOptions
 
@@ -159,17 +162,26 @@ class Front:
         *,
         count: int,
         request: HTTPRequest | None = None,
+        cache_salt: str | None = None,
     ) -> "Delivery":
         """Submits one request for each of `count` prompts, all or none.
 
         `prompts` makes them; it is called in an admission thread, once the queue has places for them. `request`: see
-        `aside`. Raises RequestError, or APIError if the queue is full or the engine is not running."""
+        `aside`. `cache_salt`: the caller's salt for the prefix cache. Raises RequestError, or APIError if the queue is
+        full or the engine is not running."""
         arrival = time.monotonic()
+        if params.priority and self.options.scheduling_policy != "priority":
+            raise refused(
+                f"priority={params.priority} is refused: this server runs requests in the order of their arrival. "
+                "Leave priority out, or start the server with --scheduling-policy priority.",
+                param="priority",
+            )
+        salts = self._salts(request, cache_salt)
         count *= params.n
         self._check_capacity(count)
         self._num_unfinished += count
         try:
-            requests = await self.aside(lambda: self._requests(prompts(), params), request)
+            requests = await self.aside(lambda: self._requests(prompts(), params, salts), request)
             job = self.client.add(requests)
         except EngineDeadError as error:
             self._num_unfinished -= count
@@ -187,8 +199,22 @@ class Front:
             raise
         return Delivery(job, self.metrics, arrival=arrival)
 
-    def _requests(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Request]:
-        return [self._admission.request(prompt, params, request_id=self.new_id()) for prompt in prompts]
+    def _requests(
+        self, prompts: Sequence[Prompt], params: SamplingParams, salts: Sequence[ContentKey]
+    ) -> list[Request]:
+        return [
+            self._admission.request(prompt, params, request_id=self.new_id(), content_keys=salts) for prompt in prompts
+        ]
+
+    def _salts(self, request: HTTPRequest | None, cache_salt: str | None) -> list[ContentKey]:
+        """Keys that keep prompts of callers apart in the prefix cache: one for the API key, if the server has several,
+        and one for the caller's own salt."""
+        salts = [] if cache_salt is None else [salt("cache_salt", cache_salt)]
+        if request is not None and len(self.options.api_keys) > 1:
+            given = given_keys(request.scope)
+            known = [key for key in self.options.api_keys if any(compare_digest(key.encode(), each) for each in given)]
+            salts.append(salt("api_key", known[0]))
+        return salts
 
     def _request_over(self, request: Request) -> None:
         self._num_unfinished -= request.params.n

@@ -34,11 +34,15 @@ class ApiKeys:
 
     def _is_known(self, scope: Scope) -> bool:
         """True if one of the two headers has a known key: the second is that of Anthropic's clients."""
-        headers = dict(reversed(scope["headers"]))  # the first of a name counts
-        kind, _, key = headers.get(b"authorization", b"").partition(b" ")
-        given = [key.strip() if kind.lower() == b"bearer" else b"", headers.get(b"x-api-key", b"").strip()]
-        found = [hmac.compare_digest(key, known) for key in given for known in self._keys]  # all of them: constant time
+        found = [hmac.compare_digest(key, known) for key in given_keys(scope) for known in self._keys]  # constant time
         return any(found)
+
+
+def given_keys(scope: Scope) -> list[bytes]:
+    """The keys in a request's two headers; b"" where there is none."""
+    headers = dict(reversed(scope["headers"]))  # the first of a name counts
+    kind, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return [key.strip() if kind.lower() == b"bearer" else b"", headers.get(b"x-api-key", b"").strip()]
 
 
 class BodyLimit:
@@ -71,5 +75,7 @@ class BodyLimit:
 
     def _error(self) -> APIError:
         return APIError(
-            f"the body is longer than {self._max_bytes} bytes, the server's --max-body-bytes. Send less.", status=413
+            f"the body is longer than {self._max_bytes} bytes, the server's --max-body-bytes. Send less.",
+            status=413,
+            headers={"Connection": "close"},
         )

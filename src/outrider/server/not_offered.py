@@ -12,7 +12,6 @@ NOT_OFFERED = {
     "use_beam_search": "Beam search is not supported.",
     "length_penalty": "It belongs to beam search, which is not supported.",
     "early_stopping": "It belongs to beam search, which is not supported.",
-    "cache_salt": "All callers share the prefix cache. Turn it off with --no-enable-prefix-caching.",
     "kv_transfer_params": "Prefill and decoding cannot run on different servers.",
     "vllm_xargs": "Custom arguments are not supported.",
     "repetition_detection": "Use repetition_penalty, or stop.",

@@ -48,6 +48,8 @@ class Limits:
     vocab_size: int
     max_model_len: int
     needs_key: bool
+    has_priorities: bool
+    """Callers may set the priority of their requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,8 @@ def _set_limits(node: Any, limits: Limits) -> None:
         node["additionalProperties"] = values
     elif mark == "context":
         node["maxItems"] = limits.max_model_len - 1
+    elif mark == "priority" and not limits.has_priorities:
+        node["minimum"] = node["maximum"] = 0
     elif mark == "model":
         node["enum"] = [*limits.model_names]
     for value in node.values():

@@ -26,6 +26,8 @@ class ServerOptions:
     """Maximum size of a request body in bytes."""
     max_queued_requests: int = 256
     """Maximum number of waiting completions, beyond the max_num_seqs that run; more are refused with 429."""
+    scheduling_policy: str = "fcfs"
+    """"fcfs": first come, first served, and a request with a priority is refused; "priority": callers may set it."""
     limit_concurrency: int | None = None
     """Maximum number of open connections; None: as many as the limit on open files allows."""
     max_header_bytes: int = 1 << 16
@@ -71,6 +73,11 @@ class ServerOptions:
         if self.max_queued_requests < 0:
             raise ConfigError(
                 f"max_queued_requests={self.max_queued_requests} is negative. Use 0 or more; 0 lets no completion wait."
+            )
+        if self.scheduling_policy not in ("fcfs", "priority"):
+            raise ConfigError(
+                f"scheduling_policy={self.scheduling_policy!r} is not known. Use 'fcfs', or 'priority' to let callers "
+                "set the priority of their requests."
             )
         for name, low in (
             ("limit_concurrency", 1),

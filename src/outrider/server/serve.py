@@ -81,6 +81,7 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         max_connections=descriptors.max_connections(num_descriptors, asked=options.limit_concurrency),
         max_header_bytes=options.max_header_bytes,
         max_header_count=options.max_header_count,
+        max_body_bytes=options.max_body_bytes,
         timeout_header=options.timeout_header,
         timeout_body=options.timeout_body,
     )
