@@ -14,7 +14,7 @@ from outrider.core import plugins
 from outrider.core.errors import CheckpointError, ConfigError
 from outrider.kernels import load_kernels
 from outrider.layers import formats
-from outrider.layers.weight_format import Weight, WeightFormat, find_format
+from outrider.layers.weight_format import Weight, WeightFormat, find_format, store
 from outrider.loading.load import load_into
 from outrider.models import find_model, read_model_config
 from tests.support.paged_runner import PagedRunner, cpu_context, load_tiny
@@ -68,31 +68,97 @@ def quantised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+K = 256
+PIECES = (128, 16, 48)
+
+
+def filled(form: WeightFormat, garbage: int, *, seed: int = 1) -> tuple[list[Weight], Tensor]:
+    """Weights with random pieces, over memory that held `garbage`, and the dense matrix of all pieces."""
+    generator = torch.Generator().manual_seed(seed)
+    runs = [PIECES] if form.can_join(PIECES) else [(rows,) for rows in PIECES]
+    weights, dense = [], []
+    for run in runs:
+        weight = form.empty(KERNELS, sum(run), K, dtype=torch.float32, device=CPU)
+        assert weight.whole_shape == (sum(run), K)
+        for field, tensor in weight.tensors().items():
+            if field not in ("input_scale", "order"):
+                torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).fill_(garbage)
+        first = 0
+        for rows in run:
+            dense.append(torch.randn(rows, K, generator=generator) / K**0.5)
+            store(weight, first, dense[-1])
+            first += rows
+        weights.append(weight)
+    return weights, torch.cat(dense)
+
+
+def product(weights: list[Weight], x: Tensor) -> Tensor:
+    return torch.cat([w.format.linear(KERNELS, x, w, None, out_dtype=None) for w in weights], dim=1)
+
+
 @pytest.mark.parametrize("name", plugins.names(formats))
 def test_a_format_keeps_the_contract(name: str) -> None:
-    """Rows of a format partition the weight; a token has the same bits alone and among others."""
-    form = find_format(name)
-    assert form.name == name and form.refuses(KERNELS) is None
-    assert form.scales_activations_by in (None, "token", "group"), "a scale of the whole batch cannot be exact"
-    weight = form.empty(KERNELS, 96, 128, dtype=torch.float32, device=CPU)
-    assert weight.whole_shape == (96, 128)
-    covered = {key: torch.zeros_like(view, dtype=torch.int32) for key, view in form.rows(weight, 0, 96).items()}
-    first_row = 0
-    for count in (32, 16, 48):
-        whole = form.rows(weight, 0, 96)
-        for key, view in form.rows(weight, first_row, count).items():
-            offset = (view.data_ptr() - whole[key].data_ptr()) // view.element_size()
-            places = torch.as_strided(covered[key], view.shape, view.stride(), offset) if covered[key].numel() else view
-            places += 1
-        first_row += count
-    assert all((seen == 1).all() for seen in covered.values()), "each element belongs to the rows of one piece"
-    generator = torch.Generator().manual_seed(1)
-    for view in form.rows(weight, 0, 96).values():
-        view.copy_(torch.randn(view.shape, generator=generator))
-    x = torch.randn(40, 128, generator=generator)
-    together = form.linear(KERNELS, x, weight, None, out_dtype=None)
-    for i in (0, 7, 39):
-        assert torch.equal(form.linear(KERNELS, x[i : i + 1], weight, None, out_dtype=None), together[i : i + 1])
+    """Pieces fill a weight and nothing else, and its products are near those of the matrix that was stored."""
+    for form in plugins.find(formats, name, what="weight format").Format.examples():
+        assert form.name == name and form.refuses(KERNELS) is None
+        assert form.scales_activations_by in (None, "token", "group"), "a scale of the whole batch cannot be exact"
+        x = torch.randn(40, K, generator=torch.Generator().manual_seed(2))
+        outputs = []
+        for garbage in (0x3A, 0x21):
+            weights, dense = filled(form, garbage)
+            outputs.append(product(weights, x))
+        assert torch.equal(*outputs), f"{form}: something was not filled"
+        wanted = x @ dense.T
+        assert (outputs[0] - wanted).norm() / wanted.norm() < 0.2, form
+
+
+@pytest.mark.parametrize("name", plugins.names(formats))
+def test_a_token_has_the_same_bits_in_every_batch(name: str) -> None:
+    """Alone, at any place, in any chunk, and among rows of infinities and NaN."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(50, K, generator=generator) * torch.logspace(-3, 3, 50).unsqueeze(1)
+    for form in plugins.find(formats, name, what="weight format").Format.examples():
+        weights, _ = filled(form, 0)
+        together = product(weights, x)
+        for size in (1, 3, 16, 17, 33):
+            assert torch.equal(torch.cat([product(weights, part) for part in x.split(size)]), together), (form, size)
+        order = torch.randperm(50, generator=generator)
+        assert torch.equal(product(weights, x[order]), together[order]), form
+        noisy = torch.full((101, K), torch.nan)
+        noisy[2::2], noisy[1::2] = torch.inf, x
+        assert torch.equal(product(weights, noisy)[1::2], together), form
+
+
+@pytest.mark.parametrize("name", plugins.names(formats))
+def test_a_token_has_the_same_bits_whatever_its_neighbours_choose(name: str) -> None:
+    """Experts: alone and in a batch, and near the experts of the dense matrices."""
+    generator = torch.Generator().manual_seed(4)
+    x, logits = torch.randn(20, K, generator=generator), torch.randn(20, 4, generator=generator)
+    for form in plugins.find(formats, name, what="weight format").Format.examples():
+        if form.refuses_shape(256, K, is_expert=True):
+            continue
+        gate_up, down = (
+            form.empty(KERNELS, rows, columns, dtype=torch.float32, device=CPU, num_experts=4)
+            for rows, columns in ((256, K), (K, 128))
+        )
+        dense: list[list[Tensor]] = [[], []]
+        for weight, kept in ((gate_up, dense[0]), (down, dense[1])):
+            for i in range(4):
+                kept.append(torch.randn(weight.whole_shape, generator=generator) / 16)
+                half = kept[-1].shape[0] // 2
+                store(weight.expert(i), 0, kept[-1][:half])
+                store(weight.expert(i), half, kept[-1][half:])
+
+        def run(rows: Tensor, of: Tensor, form=form, gate_up=gate_up, down=down) -> Tensor:
+            routing = KERNELS.route(of, top_k=2, is_normalized=True)
+            return form.experts(KERNELS, rows, gate_up, down, routing)
+
+        together = run(x, logits)
+        for i in range(20):
+            assert torch.equal(run(x[i : i + 1], logits[i : i + 1]), together[i : i + 1]), form
+        routing = KERNELS.route(logits, top_k=2, is_normalized=True)
+        wanted = KERNELS.experts(x, torch.stack(dense[0]), torch.stack(dense[1]), routing)
+        assert (together - wanted).norm() / wanted.norm() < 0.3, form
 
 
 def test_an_unknown_format_is_refused_by_name() -> None:

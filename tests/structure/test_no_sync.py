@@ -56,10 +56,11 @@ ALLOWED = {
         "pin_memory",
     ): "tiles of a new shape of step, kept for the next one; PyTorch's cache gives the page back without waiting",
     ("kernels/reference/host_counts.py", "host_counts", "tolist"): "plain PyTorch on a CPU, where nothing waits",
-    ("kernels/reference/experts.py", "experts", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
+    ("kernels/reference/experts.py", "mixture", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
     ("runtime/memory.py", "MemoryMeasurement.__init__", "begin_memory_measurement"): "once, before there are requests",
     ("runtime/memory.py", "MemoryMeasurement.kv_budget", "end_memory_measurement"): "once, before there are requests",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "cpu"): "once, when the head is loaded",
+    ("layers/formats/pack_quantized.py", "Format.slots.check_shape", "tolist"): "once, when weights are loaded",
     ("speculation/drafters/eagle3.py", "_draft_token_ids", "nonzero"): "once, when the head is loaded",
 }
 """(file, function, call) to the reason."""

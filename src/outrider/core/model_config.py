@@ -11,6 +11,7 @@ from typing import Any
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.ignored_keys import ignore_leftovers
+from outrider.core.quantization.scheme import Quantization
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -136,6 +137,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "float32"
     """dtype in which the checkpoint was saved."""
+    quantization: Quantization | None = None
+    """The schemes of a quantised checkpoint; None: its weights are plain."""
 
     @property
     def max_length(self) -> int:
@@ -190,7 +193,6 @@ def read_dense(
     this model.
     """
     ignore_leftovers(reader)
-    refuse_quantization(reader)
     for key in ("vision_config", "audio_config", "text_config"):
         reader.refuse(key, "it belongs to a multimodal model. Use a text-only checkpoint.")
     if architecture is None:
@@ -249,7 +251,6 @@ def read_text_part(
     """
     reader.choice("model_type", (model_type,), default=model_type)
     ignore_leftovers(reader)
-    refuse_quantization(reader)
     reader.ignore("vision_config", reason="the vision tower, of which text needs nothing")
     reader.ignore(*placeholders, reason="placeholders of images, which text prompts do not have")
     text = reader.section("text_config")
@@ -274,12 +275,6 @@ def read_architecture(reader: ConfigReader) -> str:
             f"{reader.said('architectures')} names no model. Add a list with the name of the model's class."
         )
     return names[0]
-
-
-def refuse_quantization(reader: ConfigReader) -> None:
-    """Refuses quantised weights."""
-    for key in ("quantization_config", "compression_config"):
-        reader.refuse(key, "quantised weights cannot be read. Use a float32, bfloat16 or float16 checkpoint.")
 
 
 def read_head_dim(reader: ConfigReader, *, default: int | None = None) -> int:

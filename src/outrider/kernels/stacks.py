@@ -13,7 +13,7 @@ from importlib.abc import InspectLoader
 from typing import Any, cast
 
 from outrider.core.errors import ConfigError
-from outrider.kernels.interface import FUNCTIONS, Kernels
+from outrider.kernels.interface import FORMAT_FUNCTIONS, FUNCTIONS, Kernels
 
 _PACKAGE = __name__.rpartition(".")[0]
 _NO_STACK = {"interface"}
@@ -38,9 +38,10 @@ def load_kernels(order: tuple[str, ...]) -> Kernels:
         raise ConfigError(f"kernel stack {unknown[0]!r} is not known. Known: {', '.join(stack_names())}.")
     functions: dict[str, Callable[..., Any]] = {}
     origins: dict[str, str] = {}
+    found_in = {stack: exports(stack) for stack in order}
     for stack in order:
-        for name, function in exports(stack).items():
-            if name not in functions:
+        for name, function in found_in[stack].items():
+            if name not in functions and name in FUNCTIONS:
                 functions[name], origins[name] = function, stack
     if missing := [name for name in FUNCTIONS if name not in functions]:
         raise ConfigError(
@@ -53,6 +54,9 @@ def load_kernels(order: tuple[str, ...]) -> Kernels:
                 f"kernel_stack={order!r} takes {first} from {origins[first]!r} and {second} from {origins[second]!r},"
                 f" which work together only within one stack. Add both to one stack, or change the order."
             )
+    # layouts of weights and routings are private to a stack: kernels of formats come from the stack of `route`
+    formats = {name: found_in[origins["route"]].get(name) for name in FORMAT_FUNCTIONS}
+    functions |= {name: function for name, function in formats.items() if function is not None}
     in_order = {name: origins[name] for name in FUNCTIONS}
     return cast(Kernels, types.SimpleNamespace(**functions, origins=in_order))
 
@@ -61,7 +65,7 @@ def exports(stack: str) -> dict[str, Callable[..., Any]]:
     """The functions of the interface that the modules of one stack export, by name."""
     found: dict[str, types.ModuleType] = {}
     for module in _modules(stack):
-        for name in FUNCTIONS:
+        for name in FUNCTIONS + FORMAT_FUNCTIONS:
             if not _is_exported(module, name):
                 continue
             if name in found:

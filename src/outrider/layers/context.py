@@ -17,3 +17,5 @@ class LayerContext:
     device: torch.device
     weight_format: WeightFormat = field(default_factory=lambda: find_format("plain"))
     """Format of the linear layers and experts."""
+    assigns_formats: bool = False
+    """Weights have no memory until `layers/assignment.py` has given each layer the format of its modules."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from outrider.layers.context import LayerContext
-from outrider.layers.linear import empty_parameter
-from outrider.layers.weight_format import Weight, find_format
+from outrider.layers.linear import Linear, empty_parameter
+from outrider.layers.weight_format import find_format
 
 
 class Embedding(nn.Module):
@@ -21,25 +21,20 @@ class Embedding(nn.Module):
         return self._embedding(token_ids, self.weight)
 
 
-class LMHead(nn.Module):
-    """Logits in fp32. Tied, its weight is the embedding's own tensor."""
+class LMHead(Linear):
+    """Logits in fp32. Tied, its weight is the embedding's own tensor. Only a checkpoint can ask to quantise it."""
 
     def __init__(
         self, hidden_size: int, vocab_size: int, context: LayerContext, *, tied_to: Embedding | None = None
     ) -> None:
-        super().__init__()
-        plain = find_format("plain")  # logits are fp32 products of the model's own dtype, in every checkpoint so far
-        if tied_to is None:
-            self._weight = plain.empty(
-                context.kernels, vocab_size, hidden_size, dtype=context.dtype, device=context.device
-            )
-            self.weight = nn.Parameter(self._weight.data, requires_grad=False)
-        else:
-            self.weight = tied_to.weight
-            self._weight = Weight(format=plain, data=self.weight.data, whole_shape=(vocab_size, hidden_size))
-        self._kernels = context.kernels
-        self._linear = plain.linear
+        super().__init__(
+            hidden_size,
+            vocab_size,
+            context,
+            weight_format=None if context.assigns_formats else find_format("plain"),
+            tied_to=tied_to.weight if tied_to is not None else None,
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, out_dtype: torch.dtype | None = torch.float32) -> Tensor:
         """x [S, hidden_size] -> [S, vocab_size] fp32."""
-        return self._linear(self._kernels, x, self._weight, None, out_dtype=torch.float32)
+        return super().forward(x, out_dtype=out_dtype)

@@ -5,7 +5,8 @@
 The router and the shared expert's gate are one product in fp32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from outrider.kernels.interface.model import Routing
 from outrider.layers.context import LayerContext
 from outrider.layers.linear import Linear
 from outrider.layers.mlp import GatedMLP
-from outrider.layers.weight_format import Weight, find_format
+from outrider.layers.weight_format import Weight, WeightFormat, find_format, store
+from outrider.loading.slot import Destination
 
 
 class Experts(nn.Module):
@@ -26,43 +28,82 @@ class Experts(nn.Module):
 
     def __init__(self, num_experts: int, hidden_size: int, width: int, context: LayerContext) -> None:
         super().__init__()
-        self.width = width
+        self.num_experts, self.hidden_size, self.width = num_experts, hidden_size, width
+        self.storage: frozenset[str] = frozenset()
+        """Names of parameters that a checkpoint holds in another form."""
+        self._context = context
         self._kernels = context.kernels
-        self._format = context.weight_format
+        if not context.assigns_formats:
+            self.allocate(context.weight_format)
 
-        def empty(output_size: int, input_size: int) -> Weight:
-            return self._format.empty(
-                context.kernels,
-                output_size,
-                input_size,
-                dtype=context.dtype,
-                device=context.device,
-                num_experts=num_experts,
-            )
+    def allocate(self, weight_format: WeightFormat) -> None:
+        """Take memory for the weights."""
+        self._format = weight_format
+        self.gate_up = self._empty(2 * self.width, self.hidden_size)  # [E, 2 × width, hidden_size], gate rows first
+        self.down = self._empty(self.hidden_size, self.width)  # [E, hidden_size, width]
+        for projection, weight in (("gate_up_proj", self.gate_up), ("down_proj", self.down)):
+            rows = self._format.rows(weight.expert(0), 0, weight.whole_shape[0])
+            if all(isinstance(view, Tensor) for view in rows.values()):
+                for name, tensor in self._format.rows(weight, 0, weight.whole_shape[0]).items():
+                    assert isinstance(tensor, Tensor), f"{name} is a tensor"
+                    self.register_parameter(_packed(projection, name), nn.Parameter(tensor, requires_grad=False))
+            else:
+                for name, tensor in weight.tensors().items():
+                    parameter = nn.Parameter(tensor, requires_grad=False)
+                    self.register_parameter(f"{projection}_{name}", parameter)
+                self.storage |= {f"{projection}_{name}" for name in weight.tensors()}
 
-        self._gate_up = empty(2 * width, hidden_size)  # [E, 2 × width, hidden_size], gate rows first
-        self._down = empty(hidden_size, width)  # [E, hidden_size, width]
-        for projection, weight in (("gate_up_proj", self._gate_up), ("down_proj", self._down)):
-            for name, tensor in self._format.rows(weight, 0, weight.whole_shape[0]).items():
-                parameter = nn.Parameter(tensor, requires_grad=False)
-                self.register_parameter(_packed(projection, name), parameter)
+    def _empty(self, output_size: int, input_size: int) -> Weight:
+        return self._format.empty(
+            self._kernels,
+            output_size,
+            input_size,
+            dtype=self._context.dtype,
+            device=self._context.device,
+            num_experts=self.num_experts,
+        )
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x [M, hidden_size] -> [M, hidden_size], the weighted sum of each token's experts."""
-        return self._format.experts(self._kernels, x, self._gate_up, self._down, routing)
+        return self._format.experts(self._kernels, x, self.gate_up, self.down, routing)
 
-    def parts(self, prefix: str) -> Mapping[str, Mapping[str, Tensor]]:
+    def modules_in_checkpoint(self, prefix: str) -> tuple[str, ...]:
+        """Names of the modules that a checkpoint has in place of this one, which is called `prefix`."""
+        projections = ("gate_proj", "up_proj", "down_proj")
+        return tuple(f"{prefix}.{i}.{projection}" for i in range(self.num_experts) for projection in projections)
+
+    def parts(self, prefix: str) -> Mapping[str, Mapping[str, Destination]]:
         """For each packed parameter, the tensors of every expert by their names in the checkpoint."""
-        found: dict[str, dict[str, Tensor]] = {}
-        for projection, packed, weight, first, rows in (
-            ("gate_proj", "gate_up_proj", self._gate_up, 0, self.width),
-            ("up_proj", "gate_up_proj", self._gate_up, self.width, self.width),
-            ("down_proj", "down_proj", self._down, 0, self._down.whole_shape[0]),
-        ):
-            for name, views in self._format.rows(weight, first, rows).items():
-                parts = found.setdefault(_packed(packed, name), {})
-                parts |= {f"{prefix}.{i}.{projection}.{name}": view for i, view in enumerate(views)}
+        found: dict[str, dict[str, Destination]] = {}
+        for projection, weight, first, rows in self._projections():
+            packed = "down_proj" if weight is self.down else "gate_up_proj"
+            for i in range(self.num_experts):
+                for name, view in self._format.rows(weight.expert(i), first, rows).items():
+                    found.setdefault(_packed(packed, name), {})[f"{prefix}.{i}.{projection}.{name}"] = view
         return found
+
+    def whole(self, name: str) -> Destination | None:
+        """The destination of the packed tensor called `name` in a checkpoint; None if the format has none."""
+        for projection, weight in (("gate_up_proj", self.gate_up), ("down_proj", self.down)):
+            for last, view in self._format.rows(weight, 0, weight.whole_shape[0]).items():
+                if _packed(projection, last) == name:
+                    return view
+        return None
+
+    def encoders(self, prefix: str) -> Iterator[tuple[str, Tensor, Callable[[Tensor], None]]]:
+        """(name, empty tensor, function that stores it) of the matrices of each expert, if they are quantised."""
+        for i in range(self.num_experts):
+            for projection, weight, first, rows in self._projections():
+                empty = torch.empty(rows, weight.whole_shape[1], device=self._context.device)
+                yield f"{prefix}.{i}.{projection}.weight", empty, partial(store, weight.expert(i), first)
+
+    def _projections(self) -> tuple[tuple[str, Weight, int, int], ...]:
+        """(name, weight, first row, number of rows) of each projection of an expert."""
+        return (
+            ("gate_proj", self.gate_up, 0, self.width),
+            ("up_proj", self.gate_up, self.width, self.width),
+            ("down_proj", self.down, 0, self.hidden_size),
+        )
 
 
 def _packed(projection: str, name: str) -> str:

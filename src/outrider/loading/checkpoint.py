@@ -46,6 +46,13 @@ class Checkpoint:
                     if chosen is None or name in chosen:
                         yield name, opened.get_tensor(name)
 
+    def headers(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor on PyTorch's meta device, which has no data) of all tensors, read from headers."""
+        for file, names in self._names_of_file.items():
+            with _opened(self.directory / file) as opened:
+                for name in names:
+                    yield name, _header(opened, name, where=self.directory / file)
+
     def _read_single(self) -> dict[str, list[str]]:
         file = next((file for file in (SINGLE, PICKLE) if (self.directory / file).exists()), None)
         if file is None and any(self.directory.glob("consolidated*")):
@@ -107,6 +114,27 @@ class _Pickle:
 
     def get_tensor(self, name: str) -> Tensor:
         return self._tensors[name]
+
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+}  # fmt: skip
+"""dtypes by their names in safetensors."""
+
+
+def _header(opened: Any, name: str, *, where: Path) -> Tensor:
+    if isinstance(opened, _Pickle):
+        return opened.get_tensor(name).to("meta")
+    found = opened.get_slice(name)
+    dtype = found.get_dtype()
+    if dtype not in _DTYPES:
+        raise CheckpointError(
+            f"{where}: {name!r} is stored as {dtype}, which is not read. Known: {', '.join(_DTYPES)}."
+        )
+    return torch.empty(found.get_shape(), dtype=_DTYPES[dtype], device="meta")
 
 
 @contextmanager

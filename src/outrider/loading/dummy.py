@@ -3,9 +3,10 @@
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from outrider.loading.load import targets_of
+from outrider.loading.load import HasParts, targets_of
+from outrider.loading.slot import Slot
 
 
 def fill_randomly(module: nn.Module, seed: int) -> None:
@@ -15,16 +16,22 @@ def fill_randomly(module: nn.Module, seed: int) -> None:
     fused or tied copy of it get the same values.
     """
     for name, target in targets_of(module).tensors.items():
-        if not target.is_floating_point():
-            continue
-        generator = torch.Generator(device=target.device).manual_seed(_seed_of(name, seed))
-        if target.ndim == 1:
-            center = 1.0 if name.endswith("norm.weight") else 0.0
-            values = torch.empty_like(target).normal_(center, 0.1, generator=generator)
-        else:
-            scale = 1.0 if name.startswith("embed_tokens") else _gain(name) * target.shape[-1] ** -0.5
-            values = torch.empty_like(target).normal_(0.0, scale, generator=generator)
-        target.copy_(values)
+        if isinstance(target, Slot) or not target.is_floating_point() or target.dtype.itemsize == 1:
+            continue  # quantised: filled below
+        target.copy_(_values(name, torch.empty_like(target), seed))
+    for prefix, child in module.named_modules():
+        if isinstance(child, HasParts) and child.storage:
+            for name, empty, fill in child.encoders(prefix):
+                fill(_values(name, empty, seed))
+
+
+def _values(name: str, empty: Tensor, seed: int) -> Tensor:
+    """`empty` filled with the values of the tensor called `name`."""
+    generator = torch.Generator(device=empty.device).manual_seed(_seed_of(name, seed))
+    if empty.ndim == 1:
+        return empty.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1, generator=generator)
+    scale = 1.0 if name.startswith("embed_tokens") else _gain(name) * empty.shape[-1] ** -0.5
+    return empty.normal_(0.0, scale, generator=generator)
 
 
 def _seed_of(name: str, seed: int) -> int:

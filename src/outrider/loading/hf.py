@@ -8,6 +8,9 @@ from typing import Any
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError
 
+_QUANTIZATION_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
+"""Files beside config.json -> `quant_method` of what they say."""
+
 
 def read_json(directory: str | Path, file: str) -> dict[str, Any]:
     """The object in `directory`/`file`; `CheckpointError` where there is none."""
@@ -32,5 +35,11 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
 
 
 def open_config(directory: str | Path) -> ConfigReader:
-    """A reader of the directory's config.json."""
-    return ConfigReader(read_json(directory, "config.json"), where=str(Path(directory) / "config.json"))
+    """A reader of the directory's config.json. Some tools say in a file of its own how weights are quantised, which is
+    read as its quantization_config."""
+    values = read_json(directory, "config.json")
+    if not any(values.get(key) for key in ("quantization_config", "compression_config")):
+        for file, method in _QUANTIZATION_FILES.items():
+            if (Path(directory) / file).is_file():
+                values["quantization_config"] = {"quant_method": method} | read_json(directory, file)
+    return ConfigReader(values, where=str(Path(directory) / "config.json"))

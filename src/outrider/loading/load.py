@@ -1,6 +1,6 @@
 """Fills a module from named tensors, and checks that every weight was filled and every tensor used."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from outrider.core.errors import CheckpointError
 from outrider.loading.names import bare_name, is_ignored, module_name
+from outrider.loading.slot import Destination, Slot
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _TABLES = (torch.int64, torch.bool)
@@ -23,23 +24,31 @@ class HasParts(Protocol):
     """A module whose parameters a checkpoint holds in parts: fused projections, the experts of a mixture."""
 
     takes_whole: bool
-    """True if a checkpoint may also hold a parameter whole, under its own name."""
+    """True if a checkpoint may also hold a parameter whole, under its own name; `whole` gives its destination."""
+    storage: frozenset[str]
+    """Names of parameters that a checkpoint does not have: parts of other names fill them."""
 
-    def parts(self, prefix: str) -> Mapping[str, Mapping[str, Tensor]]:
+    def parts(self, prefix: str) -> Mapping[str, Mapping[str, Destination]]:
         """The parts of each parameter of the module called `prefix`, by their full names; together they are all of it.
 
-        A parameter that is not listed is held whole.
+        A parameter that is neither listed nor in `storage` is held whole.
         """
+
+    def whole(self, name: str) -> Destination | None:
+        """The destination of the tensor that holds the parameter `name` whole; None if no checkpoint has it."""
+
+    def encoders(self, prefix: str) -> Iterator[tuple[str, Tensor, Callable[[Tensor], None]]]:
+        """(name of a matrix that is quantised, an empty tensor of its shape and device, what stores its values)."""
 
 
 @dataclass(slots=True)
 class Targets:
     """Destinations of tensors, by their names inside the module."""
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Destination] = field(default_factory=dict)
     """Parameters, persistent buffers, and the row slices of fused ones."""
-    wholes: dict[str, tuple[Tensor, tuple[str, ...]]] = field(default_factory=dict)
-    """Parameters whose parts are in `tensors`: the whole tensor, and the names of its parts."""
+    wholes: dict[str, tuple[Destination, tuple[str, ...]]] = field(default_factory=dict)
+    """Parameters whose parts are in `tensors`: where the whole goes, and the names of its parts."""
     tied: dict[str, str] = field(default_factory=dict)
     """A second name of a tensor -> its first; it need not be in the checkpoint."""
 
@@ -49,22 +58,21 @@ def targets_of(module: nn.Module) -> Targets:
     targets = Targets()
     first_names: dict[int, str] = {}
     for prefix, child in module.named_modules():
+        has_parts = isinstance(child, HasParts)
         parts_of = child.parts(prefix) if isinstance(child, HasParts) else {}
+        for name, parts in parts_of.items():
+            targets.tensors |= parts
+            if has_parts and child.takes_whole and (whole := child.whole(name)) is not None:
+                targets.wholes[_join(prefix, name)] = (whole, tuple(parts))
         for name, tensor in child.state_dict(keep_vars=True).items():
-            if "." in name:
-                continue  # a grandchild's, which comes by itself
+            if "." in name or name in parts_of or (has_parts and name in child.storage):
+                continue  # a grandchild's, which comes by itself, or held in parts
             full = _join(prefix, name)
             if id(tensor) in first_names:
                 targets.tied[full] = first_names[id(tensor)]
                 continue
             first_names[id(tensor)] = full
-            parts = parts_of.get(name)
-            if parts is None:
-                targets.tensors[full] = tensor.data
-                continue
-            targets.tensors |= parts
-            if child.takes_whole:
-                targets.wholes[full] = (tensor.data, tuple(parts))
+            targets.tensors[full] = tensor.data
     return targets
 
 
@@ -104,7 +112,10 @@ def load_into(
             unused.append(name)
             continue
         filled |= dict.fromkeys(names, name)
-    missing = [name for name in targets.tensors if name not in filled and name not in frozenset(optional)]
+    can_lack = frozenset(optional) | {
+        name for name, to in targets.tensors.items() if isinstance(to, Slot) and to.is_optional
+    }
+    missing = [name for name in targets.tensors if name not in filled and name not in can_lack]
     if missing:
         raise CheckpointError(
             f"{where}: {_listed(missing, 'weight')} of the model not in the files."
@@ -120,7 +131,10 @@ def load_into(
     return frozenset(filled)
 
 
-def _copy(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:
+def _copy(name: str, tensor: Tensor, target: Destination, *, where: str) -> None:
+    if isinstance(target, Slot):
+        _fill(name, tensor, target, where=where)
+        return
     _check_shape(name, tensor, target, where=where)
     if target.dtype in _TABLES and not tensor.is_floating_point() and not tensor.is_complex():
         values = tensor.to(torch.int64)
@@ -135,6 +149,27 @@ def _copy(name: str, tensor: Tensor, target: Tensor, *, where: str) -> None:
             f"{where}: {name!r} is stored as {tensor.dtype}, which cannot fill {target.dtype}: {reason}"
         )
     target.copy_(tensor)
+
+
+def _fill(name: str, tensor: Tensor, slot: Slot, *, where: str) -> None:
+    if tuple(tensor.shape) not in slot.shapes:
+        wanted = " or ".join(str(list(shape)) for shape in slot.shapes)
+        raise CheckpointError(
+            f"{where}: {name!r} has shape {list(tensor.shape)} in the file, and config.json asks for {wanted}."
+            " Use the config.json that came with the weights."
+        )
+    if tensor.dtype not in slot.dtypes:
+        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in slot.dtypes)
+        raise CheckpointError(
+            f"{where}: {name!r} is stored as {tensor.dtype}, and its quantisation asks for {wanted}."
+            " Use the config.json that came with the weights."
+        )
+    if tensor.is_meta:
+        return
+    try:
+        slot.fill(tensor)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {name!r} {error}") from error
 
 
 def _misfit(tensor: Tensor, target: Tensor) -> str:
@@ -160,8 +195,9 @@ def _check_copy(name: str, tensor: Tensor, targets: Targets, renames: Mapping[st
     """A stored copy of a tied tensor must be a copy."""
     first = targets.tied[module_name(name, renames)]
     target = targets.tensors[first]
+    assert isinstance(target, Tensor), f"{first} is a table of embeddings"
     _check_shape(name, tensor, target, where=where)
-    if not torch.equal(tensor.to(target), target):
+    if not tensor.is_meta and not torch.equal(tensor.to(target), target):
         raise CheckpointError(
             f"{where}: config.json ties {name!r} to {first!r}, and the files hold two different tensors."
             " Set tie_word_embeddings to false in config.json if the model is untied."

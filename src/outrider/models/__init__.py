@@ -1,17 +1,21 @@
 """One file per family of models; each exports `Model`, `read_config` and the `ARCHITECTURES` it answers to."""
 
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core import plugins
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import UnsupportedError
 from outrider.core.model_config import ModelConfig, read_architecture
+from outrider.core.quantization.read import read_quantization
+from outrider.layers.assignment import assign_formats
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
 from outrider.loading.checkpoint import Checkpoint
@@ -19,6 +23,7 @@ from outrider.loading.dummy import fill_randomly
 from outrider.loading.generation_config import read_generation_eos
 from outrider.loading.hf import open_config
 from outrider.loading.load import load_into
+from outrider.loading.names import bare_name, module_name
 
 
 def families() -> dict[str, ModuleType]:
@@ -50,8 +55,11 @@ def find_model(config: ModelConfig) -> type[CausalLM]:
 def read_config(reader: ConfigReader) -> ModelConfig:
     """The config of a model, read by its family. `UnsupportedError` names every key that the family does not know."""
     config: ModelConfig = find_family(read_architecture(reader)).read_config(reader)
+    quantization = read_quantization(reader)
+    if quantization is None and reader.is_object("text_config"):
+        quantization = read_quantization(reader.section("text_config"))
     reader.finish()
-    return config
+    return replace(config, quantization=quantization)
 
 
 def read_model_config(directory: str | Path) -> ModelConfig:
@@ -82,15 +90,43 @@ def load_model(
     A head that the files lack is tied to the embedding, whatever the config says.
     """
     model_class = find_model(config)
-    if load_format == "dummy":
+    checkpoint = Checkpoint(directory) if load_format != "dummy" else None
+    if checkpoint is not None and not any(bare_name(name).startswith("lm_head.") for name in checkpoint.names):
+        config = replace(config, tie_word_embeddings=True)
+    context = replace(context, assigns_formats=config.quantization is not None)
+
+    def build(context: LayerContext, name_of: Callable[[str], str] = "model.{}".format) -> CausalLM:
         model = model_class(config, context, max_positions=max_positions)
+        if config.quantization is not None:
+            assign_formats(model, config.quantization, context.kernels, where=directory, name_of=name_of)
+        return model
+
+    if checkpoint is None:
+        model = build(context)
         fill_randomly(model, seed)
         return model
-    checkpoint = Checkpoint(directory)
-    if not any(name.endswith("lm_head.weight") for name in checkpoint.names):
-        config = replace(config, tie_word_embeddings=True)
-    model = model_class(config, context, max_positions=max_positions)
-    skips = (*model.skips, *((model.mtp.prefix,) if model.mtp is not None else ()))
-    tensors = (part for name, tensor in checkpoint.tensors() for part in model.split(name, tensor))
-    load_into(model, tensors, where=directory, renames=model.renames, skips=skips)
+    if config.quantization is None:
+        model = build(context)
+    else:
+        on_meta = replace(context, device=torch.device("meta"))
+        names = modules_of(checkpoint, model_class(config, on_meta, max_positions=1))
+        fill_model(build(on_meta, names), checkpoint.headers(), where=directory)  # finds every fault without memory
+        model = build(context, names)
+    fill_model(model, checkpoint.tensors(), where=directory)
     return model
+
+
+def fill_model(model: CausalLM, tensors: Iterable[tuple[str, Tensor]], *, where: str) -> None:
+    """Fill a model from the tensors of a checkpoint; without data, check that they fit."""
+    skips = (*model.skips, *((model.mtp.prefix,) if model.mtp is not None else ()))
+    parts = (part for name, tensor in tensors for part in model.split(name, tensor))
+    load_into(model, parts, where=where, renames=model.renames, skips=skips)
+
+
+def modules_of(checkpoint: Checkpoint, model: CausalLM) -> Callable[[str], str]:
+    """Name of a module here -> its name in the checkpoint."""
+    names: dict[str, str] = {}
+    for name, header in checkpoint.headers():
+        for part, _ in model.split(name, header):
+            names[module_name(part, model.renames).rpartition(".")[0]] = name.rpartition(".")[0]
+    return lambda name: names.get(name, f"model.{name}")

@@ -3,6 +3,7 @@
 from outrider.attention.caches.delta_state import StateCache
 from outrider.device.graphs import Preparation
 from outrider.kernels import describe_stacks
+from outrider.layers.assignment import count_formats
 from outrider.runtime.worker import Worker
 
 _MIB = float(1 << 20)
@@ -17,6 +18,7 @@ def describe(worker: Worker) -> list[tuple[str, str]]:
         ("platform", ", ".join(f"{name} {value}" for name, value in platform.key(worker.dtype).items())),
         ("device", f"{platform.summary}: {platform.reason}"),
         ("kernels", describe_stacks(worker.kernels)),
+        *_weights(worker),
         ("attention backend", f"{selection.backend.name}: {selection.reason}"),
         *(("  not " + name, reason) for name, reason in selection.refused),
         *_blocks(worker),
@@ -26,6 +28,15 @@ def describe(worker: Worker) -> list[tuple[str, str]]:
         ("drafter", _drafter(worker)),
         ("exact", _exactness(worker)),
     ]
+
+
+def _weights(worker: Worker) -> list[tuple[str, str]]:
+    """The formats of a quantised model's layers; nothing if it is plain."""
+    quantization = worker.model_config.quantization
+    if quantization is None:
+        return []
+    counts = [f"{number} × {name}" for name, number in sorted(count_formats(worker.model).items())]
+    return [("weights", "; ".join([f"{quantization.method}: {', '.join(counts)}", *quantization.notes]))]
 
 
 def _blocks(worker: Worker) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from outrider.kernels.interface.cache import CacheKernels
 from outrider.kernels.interface.model import ModelKernels
+from outrider.kernels.interface.quantised import QuantisedKernels
 from outrider.kernels.interface.sampling import SamplingKernels
 from outrider.kernels.interface.state import StateKernels
 from outrider.kernels.interface.step import StepKernels
@@ -15,12 +16,15 @@ from outrider.kernels.interface.step import StepKernels
 SUBJECTS = (ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels)
 
 
-class Kernels(ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels, Protocol):
-    """All kernels that the engine calls, joined from one or more stacks."""
+class Kernels(ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels, QuantisedKernels, Protocol):
+    """All kernels that the engine calls, joined from one or more stacks. Those of `QuantisedKernels` may be absent."""
 
     origins: dict[str, str]
-    """The stack that each function comes from, by the function's name."""
+    """The stack that each function of FUNCTIONS comes from, by the function's name."""
 
 
 FUNCTIONS = tuple(name for subject in SUBJECTS for name in vars(subject) if not name.startswith("_"))
-"""Names of all functions of the interface."""
+"""Names of the functions that every order of stacks has."""
+
+FORMAT_FUNCTIONS = tuple(name for name in vars(QuantisedKernels) if not name.startswith("_"))
+"""Names of the functions that an order of stacks may lack."""

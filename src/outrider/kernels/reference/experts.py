@@ -4,6 +4,8 @@ Rounding points are those of a dense MLP: gate and up to the model's dtype, silu
 product with up, the row of down. The weighted sum over a token's experts is fp32, in the router's order, rounded once.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,13 +28,29 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
 
     Each token is the weighted sum of its experts' gated MLPs. Experts have no capacity limit, and no token is dropped.
     """
+    return mixture(
+        x,
+        routing,
+        gate_up.shape[0],
+        lambda rows, i: linear(rows, gate_up[i]),
+        lambda rows, i: linear(rows, down[i]),
+    )
+
+
+def mixture(
+    x: Tensor,
+    routing: Routing,
+    num_experts: int,
+    gate_up: Callable[[Tensor, int], Tensor],
+    down: Callable[[Tensor, int], Tensor],
+) -> Tensor:
+    """x [T, H] -> [T, H], by two products of an expert: gate_up(x, expert) [T, 2I], down(inner, expert) [T, H]."""
     num_tokens, top_k = routing.ids.shape
     of_slots = x.new_empty(num_tokens, top_k, x.shape[1])
-    for i_expert in range(gate_up.shape[0]):
+    for i_expert in range(num_experts):
         tokens, slots = (routing.ids == i_expert).nonzero(as_tuple=True)
         if len(tokens) > 0:
-            inner = silu_and_mul(linear(x[tokens], gate_up[i_expert]))
-            of_slots[tokens, slots] = linear(inner, down[i_expert])
+            of_slots[tokens, slots] = down(silu_and_mul(gate_up(x[tokens], i_expert)), i_expert)
     total = x.new_zeros(num_tokens, x.shape[1], dtype=torch.float32)
     for i in range(top_k):
         total = total + of_slots[:, i].float() * routing.weights[:, i : i + 1]

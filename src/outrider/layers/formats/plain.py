@@ -1,6 +1,7 @@
 """Weights in the model's own floating-point dtype, one tensor per matrix: `weight`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 
 from outrider.kernels import Kernels
 from outrider.layers.weight_format import Weight, WeightFormat
+from outrider.loading.slot import Destination
 
 
+@dataclass(frozen=True)
 class Format(WeightFormat):
     """bfloat16, float16 or float32, the dtype of the activations. Nothing is scaled, so no exactness rule applies."""
 
@@ -32,7 +35,7 @@ class Format(WeightFormat):
             data = kernels.empty_expert_weights(num_experts, output_size, input_size, dtype=dtype, device=device)
         return Weight(format=self, data=data, whole_shape=(output_size, input_size))
 
-    def rows(self, weight: Weight, first: int, count: int) -> Mapping[str, Tensor]:
+    def rows(self, weight: Weight, first: int, count: int) -> Mapping[str, Destination]:
         return {"weight": weight.data[..., first : first + count, :]}
 
     def linear(

@@ -1,0 +1,1 @@
+"""Schemes of quantised checkpoints: each module's is read from the config. No torch."""
