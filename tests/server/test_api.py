@@ -162,6 +162,9 @@ def test_only_allowed_pages_may_call(server: ServerUnderTest) -> None:
         server, "v1/completions", {"prompt": "a"}, Authorization="Bearer secret", Origin="https://other.example"
     )
     assert other[2].get("access-control-allow-origin") is None
+    assert other[0] == 403 and other[1]["error"]["code"] == "foreign_origin"
+    for path in ("version", "nowhere", "metrics"):
+        assert get(server, path)[2]["x-content-type-options"] == "nosniff"
 
 
 def test_bodies_that_are_too_long_are_not_read(server: ServerUnderTest) -> None:

@@ -39,8 +39,11 @@ COMMANDS = {
     "serve": [
         *RUNS_A_MODEL,
         *HUB,
+        "--allowed-hosts",
         "--allowed-origins",
         "--api-key",
+        "--api-key-file",
+        "--api-key-for-all-paths",
         "--block-size",
         "--chat-template",
         "--chat-template-content-format",

@@ -22,6 +22,7 @@ from outrider.arguments import (
 from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import ConfigError
+from outrider.server.api_keys import api_keys
 
 
 def serve(
@@ -35,9 +36,20 @@ def serve(
         list[str] | None, typer.Option(help="Name that requests use for the model. May be repeated.")
     ] = None,
     speculative_config: Speculative = None,
-    api_key: Annotated[list[str] | None, typer.Option(help="Key that callers must send. May be repeated.")] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="Key that callers must send. May be repeated. Other users see it: ps.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with a key in each line. Or set OUTRIDER_API_KEY.")
+    ] = None,
+    api_key_for_all_paths: Annotated[
+        bool, typer.Option("--api-key-for-all-paths", help="Ask for a key at every path but /health.")
+    ] = False,
     allowed_origins: Annotated[
         list[str] | None, typer.Option(help="Origin whose web pages may call (CORS), or *. May be repeated.")
+    ] = None,
+    allowed_hosts: Annotated[
+        list[str] | None, typer.Option(help="Further name of the server (Host header), or *. May be repeated.")
     ] = None,
     max_body_bytes: Annotated[int, typer.Option(help="Maximum size of a request body.")] = 4 << 20,
     max_queued_requests: Annotated[
@@ -143,8 +155,10 @@ def serve(
         host=host,
         port=port,
         served_model_names=names,
-        api_keys=tuple(api_key or ()),
+        api_keys=api_keys(api_key or (), api_key_file),
+        guards_all_paths=api_key_for_all_paths,
         allowed_origins=tuple(allowed_origins or ()),
+        allowed_hosts=tuple(allowed_hosts or ()),
         max_body_bytes=max_body_bytes,
         max_queued_requests=max_queued_requests,
         scheduling_policy=scheduling_policy,

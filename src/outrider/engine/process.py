@@ -141,7 +141,7 @@ class _Session:
             self._answers.append(Refused(request.request_id, str(error)))
             return
         _log.error("request %s could not be started", request.request_id, exc_info=error)
-        self._answers.append(Refused(request.request_id, f"the request cannot be begun: {error!r}"))
+        self._answers.append(Refused(request.request_id, "the request cannot be begun; the server's log says why"))
 
     def _tell(self, delta: OutputDelta | BaseException) -> None:
         if isinstance(delta, OutputDelta):

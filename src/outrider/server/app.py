@@ -1,6 +1,8 @@
 """The ASGI application: the endpoint of each path, and the response for each kind of error."""
 
 import difflib
+import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -40,6 +42,9 @@ from outrider.server.responses.endpoint import create_response, delete_response,
 from outrider.server.responses.store import ResponseStore
 from outrider.server.static import page
 from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
+from outrider.server.web_guards import HostGuard, OriginGuard, ResponseHeaders, hosts_allowed
+
+_log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -218,11 +223,17 @@ def build_app(front: Front) -> Starlette:
         """Answers with the OpenAPI document."""
         return JSONResponse(published)
 
-    middleware = [Middleware(BodyLimit, max_bytes=options.max_body_bytes)]
+    hosts = hosts_allowed(options.host, has_keys=bool(options.api_keys), allowed=options.allowed_hosts)
+    middleware = [Middleware(BodyLimit, max_bytes=options.max_body_bytes)]  # the last one is called last
     if options.api_keys:
-        middleware.insert(0, Middleware(ApiKeys, keys=options.api_keys))
+        prefixes = ("/",) if options.guards_all_paths else GUARDED
+        middleware.insert(0, Middleware(ApiKeys, keys=options.api_keys, prefixes=prefixes))
+    middleware.insert(0, Middleware(OriginGuard, origins=options.allowed_origins))
+    if hosts:
+        middleware.insert(0, Middleware(HostGuard, hosts=hosts))
     if options.logs_requests:
         middleware.insert(0, Middleware(RequestLog, prefixes=GUARDED))
+    middleware.insert(0, Middleware(ResponseHeaders))
     if options.allowed_origins:
         middleware.insert(
             0,
@@ -266,8 +277,10 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 
 async def _server_error(request: Request, error: Exception) -> Response:
-    """Answers 500 for a bug in the server; uvicorn logs its traceback."""
-    message = f"internal error: {error!r}. Please report it, with the server's log."
+    """Answers 500 for a bug in the server. The log has its traceback, by uvicorn; the caller gets nothing of it."""
+    number = secrets.token_hex(4)
+    _log.error("internal error %s in %s %s", number, request.method, request.url.path)
+    message = f"internal error {number}. Please report it, with what the server's log says about {number}."
     return APIError(message, status=500, kind="server_error").response(request.url.path)
 
 

@@ -10,17 +10,22 @@ from outrider.server.errors import APIError
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
 """Path prefixes that need a key if the server has keys; the others show no prompt and use no model time."""
 
+OPEN = ("/health",)
+"""Paths that never need a key: what starts and watches servers has none."""
+
 
 class ApiKeys:
     """Refuses requests without a known key."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str], prefixes: tuple[str, ...] = GUARDED) -> None:
+        """prefixes: of paths that need a key; `OPEN` never does."""
         self._app = app
+        self._prefixes = prefixes
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI request."""
-        if scope["type"] != "http" or not scope["path"].startswith(GUARDED) or self._is_known(scope):
+        if scope["type"] != "http" or not self._needs_key(scope["path"]) or self._is_known(scope):
             await self._app(scope, receive, send)
             return
         error = APIError(
@@ -31,6 +36,9 @@ class ApiKeys:
             headers={"WWW-Authenticate": "Bearer"},
         )
         await error.response(scope["path"])(scope, receive, send)
+
+    def _needs_key(self, path: str) -> bool:
+        return path.startswith(self._prefixes) and path not in OPEN
 
     def _is_known(self, scope: Scope) -> bool:
         """True if one of the two headers has a known key: the second is that of Anthropic's clients."""

@@ -20,8 +20,13 @@ class ServerOptions:
     """Names that requests may use for the model; empty uses the model directory as it was given."""
     api_keys: tuple[str, ...] = ()
     """Keys, one of which every caller must send; empty serves everybody."""
+    guards_all_paths: bool = False
+    """True asks for a key at every path but /health: /metrics, /openapi.json and the page at / as well."""
     allowed_origins: tuple[str, ...] = ()
     """Origins whose web pages may call the server (CORS); "*" allows all."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, beside this machine's own, by which the server may be called (the Host header); "*" allows all. Empty: any
+    name, except where a server without keys listens on this machine alone."""
     max_body_bytes: int = 4 << 20
     """Maximum size of a request body in bytes."""
     max_queued_requests: int = 256
@@ -114,3 +119,5 @@ class ServerOptions:
             )
         if any(not key for key in self.api_keys):
             raise ConfigError("api_key='' is empty. Give a key, or leave the option out.")
+        if self.guards_all_paths and not self.api_keys:
+            raise ConfigError("api_key_for_all_paths has no effect without keys. Give --api-key-file, or leave it out.")
