@@ -70,3 +70,8 @@ def parsed_drafter(text: str) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         raise ConfigError(f"--speculative-config {text!r} is not a JSON object. {remedy}.")
     return config
+
+
+def unusable_file(error: OSError) -> str:
+    """One line on a file of a command that cannot be read or written."""
+    return f"{error.filename}: {error.strerror}. Give a path that can be used here."

@@ -13,6 +13,7 @@ from outrider.bench.report import figures_dict, figures_table, host_table, write
 from outrider.bench.serve.command import serve
 from outrider.bench.serve.comparison import compare as compare_results
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
+from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
@@ -40,7 +41,16 @@ OutputLen = Annotated[int, typer.Option(min=1, help="Maximum number of output to
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")]
 TopP = Annotated[float, typer.Option(help="Keep the most likely tokens up to this total probability.")]
 Seed = Annotated[int, typer.Option(help="Seed of random prompts, sampling noise and dummy weights.")]
-OutputJson = Annotated[Path | None, typer.Option(help="JSON file to write all figures to.")]
+
+
+def _in_a_folder(path: Path | None) -> Path | None:
+    """`path`, in a folder that exists: checked before minutes are spent. Raises ConfigError."""
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"--output-json {path}: the folder {path.parent} does not exist. Make it, or choose another.")
+    return path
+
+
+OutputJson = Annotated[Path | None, typer.Option(callback=_in_a_folder, help="JSON file to write all figures to.")]
 ReadBandwidth = Annotated[
     float | None, typer.Option(help="Read bandwidth of the device in TB/s. Default: as measured on such a device.")
 ]

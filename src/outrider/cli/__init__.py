@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from outrider.arguments import unusable_file
 from outrider.cli.command_group import CommandGroup
 from outrider.core.errors import OutriderError
 from outrider.core.version import VERSION
@@ -29,10 +30,17 @@ def _outrider(
 
 
 def main() -> None:
-    """Entry point. Prints an OutriderError in one line instead of a traceback, and exits with code 2."""
+    """Entry point. Prints a user's error in one line instead of a traceback, and exits with code 2."""
     try:
         app()
     except OutriderError as error:
-        # not folded: a path must stay in one piece
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"outrider: {error}", style="red", markup=False)
-        raise SystemExit(2) from None
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = unusable_file(error)
+    else:
+        return
+    # not folded: a path must stay in one piece
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"outrider: {message}", style="red", markup=False)
+    raise SystemExit(2) from None

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from outrider.arguments import AttentionBackend, Device, MaxModelLen, Speculative, model_or_shipped
+from outrider.arguments import AttentionBackend, Device, MaxModelLen, Speculative, model_or_shipped, unusable_file
 from outrider.core.errors import OutriderError
 from outrider.gate import accuracy as accuracy_gate
 from outrider.gate import compare as comparing
@@ -77,6 +77,11 @@ def gated(command: Callable[..., bool]) -> Callable[..., None]:
             passed = command(*args, **options)
         except OutriderError as error:
             errors.print(f"outrider gate: could not run: {error}", style="red", markup=False)
+            raise typer.Exit(COULD_NOT_RUN) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            errors.print(f"outrider gate: could not run: {unusable_file(error)}", style="red", markup=False)
             raise typer.Exit(COULD_NOT_RUN) from None
         except Exception:
             errors.print(traceback.format_exc(), markup=False)

@@ -5,6 +5,7 @@ Prints for a person what was chosen and why; everything later goes to the log.
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -85,7 +86,8 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         timeout_header=options.timeout_header,
         timeout_body=options.timeout_body,
     )
-    listener = _bound(options)  # first, because a model takes long to load
+    _check_tls(options)  # first, as the address, because a model takes long to load
+    listener = _bound(options)
     try:
         front = Front(await asyncio.to_thread(with_local_files, config), options)
     except BaseException:
@@ -125,6 +127,21 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
     finally:
         listener.close()
         await front.stop()
+
+
+def _check_tls(options: ServerOptions) -> None:
+    """Raises ConfigError if the TLS files cannot be read, or do not belong together."""
+    if options.ssl_certfile is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, options.ssl_keyfile_password or "")
+        if options.ssl_ca_certs is not None:
+            context.load_verify_locations(options.ssl_ca_certs)
+    except OSError as error:
+        given = {name: getattr(options, name) for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")}
+        files = ", ".join(f"{name}={path!r}" for name, path in given.items() if path is not None)
+        raise ConfigError(f"TLS cannot use {files}: {error}. Give PEM files that belong together.") from error
 
 
 def _bound(options: ServerOptions) -> socket.socket:
