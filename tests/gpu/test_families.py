@@ -74,7 +74,7 @@ TARGETS = {
     "llama": {"architectures": ["LlamaForCausalLM"]},
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"} | UPPER_WINDOWS,
     "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 100},
-    "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "head_dim": 96, "partial_rotary_factor": 0.75},
+    "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "partial_rotary_factor": 0.75},
     "olmo3": {"architectures": ["Olmo3ForCausalLM"], "model_type": "olmo3", "sliding_window": 100},
     "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"} | TWO_KINDS,
     "qwen3_5": {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"} | HYBRID,
