@@ -72,6 +72,7 @@ def test_greedy_tokens_are_those_of_the_definition(target, cases, truth):
         assert (logits.amax(dim=1) - chosen).max() < 1e-4, "the token is the most likely one"
 
 
+SLOW = pytest.mark.slow
 RUNS = {
     "crowd": {},
     "chunks": {"max_num_batched_tokens": 37, "max_num_seqs": 4},
@@ -83,7 +84,16 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    ("target", "run"),
+    [
+        pytest.param(kind, run, marks=() if kind == "three groups" or run in ("chunks", "preempted, ngram") else SLOW)
+        for kind in KINDS
+        for run in RUNS
+    ],
+    indirect=["target"],
+    scope="module",
+)
 def test_each_request_is_as_it_is_alone(target, cases, truth, run):
     llm = make(target, **RUNS[run])
     assert request_mix.mismatches(cases, request_mix.run(llm, cases), truth) == []
