@@ -4,6 +4,8 @@ The model is `tests/support/models/windowed.py`. What a step needs of a group, i
 wrong for one group alone: each run here is compared with each request alone, and those with the definition.
 """
 
+import functools
+
 import pytest
 import torch
 
@@ -16,19 +18,23 @@ NGRAM = {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3, "num
 KINDS = {"three groups": windowed.KINDS, "windows only": windowed.WINDOWS_ONLY}
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def target(request, tmp_path_factory):
-    """The directory of a model with these layers."""
-    directory = tmp_path_factory.mktemp("windowed") / "target"
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    """A model of each kind; only its config.json is written."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         windowed_model.find_it(monkeypatch)
-        windowed_model.write(
-            directory,
-            num_layers=len(KINDS[request.param]),
-            vocab_size=request_mix.VOCAB,
-            eos_token_id=request_mix.EOS,
-        )
-        yield directory
+        made = {kind: tmp_path_factory.mktemp("windowed") for kind in KINDS}
+        for kind, directory in made.items():
+            windowed_model.write(
+                directory, num_layers=len(KINDS[kind]), vocab_size=request_mix.VOCAB, eos_token_id=request_mix.EOS
+            )
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+def target(request, directories):
+    """The directory of a model with these layers."""
+    return directories[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +53,26 @@ def alone(target, cases) -> list[request_mix.Outcome]:
 
 
 @pytest.fixture(scope="module")
-def truth(target, cases):
-    return alone(target, cases)
+def known(cases):
+    """The truth about the cases, and second turns of some with theirs; found once for each model."""
+
+    @functools.cache
+    def find(target):
+        truth = alone(target, cases)
+        turns = request_mix.second_turns(cases[:3], truth[:3])
+        return truth, (turns, alone(target, turns))
+
+    return find
 
 
-@pytest.fixture(scope="module")
-def turns(target, cases, truth):
-    """Second turns of some conversations, and the truth about them."""
-    turns = request_mix.second_turns(cases[:3], truth[:3])
-    return turns, alone(target, turns)
+@pytest.fixture
+def truth(target, known):
+    return known(target)[0]
+
+
+@pytest.fixture
+def turns(target, known):
+    return known(target)[1]
 
 
 def all_blocks_are_free(llm) -> bool:
@@ -92,7 +109,6 @@ RUNS = {
         for run in RUNS
     ],
     indirect=["target"],
-    scope="module",
 )
 def test_each_request_is_as_it_is_alone(target, cases, truth, run):
     llm = make(target, **RUNS[run])
