@@ -5,7 +5,8 @@ from typing import Any
 from outrider.cli.command_group import COMMANDS as OFFERED
 from outrider.cli.command_group import load_command
 
-RUNS_A_MODEL = ["--attention-backend", "--device", "--max-model-len", "--speculative-config", "model"]
+RUNS_AN_ENGINE = ["--attention-backend", "--device", "--max-model-len", "--speculative-config", "model"]
+RUNS_A_MODEL = [*RUNS_AN_ENGINE, "--config"]
 HUB = ["--download-dir", "--hf-token", "--revision"]
 MEASURES = [
     "--input-len",
@@ -128,17 +129,17 @@ COMMANDS = {
     ],
     "bench compare": ["--may-differ", "--output", "first", "second"],
     "bench host": ["--batch-size", "--num-iters", "--output-json", "model"],
-    "gate record": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
-    "gate check": [*RUNS_A_MODEL, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],
+    "gate record": [*RUNS_AN_ENGINE, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
+    "gate check": [*RUNS_AN_ENGINE, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],
     "gate compare": [
-        *RUNS_A_MODEL,
+        *RUNS_AN_ENGINE,
         *GATE_RUN,
         "--cost-ratio",
         "--k",
         "--prompts",
     ],
     "gate accuracy": [
-        *RUNS_A_MODEL,
+        *RUNS_AN_ENGINE,
         "--baseline",
         "--few-shot",
         "--max-tokens",

@@ -22,7 +22,7 @@ LEVELS = (
     ("models", "speculation"),
     ("runtime",),
     ("engine",),
-    ("llm", "async_llm", "show", "arguments"),
+    ("llm", "async_llm", "show", "arguments", "config_file"),
     ("gate", "server", "chat"),
     ("bench",),
     ("cli",),

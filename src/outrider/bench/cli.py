@@ -13,6 +13,7 @@ from outrider.bench.report import figures_dict, figures_table, host_table, write
 from outrider.bench.serve.command import serve
 from outrider.bench.serve.comparison import compare as compare_results
 from outrider.bench.workload import Workload, dataset_prompts, random_prompts
+from outrider.config_file import ConfigFile
 from outrider.core.errors import ConfigError
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.tokenizer import Tokenizer
@@ -59,6 +60,7 @@ ReadBandwidth = Annotated[
 @app.command()
 def latency(
     model: Model = None,
+    config: ConfigFile = None,
     load_format: LoadFormat = "auto",
     speculative_config: Speculative = None,
     device: Device = "auto",
@@ -107,6 +109,7 @@ def latency(
 @app.command()
 def throughput(
     model: Model = None,
+    config: ConfigFile = None,
     load_format: LoadFormat = "auto",
     speculative_config: Speculative = None,
     device: Device = "auto",

@@ -14,12 +14,14 @@ from outrider.chat.conversation import Conversation
 from outrider.chat.engine_answers import EngineAnswers
 from outrider.chat.screen import Screen, load_history, save_history
 from outrider.chat.server_answers import ServerAnswers
+from outrider.config_file import ConfigFile
 from outrider.core.errors import ConfigError
 from outrider.llm import LLM
 
 
 def chat(
     model: Model = None,
+    config: ConfigFile = None,
     url: Annotated[
         str | None, typer.Option(help="Talk to this OpenAI-compatible server; MODEL is then a name that it serves.")
     ] = None,

@@ -46,7 +46,7 @@ def load_command(name: str) -> Any:
     found = getattr(importlib.import_module(module), member)
     if not isinstance(found, typer.Typer):
         function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        found.command(name)(function)
+        found.command(name, cls=getattr(importlib.import_module(module), "GroupedCommand", TyperCommand))(function)
     command = typer.main.get_command(found)
     command.name = name
     return command

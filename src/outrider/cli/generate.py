@@ -9,6 +9,7 @@ from rich.console import Console
 from outrider import show
 from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Speculative, drafter_of, model_or_shipped
 from outrider.cli.verdict import print_verdict
+from outrider.config_file import ConfigFile
 from outrider.core.errors import ConfigError
 from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
@@ -19,6 +20,7 @@ console = Console(highlight=False)
 
 def generate(
     model: Model = None,
+    config: ConfigFile = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", "-p", help="Prompt. May be repeated. Default: standard input, as one prompt."),

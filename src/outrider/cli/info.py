@@ -4,11 +4,13 @@ from rich.console import Console
 from rich.table import Table
 
 from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Speculative, drafter_of, model_or_shipped
+from outrider.config_file import ConfigFile
 from outrider.llm import LLM
 
 
 def info(
     model: Model = None,
+    config: ConfigFile = None,
     speculative_config: Speculative = None,
     device: Device = "auto",
     attention_backend: AttentionBackend = "auto",

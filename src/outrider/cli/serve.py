@@ -2,10 +2,11 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from outrider.arguments import (
     AttentionBackend,
@@ -19,14 +20,56 @@ from outrider.arguments import (
     drafter_of,
     model_or_shipped,
 )
+from outrider.config_file import ConfigFile
 from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import ConfigError
 from outrider.server.api_keys import api_keys
 
+PANELS = {
+    "Most used": (
+        "host", "port", "served_model_name", "api_key", "speculative_config", "max_model_len", "max_num_seqs",
+        "gpu_memory_utilization", "log_requests", "config",
+    ),
+    "Model": (
+        "revision", "hf_token", "download_dir", "dtype", "load_format", "generation_config", "seed",
+    ),
+    "Chats": (
+        "tool_call_parser", "reasoning_parser", "chat_template", "chat_template_content_format",
+        "trust_request_chat_template",
+    ),
+    "Engine": (
+        "device", "attention_backend", "max_num_batched_tokens", "block_size", "num_gpu_blocks_override",
+        "enable_prefix_caching", "enforce_eager", "logits_digest",
+    ),
+    "Limits of requests and connections": (
+        "max_queued_requests", "max_body_bytes", "max_header_bytes", "max_header_count", "limit_concurrency",
+        "timeout_header", "timeout_body", "timeout_keep_alive", "scheduling_policy",
+
+    ),
+    "Access": ("api_key_file", "api_key_for_all_paths", "allowed_origins", "allowed_hosts"),
+    "TLS": ("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
+    "Running": ("log_level", "drain_seconds", "max_engine_restarts"),
+}  # fmt: skip
+"""Groups of options in `outrider serve --help`, in their order."""
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options in the groups of `PANELS`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        order = [name for names in PANELS.values() for name in names]
+        panel_of = {name: panel for panel, names in PANELS.items() for name in names}
+        for parameter in self.params:
+            if parameter.name in panel_of:
+                parameter.rich_help_panel = panel_of[parameter.name]  # type: ignore[attr-defined]
+        self.params.sort(key=lambda parameter: order.index(parameter.name) if parameter.name in panel_of else -1)
+
 
 def serve(
     model: Model = None,
+    config: ConfigFile = None,
     revision: Revision = None,
     hf_token: HfToken = None,
     download_dir: DownloadDir = None,
@@ -129,7 +172,7 @@ def serve(
 
     names = tuple(served_model_name or (model or "zoo/tiny",))
     model = model_or_shipped(model)
-    config = engine_config(
+    engine_options = engine_config(
         model,
         revision=revision,
         hf_token=hf_token,
@@ -182,4 +225,4 @@ def serve(
         ssl_keyfile_password=ssl_keyfile_password,
         ssl_ca_certs=ssl_ca_certs,
     )
-    run_server(config, options, Console(highlight=False))
+    run_server(engine_options, options, Console(highlight=False))
