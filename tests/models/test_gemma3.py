@@ -83,6 +83,12 @@ def test_the_scale_of_embeddings_is_rounded_first(release, scale):
     assert torch.equal(model.scale_embedded(rows), rows * torch.tensor(scale, dtype=torch.bfloat16))
 
 
+def test_float16_is_refused_before_anything_is_loaded():
+    context = replace(cpu_context(), dtype=torch.float16)
+    with pytest.raises(UnsupportedError, match=r"dtype='float16' is not supported by Gemma 3.*Use bfloat16"):
+        models.cache_specs(read(GEMMA3_1B.config), context)
+
+
 def test_drafters_read_the_rows_as_they_are(tmp_path):
     """A head that shares the table was trained on the table; tap 0 is what the first layer reads."""
     write_tiny_model(tmp_path, "gemma3")

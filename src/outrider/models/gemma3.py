@@ -15,6 +15,7 @@ from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.model_caches import LayerCache
 from outrider.core.config_reader import ConfigReader
+from outrider.core.errors import UnsupportedError
 from outrider.core.model_config import (
     ModelConfig,
     Windows,
@@ -66,6 +67,11 @@ class Model(CausalLM):
     embedding_scale: Tensor  # scalar
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
+        if context.dtype == torch.float16:
+            raise UnsupportedError(
+                "dtype='float16' is not supported by Gemma 3: its residual stream has values that are too large for it."
+                " Use bfloat16, in which it was trained, or float32."
+            )
         super().__init__(config, context, max_positions=max_positions)
         scale = torch.tensor(math.sqrt(config.hidden_size), dtype=context.dtype, device=context.device)
         self.register_buffer("embedding_scale", scale, persistent=False)
