@@ -20,7 +20,7 @@ def speculative_refusal(kind: type[ConfigError] = ConfigError, **values: Any) ->
     return refusal(kind, speculative_config={"method": "ngram", **values})
 
 
-@pytest.mark.parametrize("name", ["quantization", "max_num_sequences", "model_impl", "speculative"])
+@pytest.mark.parametrize("name", ["kv_cache_dtype", "max_num_sequences", "model_impl", "speculative"])
 def test_unknown_option_is_refused_with_those_that_are_known(name: str) -> None:
     message = refusal(**{name: "x"})
     assert message.startswith(f"option {name!r} is not known. Known: attention_backend, block_size, device, ")

@@ -70,6 +70,7 @@ COMMANDS = {
         "--no-enable-prefix-caching",
         "--num-gpu-blocks-override",
         "--port",
+        "--quantization",
         "--reasoning-parser",
         "--scheduling-policy",
         "--seed",
@@ -88,6 +89,7 @@ COMMANDS = {
     "info": RUNS_A_MODEL,
     "demo": [],
     "pull": [*HUB, "models"],
+    "quantize": [*HUB, "--format", "--output", "-o", "model"],
     "bench latency": [
         *RUNS_A_MODEL,
         *MEASURES,

@@ -23,7 +23,7 @@ LEVELS = (
     ("runtime",),
     ("engine",),
     ("llm", "async_llm", "show", "arguments", "config_file"),
-    ("gate", "server", "chat"),
+    ("gate", "server", "chat", "quantizing"),
     ("bench",),
     ("cli",),
     ("__main__",),

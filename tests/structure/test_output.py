@@ -9,7 +9,7 @@ from tests.support.parsed_source import nodes_of
 SOURCE = Path(__file__).parents[2] / "src" / "outrider"
 FILES = sorted(SOURCE.rglob("*.py"))
 PRESENTATION = {
-    *(f"cli/{name}.py" for name in ("__init__", "chat", "demo", "generate", "info", "pull", "verdict")),
+    *(f"cli/{name}.py" for name in ("__init__", "chat", "demo", "generate", "info", "pull", "quantize", "verdict")),
     "chat/screen.py",
     "show.py",
     "bench/cli.py",

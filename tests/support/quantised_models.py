@@ -12,7 +12,7 @@ from outrider.core.config_reader import ConfigReader
 from outrider.core.quantization.read import read_quantization
 from outrider.layers.weight_format import format_of
 
-_MATRIX = re.compile(r"(_proj|_proj_\w+|\.fc|lm_head)\.weight$")
+_MATRIX = re.compile(r"(_proj|_proj_\w+|\bfc|lm_head)\.weight$")
 
 INT8 = {"num_bits": 8, "type": "int", "symmetric": True}
 INT4 = {"num_bits": 4, "type": "int", "symmetric": True}

@@ -13,6 +13,7 @@ COMMANDS = {
     "info": ("outrider.cli.info:info", "Show what would run here, and why."),
     "demo": ("outrider.cli.demo:demo", "Complete a few prompts of the zoo, and show what speculation did."),
     "pull": ("outrider.cli.pull:pull", "Download models of a hub, and print where they are."),
+    "quantize": ("outrider.cli.quantize:quantize", "Write a quantised copy of a model."),
     "bench": ("outrider.bench.cli:app", "Measure the speed of an engine, of the host alone, or of a server."),
     "gate": ("outrider.gate.commands:app", "Check a drafter for regressions."),
 }

@@ -141,6 +141,9 @@ def serve(
     seed: Annotated[int, typer.Option(help="Seeds the generator for requests without a seed.")] = 0,
     attention_backend: AttentionBackend = "auto",
     load_format: Annotated[str, typer.Option(help="auto reads the weights, dummy makes random ones.")] = "auto",
+    quantization: Annotated[
+        str | None, typer.Option(help="fp8: round plain weights to FP8 while loading. Quantised files need no option.")
+    ] = None,
     generation_config: Annotated[
         str, typer.Option(help="auto: the model's generation_config.json gives sampling defaults; none: it does not.")
     ] = "auto",
@@ -183,6 +186,7 @@ def serve(
         seed=seed,
         attention_backend=attention_backend,
         load_format=load_format,
+        quantization=quantization,
         generation_config=generation_config,
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,

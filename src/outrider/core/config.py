@@ -10,6 +10,7 @@ from typing import Any
 
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.option_checks import check_flag, check_integer, check_text, is_number
+from outrider.core.quantization.while_loading import METHODS
 
 MAX_DRAFTS = 16
 """Largest number of drafts per step."""
@@ -27,6 +28,8 @@ class SpeculativeConfig:
     """Choose 0 … k drafts for each step: as many as save time, given its load and the acceptance so far."""
     max_model_len: int | None = None
     """Positions from here on get no drafts; the request continues without them."""
+    quantization: str | None = None
+    """"fp8" rounds the drafter's weights to FP8 while they are loaded, whatever the target's are."""
     revision: str | None = None
     """Branch, tag or commit of a drafter's `model` on a hub; None: its main branch."""
     rejection_sample_method: str = "standard"
@@ -56,6 +59,7 @@ class SpeculativeConfig:
             check_integer(_key("max_model_len"), self.max_model_len, low=1, high=2**31 - 1, remedy="Leave it unset.")
         if self.revision is not None:
             check_text(_key("revision"), self.revision)
+        _check_quantization(_key("quantization"), self.quantization)
         self._check_synthetic()
 
     def _check_synthetic(self) -> None:
@@ -130,6 +134,14 @@ class SpeculativeConfig:
         return SpeculativeConfig(**shared, options={name: values[name] for name in values if name not in shared})
 
 
+def _check_quantization(name: str, value: str | None) -> None:
+    if value is not None and value not in METHODS:
+        raise ConfigError(
+            f"{name}={value!r} is not known; it takes {', '.join(map(repr, METHODS))}. Files that are quantised already"
+            " need no option."
+        )
+
+
 def _key(name: str) -> str:
     """Name of an option of speculation in error messages."""
     return f"speculative_config[{name!r}]"
@@ -175,6 +187,9 @@ class EngineConfig:
     """File name of a backend in `outrider/attention/backends`; "auto" picks the first that supports the model."""
     load_format: str = "auto"
     """"auto" reads the model's files; "dummy" draws random weights from `seed`."""
+    quantization: str | None = None
+    """"fp8" rounds the weights of a plain model to FP8 while they are loaded, with a scale per channel and per token;
+    None: they stay as in the files. Quantised files say themselves how they are read."""
     generation_config: str = "auto"
     """"auto": sampling parameters of the model's generation_config.json apply where a request says nothing; "none":
     they are ignored."""
@@ -230,6 +245,7 @@ class EngineConfig:
             raise ConfigError(f"gpu_memory_utilization={share!r} is out of range: a number above 0, at most 1.")
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format={self.load_format!r} is not known; it takes 'auto' or 'dummy'.")
+        _check_quantization("quantization", self.quantization)
         if self.generation_config not in ("auto", "none"):
             raise ConfigError(f"generation_config={self.generation_config!r} is not known; it takes 'auto' or 'none'.")
         if self.dtype not in ("auto", "float32", "bfloat16"):

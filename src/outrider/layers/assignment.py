@@ -31,7 +31,9 @@ def assign_formats(
     where: the directory, for errors. name_of: name of a module here -> its name in the checkpoint. Raises
     UnsupportedError if a format cannot be used.
     """
-    formats: dict[Scheme | None, WeightFormat] = {None: find_format("plain")}
+    plain = find_format("plain")
+    is_chosen_here = quantization is not None and quantization.is_chosen_here
+    formats: dict[Scheme | None, WeightFormat] = {None: plain}
 
     def find(name: str, *, output_size: int, input_size: int, is_expert: bool = False) -> WeightFormat:
         scheme = quantization.scheme_of(name_of(name)) if quantization is not None else None
@@ -54,7 +56,9 @@ def assign_formats(
             sizes = [rows for _, rows in child.pieces] or [child.output_size]
             child.allocate(
                 [
-                    find(name, output_size=rows, input_size=child.input_size)
+                    plain
+                    if is_chosen_here and name.rpartition(".")[2] in child.sensitive
+                    else find(name, output_size=rows, input_size=child.input_size)
                     for name, rows in zip(names, sizes, strict=True)
                 ]
             )

@@ -40,7 +40,13 @@ class GatedDeltaNet(nn.Module):
             ("in_proj_b", heads),
             ("in_proj_a", heads),
         )
-        self.in_proj = Linear(config.hidden_size, sum(rows for _, rows in pieces), context, pieces=pieces)
+        self.in_proj = Linear(
+            config.hidden_size,
+            sum(rows for _, rows in pieces),
+            context,
+            pieces=pieces,
+            sensitive=("in_proj_b", "in_proj_a"),
+        )
         self.conv1d = Convolution(2 * keys + values, context)
         self.A_log, self.dt_bias = (
             nn.Parameter(torch.empty(heads, dtype=torch.float32, device=context.device), requires_grad=False)

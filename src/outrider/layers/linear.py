@@ -69,7 +69,8 @@ class Linear(nn.Module):
         self._context = context
         self._kernels = context.kernels
         self._only: Weight | None = None
-        self.is_always_plain = weight_format is not None or tied_to is not None
+        self.is_tied = tied_to is not None
+        self.is_always_plain = weight_format is not None or self.is_tied
         if tied_to is not None:
             self._only = Weight(format=find_format("plain"), data=tied_to.data, whole_shape=(output_size, input_size))
             self.weight = tied_to
@@ -126,6 +127,11 @@ class Linear(nn.Module):
             form = segment.weight.format
             outputs.append(form.linear(self._kernels, x, segment.weight, bias, out_dtype=out_dtype))
         return torch.cat(outputs, dim=1)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the weights in memory, and of the bias."""
+        return sum(parameter.nbytes for parameter in self.parameters())
 
     def modules_in_checkpoint(self, prefix: str) -> tuple[str, ...]:
         """Names of the modules that a checkpoint has in place of this one, which is called `prefix`."""

@@ -46,6 +46,17 @@ class Checkpoint:
                     if chosen is None or name in chosen:
                         yield name, opened.get_tensor(name)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that hold tensors."""
+        return tuple(self._names_of_file)
+
+    def tensors_of(self, file: str) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) of all tensors in one of `files`."""
+        with _opened(self.directory / file) as opened:
+            for name in self._names_of_file[file]:
+                yield name, opened.get_tensor(name)
+
     def headers(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor on PyTorch's meta device, which has no data) of all tensors, read from headers."""
         for file, names in self._names_of_file.items():

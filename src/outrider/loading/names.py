@@ -4,7 +4,7 @@ Pieces of fused layers are not named here: a layer that is stacked from several 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes that say who saved a checkpoint, not what a tensor is."""
@@ -23,6 +23,11 @@ def bare_name(name: str) -> str:
     while wrapper := next((prefix for prefix in _WRAPPERS if name.startswith(prefix)), None):
         name = name[len(wrapper) :]
     return name
+
+
+def modules_in_files(names: Iterable[str], renames: Mapping[str, str]) -> Mapping[str, str]:
+    """Name of a module -> its name in the files, for the modules of all tensors `names`."""
+    return {module_name(name, renames).rpartition(".")[0]: name.rpartition(".")[0] for name in names}
 
 
 def module_name(name: str, renames: Mapping[str, str]) -> str:

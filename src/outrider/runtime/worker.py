@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
 from outrider.core.plan import StepPlan
+from outrider.core.quantization.while_loading import quantised_while_loading
 from outrider.device.assemble import Assembler, Layout
 from outrider.device.graphs import ROW_BUCKETS, Replay, StepGraphs
 from outrider.device.masks import MaskBuffer
@@ -48,7 +49,7 @@ class Worker:
             token_multiple=platform.token_multiple,
         )
         self.dtype = platform.resolve_dtype(config.dtype)
-        self.model_config = read_model_config(config.model)
+        self.model_config = with_quantization(read_model_config(config.model), config)
         self.eos_token_ids = self.model_config.eos_token_ids
         self.max_model_len = _max_model_len(config, self.model_config)
         self.kernels = load_kernels(platform.kernel_stack)
@@ -323,6 +324,12 @@ class StartedStep:
 
     plan: StepPlan
     forwarded: Replay | tuple[Layout, Forwarded]
+
+
+def with_quantization(model_config: ModelConfig, config: EngineConfig) -> ModelConfig:
+    """The target's config, with the schemes that the option `quantization` asks for."""
+    found = quantised_while_loading(model_config.quantization, config.quantization, where=config.model)
+    return replace(model_config, quantization=found)
 
 
 def _paged(specs: Sequence[CacheSpec]) -> list[PagedSpec]:

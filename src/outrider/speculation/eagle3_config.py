@@ -5,12 +5,13 @@ is not implemented is refused by name. No tensors here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.ignored_keys import ignore_leftovers
 from outrider.core.model_config import ModelConfig, read_dense
+from outrider.core.quantization.read import read_quantization
 
 _MODEL_TYPES = ("llama", "qwen2", "qwen3")
 """Kinds of layers: qwen3 norms the heads of q and k; the others differ only in biases, which the config states."""
@@ -70,7 +71,7 @@ def read_eagle3_config(
     vocab_key = "draft_vocab_size" if reader.has("draft_vocab_size") else "truncated_vocab_size"
     stated_taps = _read_tap_layers(reader)
     config = Eagle3Config(
-        layer=layer,
+        layer=replace(layer, quantization=read_quantization(reader)),
         draft_vocab_size=reader.integer(vocab_key, default=layer.vocab_size),
         target_hidden_size=reader.integer("target_hidden_size", default=own_width),
         tap_layers=tap_layers or stated_taps or _usual_tap_layers(target.num_layers),

@@ -1,7 +1,7 @@
 """The common part of EAGLE heads: weights in a directory of their own, and an embedding that may be the target's."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -10,12 +10,14 @@ from outrider.attention.batch import ForwardBatch
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, UnsupportedError
 from outrider.core.model_config import ModelConfig
+from outrider.core.quantization.while_loading import quantised_while_loading
+from outrider.layers.assignment import assign_formats
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding
 from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
 from outrider.loading.load import load_into
-from outrider.loading.names import bare_name
+from outrider.loading.names import bare_name, modules_in_files
 from outrider.speculation.drafter import DrafterContext
 
 H = TypeVar("H", bound="Head")
@@ -48,6 +50,8 @@ class HeadFiles:
     """Names of its tensors, without prefixes of wrappers; empty if weights are random."""
     embed: Embed | None
     """The target's embedding; None: the head has its own."""
+    layers: LayerContext
+    """The context to build layers with."""
 
 
 def check_one_layer(layer: ModelConfig, reader: ConfigReader) -> None:
@@ -79,7 +83,14 @@ def load_head(
             f"{directory}: the head's width {layer.hidden_size} is not the target's "
             f"{context.target_config.hidden_size}, and it has no embed_tokens.weight of its own."
         )
-    head = make(HeadFiles(names=names, embed=None if has_embedding else context.target.embed))
+    quantization = quantised_while_loading(layer.quantization, context.config.quantization, where=directory)
+    layers = replace(context.layers, assigns_formats=quantization is not None)
+    head = make(HeadFiles(names=names, embed=None if has_embedding else context.target.embed, layers=layers))
+    if quantization is not None:
+        in_files = modules_in_files(checkpoint.names if checkpoint else (), renames)
+        assign_formats(
+            head, quantization, layers.kernels, where=directory, name_of=lambda name: in_files.get(name, name)
+        )
     if checkpoint is None:
         fill_randomly(head, context.engine.seed)
     else:

@@ -37,6 +37,8 @@ class Quantization:
     """`quant_method` of the config, for messages."""
     rules: tuple[Rule, ...]
     """The first rule that matches a module decides; a module that none matches is not quantised."""
+    is_chosen_here: bool = False
+    """The files are plain, so pieces that are sensitive to rounding can stay so."""
     notes: tuple[str, ...] = ()
     """Sentences about differences from what the config says, for the log."""
 

@@ -9,7 +9,7 @@ together with the accepted drafts, and k drafts take k passes. No such row write
 computes; it is written when the request is admitted. Everything else is in `speculation/chain.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.plan import RowAdmission
+from outrider.core.quantization.while_loading import quantised_while_loading
 from outrider.layers.decoder import Hidden
 from outrider.loading.hf import read_json
 from outrider.speculation.chain import ChainDrafter
@@ -54,7 +55,8 @@ class Drafter(ChainDrafter):
             )
         _check_vocabulary(directory, config.vocab_size, context)
         super().__init__(context, feature_size=0)
-        self._model = context.load_model(directory, config)
+        chosen = quantised_while_loading(config.quantization, context.config.quantization, where=directory)
+        self._model = context.load_model(directory, replace(config, quantization=chosen))
         self._token_ids = torch.arange(config.vocab_size, device=context.device)
 
     @property
@@ -64,7 +66,7 @@ class Drafter(ChainDrafter):
     @property
     def bytes_per_step(self) -> int:
         """All weights in every pass, except an embedding that is not tied to the head: single rows are read."""
-        is_tied = self._model.lm_head.weight is self._model.embed_tokens.weight
+        is_tied = self._model.lm_head.is_tied
         sizes = {name: parameter.nbytes for name, parameter in self._model.named_parameters()}
         every = sum(size for name, size in sizes.items() if is_tied or not name.startswith("embed_tokens"))
         return self.num_drafts * every

@@ -22,6 +22,7 @@ from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.ignored_keys import ignore_leftovers
 from outrider.core.model_config import ModelConfig, read_dense
+from outrider.core.quantization.read import read_quantization
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import Hidden
@@ -126,7 +127,7 @@ class Drafter(ChainDrafter):
         """The layer and the target's head in every pass; only single rows of the embedding are read."""
         sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
         every = sum(size for name, size in sizes.items() if not name.startswith("embed_tokens"))
-        return self.num_drafts * (every + self._target.lm_head.weight.nbytes)
+        return self.num_drafts * (every + self._target.lm_head.num_bytes)
 
     @property
     def draft_token_ids(self) -> Tensor:
@@ -165,6 +166,7 @@ def read_eagle_config(reader: ConfigReader, *, target: ModelConfig) -> EagleConf
     layer = read_dense(layer_reader, model_types=_MODEL_TYPES, architecture="Eagle", has_mlp_bias=True)
     has_qkv_bias = layer_reader.flag("qkv_bias")
     has_fc_bias = layer_reader.flag("bias", default=True)
+    layer = replace(layer, quantization=read_quantization(reader))
     reader.finish()
     check_one_layer(layer, reader)
     if layer.hidden_size != target.hidden_size:
@@ -187,7 +189,7 @@ def read_eagle_config(reader: ConfigReader, *, target: ModelConfig) -> EagleConf
 def _make_head(config: EagleConfig, context: DrafterContext, files: HeadFiles) -> EagleHead:
     return EagleHead(
         config,
-        context.layers,
+        files.layers,
         max_positions=context.max_model_len,
         embed=files.embed,
         has_fc_bias="fc.bias" in files.names if files.names else config.has_fc_bias,

@@ -202,8 +202,8 @@ class Drafter(ChainDrafter):
         sizes = {name: parameter.nbytes for name, parameter in self._head.named_parameters()}
         every = sum(size for name, size in sizes.items() if not name.startswith(("embed_tokens", *_FIRST_PASS)))
         first = sum(size for name, size in sizes.items() if name.startswith(_FIRST_PASS))
-        if "lm_head.weight" not in sizes:  # the target's, or the head's embedding
-            every += self._lm_head.weight.nbytes
+        if not any(name.startswith("lm_head.") for name in sizes):  # the target's, or the head's embedding
+            every += self._lm_head.num_bytes
         return first + self.num_drafts * every
 
     @property
@@ -249,12 +249,14 @@ def _make_head(config: Eagle3Config, context: DrafterContext, files: HeadFiles) 
         tables = frozenset({"d2t"})  # it is missing, which loading reports
     return Eagle3Head(
         config,
-        context.layers,
+        files.layers,
         max_positions=context.max_model_len,
         embed=files.embed,
         tables=tables,
         has_norm=config.norms_logits or config.feeds_back_normed or "norm.weight" in files.names,
-        has_logits=not files.names or "lm_head.weight" in files.names or not _can_borrow(config, files),
+        has_logits=not files.names
+        or any(name.startswith("lm_head.") for name in files.names)
+        or not _can_borrow(config, files),
     )
 
 

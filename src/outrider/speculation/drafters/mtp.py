@@ -5,7 +5,7 @@ A family's file in `models/` says what its module looks like, `layers/mtp.py` co
 has everything about indices, KV and blocks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,13 +14,16 @@ from torch import Tensor
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
+from outrider.core.quantization.scheme import Quantization
+from outrider.core.quantization.while_loading import quantised_while_loading
+from outrider.layers.assignment import assign_formats
 from outrider.layers.decoder import Hidden
 from outrider.layers.mtp import MtpModule
 from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
 from outrider.loading.hf import read_json
 from outrider.loading.load import load_into
-from outrider.loading.names import bare_name
+from outrider.loading.names import bare_name, modules_in_files
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
 from outrider.speculation.options import check_directory
@@ -56,7 +59,7 @@ class Drafter(ChainDrafter):
     def bytes_per_step(self) -> int:
         """The module and the target's head in every pass; only single rows of the embedding are read."""
         module = sum(parameter.nbytes for parameter in self._module.parameters())
-        return self.num_drafts * (module + self._target.lm_head.weight.nbytes)
+        return self.num_drafts * (module + self._target.lm_head.num_bytes)
 
     @property
     def draft_token_ids(self) -> Tensor:
@@ -85,12 +88,15 @@ def _load_module(context: DrafterContext) -> MtpModule:
         raise UnsupportedError(
             f"config.json states {config.num_mtp_layers} prediction layers, which is not supported. Supported: 1."
         )
-    module = context.target.build_mtp()
-    if context.engine.load_format == "dummy":
-        fill_randomly(module, context.engine.seed)
-        return module
     options: Options = context.options
     directory = options.model or context.engine.model
+    target = context.target
+    target.context = replace(target.context, assigns_formats=True)
+    module = target.build_mtp()
+    if context.engine.load_format == "dummy":
+        assign_formats(module, _quantization(context, directory, frozenset()), target.context.kernels, where=directory)
+        fill_randomly(module, context.engine.seed)
+        return module
     _refuse_other_forms(directory)
     checkpoint = Checkpoint(directory)
     names = {name for name in checkpoint.names if bare_name(name).startswith(form.prefix)}
@@ -100,8 +106,26 @@ def _load_module(context: DrafterContext) -> MtpModule:
             "speculative_config['model'] to a directory that has one."
         )
     renames = {form.prefix + old: new for old, new in form.renames.items()}
+    in_files = modules_in_files(names, renames)
+    assign_formats(
+        module,
+        _quantization(context, directory, frozenset(in_files.values())),
+        target.context.kernels,
+        where=directory,
+        name_of=lambda name: in_files.get(name, name),
+    )
     load_into(module, checkpoint.tensors(names), where=directory, renames=renames)
     return module
+
+
+def _quantization(context: DrafterContext, directory: str, modules: frozenset[str]) -> Quantization | None:
+    """The schemes of the prediction module: those of the target's files, if they hold it and quantise one of `modules`,
+    its parts, or the drafter's own option."""
+    found = context.target_config.quantization if directory == context.engine.model else None
+    if found is not None and (found.is_chosen_here or not any(map(found.scheme_of, modules))):
+        found = None
+    chosen = context.config.quantization
+    return quantised_while_loading(found, chosen, where=directory)
 
 
 def _refuse_other_forms(directory: str) -> None:

@@ -41,6 +41,11 @@ class Drafter(BaseDrafter):
     def __init__(self, context: DrafterContext) -> None:
         super().__init__(context)
         options: Options = context.options
+        if context.config.quantization is not None:
+            raise ConfigError(
+                f"speculative_config['quantization']={context.config.quantization!r} has no effect: method 'ngram' has"
+                " no weights. Leave it unset."
+            )
         self._sizes = range(options.prompt_lookup_max, options.prompt_lookup_min - 1, -1)
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:

@@ -1,0 +1,1 @@
+"""Writes quantised checkpoints from plain ones: `outrider quantize`."""
