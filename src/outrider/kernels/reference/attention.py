@@ -189,16 +189,9 @@ def paged_attention(
         kv_start=kv_start,
         window=window,
     )
-    out = torch.empty_like(q_tiles)
-    for part in parts:
-        out[part.tiles] = _attend(
-            q_tiles[part.tiles],
-            k_cache.view(-1, head_dim),
-            v_cache.view(-1, head_dim),
-            part,
-            group=group,
-            sinks=sinks,
-        )
+    k_rows, v_rows = k_cache.view(-1, head_dim), v_cache.view(-1, head_dim)
+    outs = [_attend(q_tiles[part.tiles], k_rows, v_rows, part, group=group, sinks=sinks) for part in parts]
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
     by_token = out[:, :, :used].reshape(-1, num_kv_heads, tokens_per_tile, group, head_dim).transpose(1, 2)
     return by_token.reshape(-1, num_heads, head_dim).index_select(0, tiles.places).to(q.dtype)
 
@@ -210,12 +203,13 @@ def _attend(q: Tensor, k_rows: Tensor, v_rows: Tensor, part: Part, *, group: int
     kv_at_once = max(1, _BUFFER // (num_tiles * num_kv_heads * LANES * head_dim))
     kv_slices = list(_slices(num_kv_tiles, kv_at_once))
 
-    scores = q.new_empty(num_tiles, num_kv_heads, num_kv_tiles, num_rows, LANES)
+    pieces = []
     for kv in kv_slices:
         k = k_rows.index_select(0, part.cache_rows[:, :, kv].reshape(-1)).float().view(-1, LANES, head_dim)
         repeated = q[:, :, None].expand(-1, -1, kv.stop - kv.start, -1, -1).reshape(-1, num_rows, head_dim)
         products = torch.bmm(repeated, k.transpose(1, 2))
-        scores[:, :, kv] = products.view(num_tiles, num_kv_heads, -1, num_rows, LANES)
+        pieces.append(products.view(num_tiles, num_kv_heads, -1, num_rows, LANES))
+    scores = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
     used = scores[..., : tokens_per_tile * group, :].unflatten(3, (tokens_per_tile, group)).view(torch.int32)
     used.bitwise_and_(part.visible).bitwise_or_(part.hidden)
 

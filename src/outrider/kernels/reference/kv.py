@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from outrider.kernels.reference.norm import rms_norm
-from outrider.kernels.reference.rope import rotary
+from outrider.kernels.reference.rope import cos_and_sin, turned
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
@@ -39,5 +39,6 @@ def rotary_and_write_kv(
         q = q[:, ::2]
     if norms is not None:
         q, k = (rms_norm(x, weight, eps, plus_one=plus_one) for x, weight in zip((q, k), norms, strict=True))
-    write_kv(rotary(k, positions, cos_sin), v, k_cache, v_cache, slots)
-    return rotary(q, positions, cos_sin)
+    cos, sin = cos_and_sin(cos_sin, positions, heads.dtype)
+    write_kv(turned(k, cos, sin), v, k_cache, v_cache, slots)
+    return turned(q, cos, sin)

@@ -44,11 +44,15 @@ def linear(
         padded = x.new_zeros(num_padded, width)
         padded[:num_tokens] = x
         x = padded
-    out = x.new_empty(num_padded, weight.shape[0])
     transposed = weight.t()
-    for start in range(0, num_padded, TILE):
-        torch.mm(x[start : start + TILE], transposed, out=out[start : start + TILE])
-    out = out[:num_tokens]
+    if num_padded == TILE:
+        out = torch.mm(x, transposed)
+    else:
+        out = x.new_empty(num_padded, weight.shape[0])
+        for start in range(0, num_padded, TILE):
+            torch.mm(x[start : start + TILE], transposed, out=out[start : start + TILE])
+    if num_padded != num_tokens:
+        out = out[:num_tokens]
     return out if bias is None else out.add_(bias)
 
 

@@ -43,8 +43,10 @@ def row_sums(x: Tensor) -> Tensor:
     width = x.shape[1]
     if width > _NARROW:
         return linear(x, x.new_ones(TILE, width))[:, :1].contiguous()
-    x = pad(x, (0, (1 << (width - 1).bit_length()) - width))
-    while x.shape[1] > 1:
-        first, second = x.chunk(2, dim=1)
-        x = first + second
+    power = 1 << (width - 1).bit_length()
+    if power != width:
+        x = pad(x, (0, power - width))
+    while power > 1:
+        power //= 2
+        x = x[:, :power] + x[:, power:]
     return x
