@@ -1,7 +1,7 @@
 """A hybrid under everything that may happen to a request: its tokens and logits are those of each request alone.
 
 Its layers have a recurrent state, which others have lost to rejected drafts, permuted rows and mixed steps. What made
-them lose it is put in here, one at a time: each must turn this suite red.
+them lose it is put in here, one at a time: each must turn this suite red (in `make test-all`).
 """
 
 from dataclasses import replace
@@ -60,6 +60,10 @@ def half_right(cases, truth, monkeypatch):
     make_half_right(monkeypatch, [(case.prompt, want.token_ids) for case, want in zip(cases, truth, strict=True)])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("drafter", "k", "some", "options"),
     [
@@ -189,6 +193,8 @@ def test_convolution_inputs_of_accepted_drafts_are_lost(target, replay, cases, t
     assert found(target, replay, cases, truth)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a chunk", "a last chunk of one token"])
 def test_gates_in_another_order_than_keys(target, replay, cases, truth, monkeypatch, kind):
     """Only in steps that mix prompt chunks with verify rows: vLLM #51812."""
@@ -279,7 +285,7 @@ def test_behind_cached_blocks_and_snapshots(
         assert hits[1] > 0 and hits[2] > 0
 
 
-@pytest.mark.parametrize("block_size", [16, 32, 64])
+@pytest.mark.parametrize("block_size", [16, pytest.param(32, marks=pytest.mark.slow), 64])
 def test_hits_do_not_fall_when_speculation_is_on(target, replay, cases, truth, half_right, block_size):
     """Every full block of a conversation is found again by its next turn, with every drafter."""
     mtp = {"method": "mtp", "num_speculative_tokens": 3}
@@ -308,6 +314,8 @@ def save_at_the_end_only(monkeypatch) -> None:
     monkeypatch.setattr(Snapshots, "settle", settle_as_a_prompt)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("leak", "block_size"),
     [(shorten_hits, 16), (save_at_other_places_than_blocks_end, 16), (save_at_the_end_only, 32)],
@@ -383,7 +391,7 @@ def check_places(monkeypatch) -> None:
     monkeypatch.setattr(step_inputs, "slot_of", slots_of)
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@pytest.mark.parametrize("is_leaky", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_place_lies_in_its_table(target, cases, truth, half_right, monkeypatch, is_leaky):
     """An accepted count of 0 gave the index -1, and a write there ended the process: vLLM #50021."""
     if is_leaky:

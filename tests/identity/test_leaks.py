@@ -1,6 +1,7 @@
 """Leaks put in on purpose, one at a time: each must turn the suite red. A suite that cannot fail proves nothing.
 
-The truth is made before the leak is put in, from the plain engine.
+The truth is made before the leak is put in, from the plain engine. Leaks test the suite, not the engine, so they run in
+`make test-all`.
 """
 
 from dataclasses import replace
@@ -37,6 +38,7 @@ def test_without_a_leak_nothing_differs(target, speculative, cases, truth):
     assert found(target, speculative, cases, truth, warm=True) == []
 
 
+@pytest.mark.slow
 def test_a_stock_gemm(target, speculative, cases, monkeypatch):
     """Alone it sees one row at a time, in a crowd many: the library sums them in another order."""
     monkeypatch.setattr(Linear, "forward", lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias))
@@ -45,6 +47,7 @@ def test_a_stock_gemm(target, speculative, cases, monkeypatch):
     assert found(target, speculative, some, answers)
 
 
+@pytest.mark.slow
 def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
     original = choosing.gumbel
 
@@ -57,6 +60,7 @@ def test_noise_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch
     assert not any(line.startswith("greedy") for line in wrong)
 
 
+@pytest.mark.slow
 def test_an_unconfirmed_block_is_published(target, monkeypatch):
     """A block is published with its last token known but not computed; the request ends there, another goes on."""
     params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
@@ -82,6 +86,7 @@ def test_an_unconfirmed_block_is_published(target, monkeypatch):
     assert outcome_of_second() != []
 
 
+@pytest.mark.slow
 def test_penalties_blind_to_drafts(target, speculative, cases, truth, monkeypatch):
     monkeypatch.setattr(logits_processors, "count_drafts", lambda counts, drafts, offsets: counts)
     wrong = found(target, speculative, cases, truth)
@@ -89,6 +94,7 @@ def test_penalties_blind_to_drafts(target, speculative, cases, truth, monkeypatc
     assert not any("top-k" in line for line in wrong)
 
 
+@pytest.mark.slow
 def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatch):
     original = logits_processors.output_tails
 
@@ -103,6 +109,7 @@ def test_bad_words_blind_to_drafts(target, speculative, cases, truth, monkeypatc
     assert wrong and all(line.startswith("bad words") for line in wrong)
 
 
+@pytest.mark.slow
 def test_completions_that_share_their_noise(target, speculative, cases, truth, monkeypatch):
     original = SamplingTable.begin
     monkeypatch.setattr(SamplingTable, "begin", lambda self, entry: original(self, replace(entry, completion_index=0)))
@@ -110,6 +117,7 @@ def test_completions_that_share_their_noise(target, speculative, cases, truth, m
     assert wrong and all(line.startswith("two of one prompt") for line in wrong)
 
 
+@pytest.mark.slow
 def test_prompt_logprobs_behind_a_prefix_hit(target, speculative, cases, truth, monkeypatch):
     """Tokens of cached blocks are not scored."""
     monkeypatch.setattr(RequestState, "num_unscored_tokens", property(lambda self: 0))
@@ -117,6 +125,7 @@ def test_prompt_logprobs_behind_a_prefix_hit(target, speculative, cases, truth, 
     assert wrong and all(line.startswith(("prompt logprobs", "two of one prompt")) for line in wrong)
 
 
+@pytest.mark.slow
 def test_attention_that_depends_on_the_chunk(target, speculative, cases, truth, monkeypatch):
     """Rows of several tokens add their tiles in another order, as a split by query length would."""
     original = Backend.attend
@@ -131,6 +140,7 @@ def test_attention_that_depends_on_the_chunk(target, speculative, cases, truth, 
     assert found(target, speculative, cases, truth)
 
 
+@pytest.mark.slow
 def test_padding_that_writes_into_a_block(target, speculative, cases, truth, monkeypatch):
     original = Assembler.build
 
@@ -145,6 +155,7 @@ def test_padding_that_writes_into_a_block(target, speculative, cases, truth, mon
     assert found(target, speculative, cases, truth)
 
 
+@pytest.mark.slow
 def test_drafts_keyed_by_batch_row(target, speculative, cases, truth, monkeypatch):
     """Lengths read by place in the batch instead of by request: right only until the batch changes."""
     original = RequestTable.commit
@@ -159,6 +170,7 @@ def test_drafts_keyed_by_batch_row(target, speculative, cases, truth, monkeypatc
         found(target, speculative, cases, truth)
 
 
+@pytest.mark.slow
 def test_top_p_mass_in_floating_point_of_the_batch(target, speculative, cases, truth, monkeypatch):
     """Log-probabilities normalised over the whole batch: only `logprobs` shows it."""
     original = logprobs.row_sum

@@ -48,6 +48,9 @@ def test_a_crowd_equals_each_alone(target, cases, truth, speculative, run):
     assert share_replayed(llm) > 0.9, "only scored prompts are launched kernel by kernel"
 
 
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", [pytest.param("none", marks=pytest.mark.slow), "mtp"])
 def test_a_hybrid_equals_each_alone(tmp_path, cases, drafter):
     hybrid_requests.write(tmp_path / "hybrid", "qwen3_5", ["linear_attention", "full_attention"])

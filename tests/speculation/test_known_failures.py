@@ -20,6 +20,7 @@ from tests.support.shorter_hits import shorten_hits
 from tests.support.tiny_mtp import write_hybrid, write_mimo
 
 K = 3
+LEAKY = pytest.mark.parametrize("is_leaky", [False, pytest.param(True, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def alone(target, speculative, cases) -> list[object]:
     return [request_mix.run(llm, [case])[0].speculation for case in cases]
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@LEAKY
 def test_a_draft_that_is_no_token_never_reaches_an_embedding(
     target, speculative, cases, truth, half_right, monkeypatch, is_leaky
 ):
@@ -100,7 +101,7 @@ def test_a_draft_that_is_no_token_never_reaches_an_embedding(
     assert sum(output.speculation.num_accepted_tokens for output in outputs) > 20
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@LEAKY
 def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, truth, half_right, monkeypatch, is_leaky):
     """The count of another row, read after rows had moved, chose the wrong state: vLLM #38556, #45100, #51571."""
     expected = alone(target, speculative, cases)
@@ -117,7 +118,7 @@ def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, tr
     assert (stats(outputs) == expected) != is_leaky
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@LEAKY
 def test_drafts_belong_to_a_request_not_to_its_place(
     target, speculative, cases, truth, half_right, monkeypatch, is_leaky
 ):
@@ -159,7 +160,7 @@ def hybrid(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@LEAKY
 @pytest.mark.parametrize("family", ["target", "hybrid"])
 def test_the_second_request_is_accepted_as_the_first(request, family, speculative, cases, monkeypatch, is_leaky):
     """Acceptance fell from 2.23 to 1.02 on the second request, behind a prefix hit: vLLM #36872, #43559, #41838."""
@@ -186,7 +187,7 @@ def test_the_second_request_is_accepted_as_the_first(request, family, speculativ
     assert torch.equal(*runs) != is_leaky
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@LEAKY
 def test_prefix_hits_do_not_fall_with_a_drafter(target, speculative, cases, monkeypatch, is_leaky):
     """The last cached block was dropped, so that its hidden states could be made again: vLLM #33270, #45238, #54360."""
 
@@ -202,7 +203,7 @@ def test_prefix_hits_do_not_fall_with_a_drafter(target, speculative, cases, monk
     assert (hits(speculative) == plain) != is_leaky
 
 
-@pytest.mark.parametrize("is_leaky", [False, True])
+@LEAKY
 def test_what_lies_in_unwritten_memory_is_never_read(
     target, speculative, cases, truth, half_right, monkeypatch, is_leaky
 ):
