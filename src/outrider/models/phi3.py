@@ -16,19 +16,22 @@ class Model(CausalLM):
     """`Phi3ForCausalLM`."""
 
     def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The rows of qkv_proj are q, k and v, those of gate_up_proj gate and up."""
+        """The rows of qkv_proj are q, k and v, those of gate_up_proj gate and up. One scale of the whole is each's."""
         heads, kv_heads, width = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         sizes = {
-            "qkv_proj.weight": {"q_proj": heads * width, "k_proj": kv_heads * width, "v_proj": kv_heads * width},
-            "gate_up_proj.weight": dict.fromkeys(("gate_proj", "up_proj"), self.config.intermediate_size),
+            "qkv_proj": {"q_proj": heads * width, "k_proj": kv_heads * width, "v_proj": kv_heads * width},
+            "gate_up_proj": dict.fromkeys(("gate_proj", "up_proj"), self.config.intermediate_size),
         }
-        last = ".".join(name.split(".")[-2:])
-        parts = sizes.get(last, {})
-        if sum(parts.values()) != tensor.shape[0]:  # another tensor, or one that the loader refuses by name
-            yield name, tensor
-            return
-        for part, rows in zip(parts, tensor.split(list(parts.values())), strict=True):
-            yield f"{name.removesuffix(last)}{part}.weight", rows
+        path, _, tensor_name = name.rpartition(".")
+        group, _, module = path.rpartition(".")
+        parts = sizes.get(module, {})
+        if parts and tensor.numel() == 1:
+            yield from ((f"{group}.{part}.{tensor_name}", tensor) for part in parts)
+        elif parts and tensor.shape[0] == sum(parts.values()):
+            for part, rows in zip(parts, tensor.split(list(parts.values())), strict=True):
+                yield f"{group}.{part}.{tensor_name}", rows
+        else:
+            yield name, tensor  # another tensor, or one that the loader refuses by name
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:
