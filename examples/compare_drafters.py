@@ -9,7 +9,7 @@ from pathlib import Path
 from outrider import LLM, SamplingParams, SpeculationStats
 
 ZOO = Path(__file__).parents[1] / "zoo"
-PROMPTS = ["def fibonacci(n):", "import json\n\n\ndef load(path):", "class Queue:\n    def __init__(self):"]
+PROMPTS = ["def load_json(path):", "import json\n\n\ndef load(path):", "class Queue:\n    def __init__(self):"]
 DRAFTERS = {
     "none": None,
     "ngram": {"method": "ngram", "num_speculative_tokens": 3},

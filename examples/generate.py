@@ -8,7 +8,7 @@ from pathlib import Path
 from outrider import LLM, SamplingParams
 
 ZOO = Path(__file__).parents[1] / "zoo"
-PROMPTS = ["def fibonacci(n):", "import os\n\n\ndef read_lines(path):"]
+PROMPTS = ["def load_json(path):", "import os\n\n\ndef read_lines(path):"]
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def main(base_url: str) -> None:
     client = OpenAI(base_url=base_url, api_key="none")
     model = client.models.list().data[0].id
 
-    stream = client.completions.create(model=model, prompt="def fibonacci(n):", max_tokens=32, seed=7, stream=True)
+    stream = client.completions.create(model=model, prompt="def load_json(path):", max_tokens=32, seed=7, stream=True)
     for chunk in stream:
         print(chunk.choices[0].text, end="", flush=True)
     print()

@@ -1,12 +1,9 @@
 """`LLM`: the offline interface of the engine. Takes prompts and returns finished outputs in their order."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from outrider.core import log
 from outrider.core.config import engine_config
@@ -17,12 +14,10 @@ from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.chat import ChatOptions, Message, encode_chat
 from outrider.loading.model_source import with_local_files
+from outrider.progress import bar
 
 if TYPE_CHECKING:
     pass
-
-_PROGRESS_AFTER = 2.0
-"""Seconds of work before a progress bar appears."""
 
 
 class LLM:
@@ -52,13 +47,13 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        use_tqdm: bool = False,
+        use_tqdm: bool = True,
     ) -> list[RequestOutput]:
         """Complete every prompt (text, or {"prompt_token_ids": [...]}); outputs in the order of the prompts.
 
         One `SamplingParams` applies to all prompts, or there is one for each; without any `get_default_sampling_params`
-        applies. A prompt or parameter that cannot be
-        served raises RequestError before any request runs. `use_tqdm` shows progress if it takes over two seconds.
+        applies. A prompt or parameter that cannot be served raises RequestError before any request runs. `use_tqdm`
+        shows a bar on a terminal if it takes over two seconds.
         """
         requests = self._requests(prompts, sampling_params)
         queued: list[str] = []
@@ -121,7 +116,7 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        use_tqdm: bool = False,
+        use_tqdm: bool = True,
         **options: Any,
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of {"role", "content"}) or several, with the model's chat template.
@@ -148,37 +143,9 @@ class LLM:
 
     def _run(self, num_requests: int, *, show: bool) -> dict[str, RequestOutput]:
         finished: dict[str, RequestOutput] = {}
-        with _Bar(num_requests, show=show) as advance:
+        with bar(num_requests, text="generating", show=show) as advance:
             while self.engine.has_work:
                 for output in self.engine.step():
                     finished[output.request_id] = output
                 advance(len(finished))
         return finished
-
-
-class _Bar:
-    """A progress bar that appears once two seconds have passed."""
-
-    def __init__(self, total: int, *, show: bool) -> None:
-        self._total = total
-        self._show = show
-        self._progress: Progress | None = None
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._start = time.monotonic()
-        return self._advance
-
-    def _advance(self, count: int) -> None:
-        if not self._show:
-            return
-        if self._progress is None and time.monotonic() - self._start > _PROGRESS_AFTER:
-            columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._progress = Progress(*columns, transient=True)
-            self._progress.start()
-            self._task = self._progress.add_task("generating", total=self._total)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=count)
-
-    def __exit__(self, *exc: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()

@@ -49,14 +49,15 @@ def panel(output: RequestOutput, tokenizer: Tokenizer, *, title: str) -> Panel:
     )
 
 
+_ENDINGS = {"stop": "ended", "length": "cut off"}
+"""Finish reasons in the words of a person; short, because two panels share 80 columns."""
+
+
 def _figures(output: RequestOutput) -> str:
     stats, count = output.speculation, len(output.outputs[0].token_ids)
-    figures = f"{count} tokens in {stats.num_steps} steps"
-    if stats.num_drafts:
-        figures += f", acceptance length {stats.mean_acceptance_length:.2f}"
-    if stats.is_synthetic:
-        figures += ", synthetic acceptance: NOT EXACT"
-    return f"{figures}, {output.outputs[0].finish_reason}"
+    reason = output.outputs[0].finish_reason or ""
+    figures = f"{count} tokens in {stats.num_steps} steps, {_ENDINGS.get(reason, reason)}"
+    return f"{figures}, synthetic acceptance: NOT EXACT" if stats.is_synthetic else figures
 
 
 def total(outputs: Sequence[RequestOutput]) -> SpeculationStats:
@@ -72,13 +73,24 @@ def speculation_table(outputs: Sequence[RequestOutput], *, title: str) -> Table:
     stats = total(outputs)
     num_tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
     table = Table(title=title, title_justify="left", show_header=False)
-    table.add_row("mean acceptance length", f"{stats.mean_acceptance_length:.2f} of at most {1 + stats.max_drafts}")
-    for position, rate in enumerate(stats.acceptance_rate_per_pos, start=1):
-        table.add_row(f"draft {position} accepted", f"{rate:6.1%}  {'█' * round(rate * 30)}")
+    per_step = num_tokens / stats.num_steps if stats.num_steps else 0.0
     saved = num_tokens - stats.num_steps
     share = saved / num_tokens if num_tokens else 0.0
     table.add_row("target steps", f"{stats.num_steps} for {num_tokens} tokens: {saved} saved ({share:.0%})")
+    table.add_row("tokens per step", f"{per_step:.2f}, over all steps")
+    length = f"{stats.mean_acceptance_length:.2f} of at most {1 + stats.max_drafts}, over the {stats.num_drafts} steps"
+    table.add_row("mean acceptance length", f"{length} that had drafts (a prompt's step has none)")
+    for position, rate in enumerate(stats.acceptance_rate_per_pos, start=1):
+        table.add_row(f"draft {position} accepted", f"{rate:6.1%}  {'█' * round(rate * 30)}")
     return table
+
+
+def cost(*, seconds: float, plain_seconds: float) -> Text:
+    """One line that says whether drafts saved time; both without loading."""
+    figures = f"{seconds:.1f} s with drafts, {plain_seconds:.1f} s without"
+    if seconds > plain_seconds:
+        return Text(f"Slower: {figures}. Here drafts cost more time than they save.", "bold yellow")
+    return Text(f"Faster: {figures}, {plain_seconds / seconds:.2f} times as fast.", "bold green")
 
 
 def differences(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> list[str]:
@@ -99,13 +111,17 @@ def differences(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -
     return found
 
 
+def _prompts(count: int) -> str:
+    return "the prompt" if count == 1 else f"the {count} prompts"
+
+
 def verdict(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> Text:
     """One line that says whether speculation changed anything."""
     wrong = differences(ours, plain)
     if wrong:
         return Text("NOT EXACT: " + "; ".join(wrong), "bold red")
     num_tokens = sum(len(output.outputs[0].token_ids) for output in ours)
-    same = f"run again without speculation, the {len(ours)} prompts gave the same {num_tokens} tokens"
+    same = f"run again without speculation, {_prompts(len(ours))} gave the same {num_tokens} tokens"
     if any(output.outputs[0].logits_digest is None for output in (*ours, *plain)):
         return Text(
             f"Same tokens: {same}. Their logits were not compared: the engine ran without logits_digest.", "bold green"
@@ -115,12 +131,13 @@ def verdict(ours: Sequence[RequestOutput], plain: Sequence[RequestOutput]) -> Te
 
 def side_by_side(console: Console, pairs: Sequence[tuple[RequestOutput, RequestOutput]], tokenizer: Tokenizer) -> None:
     """Prints each prompt twice: with speculation on the left, without on the right."""
-    for index, (ours, plain) in enumerate(pairs):
+    for number, (ours, plain) in enumerate(pairs, start=1):
+        prefix = f"prompt {number}, " if len(pairs) > 1 else ""
         table = Table.grid(expand=True)
         table.add_column(ratio=1)
         table.add_column(ratio=1)
         table.add_row(
-            panel(ours, tokenizer, title=f"{index} with speculation"),
-            panel(plain, tokenizer, title=f"{index} without"),
+            panel(ours, tokenizer, title=f"{prefix}with speculation"),
+            panel(plain, tokenizer, title=f"{prefix}without"),
         )
         console.print(Group(table))

@@ -21,7 +21,7 @@ LEVELS = (
     ("layers", "device"),
     ("models", "speculation"),
     ("runtime",),
-    ("engine",),
+    ("engine", "progress"),
     ("llm", "async_llm", "show", "arguments", "config_file"),
     ("gate", "server", "chat", "quantizing"),
     ("bench",),

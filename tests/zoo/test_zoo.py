@@ -152,9 +152,11 @@ def test_demo_shows_what_speculation_did_and_proves_it():
         "mean acceptance length",
         "draft 3 accepted",
         "target steps",
+        "tokens per step",
+        " s with drafts, ",
     ):
         assert words in result.output
-    exact = "prompts gave the same 365 tokens and the same logits digests, bit for bit."
+    exact = "prompts gave the same 335 tokens and the same logits digests, bit for bit."
     assert exact in " ".join(result.output.split())
 
 
@@ -162,7 +164,10 @@ def test_generate_compares_side_by_side():
     result = CliRunner().invoke(app, ["generate", "--compare", "--max-tokens", "24", "--prompt", "def add(a, b):\n"])
     assert result.exit_code == 0, result.output
     assert "with speculation" in result.output and "without" in result.output
-    assert "the same logits digests, bit for bit." in " ".join(result.output.split())
+    assert "24 tokens in 24 steps, cut off" in result.output and " s with drafts, " in result.output
+    assert "the prompt gave the same 24 tokens and the same logits digests, bit for bit." in " ".join(
+        result.output.split()
+    )
 
 
 def test_info_says_what_runs():

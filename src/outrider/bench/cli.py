@@ -20,6 +20,7 @@ from outrider.engine.tokenizer import Tokenizer
 from outrider.llm import LLM
 from outrider.loading.hub_model import HubModel
 from outrider.loading.model_source import local_path
+from outrider.progress import working
 from outrider.runtime.describe import describe
 
 app = typer.Typer(
@@ -96,13 +97,14 @@ def latency(
         SamplingParams(temperature=temperature, top_p=top_p, max_tokens=output_len, ignore_eos=True, seed=seed + index)
         for index in range(batch_size)
     ]
-    figures = measure_latency(
-        llm.engine,
-        Workload(prompts=prompts, params=params, max_concurrency=batch_size),
-        num_iters=num_iters,
-        num_iters_warmup=num_iters_warmup,
-        read_bandwidth=read_bandwidth * 1e12 if read_bandwidth is not None else None,
-    )
+    with working("Measuring"):
+        figures = measure_latency(
+            llm.engine,
+            Workload(prompts=prompts, params=params, max_concurrency=batch_size),
+            num_iters=num_iters,
+            num_iters_warmup=num_iters_warmup,
+            read_bandwidth=read_bandwidth * 1e12 if read_bandwidth is not None else None,
+        )
     _report("latency", figures, llm, output_json)
 
 
@@ -159,7 +161,9 @@ def throughput(
         )
         for index in range(len(prompts))
     ]
-    figures = measure_throughput(llm.engine, Workload(prompts=prompts, params=params, max_concurrency=max_concurrency))
+    workload = Workload(prompts=prompts, params=params, max_concurrency=max_concurrency)
+    with working("Measuring"):
+        figures = measure_throughput(llm.engine, workload)
     _report("throughput", figures, llm, output_json)
 
 
@@ -176,11 +180,12 @@ def host(
 ) -> None:
     """Measure the host alone, with a device that takes no time: microseconds per request and step."""
     tokenizer = Tokenizer(Path(local_path(HubModel(name=model_or_shipped(model)), has_weights=False)))
-    rows = [
-        measure_host(tokenizer, num_rows=num_rows, num_drafts=num_drafts, num_windows=num_iters)
-        for num_rows in batch_size or NUM_ROWS
-        for num_drafts in (0, _DRAFTS)
-    ]
+    with working("Measuring"):
+        rows = [
+            measure_host(tokenizer, num_rows=num_rows, num_drafts=num_drafts, num_windows=num_iters)
+            for num_rows in batch_size or NUM_ROWS
+            for num_drafts in (0, _DRAFTS)
+        ]
     console.print(host_table(rows))
     if output_json is not None:
         write_json(output_json, {"benchmark": "host", "rows": [figures.to_dict() for figures in rows]})
@@ -207,13 +212,14 @@ def compare(
 
 def _engine(model: str | None, *, speculative_config: str | None, skip_tokenizer_init: bool, **options: Any) -> LLM:
     model = model_or_shipped(model)
-    return LLM(
-        model,
-        speculative_config=drafter_of(model, speculative_config),
-        skip_tokenizer_init=skip_tokenizer_init,
-        enable_prefix_caching=False,
-        **options,
-    )
+    with working(f"Loading {model}"):
+        return LLM(
+            model,
+            speculative_config=drafter_of(model, speculative_config),
+            skip_tokenizer_init=skip_tokenizer_init,
+            enable_prefix_caching=False,
+            **options,
+        )
 
 
 def _vocab_size(llm: LLM) -> int:

@@ -45,6 +45,8 @@ class Figures:
     seconds: float
     """Time of one run; the median of several."""
     tokens_per_second: float
+    plain_tokens_per_second: float | None
+    """Output tokens of a run with drafts switched off for every request, per second; None without a drafter."""
     decode_tokens_per_second: float | None
     """(tokens − requests) / (time of the run − time of the same run with one token each); median."""
     step_ms: float
@@ -121,6 +123,15 @@ def measure_throughput(engine: Engine, workload: Workload) -> Figures:
     )
 
 
+def _plain_rate(engine: Engine, workload: Workload) -> float | None:
+    """Output tokens per second of the workload without drafts, in one run."""
+    if engine.worker.drafter is None:
+        return None
+    plain = replace(workload, params=[replace(params, num_speculative_tokens=0) for params in workload.params])
+    timed = run(engine, plain, notes_deliveries=False)
+    return timed.num_tokens / timed.seconds
+
+
 def _figures(workload: Workload, runs: list[Run], timed: Run, *, engine: Engine, **given: Any) -> Figures:
     stats = SpeculationStats()
     for output in runs[0].outputs:
@@ -136,6 +147,7 @@ def _figures(workload: Workload, runs: list[Run], timed: Run, *, engine: Engine,
         num_tokens=runs[0].num_tokens,
         seconds=seconds,
         tokens_per_second=runs[0].num_tokens / seconds,
+        plain_tokens_per_second=_plain_rate(engine, workload),
         ttft=Spread.of([entry.times[0] for entry in deliveries]),
         itl=Spread.of([gap for entry in deliveries for gap in entry.gaps]),
         tpot_ms=statistics.mean(tpots) * 1e3 if tpots else None,

@@ -17,6 +17,7 @@ from outrider.chat.server_answers import ServerAnswers
 from outrider.config_file import ConfigFile
 from outrider.core.errors import ConfigError
 from outrider.llm import LLM
+from outrider.progress import working
 
 
 def chat(
@@ -52,7 +53,7 @@ def chat(
         if api_key is not None:
             raise ConfigError("--api-key has no effect without --url. Leave it out.")
         directory = model_or_shipped(model)
-        with console.status(f"Loading {directory} …"):
+        with working(f"Loading {directory}"):
             llm = LLM(
                 directory,
                 speculative_config=drafter_of(directory, speculative_config),

@@ -6,12 +6,14 @@ from rich.console import Console
 
 from outrider import show
 from outrider.arguments import drafter_of
-from outrider.cli.verdict import print_verdict
+from outrider.cli.verdict import print_verdict, timed
 from outrider.core.sampling_params import SamplingParams
 from outrider.core.zoo import shipped
 from outrider.llm import LLM
+from outrider.progress import working
 
 DEMO_PROMPTS = (
+    "Question: Anna has 14 apples and buys 9 more. How many apples does she have?\nAnswer:",
     """import torch
 from torch import nn
 
@@ -39,7 +41,6 @@ def load_config(path):
 def save_config(path, config):
     \"\"\"Write the config to a JSON file.\"\"\"
 """,
-    "Question: Anna has 14 apples and buys 9 more. She gives 5 to a friend. How many apples does she have?\nAnswer:",
 )
 
 
@@ -50,10 +51,11 @@ def demo() -> None:
     model = shipped("tiny")
     speculative = drafter_of(model, None)
     params = [SamplingParams(temperature=0.0, max_tokens=96)] * len(DEMO_PROMPTS)
-    prompts = [*DEMO_PROMPTS, DEMO_PROMPTS[1]]
+    prompts = [*DEMO_PROMPTS, DEMO_PROMPTS[2]]
     params.append(SamplingParams(temperature=0.8, seed=7, max_tokens=96))
-    llm = LLM(model, speculative_config=speculative, logits_digest=True)
-    outputs = llm.generate(prompts, params, use_tqdm=True)
+    with working("Loading zoo/tiny and its EAGLE-3 head"):
+        llm = LLM(model, speculative_config=speculative, logits_digest=True)
+    outputs, seconds = timed(lambda: llm.generate(prompts, params))
     tokenizer = llm.engine.tokenizer
     assert tokenizer is not None
     for output, entry in zip(outputs, params, strict=True):
@@ -61,6 +63,9 @@ def demo() -> None:
         console.print(show.panel(output, tokenizer, title=title))
     console.print(show.legend())
     console.print(show.speculation_table(outputs, title="What speculation did (EAGLE-3, 3 drafts a step)"))
-    plain = LLM(model, logits_digest=True).generate(prompts, params, use_tqdm=True)
+    with working("Loading zoo/tiny without a drafter"):
+        other = LLM(model, logits_digest=True)
+    plain, plain_seconds = timed(lambda: other.generate(prompts, params))
+    console.print(show.cost(seconds=seconds, plain_seconds=plain_seconds))
     print_verdict(console, outputs, plain)
     console.print(f"{time.monotonic() - started:.1f} s in total, both runs and loading included.", style="dim")

@@ -8,12 +8,13 @@ from rich.console import Console
 
 from outrider import show
 from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Speculative, drafter_of, model_or_shipped
-from outrider.cli.verdict import print_verdict
+from outrider.cli.verdict import print_verdict, timed
 from outrider.config_file import ConfigFile
 from outrider.core.errors import ConfigError
 from outrider.core.outputs import RequestOutput
 from outrider.core.sampling_params import SamplingParams
 from outrider.llm import LLM
+from outrider.progress import working
 
 console = Console(highlight=False)
 
@@ -58,21 +59,25 @@ def generate(
     speculative = drafter_of(model, speculative_config)
     if compare and speculative is None:
         raise ConfigError("--compare needs --speculative-config for this model, to compare with and without a drafter.")
-    llm = LLM(model, speculative_config=speculative, **options)
-    outputs = _complete(llm, texts, params, chat=chat)
+    with working(f"Loading {model}"):
+        llm = LLM(model, speculative_config=speculative, **options)
+    outputs, seconds = timed(lambda: _complete(llm, texts, params, chat=chat))
     tokenizer = llm.engine.tokenizer
     assert tokenizer is not None
     if not compare:
-        for index, output in enumerate(outputs):
-            console.print(show.panel(output, tokenizer, title=str(index)))
+        for index, output in enumerate(outputs, start=1):
+            console.print(show.panel(output, tokenizer, title=f"prompt {index}"))
         if speculative is not None:
             console.print(show.legend())
             console.print(show.speculation_table(outputs, title="Speculation"))
         return
-    plain = _complete(LLM(model, **options), texts, _with_seeds(params, outputs), chat=chat)
+    with working(f"Loading {model} without a drafter"):
+        other = LLM(model, **options)
+    plain, plain_seconds = timed(lambda: _complete(other, texts, _with_seeds(params, outputs), chat=chat))
     show.side_by_side(console, list(zip(outputs, plain, strict=True)), tokenizer)
     console.print(show.legend())
     console.print(show.speculation_table(outputs, title="Speculation"))
+    console.print(show.cost(seconds=seconds, plain_seconds=plain_seconds))
     print_verdict(console, outputs, plain)
 
 
@@ -80,8 +85,8 @@ def _complete(
     llm: LLM, texts: list[str], params: SamplingParams | list[SamplingParams], *, chat: bool
 ) -> list[RequestOutput]:
     if chat:
-        return llm.chat([[{"role": "user", "content": text}] for text in texts], params, use_tqdm=True)
-    return llm.generate(texts, params, use_tqdm=True)
+        return llm.chat([[{"role": "user", "content": text}] for text in texts], params)
+    return llm.generate(texts, params)
 
 
 def _with_seeds(params: SamplingParams, outputs: list[RequestOutput]) -> list[SamplingParams]:

@@ -1,6 +1,7 @@
-"""The verdict that ends a run with and without speculation."""
+"""The end of a run with and without speculation: the time of both, and the verdict."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import typer
 from rich.console import Console
@@ -14,3 +15,10 @@ def print_verdict(console: Console, outputs: Sequence[RequestOutput], plain: Seq
     console.print(show.verdict(outputs, plain))
     if show.differences(outputs, plain):
         raise typer.Exit(1)
+
+
+def timed(run: Callable[[], list[RequestOutput]]) -> tuple[list[RequestOutput], float]:
+    """Outputs of a run, and its seconds."""
+    start = time.monotonic()
+    outputs = run()
+    return outputs, time.monotonic() - start

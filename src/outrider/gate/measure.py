@@ -13,11 +13,13 @@ from outrider.gate.errors import GateError
 from outrider.gate.prompts import Prompt, digest
 from outrider.gate.sample import Measurement, Sample, accepted_by_step
 from outrider.llm import LLM
+from outrider.progress import working
 
 
 def open_engine(model: str, speculative: dict[str, Any] | None, **options: Any) -> LLM:
     """Makes an engine with digests on. Raises GateError if its counts may vary from run to run."""
-    llm = LLM(model, speculative_config=speculative, logits_digest=True, **options)
+    with working(f"Loading {model}"):
+        llm = LLM(model, speculative_config=speculative, logits_digest=True, **options)
     worker = llm.engine.worker
     if not worker.is_exact:
         raise GateError(

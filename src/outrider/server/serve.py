@@ -19,6 +19,7 @@ from outrider.core import log
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, EngineDeadError
 from outrider.loading.model_source import with_local_files
+from outrider.progress import working
 from outrider.server import descriptors
 from outrider.server.app import build_app
 from outrider.server.connection import Connection, ConnectionLimits
@@ -94,7 +95,8 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         listener.close()
         raise
     try:
-        await front.start()
+        with working(f"Loading {front.model_names[0]}"):
+            await front.start()
 
         def say_ready() -> None:
             for line in start_up_lines(front, time.monotonic() - begin):
