@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from outrider.core.errors import RequestError
+from outrider.engine import content_form
 from outrider.engine.chat import ChatOptions, encode_chat
 from outrider.engine.tokenizer import Tokenizer
 
@@ -130,3 +131,15 @@ def test_an_unknown_form_is_refused() -> None:
         RequestError, match=r"chat_template_content_format='parts' is not known\. Use auto, string, openai"
     ):
         ChatOptions(chat_template_content_format="parts")
+
+
+def test_a_prompt_is_searched_once_whatever_the_number_of_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, shown_marks = [], content_form._shown_marks
+    monkeypatch.setattr(content_form, "_shown_marks", lambda text: searched.append(len(text)) or shown_marks(text))
+    messages = [{"role": "user", "content": [{"type": "text", "text": "x"}] * 50} for _ in range(400)]
+
+    def render(formed: list[dict[str, Any]]) -> str:
+        return "".join(part["text"] for message in formed for part in message["content"])
+
+    arranged, is_seen = content_form.arrange(messages, render, content_format="auto")
+    assert is_seen and arranged == messages and len(searched) == 1

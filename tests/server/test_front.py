@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.requests import Request
 
 from outrider import ConfigError, EngineDeadError, RequestError, SamplingParams
 from outrider.core.config import engine_config
+from outrider.engine.admission import Admission
 from outrider.engine.messages import EngineInfo
 from outrider.server.admission_threads import NUM_THREADS
 from outrider.server.errors import APIError
@@ -201,3 +203,14 @@ def test_priorities_are_taken_where_the_operator_allows_them(front: Front) -> No
     asyncio.run(run())
     with pytest.raises(ConfigError, match="scheduling_policy='lifo' is not known"):
         ServerOptions(scheduling_policy="lifo")
+
+
+def test_log_probabilities_of_all_prompts_are_bounded_together(front: Front) -> None:
+    front.info = replace(front.info, vocab_size=10, max_model_len=5000)
+    front._admission = Admission(tokenizer=None, vocab_size=10, max_model_len=5000, eos_token_ids=(), seed=0)
+    prompt = {"prompt_token_ids": [1] * 4096}
+    params = SamplingParams(max_tokens=1, prompt_logprobs=15)
+    assert len(front._requests([prompt] * 4, params, [])) == 4
+    with pytest.raises(RequestError, match="prompt_logprobs=15 of all prompts are 327680 log-probabilities"):
+        front._requests([prompt] * 5, params, [])
+    assert len(front._requests([prompt] * 5, ONE, [])) == 5

@@ -153,7 +153,7 @@ class RequestOutput:
     num_preemptions: int
     speculation: SpeculationStats
     """Sum over all completions."""
-    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    prompt_logprobs: Sequence[dict[int, Logprob] | None] | None = None
     """One entry per prompt token; None for the first, which has no token before it."""
     timing: RequestTiming | None = None
     """None if the output does not come from an engine."""

@@ -17,6 +17,9 @@ from outrider.core.errors import RequestError
 FORMATS = ("auto", "string", "openai")
 """vLLM's values of chat_template_content_format: what the template shows, always text, always parts."""
 
+_MARK = re.compile("Text[0-9]+of[0-9]+Z")
+"""A mark in place of a text: the indices of its message and of its part."""
+_NOTED_MARK = re.compile(rf"""["']text["']\s*:\s*["']({_MARK.pattern})""")
 Message = dict[str, Any]
 Form = Callable[[Sequence[str]], Any]
 """Makes a content from its texts."""
@@ -63,12 +66,15 @@ class _Content:
         """A content of `texts` in the form that is tried now."""
         return self.forms[self.num_tried](texts)
 
-    def is_shown(self, marks: Sequence[str], rendered: str) -> bool:
-        """True if every text that is not blank is in the prompt, and not inside the notation of a list of parts."""
-        shown = [mark for mark, text in zip(marks, self.texts, strict=True) if text.strip()]
-        return all(
-            mark in rendered and not re.search(rf"""["']text["']\s*:\s*["']{mark}""", rendered) for mark in shown
-        )
+    def is_shown(self, marks: Sequence[str], shown: set[str]) -> bool:
+        """True if the marks of every text that is not blank are shown."""
+        return all(mark in shown for mark, text in zip(marks, self.texts, strict=True) if text.strip())
+
+
+def _shown_marks(rendered: str) -> set[str]:
+    """The marks that are in the prompt, and not inside the notation of a list of parts. Takes time that grows with the
+    prompt only: marks may be many."""
+    return set(_MARK.findall(rendered)).difference(_NOTED_MARK.findall(rendered))
 
 
 def arrange(
@@ -93,10 +99,11 @@ def arrange(
 
     while True:
         rendered = rendered_marks()
+        shown = set() if rendered is None else _shown_marks(rendered)
         lost = [
             index
             for index, content in enumerate(contents)
-            if content is not None and (rendered is None or not content.is_shown(marks[index], rendered))
+            if content is not None and (rendered is None or not content.is_shown(marks[index], shown))
         ]
         left = [index for index in lost if contents[index].has_more]  # type: ignore[union-attr]
         if not left:

@@ -112,6 +112,6 @@ class Group:
             num_cached_tokens=max(first.num_cached_tokens, 0),
             num_preemptions=sum(state.num_preemptions for state in self.states),
             speculation=speculation,
-            prompt_logprobs=[None, *names.prompt(first)] if scored else None,
+            prompt_logprobs=names.prompt(first) if scored else None,
             timing=self.times.timing(ended),
         )

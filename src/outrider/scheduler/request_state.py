@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from outrider.core.outputs import FinishReason, Logprob, SpeculationStats
+from outrider.core.plan import TokenLogprobs
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 
@@ -86,7 +87,7 @@ class RequestState:
     speculation: SpeculationStats = field(default_factory=SpeculationStats)
     is_draft: list[bool] = field(default_factory=list)
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
-    prompt_logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Log-probabilities from the second prompt token on."""
     logits_digest: int = 0
 

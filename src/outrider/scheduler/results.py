@@ -29,9 +29,7 @@ def confirm_tokens(state: RequestState, result: RowResult, *, num_kept: int) -> 
 
 def score_prompt(state: RequestState, scores: Iterable[TokenLogprobs]) -> None:
     """Append log-probabilities of the next prompt tokens; the first token of a prompt has none."""
-    for entry in scores:
-        token_id = state.token_ids[1 + len(state.prompt_logprobs)]
-        state.prompt_logprobs.append(_logprobs(token_id, entry, ()))
+    state.prompt_logprobs.extend(scores)
 
 
 def _logprobs(token_id: int, entry: TokenLogprobs, given_ids: Iterable[int]) -> dict[int, Logprob]:

@@ -254,11 +254,14 @@ class _ChatAnswer(ChatCall):
                 choice["logits_digest"] = completion.logits_digest
             choices.append(choice)
         answer = self._envelope("chat.completion") | {"choices": choices, "usage": usage.body()}
-        if self.body.prompt_logprobs is not None:
-            answer["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
         if self.body.return_token_ids:
             answer["prompt_token_ids"] = output.prompt_token_ids
-        return JSONResponse(answer)
+        if self.body.prompt_logprobs is None:
+            return JSONResponse(answer)
+        places = output.prompt_logprobs
+        return await self.front.aside(  # they are many
+            lambda: JSONResponse(answer | {"prompt_logprobs": prompt_logprobs(places)})
+        )
 
     def _message(self, read: WholeAnswer) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": read.content, "refusal": None}

@@ -139,6 +139,11 @@ class _Call:
                 usage.add_delta(delta)
                 if delta.output is not None:
                     outputs[job.prompt_index(delta)] = delta.output
+        if self.params.prompt_logprobs is None:
+            return self._answer(outputs, usage)
+        return await self.front.aside(lambda: self._answer(outputs, usage))  # they are many
+
+    def _answer(self, outputs: dict[int, RequestOutput], usage: Usage) -> Response:
         choices = []
         for index, output in sorted(outputs.items()):
             for completion in output.outputs:

@@ -21,7 +21,7 @@ from starlette.requests import Request as HTTPRequest
 
 from outrider.core.config import EngineConfig
 from outrider.core.content import ContentKey, salt
-from outrider.core.errors import EngineDeadError, OutriderError
+from outrider.core.errors import EngineDeadError, OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
@@ -39,6 +39,8 @@ from outrider.server.options import ServerOptions
 _REMEMBERED = 32
 """Number of latest completions whose end times give the pace for Retry-After."""
 _MAX_RETRY_SECONDS = 60
+_MAX_PROMPT_LOGPROBS = 1 << 18
+"""Maximum number of log-probabilities of prompts in one answer, which hold some 100 bytes each."""
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Pauses before a restart is tried again for which the system had no process, socket or memory."""
 _log = logging.getLogger(__name__)
@@ -202,9 +204,17 @@ class Front:
     def _requests(
         self, prompts: Sequence[Prompt], params: SamplingParams, salts: Sequence[ContentKey]
     ) -> list[Request]:
-        return [
+        requests = [
             self._admission.request(prompt, params, request_id=self.new_id(), content_keys=salts) for prompt in prompts
         ]
+        if params.prompt_logprobs is not None:
+            count = (1 + params.prompt_logprobs) * sum(len(request.prompt_token_ids) for request in requests)
+            if count > _MAX_PROMPT_LOGPROBS:
+                raise RequestError(
+                    f"prompt_logprobs={params.prompt_logprobs} of all prompts are {count} log-probabilities; at most "
+                    f"{_MAX_PROMPT_LOGPROBS} are returned at once. Send fewer tokens, or ask for fewer of each."
+                )
+        return requests
 
     def _salts(self, request: HTTPRequest | None, cache_salt: str | None) -> list[ContentKey]:
         """Keys that keep prompts of callers apart in the prefix cache: one for the API key, if the server has several,

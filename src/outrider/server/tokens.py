@@ -16,6 +16,9 @@ from outrider.server.front import Front
 from outrider.server.strict import Strict
 from outrider.server.tools import Tool
 
+_MAX_DECODED = 1 << 16
+"""Maximum number of ids that become a text, if the context is smaller: the library keeps Python's lock meanwhile."""
+
 
 class TokenizeRequest(Strict):
     """Body of /tokenize: a prompt or messages."""
@@ -83,6 +86,11 @@ async def detokenize(request: Request) -> Response:
     front.check_model(body.model)
     most = front.info.vocab_size
     tokens = body.tokens
+    longest = max(front.info.max_model_len, _MAX_DECODED)
+    if len(tokens) > longest:
+        raise refused(
+            f"tokens holds {len(tokens)} ids; at most {longest} are taken. Send several lists.", param="tokens"
+        )
     if tokens and max(tokens) >= most:
         raise refused(
             f"tokens contains {max(tokens)}, which is not a token id of this model. Use 0 to {most - 1}.",

@@ -55,7 +55,7 @@ _MAX_MULTIPLE = 10_000
 states, 300 bytes each, and those of several may multiply."""
 _MAX_PATTERN_PROPERTIES = 64
 """Maximum number of names in all patternProperties: each is compared with each other."""
-_MAX_PROPERTIES = 4096
+_MAX_PROPERTIES = 2048
 """Maximum number of names in all properties: one object compares each with each other."""
 
 
