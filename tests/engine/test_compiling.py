@@ -39,13 +39,16 @@ TOO_LARGE: dict[str, dict[str, Any]] = {
     "patterns in parts": {
         "properties": {f"p{number}": {"patternProperties": {f"^a{number}": {}}} for number in range(100)}
     },
+    "options": {"oneOf": [{"const": number} for number in range(257)]},
     "names": {"properties": {f"p{number}": {} for number in range(2049)}},
 }
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_a_schema_that_would_compile_for_seconds_is_refused_by_name(name: str) -> None:
-    with pytest.raises(RequestError, match=r"multipleOf=.*at most 10000|more than (64|2048) names in p"):
+    with pytest.raises(
+        RequestError, match=r"multipleOf=.*at most 10000|more than (64|2048) names in p|has 257 options"
+    ):
         read_schema(TOO_LARGE[name])
 
 

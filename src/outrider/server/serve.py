@@ -4,6 +4,7 @@ Prints for a person what was chosen and why; everything later goes to the log.
 """
 
 import asyncio
+import gc
 import socket
 import ssl
 import sys
@@ -125,6 +126,8 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
             front,
             say_ready,
         )
+        gc.collect()
+        gc.freeze()  # what was made until now stays: a collection that went through it would hold up every stream
         await server.serve(sockets=[listener])
     finally:
         listener.close()

@@ -55,6 +55,8 @@ _MAX_MULTIPLE = 10_000
 states, 300 bytes each, and those of several may multiply."""
 _MAX_PATTERN_PROPERTIES = 64
 """Maximum number of names in all patternProperties: each is compared with each other."""
+_MAX_OPTIONS = 256
+"""Maximum number of options of a oneOf: each is compared with each other, in Python."""
 _MAX_PROPERTIES = 2048
 """Maximum number of names in all properties: one object compares each with each other."""
 
@@ -141,6 +143,8 @@ class _Reader:
             return _data(value, path)
         if not isinstance(value, list):
             _refuse(path, f"{key} is {_shown(value)}. Give a list.")
+        if key == "oneOf" and len(value) > _MAX_OPTIONS:
+            _refuse(path, f"oneOf has {len(value)} options; at most {_MAX_OPTIONS} are compared. Use anyOf, or fewer.")
         if key == "enum":
             return [_data(item, path) for item in value]
         return [self._read(place.part(item), draft, f"{path}/{key}/{i}") for i, item in enumerate(value)]
