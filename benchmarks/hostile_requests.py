@@ -233,7 +233,7 @@ class _Beside:
 
 
 def measure(address: tuple[str, int], asked: Hostile | None) -> Outcome:
-    """The figures of one request, or of a second without one (`None`)."""
+    """The figures of one request, or of a second that has no request in it."""
     with _Beside(address) as beside:
         begin = time.perf_counter()
         status, message = (200, "") if asked is None else send(address, asked)
