@@ -40,7 +40,7 @@ def test_the_longest_suffix_is_looked_up_first():
     tokens = torch.tensor([[1, 2, 3, 4, 5, 2, 3, 9, 9, 1, 2, 3]])
     batch = SimpleNamespace(num_proposals=1, num_rows=1, rows=torch.tensor([0]), length_bound=12)
     for options, wanted in ((Options(), 4), (Options(prompt_lookup_max=2), 9)):
-        config = SimpleNamespace(num_speculative_tokens=1, max_model_len=None)
+        config = SimpleNamespace(num_speculative_tokens=1, max_model_len=None, quantization=None)
         drafter = Drafter(SimpleNamespace(config=config, options=options, max_model_len=64))
         drafter.attach(SimpleNamespace(token_ids=tokens, num_tokens=torch.tensor([12])), None)
         assert drafter.propose(batch, hidden=None, verified=None).tolist() == [[wanted]]
