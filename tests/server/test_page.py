@@ -186,13 +186,15 @@ def test_tokens_stream_in_while_the_server_goes_on(opened: Any) -> None:
 def test_one_by_one_asks_for_the_second_stream_when_the_first_has_ended(opened: Any) -> None:
     script = Script(pause=0.01)
     with opened(script) as page:
-        page.select_option("#order", "apart")
+        assert page.input_value("#order") == "apart", "speeds are compared unless a person asks otherwise"
         page.click("#run")
         until(page, "document.querySelectorAll('.token').length > 4")
         assert len(script.seen) == 1
         until(page, "document.getElementById('run').textContent === 'Run'")
         assert [body["num_speculative_tokens"] for body in script.seen] == [3, 0]
         assert page.inner_text("#status").startswith("Same tokens")
+        said = re.search(r"([\d.]+) times the tokens per second", page.inner_text("#status"))
+        assert said and float(said[1]) > 1, "a step takes the same time with drafts here"
 
 
 def test_equal_streams_are_proven_equal_token_by_token(opened: Any) -> None:
@@ -251,6 +253,7 @@ def test_a_stream_that_ends_early_is_a_difference(opened: Any) -> None:
 @pytest.mark.parametrize("how", ["button", "escape"])
 def test_stop_keeps_what_there_is_and_claims_no_more(opened: Any, how: str) -> None:
     with opened(Script(pause=0.05)) as page:
+        page.select_option("#order", "together")
         page.click("#run")
         until(page, "document.querySelectorAll('.token').length > 6")
         if how == "button":
@@ -376,7 +379,141 @@ def test_without_a_drafter_there_is_one_stream_and_no_claim(opened: Any) -> None
         assert page.locator(".stream").count() == 1
         assert page.is_hidden("#acceptance")
         assert "nothing to compare" in page.inner_text("#status")
+        remedy = page.inner_text("#no-drafter code")
+        assert json.loads(shlex.split(remedy)[1])["method"] == "ngram"
+        assert page.is_hidden("#lead"), "it would promise two runs"
         assert len(script.seen) == 1
+
+
+def test_a_newcomer_reads_what_draft_and_target_are(opened: Any) -> None:
+    with opened(Script()) as page:
+        lead = page.inner_text("#lead")
+        assert len(re.findall(r"[.] |[.]$", lead)) == 3, "three sentences"
+        assert {"target", "drafter", "draft"} <= set(re.findall(r"[a-z]+", lead))
+        assert page.is_hidden("#no-drafter")
+
+
+def test_an_error_takes_the_verdict_of_an_earlier_run_away(opened: Any) -> None:
+    with opened(Script()) as page:
+        run(page)
+        page.fill("#temperature", "-1")
+        page.click("#run")
+        assert page.is_visible("#alert") and page.is_hidden("#status")
+        assert page.is_visible("#old"), "the output stays, marked as old"
+        page.fill("#temperature", "0")
+        run(page)
+        assert page.is_hidden("#old") and page.inner_text("#status").startswith("Same tokens")
+
+
+def test_a_chat_goes_on(opened: Any) -> None:
+    script = Script()
+    with opened(script) as page:
+        page.click("text=Gym problem")
+        first = page.input_value("#prompt")
+        run(page)
+        assert page.input_value("#prompt") == first, "Run repeats the request until a person replies"
+        page.click("#reply")
+        assert page.evaluate("document.activeElement.id") == "prompt" and page.input_value("#prompt") == ""
+        assert page.locator("#turns li").count() == 2
+        page.keyboard.type("And then?")
+        script.seen.clear()
+        run(page)
+        expected = [("user", first), ("assistant", TEXT), ("user", "And then?")]
+        for body in script.seen:
+            assert [(message["role"], message["content"]) for message in body["messages"]] == expected
+        assert len(script.seen) == 2
+        page.click("#forget")
+        script.seen.clear()
+        run(page)
+        assert [len(body["messages"]) for body in script.seen] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "dark"),
+        (1400, "light"),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+        pytest.param(1400, "dark", marks=pytest.mark.slow),
+    ],
+)
+def test_text_is_legible_and_overlaps_nothing(opened: Any, width: int, scheme: str) -> None:
+    """Contrast as drawn (WCAG AA), before and after a run, and boxes of text that do not cross."""
+    with opened(Script(), width=width, scheme=scheme) as page:
+        assert faint(page) == [] and overlaps(page) == []
+        page.click("text=Gym problem")
+        run(page)
+        page.click("#reply")
+        page.fill("#prompt", "And then?")
+        run(page)
+        page.click("summary")
+        assert faint(page) == [] and overlaps(page) == []
+        page.fill("#temperature", "-1")
+        page.click("#run")
+        assert faint(page) == [] and overlaps(page) == []
+
+
+def test_on_a_phone_the_answer_is_in_view_and_can_be_stopped(opened: Any) -> None:
+    with opened(Script(pause=0.03), width=390) as page:
+        page.click("#run")
+        until(page, "document.querySelectorAll('.token').length > 4")
+        for where in (".text", "#run"):
+            top, bottom = page.evaluate(
+                "where => (({top, bottom}) => [top, bottom])(document.querySelector(where).getBoundingClientRect())",
+                where,
+            )
+            assert top >= 0 and bottom <= 800, where
+        page.click("#run")
+        until(page, "document.getElementById('run').textContent === 'Run'")
+
+
+def faint(page: Any) -> list[str]:
+    """Texts whose contrast with what is drawn behind them is under 4.5."""
+    found: list[str] = page.evaluate(
+        """() => {
+            const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+            const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+                .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+                .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+            const behind = (element) => {
+                for (let at = element; at; at = at.parentElement) {
+                    const colour = channels(getComputedStyle(at).backgroundColor);
+                    if (colour.length === 3 || colour[3] === 1) return colour;
+                }
+                return [255, 255, 255];
+            };
+            const hasText = (e) => e.matches('input, select, textarea')
+                || [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+            return [...document.querySelectorAll('body *')].filter((e) => hasText(e) && e.checkVisibility()
+                && !e.closest('.unseen, template, noscript, select *') && !e.disabled).map((e) => {
+                const [low, high] = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((a, b) => a - b);
+                return [(high + 0.05) / (low + 0.05), e.outerHTML.slice(0, 120)];
+            }).filter(([ratio]) => ratio < 4.5).map(([ratio, html]) => `${ratio.toFixed(2)} ${html}`);
+        }"""
+    )
+    return found
+
+
+def overlaps(page: Any) -> list[str]:
+    """Pairs of blocks, neither in the other, whose boxes cross by more than a pixel."""
+    found: list[str] = page.evaluate(
+        """() => {
+            const blocks = [...document.querySelectorAll(
+                'h1, h2, p, label, .field, button, textarea, .text, dl div, .bars li, svg, summary, pre, #turns')]
+                .filter((e) => e.checkVisibility() && !e.closest('.unseen, template') && !e.matches('.unseen'));
+            const boxes = blocks.map((e) => e.getBoundingClientRect());
+            const crossing = [];
+            blocks.forEach((one, i) => blocks.slice(i + 1).forEach((other, j) => {
+                if (one.contains(other) || other.contains(one)) return;
+                const [a, b] = [boxes[i], boxes[i + 1 + j]];
+                const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+                const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+                if (wide > 1 && high > 1) crossing.push(`${one.outerHTML.slice(0, 80)} × ${other.outerHTML.slice(0, 80)}`);
+            }));
+            return crossing;
+        }"""
+    )
+    return found
 
 
 def test_tokens_are_text_and_never_markup(opened: Any) -> None:
@@ -396,8 +533,8 @@ def test_the_keyboard_reaches_everything_and_runs(opened: Any) -> None:
             page.keyboard.press("Tab")
             focused = "document.activeElement.id || document.activeElement.textContent || document.activeElement.value"
             reached.append(page.evaluate(focused))
-        for name in ("completion", "Stack class", "Picnic problem", "prompt", "temperature", "seed", "drafts", "run"):
-            assert name in reached
+        order = ["completion", "Stack class", "Picnic problem", "prompt", "temperature", "seed", "drafts", "run"]
+        assert [name for name in reached[: reached.index("run") + 1] if name in order] == order
         page.focus("#prompt")
         page.keyboard.press("Control+Enter")
         until(page, "document.getElementById('status').textContent.startsWith('Same tokens')")

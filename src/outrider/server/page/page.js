@@ -44,6 +44,8 @@ const runButton = at("run");
 
 let server = null; // {model, numDrafts, maxModelLen}
 let running = null; // AbortController of a run
+let conversation = []; // messages before the one in the form
+let answered = null; // [message, answer] of the latest whole chat run
 
 // ---- the server
 
@@ -56,6 +58,8 @@ async function findServer() {
   drafts.replaceChildren(...Array.from({ length: numDrafts }, (_, index) => new Option(String(index + 1))));
   if (numDrafts) drafts.value = String(numDrafts);
   drafts.disabled = at("order").disabled = numDrafts === 0;
+  at("lead").hidden = numDrafts === 0;
+  at("no-drafter").hidden = numDrafts > 0;
   if (server.maxModelLen) at("max-tokens").max = server.maxModelLen;
   const drafter = numDrafts ? `${server.method}, up to ${numDrafts} drafts a step` : "no drafter";
   at("server").textContent = `${server.model} · ${drafter}`;
@@ -70,9 +74,38 @@ function kind() {
 function showKind() {
   at("prompt-label").textContent = kind() === "chat" ? "Message" : "Text to be completed";
   at("prompt").classList.toggle("is-prose", kind() === "chat");
+  at("conversation").hidden = kind() !== "chat" || conversation.length === 0;
+}
+
+// A chat goes on with the answer that is shown; only then, so that Run repeats the same request until then.
+function reply() {
+  conversation = [...conversation, ...answered];
+  at("turns").replaceChildren(
+    ...conversation.map(({ role, content }) => {
+      const item = document.createElement("li");
+      const who = document.createElement("strong");
+      who.textContent = role === "user" ? "You" : "Model";
+      item.append(who, ` ${content}`);
+      return item;
+    }),
+  );
+  answered = null;
+  at("reply").hidden = true;
+  at("prompt").value = "";
+  showKind();
+  at("prompt").focus();
+}
+
+function forget() {
+  conversation = [];
+  answered = null;
+  at("turns").replaceChildren();
+  at("reply").hidden = true;
+  showKind();
 }
 
 function take(example) {
+  forget();
   form.elements.kind.value = example.kind;
   at("prompt").value = example.prompt;
   showKind();
@@ -121,7 +154,7 @@ function request(numDrafts) {
     return_token_origins: true,
   };
   const prompt = at("prompt").value;
-  if (kind() === "chat") return { path: "v1/chat/completions", body: { ...body, messages: [{ role: "user", content: prompt }] } };
+  if (kind() === "chat") return { path: "v1/chat/completions", body: { ...body, messages: [...conversation, { role: "user", content: prompt }] } };
   return { path: "v1/completions", body: { ...body, prompt } };
 }
 
@@ -226,7 +259,13 @@ function drawBars(tally, numDrafts) {
   const bars = at("bars");
   while (bars.childElementCount < numDrafts) {
     const item = document.createElement("li");
-    item.innerHTML = '<span class="bar-name"></span><span class="bar"><i></i></span><span class="bar-rate"></span>';
+    const [name, bar, rate] = ["bar-name", "bar", "bar-rate"].map((className) => {
+      const part = document.createElement("span");
+      part.className = className;
+      return part;
+    });
+    bar.append(document.createElement("i"));
+    item.append(name, bar, rate);
     bars.append(item);
   }
   const acceptance = tally.acceptance;
@@ -257,11 +296,23 @@ function complain(message) {
   at("alert").textContent = message ?? "";
 }
 
+// What an earlier run proved is no answer to the next one.
+function outdate() {
+  at("status").hidden = true;
+  at("results").classList.add("is-old");
+  at("old").hidden = false;
+}
+
 // ---- a run
 
 class Run {
   constructor() {
     const prompt = kind() === "chat" ? "" : at("prompt").value;
+    this.message = kind() === "chat" ? { role: "user", content: at("prompt").value } : null;
+    answered = null;
+    at("reply").hidden = true;
+    at("results").classList.remove("is-old");
+    at("old").hidden = true;
     at("streams").replaceChildren();
     at("timelines").replaceChildren();
     at("bars").replaceChildren();
@@ -275,15 +326,18 @@ class Run {
     this.together = at("order").value === "together";
     this.isDue = false;
     at("acceptance").hidden = at("legend").hidden = !this.drafted;
+    at("copy").textContent = "Copy";
     at("curl").textContent = curl(this.requests[0]);
     at("sharing").textContent =
-      this.drafted && this.together ? "Both run at once and share the engine; run them one by one to compare speeds." : "";
+      this.drafted && this.together ? "Both run at once and share the engine, so their speeds are not those of a run alone." : "";
     at("results").hidden = false;
   }
 
   async all(signal) {
     say("open", "Running", "");
     this.draw();
+    // on a phone the answer is below the form
+    if (matchMedia("(max-width: 760px)").matches) at("status").scrollIntoView({ block: "start" });
     const tasks = [];
     for (const [index, panel] of this.panels.entries()) {
       const task = this.#one(panel.tally, this.requests[index], signal);
@@ -332,13 +386,21 @@ class Run {
       at("status").hidden = true;
       return;
     }
+    if (this.message && !isStopped) {
+      const content = this.plain.tally.tokens.map(({ text }) => text).join("");
+      answered = [this.message, { role: "assistant", content }];
+      at("reply").hidden = false;
+    }
     if (!this.drafted) {
       const tokens = this.plain.tally.tokens.length;
       say("open", isStopped ? "Stopped" : "Done", `${tokens} tokens. This server has no drafter, so there is nothing to compare.`);
       return;
     }
     const comparison = compare(this.drafted.tally, this.plain.tally);
-    const { kind: how, title, text } = verdict(this.drafted.tally, this.plain.tally, comparison, { isStopped });
+    const { kind: how, title, text } = verdict(this.drafted.tally, this.plain.tally, comparison, {
+      isStopped,
+      isTimed: !this.together,
+    });
     if (how === "different") for (const panel of this.panels) panel.mark(comparison.difference);
     say(how, title, text);
   }
@@ -346,6 +408,7 @@ class Run {
 
 async function start() {
   complain(null);
+  outdate();
   const message = wrong();
   if (message !== null) {
     complain(message);
@@ -385,6 +448,18 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (running) running.abort();
   else start();
+});
+at("reply").addEventListener("click", reply);
+at("forget").addEventListener("click", forget);
+at("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(at("curl").textContent);
+    at("copy").textContent = "Copied";
+  } catch {
+    // no permission, or a page without TLS: the text is selected instead
+    getSelection().selectAllChildren(at("curl"));
+    at("copy").textContent = "Selected";
+  }
 });
 form.addEventListener("change", (event) => {
   if (event.target.name === "kind") showKind();

@@ -35,7 +35,7 @@ function again(retryAfter) {
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 // {kind: "same" | "different" | "open", title, text}
-export function verdict(withDrafts, plain, { numCompared, difference }, { isStopped = false } = {}) {
+export function verdict(withDrafts, plain, { numCompared, difference }, { isStopped = false, isTimed = false } = {}) {
   if (difference !== null) return { kind: "different", title: "Not the same", text: where(withDrafts, plain, difference) };
   const isOver = withDrafts.finishReason !== null && plain.finishReason !== null;
   if (!isOver) {
@@ -51,8 +51,16 @@ export function verdict(withDrafts, plain, { numCompared, difference }, { isStop
     title: "Same tokens",
     text:
       `${numCompared} of ${numCompared} token ids are equal, one by one.${digest} ` +
-      `${count(steps, "step")} with drafts, ${plainSteps} without: ${saved} % of the steps saved.`,
+      `${count(steps, "step")} with drafts, ${plainSteps} without: ${saved} % of the steps saved.` + (isTimed ? speeds(withDrafts.tokensPerSecond, plain.tokensPerSecond) : ""),
   };
+}
+
+// Fewer steps are not always less time: a step that checks drafts is longer, and drafting takes time.
+function speeds(withDrafts, plain) {
+  if (withDrafts === null || plain === null) return "";
+  const ratio = withDrafts / plain;
+  if (ratio >= 1) return ` ${ratio.toFixed(2)} times the tokens per second.`;
+  return ` But only ${ratio.toFixed(2)} times the tokens per second: here drafts cost more time than they save.`;
 }
 
 function where(withDrafts, plain, index) {
