@@ -486,7 +486,8 @@ def faint(page: Any) -> list[str]:
                 || [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
             return [...document.querySelectorAll('body *')].filter((e) => hasText(e) && e.checkVisibility()
                 && !e.closest('.unseen, template, noscript, select *') && !e.disabled).map((e) => {
-                const [low, high] = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((a, b) => a - b);
+                const both = [light(channels(getComputedStyle(e).color)), light(behind(e))];
+                const [low, high] = both.sort((a, b) => a - b);
                 return [(high + 0.05) / (low + 0.05), e.outerHTML.slice(0, 120)];
             }).filter(([ratio]) => ratio < 4.5).map(([ratio, html]) => `${ratio.toFixed(2)} ${html}`);
         }"""
@@ -508,7 +509,8 @@ def overlaps(page: Any) -> list[str]:
                 const [a, b] = [boxes[i], boxes[i + 1 + j]];
                 const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
                 const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-                if (wide > 1 && high > 1) crossing.push(`${one.outerHTML.slice(0, 80)} × ${other.outerHTML.slice(0, 80)}`);
+                const pair = [one, other].map((e) => e.outerHTML.slice(0, 80)).join(' × ');
+                if (wide > 1 && high > 1) crossing.push(pair);
             }));
             return crossing;
         }"""
