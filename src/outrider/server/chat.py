@@ -24,6 +24,7 @@ from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import WHOLE, SamplingFields
 from outrider.server.front import Delivery, Front
+from outrider.server.large_answer import LargeAnswer
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
 from outrider.server.not_offered import NeutralChatFields
 from outrider.server.reader import PromptEnd
@@ -260,7 +261,7 @@ class _ChatAnswer(ChatCall):
             return JSONResponse(answer)
         places = output.prompt_logprobs
         return await self.front.aside(  # they are many
-            lambda: JSONResponse(answer | {"prompt_logprobs": prompt_logprobs(places)})
+            lambda: LargeAnswer(answer | {"prompt_logprobs": prompt_logprobs(places)})
         )
 
     def _message(self, read: WholeAnswer) -> dict[str, Any]:

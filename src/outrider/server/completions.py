@@ -17,6 +17,7 @@ from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
 from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
+from outrider.server.large_answer import LargeAnswer
 from outrider.server.logprobs import TextOffsets, completion_logprobs, prompt_logprobs
 from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
@@ -139,11 +140,11 @@ class _Call:
                 usage.add_delta(delta)
                 if delta.output is not None:
                     outputs[job.prompt_index(delta)] = delta.output
-        if self.params.prompt_logprobs is None:
-            return self._answer(outputs, usage)
-        return await self.front.aside(lambda: self._answer(outputs, usage))  # they are many
+        if self.params.prompt_logprobs is None and self.params.num_logprobs is None:
+            return JSONResponse(self._answer(outputs, usage))
+        return await self.front.aside(lambda: LargeAnswer(self._answer(outputs, usage)))
 
-    def _answer(self, outputs: dict[int, RequestOutput], usage: Usage) -> Response:
+    def _answer(self, outputs: dict[int, RequestOutput], usage: Usage) -> dict[str, Any]:
         choices = []
         for index, output in sorted(outputs.items()):
             for completion in output.outputs:
@@ -164,7 +165,7 @@ class _Call:
                 if completion.logits_digest is not None:
                     choice["logits_digest"] = completion.logits_digest
                 choices.append(choice)
-        return JSONResponse(self._envelope() | {"choices": choices, "usage": usage.body()})
+        return self._envelope() | {"choices": choices, "usage": usage.body()}
 
     async def _events(self, job: Delivery, usage: Usage) -> AsyncIterator[bytes]:
         options = self.body.stream_options
