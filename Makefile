@@ -66,9 +66,10 @@ mutations: setup-dev
 matrix: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m matrix tests/identity
 
-# the server for longer than `make test` has time for
+# the server for longer than `make test` has time for; SECONDS=3600 for an hour of waves
+SECONDS ?= 60
 soak: setup-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak tests/server
+	SOAK_SECONDS=$(SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak tests/server
 
 # the drafters of the zoo against their baselines, and its answers: exit code 0 pass, 1 regression, 2 could not run
 BASELINES := tests/gate/baselines

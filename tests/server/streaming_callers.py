@@ -71,10 +71,11 @@ async def call(
     body: dict[str, Any],
     *,
     leaves_after: int = 0,
+    pause: float = 0.0,
     told: StreamRecord | None = None,
 ) -> StreamRecord:
-    """One caller; `leaves_after`: closes the connection after this number of events (0: stays to the end). `told`:
-    where to note what it hears."""
+    """One caller; `leaves_after`: closes the connection after this number of events (0: stays to the end). `pause`:
+    seconds between two reads. `told`: where to note what it hears."""
     told = told or StreamRecord()
     try:
         async with session.post(url + "/v1/completions", json=body) as response:
@@ -91,6 +92,8 @@ async def call(
                 if 0 < leaves_after <= told.num_chunks:
                     response.close()
                     return told
+                if pause:
+                    await asyncio.sleep(pause)
     except (aiohttp.ClientError, TimeoutError) as error:
         told.broke_off = repr(error)
     return told
