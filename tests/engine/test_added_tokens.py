@@ -36,12 +36,15 @@ def test_a_chat_gets_none_unless_it_asks(tokenizer: Tokenizer) -> None:
 
 
 def test_a_completion_gets_them_unless_it_says_no(tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode("the", add_special_tokens=False)
-    assert CompletionRequest(prompt="the").prompts(tokenizer) == ["the"]
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    ids = encode("the")
+    assert CompletionRequest(prompt="the").prompts(encode) == ["the"]
     assert tokenizer.encode("the") == [BOS, *ids]
     bare = {"prompt": "the", "prompt_token_ids": ids}
-    assert CompletionRequest(prompt="the", add_special_tokens=False).prompts(tokenizer) == [bare]
+    assert CompletionRequest(prompt="the", add_special_tokens=False).prompts(encode) == [bare]
     both = CompletionRequest(prompt=["the", "the"], add_special_tokens=False)
-    assert both.prompts(tokenizer) == [bare, bare] and both.num_prompts == 2
+    assert both.prompts(encode) == [bare, bare] and both.num_prompts == 2
     given = CompletionRequest(prompt=[[5], [6]], add_special_tokens=False)
-    assert given.prompts(tokenizer) == [{"prompt_token_ids": [5]}, {"prompt_token_ids": [6]}]
+    assert given.prompts(encode) == [{"prompt_token_ids": [5]}, {"prompt_token_ids": [6]}]
