@@ -14,6 +14,8 @@ from outrider.core.ignored_keys import ignore_leftovers
 from outrider.core.quantization.scheme import Quantization
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+MAX_LAYERS = MAX_EXPERTS = 4096
+"""Bounds far above every model: modules and names are made for each before any weight is looked for."""
 DTYPES = ("float32", "bfloat16", "float16")
 FULL_ATTENTION, LINEAR_ATTENTION, SLIDING_ATTENTION = "full_attention", "linear_attention", "sliding_attention"
 Windows = tuple[int | None, ...]
@@ -167,6 +169,11 @@ class ModelConfig:
         return sum(not self.has_state(index) for index in range(self.num_layers))
 
 
+def read_num_layers(reader: ConfigReader) -> int:
+    """Number of layers, bounded: layers are built before their weights are looked for."""
+    return reader.integer("num_hidden_layers", maximum=MAX_LAYERS)
+
+
 def read_dense(
     reader: ConfigReader,
     *,
@@ -218,7 +225,7 @@ def read_dense(
         architecture=architecture,
         vocab_size=reader.integer("vocab_size"),
         hidden_size=hidden_size,
-        num_layers=reader.integer("num_hidden_layers"),
+        num_layers=read_num_layers(reader),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=read_head_dim(reader, default=default_head_dim),
@@ -303,7 +310,7 @@ def read_layer_types(reader: ConfigReader, *, supported: tuple[str, ...]) -> tup
             raise UnsupportedError(
                 f"{reader.where}: layer_types has {kind!r}, which is not supported. Supported: {', '.join(supported)}."
             )
-    num_layers = reader.integer("num_hidden_layers")
+    num_layers = read_num_layers(reader)
     if reader.has("layer_types") and len(kinds) != num_layers:
         raise ConfigError(
             f"{reader.where}: layer_types names {len(kinds)} layers, and num_hidden_layers={num_layers}."
@@ -323,7 +330,7 @@ def read_windows_everywhere(reader: ConfigReader, *, default: int | None = None)
     """A window of sliding_window tokens in every layer. default: its value where the config does not have the key."""
     window = read_window(reader, default=default)
     read_layer_types(reader, supported=(FULL_ATTENTION if window is None else SLIDING_ATTENTION,))
-    return (window,) * reader.integer("num_hidden_layers") if window else ()
+    return (window,) * read_num_layers(reader) if window else ()
 
 
 def read_windows_by_kind(
@@ -336,7 +343,7 @@ def read_windows_by_kind(
     """
     kinds = read_layer_types(reader, supported=(FULL_ATTENTION, SLIDING_ATTENTION))
     if not kinds:
-        num_layers = reader.integer("num_hidden_layers")
+        num_layers = read_num_layers(reader)
         kinds = tuple(SLIDING_ATTENTION if is_sliding(index) else FULL_ATTENTION for index in range(num_layers))
     window = read_window(reader, default=default)
     found = tuple(window if kind == SLIDING_ATTENTION else None for kind in kinds)
@@ -380,7 +387,7 @@ def read_dtype(reader: ConfigReader) -> str:
 def read_moe(reader: ConfigReader, *, is_normalized: bool) -> MoeConfig:
     """A mixture of experts. `is_normalized`: norm_topk_prob where the config does not say it."""
     field = "num_local_experts" if reader.has("num_local_experts") else "num_experts"
-    num_experts = reader.integer(field)
+    num_experts = reader.integer(field, maximum=MAX_EXPERTS)
     if reader.has("num_experts") and reader.integer("num_experts") != num_experts:
         raise ConfigError(
             f"{reader.said('num_experts')} contradicts num_local_experts={num_experts}, which is another spelling of"
@@ -392,7 +399,7 @@ def read_moe(reader: ConfigReader, *, is_normalized: bool) -> MoeConfig:
             f"{reader.said('num_experts_per_tok')} is more than {field}={num_experts}. A token can go to each expert"
             " once."
         )
-    num_layers = reader.integer("num_hidden_layers")
+    num_layers = read_num_layers(reader)
     step, named = reader.integer("decoder_sparse_step", default=1), reader.integers("mlp_only_layers")
     return MoeConfig(
         num_experts=num_experts,

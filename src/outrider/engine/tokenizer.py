@@ -12,6 +12,7 @@ from tokenizers import decoders
 
 from outrider.core.errors import CheckpointError, RequestError
 from outrider.engine.token_bytes import TokenBytes, prompt_pieces
+from outrider.loading.files import check_kinds
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -29,6 +30,7 @@ class Tokenizer:
                 f"{directory} has no tokenizer.json. Add one (convert a slow tokenizer to that form), or pass "
                 "skip_tokenizer_init=True and prompts as token ids."
             )
+        check_kinds(directory)
         from transformers import PreTrainedTokenizerFast
 
         # this class and not AutoTokenizer: tokenizer.json is enough, and AutoTokenizer imports modelling code

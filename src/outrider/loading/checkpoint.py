@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from outrider.core.errors import CheckpointError
+from outrider.loading.files import check_kinds
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,8 +29,9 @@ class Checkpoint:
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise CheckpointError(f"{directory} is not a directory. Give a local directory that holds {SINGLE}.")
+        check_kinds(self.directory)
         index = self.directory / INDEX
-        self._names_of_file = _read_index(index) if index.exists() else self._read_single()
+        self._names_of_file = _read_index(index) if index.is_file() else self._read_single()
         for file, names in self._names_of_file.items():
             self._check(file, names)
 
@@ -65,7 +67,7 @@ class Checkpoint:
                     yield name, _header(opened, name, where=self.directory / file)
 
     def _read_single(self) -> dict[str, list[str]]:
-        file = next((file for file in (SINGLE, PICKLE) if (self.directory / file).exists()), None)
+        file = next((file for file in (SINGLE, PICKLE) if (self.directory / file).is_file()), None)
         if file is None and any(self.directory.glob("consolidated*")):
             raise CheckpointError(
                 f"{self.directory} holds the weights as consolidated files only: this layout has other names, and rows"
@@ -80,7 +82,7 @@ class Checkpoint:
 
     def _check(self, file: str, names: list[str]) -> None:
         path = self.directory / file
-        if not path.exists():
+        if not path.is_file():
             raise CheckpointError(f"{INDEX} names {file}, which is not in {self.directory}. Download the missing file.")
         with _opened(path) as opened:
             missing = sorted(set(names) - set(opened.keys()))

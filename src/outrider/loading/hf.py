@@ -7,6 +7,7 @@ from typing import Any
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError
+from outrider.loading.files import check_kinds
 
 _QUANTIZATION_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
 """Files beside config.json -> `quant_method` of what they say."""
@@ -17,6 +18,7 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
     path = Path(directory) / file
     if not Path(directory).is_dir():
         raise CheckpointError(f"{str(directory)!r} is not a directory. Give a local directory with {file}.")
+    check_kinds(Path(directory))
     if not path.is_file():
         other = "params.json"
         if (Path(directory) / other).is_file():

@@ -12,7 +12,7 @@ from torch import Tensor
 from outrider.attention.caches.model_caches import CacheSpec
 from outrider.core import plugins
 from outrider.core.config_reader import ConfigReader
-from outrider.core.errors import UnsupportedError
+from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig, read_architecture
 from outrider.core.quantization.read import read_quantization
 from outrider.layers.assignment import assign_formats
@@ -24,6 +24,9 @@ from outrider.loading.generation_config import read_generation_eos
 from outrider.loading.hf import open_config
 from outrider.loading.load import load_into
 from outrider.loading.names import bare_name, module_name
+from outrider.loading.sizes import sizes_that_fit
+
+_MAX_ROPE_BYTES = 8 << 30
 
 
 def families() -> dict[str, ModuleType]:
@@ -73,7 +76,8 @@ def read_model_config(directory: str | Path) -> ModelConfig:
 def cache_specs(config: ModelConfig, context: LayerContext) -> tuple[CacheSpec, ...]:
     """The caches that the layers of a model with this config need, before any memory is allocated."""
     without_memory = replace(context, device=torch.device("meta"))
-    return find_model(config)(config, without_memory, max_positions=1).cache_specs
+    with sizes_that_fit("config.json"):
+        return find_model(config)(config, without_memory, max_positions=1).cache_specs
 
 
 def load_model(
@@ -102,18 +106,34 @@ def load_model(
         return model
 
     if checkpoint is None:
-        model = build(context)
+        with sizes_that_fit(directory):
+            model = build(context)
         fill_randomly(model, seed)
         return model
-    if config.quantization is None:
-        model = build(context)
-    else:
-        on_meta = replace(context, device=torch.device("meta"))
+    _check_sizes(config, checkpoint, max_positions=max_positions)
+    on_meta = replace(context, device=torch.device("meta"))
+    with sizes_that_fit(directory):
         names = modules_of(checkpoint, model_class(config, on_meta, max_positions=1))
         fill_model(build(on_meta, names), checkpoint.headers(), where=directory)  # finds every fault without memory
         model = build(context, names)
     fill_model(model, checkpoint.tensors(), where=directory)
     return model
+
+
+def _check_sizes(config: ModelConfig, checkpoint: Checkpoint, *, max_positions: int) -> None:
+    """Raises an OutriderError for sizes that take long to build, or a table that no memory holds."""
+    where, num_tensors = checkpoint.directory, len(checkpoint.names)
+    if config.num_layers > num_tensors:
+        raise CheckpointError(
+            f"{where}: config.json asks for num_hidden_layers={config.num_layers}, and the files hold {num_tensors}"
+            " tensors. Use the config.json that came with the weights."
+        )
+    num_bytes = 4 * max_positions * config.rotary_size
+    if num_bytes > _MAX_ROPE_BYTES:
+        raise ConfigError(
+            f"{where}: a rope table for {max_positions} positions takes {num_bytes >> 30} GiB. Set max_model_len to"
+            " what requests need."
+        )
 
 
 def fill_model(model: CausalLM, tensors: Iterable[tuple[str, Tensor]], *, where: str) -> None:

@@ -21,6 +21,7 @@ from outrider.core.model_config import (
     read_gated_delta,
     read_layer_types,
     read_moe,
+    read_num_layers,
     read_text_part,
 )
 from outrider.layers.decoder import CausalLM, DecoderLayer
@@ -125,5 +126,5 @@ def _read_layer_types(reader: ConfigReader) -> tuple[str, ...]:
         reader.ignore("full_attention_interval", reason="layer_types names the kind of each layer")
         return kinds
     interval = reader.integer("full_attention_interval", default=4)
-    numbers = range(1, reader.integer("num_hidden_layers") + 1)
+    numbers = range(1, read_num_layers(reader) + 1)
     return tuple(LINEAR_ATTENTION if number % interval else FULL_ATTENTION for number in numbers)

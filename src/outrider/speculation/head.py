@@ -18,6 +18,7 @@ from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
 from outrider.loading.load import load_into
 from outrider.loading.names import bare_name, modules_in_files
+from outrider.loading.sizes import sizes_that_fit
 from outrider.speculation.drafter import DrafterContext
 
 H = TypeVar("H", bound="Head")
@@ -85,7 +86,8 @@ def load_head(
         )
     quantization = quantised_while_loading(layer.quantization, context.config.quantization, where=directory)
     layers = replace(context.layers, assigns_formats=quantization is not None)
-    head = make(HeadFiles(names=names, embed=None if has_embedding else context.target.embed, layers=layers))
+    with sizes_that_fit(directory):
+        head = make(HeadFiles(names=names, embed=None if has_embedding else context.target.embed, layers=layers))
     if quantization is not None:
         in_files = modules_in_files(checkpoint.names if checkpoint else (), renames)
         assign_formats(
