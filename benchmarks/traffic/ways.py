@@ -252,7 +252,7 @@ def outrider_way(name: str, model: str, options: dict[str, Any]) -> "Offline | O
     if missing:
         raise Unavailable(f"the server needs {', '.join(missing)}: pip install 'outrider[server]'")
     program = "from outrider.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", model, "--max-queued-requests", "65536"]
+    command = [sys.executable, "-P", "-c", program, "serve", model, "--max-queued-requests", "65536"]
     return Server(command, options)
 
 

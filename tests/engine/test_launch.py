@@ -1,6 +1,13 @@
-"""The engine's interpreter runs no module of the working directory, which may be a downloaded model's."""
+"""The engine's interpreter runs no module of the working directory, which may be a downloaded model's, and it exits
+with its parent, whatever it does then."""
 
+import os
+import re
 import socket
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -21,3 +28,82 @@ def test_modules_of_the_working_directory_are_not_run(tmp_path: Path, monkeypatc
     ours.close()  # the engine reads the end of its channel, and exits
     assert process.wait(timeout=60) != 7
     assert not marker.exists(), f"run: {marker.read_text()}"
+
+
+def test_every_interpreter_is_started_without_the_working_directory() -> None:
+    root = Path(__file__).parents[2]
+    files = [
+        *(root / "src").rglob("*.py"),
+        root / "benchmarks/traffic/ways.py",
+        root / "tests/support/running_server.py",
+    ]
+    starts = [found for file in files for found in re.findall(r"sys\.executable, .*", file.read_text())]
+    assert len(starts) >= 3
+    assert all(start.startswith('sys.executable, "-P"') for start in starts), starts
+
+
+PARENT = """
+import os, socket, sys, time
+from outrider.engine import launch
+launch._PROGRAM = launch._PROGRAM.replace("from outrider.engine.process import main", "import ctypes").replace(
+    "main(int(sys.argv[1]))", "print('keeps', flush=True); ctypes.PyDLL(None).sleep(60)"
+)
+ours, end = socket.socketpair()
+print(launch.start_interpreter(end).pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread watches the parent, which needs Python's lock")
+def test_the_engine_exits_with_its_parent_while_a_library_keeps_the_lock() -> None:
+    """A library may keep it while it opens a file."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-P", "-c", textwrap.dedent(PARENT)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        said = {parent.stdout.readline().strip(), parent.stdout.readline().strip()}
+        parent.kill()
+    (engine,) = said - {"keeps"}
+    status = Path(f"/proc/{engine}/stat")
+    end = time.monotonic() + 10
+    while status.exists() and ") Z " not in status.read_text():
+        assert time.monotonic() < end, "the engine outlives its parent"
+        time.sleep(0.05)
+
+
+COMMAND = "import sys\nfrom outrider.cli import main\nmain()\n"
+CALLER = """
+import asyncio
+from outrider import AsyncLLM, SamplingParams
+async def run():
+    async with AsyncLLM(".") as llm:
+        async for _ in llm.generate({"prompt_token_ids": [5, 6]}, SamplingParams(max_tokens=2)):
+            pass
+asyncio.run(run())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [["info", "."], ["generate", ".", "--prompt", "a", "--max-tokens", "2"], ["bench", "latency", "."], []],
+    ids=lambda arguments: arguments[0] if arguments else "AsyncLLM",
+)
+def test_no_command_runs_what_lies_beside_a_model(tmp_path: Path, arguments: list[str]) -> None:
+    """The names of all modules that the command has imported at its end, and of some that it could."""
+    zoo, marker = Path(__file__).parents[2] / "zoo" / "tiny", tmp_path / "was-run"
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "outrider"  # as pip installs it: its own folder is the first of the path
+    script.write_text(COMMAND if arguments else CALLER)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in zoo.iterdir():
+        (folder / path.name).symlink_to(path)
+    for name in {*sys.stdlib_module_names, *NAMES, "transformers", "tokenizers", "jinja2", "yaml", "PIL", "triton"}:
+        (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write({name!r})\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert not marker.exists(), f"run: {marker.read_text()}"
+    assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ class RunningServer:
     def __init__(self, *options: object, model: Path | None = None) -> None:
         """`model`: None serves the zoo, with its drafter."""
         named = [str(model)] if model is not None else []
-        command = [sys.executable, "-c", _COMMAND, "serve", *named, "--port", "0", *map(str, options)]
+        command = [sys.executable, "-P", "-c", _COMMAND, "serve", *named, "--port", "0", *map(str, options)]
         path = os.pathsep.join([str(ROOT / "src"), *sys.path])
         self.process = subprocess.Popen(
             command,

@@ -23,7 +23,6 @@ from outrider.core.outputs import OutputDelta
 from outrider.core.request import Request
 from outrider.engine.channel import Channel
 from outrider.engine.engine import Engine
-from outrider.engine.launch import exit_with_parent
 from outrider.engine.loop import EngineLoop, Order, StopLoop
 from outrider.engine.messages import (
     Abort,
@@ -194,7 +193,6 @@ def main(descriptor: int) -> None:
     """Serve the client at the other end of an inherited socket; exit code 1 if the engine failed."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # a terminal and a supervisor tell the whole group; the parent drains
-    exit_with_parent()
     channel, records = Channel(socket.socket(fileno=descriptor)), _Log()
     try:
         begin = _first_message(channel)

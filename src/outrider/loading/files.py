@@ -15,7 +15,7 @@ _KINDS = {
 
 
 def check_kinds(directory: Path) -> None:
-    """Raises CheckpointError if an entry of `directory` is neither a regular file nor a directory. Links are followed,
+    """Raises CheckpointError unless each entry of `directory` is a regular file or a directory. Links are followed,
     because caches of a hub are made of them; one that leads nowhere counts as absent."""
     for path in sorted(directory.iterdir()):
         try:
