@@ -1,7 +1,7 @@
 """Renders the messages of a conversation as text, with the model's template or the caller's, and with tools.
 
-The transformers library does the rendering. Markers that a template or a model puts in its text, such as the beginning
-and end of reasoning, are passed through: they are text like any other.
+Markers that a template or a model puts in its text, such as the beginning and end of reasoning, are passed through:
+they are text like any other.
 """
 
 import json
@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 
 from outrider.core.errors import RequestError
 from outrider.engine.content_form import FORMATS, arrange, check_texts
+from outrider.engine.template import Deadline
 from outrider.engine.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -59,12 +60,13 @@ def encode_chat(
         raise RequestError("messages=[] is empty. Give at least one message.")
     if options.chat_template is None and not tokenizer.chat_template:
         raise RequestError("The model has no chat template. Give chat_template, or use generate() with plain text.")
+    deadline = Deadline()
     arranged, is_checked = arrange(
         [_plain(message) for message in messages],
-        lambda marked: _render(tokenizer, marked, options, continues=False),
+        lambda marked: _render(tokenizer, marked, options, continues=False, deadline=deadline),
         content_format=options.chat_template_content_format,
     )
-    text = _render(tokenizer, arranged, options, continues=options.continue_final_message)
+    text = _render(tokenizer, arranged, options, continues=options.continue_final_message, deadline=deadline)
     if not is_checked:
         check_texts(arranged, text)
     # arguments of a call may hold half of a surrogate pair, which is encoded as the escape that the model wrote
@@ -74,7 +76,14 @@ def encode_chat(
     return tokenizer.encode(text, add_special_tokens=options.add_special_tokens)
 
 
-def _render(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], options: ChatOptions, *, continues: bool) -> str:
+def _render(
+    tokenizer: Tokenizer,
+    messages: Sequence[dict[str, Any]],
+    options: ChatOptions,
+    *,
+    continues: bool,
+    deadline: Deadline,
+) -> str:
     """The text of a conversation. Raises RequestError if the template refuses it."""
     adds = options.add_generation_prompt
     try:
@@ -84,6 +93,7 @@ def _render(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], options: C
             chat_template=options.chat_template,
             add_generation_prompt=not options.continue_final_message if adds is None else adds,
             continue_final_message=continues,
+            deadline=deadline,
             **options.chat_template_kwargs,
         )
     except (
@@ -94,6 +104,7 @@ def _render(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], options: C
         AttributeError,
         ArithmeticError,
         RecursionError,
+        MemoryError,
     ) as error:
         raise RequestError(
             f"the chat template refuses these messages: {error}. Change them, or the template."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import decoders
 
 from outrider.core.errors import CheckpointError, RequestError
+from outrider.engine.template import render
 from outrider.engine.token_bytes import TokenBytes, prompt_pieces
 from outrider.loading.files import check_kinds
 
@@ -82,10 +83,9 @@ class Tokenizer:
         return template.get("default") if isinstance(template, dict) else template
 
     def render_chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-        """Render chat messages as text; options are those of transformers' apply_chat_template."""
-        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
-        assert isinstance(text, str)
-        return text
+        """Render chat messages as text; options are those of `template.render`, and chat_template."""
+        source = self._tokenizer.get_chat_template(options.pop("chat_template", None), options.get("tools"))
+        return render(source, messages, **(self._tokenizer.special_tokens_map | options))
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of ids, without special tokens if asked for; ids that the tokenizer does not have give no text."""

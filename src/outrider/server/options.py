@@ -55,7 +55,7 @@ class ServerOptions:
     chat_template_content_format: str = "auto"
     """Form of the contents that the template gets: one of `outrider.engine.content_form.FORMATS`."""
     trusts_request_chat_template: bool = False
-    """True accepts chat templates from requests. They run in a sandbox, but without a time limit."""
+    """True accepts chat templates from requests. They run in a sandbox, for a limited time."""
     tool_call_parser: str | None = None
     """File name of a parser in `outrider/server/tool_parsers`; None refuses tool_choice "auto"."""
     reasoning_parser: str | None = None
