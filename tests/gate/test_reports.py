@@ -11,7 +11,7 @@ from outrider.gate.baseline import Baseline, Settings
 from outrider.gate.check import check
 from outrider.gate.html import html
 from outrider.gate.junit import junit, junit_not_run
-from outrider.gate.plots import Bar, Series, bar_chart
+from outrider.gate.plots import Bar, Series, bar_chart, ticks
 from outrider.gate.report import screen
 
 from .samples_made_here import KEY, measurement, sample
@@ -103,6 +103,20 @@ def test_html_stands_alone_and_shows_the_plots():
     assert found.tags.count("svg") == 3
     for words in ("REGRESSION", "no entry of its own", "math <1>", "accepted drafts", "category", "capability"):
         assert words in found.text, words
+
+
+def test_a_pass_on_the_same_platform_does_not_look_unjudged():
+    passed, judged = [read(html(result(GOOD, key))) for key in (KEY, ELSEWHERE)]
+    assert "not judged" not in passed.text and " result " not in passed.text
+    assert " result " in judged.text and " ok" in judged.text
+
+
+def test_ticks_are_round_and_reach_the_top():
+    assert ticks(0.97) == [0, 0.2, 0.4, 0.6, 0.8]
+    assert ticks(1.0) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(3.1) == [0, 1, 2, 3]
+    for top in (1e-9, 0.013, 0.5, 1.9, 2.6, 4.0, 17, 1000):
+        assert 3 <= len(ticks(top)) <= 6 and ticks(top)[-1] <= top * (1 + 1e-9) < ticks(top)[-1] + ticks(top)[1]
 
 
 def test_html_of_a_server_has_no_histogram():

@@ -15,15 +15,21 @@ _INTERVAL_TAIL = 0.025
 """Confidence of each plotted interval; the test uses its own, wider ones."""
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
+:root { --paper: #ffffff; --ink: #1c2430; --line: #d8dee8; --good: #116329; --bad: #b3261e; --warn: #7a5b00; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #15171a; --ink: #e7e6e1; --line: #3a4048; --good: #7ccf9b; --bad: #ff9c92; --warn: #e0b050; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  background: var(--paper); color: var(--ink); overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.wide { overflow-x: auto; } .wide table { overflow-wrap: normal; }
 table { border-collapse: collapse; }
-td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #d8dee8; }
+td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
 td:first-child, th:first-child { text-align: left; }
-.pass { color: #116329; } .fail { color: #b3261e; } .note { color: #7a5b00; }
-svg { width: 100%; max-width: 46rem; height: auto; display: block; margin: 1rem 0; }
-svg text { font: 11px system-ui, sans-serif; fill: #1c2430; } svg .title { font-weight: 600; font-size: 12px; }
-.grid { stroke: #e3e8ef; } .whisker { stroke: #1c2430; fill: none; stroke-width: 1.4; }
+.pass { color: var(--good); } .fail { color: var(--bad); } .note { color: var(--warn); }
+svg { width: 100%; min-width: 34rem; max-width: 46rem; height: auto; display: block; margin: 1rem 0; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--ink); } svg .title { font-weight: 600; font-size: 12px; }
+.grid { stroke: var(--line); } .whisker { stroke: var(--ink); fill: none; stroke-width: 1.4; }
 """
 
 
@@ -46,14 +52,16 @@ def html(result: CheckResult) -> str:
         *(f'<p class="note">{escape(note)}</p>' for note in result.notes),
         "<h2>Rates</h2>",
         _rates_table(result),
-        *plots(result),
+        *(_wide(plot, name="Plot") for plot in plots(result)),
     ]
     if verdict.differences:
         items = "".join(f"<li>{escape(line(entry))}</li>" for entry in verdict.differences)
         parts += ["<h2>First difference of every request that differs</h2>", f"<ul>{items}</ul>"]
     parts += ["<h2>Platform</h2>", _facts({**result.now.key, **result.now.versions})]
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(result.title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><title>{escape(result.title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
@@ -122,19 +130,28 @@ def _bar(ratio: Ratio) -> Bar:
 
 
 def _rates_table(result: CheckResult) -> str:
+    """On the platform of the baseline counts decide, so the rates have no outcome there."""
+    is_judged = not result.verdict.is_exact
     rows = []
     for test in result.verdict.tests:
         upper = f" to {test.upper_bound:.4f}" if test.upper_bound is not None else " or more"
-        outcome = "not judged" if result.verdict.is_exact else "ok" if test.passed else '<b class="fail">FAIL</b>'
+        outcome = "ok" if test.passed else '<b class="fail">FAIL</b>'
         rows.append(
             f"<tr><td>{escape(test.name)}</td><td>{test.baseline:.4f}</td><td>{test.now:.4f}</td>"
             f"<td>{test.difference:+.4f}</td><td>{test.lower_bound:.4f}{upper}</td><td>{test.detectable_fall:.4f}</td>"
-            f"<td>{outcome}</td></tr>"
+            + (f"<td>{outcome}</td>" if is_judged else "")
+            + "</tr>"
         )
-    return (
-        "<table><tr><th></th><th>baseline</th><th>now</th><th>change</th><th>bounds</th>"
-        f"<th>a fall seen in 4 of 5 checks</th><th></th></tr>{''.join(rows)}</table>"
+    table = (
+        "<table><tr><th>rate</th><th>baseline</th><th>now</th><th>change</th><th>bounds</th>"
+        f"<th>a fall seen in 4 of 5 checks</th>{'<th>result</th>' * is_judged}</tr>{''.join(rows)}</table>"
     )
+    return _wide(table, name="Rates")
+
+
+def _wide(content: str, *, name: str) -> str:
+    """A box that scrolls sideways by itself where the screen is narrow, by keyboard too."""
+    return f'<div class="wide" role="region" aria-label="{name}" tabindex="0">{content}</div>'
 
 
 def _facts(facts: dict[str, str]) -> str:

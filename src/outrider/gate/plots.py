@@ -1,5 +1,6 @@
 """Plots as inline SVG: bars with intervals, series side by side. Numbers in, markup out."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -37,10 +38,9 @@ def bar_chart(title: str, groups: Sequence[str], series: Sequence[Series], *, fo
         return _TOP + height * (1.0 - value / (1.08 * top))
 
     parts = [f'<text x="{_LEFT}" y="14" class="title">{escape(title)}</text>']
-    for step in range(5):
-        value = top * step / 4
+    for value in ticks(top):
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y(value):.1f}" y2="{y(value):.1f}" class="grid"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:{form}}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
     bar_width = width * 0.76 / max(len(series), 1)
     for i_group, group in enumerate(groups):
         left = _LEFT + width * i_group + width * 0.12
@@ -56,6 +56,13 @@ def bar_chart(title: str, groups: Sequence[str], series: Sequence[Series], *, fo
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
+
+
+def ticks(top: float) -> list[float]:
+    """Round numbers from 0 to `top` (positive), six at most."""
+    power = 10.0 ** math.floor(math.log10(top / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if top / (power * factor) <= 5 + 1e-9)
+    return [round(index * step, 12) for index in range(math.floor(top / step + 1e-9) + 1)]
 
 
 def _bar(bar: Bar, series: Series, *, x: float, width: float, y: Callable[[float], float], form: str) -> list[str]:
