@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev setup-clients demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels clean
+.PHONY: setup setup-dev setup-clients demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels release-requirements clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -104,6 +104,12 @@ gpu-test:
 # tables of kernel speed into benchmarks/results/, likewise
 bench-kernels:
 	PYTHONPATH=src $(PYTHON) -m benchmarks.kernels
+
+# what a release needs, with the hash of every file: dist/requirements.txt, attached to the release
+release-requirements: setup
+	mkdir -p dist
+	$(INSTALL) --quiet --dry-run --ignore-installed --report dist/report.json '.[server]'
+	$(BIN)/python .ci/release_requirements.py dist/report.json > dist/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) build dist
