@@ -111,3 +111,10 @@ def test_a_tree_stays_a_tree(writer: GrammarWriter) -> None:
 def test_a_reference_that_leads_nowhere_is_refused(reference: str) -> None:
     with pytest.raises(RequestError, match=r"\$ref '"):
         list_schema([{"name": "f", "parameters": a(reference, **{"$defs": {"A": NULL}})}], is_parallel=True)
+
+
+@pytest.mark.parametrize("key", ["$defs", "definitions"])
+@pytest.mark.parametrize("value", [[1], 3, "x", None])
+def test_definitions_that_are_not_an_object_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=r"(\$defs|definitions) is .*Give an object"):
+        list_schema([{"name": "f", "parameters": {"type": "object", key: value}}], is_parallel=True)

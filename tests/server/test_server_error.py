@@ -26,7 +26,7 @@ def test_nothing_of_the_error_leaves_the_server() -> None:
 
     with log_lines() as lines:
         answer = asyncio.run(send())
-    assert answer.status_code == 500
+    assert answer.status_code == 500 and answer.headers["x-content-type-options"] == "nosniff"
     assert "AttributeError" not in answer.text and SECRET not in answer.text
     (said,) = lines
     number = said.partition("internal error ")[2].split()[0]

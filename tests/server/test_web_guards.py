@@ -92,8 +92,8 @@ def test_a_server_of_this_machine_alone_answers_to_its_own_names(host: str) -> N
     assert call(method="GET", path="/version", headers=[("Host", host)], api_keys=("k",)).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
-def test_its_own_names(host: str) -> None:
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9", "127.0.0.1:8000", "[::1]:8000", "[::1]", "10.0.0.7:80"])
+def test_its_own_names_and_addresses(host: str) -> None:
     assert call(method="GET", headers=[("Host", host)]).status_code == 200
 
 
@@ -118,6 +118,11 @@ def test_every_response_says_what_a_browser_may_do_with_it(headers: list[tuple[s
     found = call(headers=headers).headers
     assert found["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in found["content-security-policy"]
+
+
+def test_options_do_not_show_secrets() -> None:
+    shown = repr(ServerOptions(api_keys=("secret-key",), ssl_keyfile_password="secret-word"))
+    assert "secret" not in shown
 
 
 def test_keys_come_from_command_line_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

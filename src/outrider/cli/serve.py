@@ -134,7 +134,9 @@ def serve(
     ] = None,
     ssl_keyfile: Annotated[str | None, typer.Option(help="TLS key file.")] = None,
     ssl_certfile: Annotated[str | None, typer.Option(help="TLS certificate file.")] = None,
-    ssl_keyfile_password: Annotated[str | None, typer.Option(help="Password of the TLS key.")] = None,
+    ssl_keyfile_password: Annotated[
+        str | None, typer.Option(help="Password of the TLS key.", envvar="OUTRIDER_SSL_KEYFILE_PASSWORD")
+    ] = None,
     ssl_ca_certs: Annotated[str | None, typer.Option(help="CA bundle for client certificates.")] = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="Type of weights and activations: auto, float32 or bfloat16.")] = "auto",

@@ -4,6 +4,7 @@ import difflib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -30,7 +31,7 @@ from outrider.server.chat import ChatRequest, chat_completions
 from outrider.server.completions import CompletionRequest, completions
 from outrider.server.errors import APIError
 from outrider.server.front import Front
-from outrider.server.guards import GUARDED, ApiKeys, BodyLimit
+from outrider.server.guards import GUARDED, OPEN, ApiKeys, BodyLimit
 from outrider.server.messages.answers import AnthropicErrorAnswer, MessageAnswer, TokenCountAnswer
 from outrider.server.messages.body import CountTokensRequest, MessagesRequest
 from outrider.server.messages.endpoint import count_message_tokens, create_message
@@ -42,7 +43,7 @@ from outrider.server.responses.endpoint import create_response, delete_response,
 from outrider.server.responses.store import ResponseStore
 from outrider.server.static import page
 from outrider.server.tokens import DetokenizeRequest, TokenizeRequest, detokenize, tokenize
-from outrider.server.web_guards import HostGuard, OriginGuard, ResponseHeaders, hosts_allowed
+from outrider.server.web_guards import HEADERS, HostGuard, OriginGuard, ResponseHeaders, hosts_allowed
 
 _log = logging.getLogger(__name__)
 
@@ -217,7 +218,11 @@ def build_app(front: Front) -> Starlette:
         needs_key=bool(options.api_keys),
         has_priorities=options.scheduling_policy == "priority",
     )
-    published = document(list(OPERATIONS), version=VERSION, limits=limits)
+    guards_all = options.guards_all_paths
+    operations = [
+        replace(entry, is_guarded=True) if guards_all and entry.path not in OPEN else entry for entry in OPERATIONS
+    ]
+    published = document(operations, version=VERSION, limits=limits)
 
     async def openapi(request: Request) -> Response:
         """Answers with the OpenAPI document."""
@@ -277,11 +282,12 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 
 async def _server_error(request: Request, error: Exception) -> Response:
-    """Answers 500 for a bug in the server. The log has its traceback, by uvicorn; the caller gets nothing of it."""
+    """Answers 500 for a bug in the server. The log has its traceback, by uvicorn; the caller gets nothing of it. No
+    middleware sees this response."""
     number = secrets.token_hex(4)
     _log.error("internal error %s in %s %s", number, request.method, request.url.path)
     message = f"internal error {number}. Please report it, with what the server's log says about {number}."
-    return APIError(message, status=500, kind="server_error").response(request.url.path)
+    return APIError(message, status=500, kind="server_error", headers=HEADERS).response(request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
 """Options of the server, checked on construction. Those of the engine are in `core/config.py`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outrider.core import log
 from outrider.core.errors import ConfigError
@@ -18,7 +18,7 @@ class ServerOptions:
     """Port to listen on; 0 chooses a free one."""
     served_model_names: tuple[str, ...] = ()
     """Names that requests may use for the model; empty uses the model directory as it was given."""
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     """Keys, one of which every caller must send; empty serves everybody."""
     guards_all_paths: bool = False
     """True asks for a key at every path but /health: /metrics, /openapi.json and the page at / as well."""
@@ -66,7 +66,7 @@ class ServerOptions:
     """True logs each request in one line, without its text."""
     ssl_keyfile: str | None = None
     ssl_certfile: str | None = None
-    ssl_keyfile_password: str | None = None
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
     ssl_ca_certs: str | None = None
     """TLS files and password, passed to uvicorn."""
 

@@ -19,11 +19,11 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing and compute nothing: a link on another page may lead here."""
 
-_HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"content-security-policy": b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-resource-policy": b"same-origin",
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
 }
 """Headers of every response that does not set them itself."""
 
@@ -40,12 +40,15 @@ def hosts_allowed(host: str, *, has_keys: bool, allowed: Sequence[str]) -> tuple
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return False
+        return None
 
 
 class HostGuard:
@@ -58,7 +61,7 @@ class HostGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI request."""
         given = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
-        if scope["type"] != "http" or not given or (len(given) == 1 and _name_of(given[0]) in self._hosts):
+        if scope["type"] != "http" or not given or (len(given) == 1 and self._is_own(_name_of(given[0]))):
             await self._app(scope, receive, send)
             return
         error = APIError(
@@ -69,6 +72,10 @@ class HostGuard:
             code="unknown_host",
         )
         await error.response(scope["path"])(scope, receive, send)
+
+    def _is_own(self, name: str) -> bool:
+        """True for an allowed name, and for every address: no page can make an address lead elsewhere."""
+        return name in self._hosts or _address(name) is not None
 
 
 def _name_of(host: str) -> str:
@@ -108,6 +115,9 @@ class OriginGuard:
         return origin in self._origins or urlsplit(origin).netloc == headers.get(b"host")
 
 
+_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+
 class ResponseHeaders:
     """Adds the headers that tell a browser to take every response for what it is, and never to show it in a frame."""
 
@@ -120,7 +130,7 @@ class ResponseHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(i for i in _HEADERS.items() if i[0] not in given)]
+                message["headers"] = [*message["headers"], *(i for i in _RAW_HEADERS if i[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

@@ -118,6 +118,9 @@ class _Reader:
             return given
         if not isinstance(given, dict):
             _refuse(path, f"{_shown(given)} is not a schema. Give an object, true or false.")
+        for key in ("$defs", "definitions"):
+            if not isinstance(given.get(key, {}), dict):
+                _refuse(path, f"{key} is {_shown(given[key])}. Give an object.")
         draft = _draft(given.get("$schema"), draft)
         if "$ref" in given and draft <= 7:  # in these drafts a reference stands alone
             given = {"$ref": given["$ref"]}
