@@ -6,7 +6,6 @@ from functools import cache
 
 import pytest
 
-from outrider.scheduler import prompt_budget
 from outrider.scheduler.prompt_budget import LONGEST_RATIO, LONGEST_WAIT, FixedBudget, MeasuredBudget
 
 H200 = {
@@ -37,42 +36,15 @@ def milliseconds(num_tokens: int) -> float:
         (1900, 500, 148),  # the largest size
     ],
 )
-def test_choices_for_an_8b_model(decode: int, prompt: int, chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_budget, "PATIENCE", 0.0)
-    assert make(H200).choose(num_decode_tokens=decode, num_prompt_tokens=prompt) == chosen
+def test_choices_for_an_8b_model(decode: int, prompt: int, chosen: int) -> None:
+    assert make(H200).choose(num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=True) == chosen
 
 
-def test_a_prompt_need_not_wait_for_a_little_time() -> None:
+def test_a_prompt_need_not_wait_for_a_little_time_if_no_request_waits_for_a_row() -> None:
     budget = make(H200)
-    assert budget.choose(num_decode_tokens=40, num_prompt_tokens=544) == 544
-    assert budget.choose(num_decode_tokens=128, num_prompt_tokens=700) == 700
-    assert budget.choose(num_decode_tokens=128, num_prompt_tokens=960) == 896, "the limit holds"
-
-
-def test_prompts_wait_for_the_largest_step_while_requests_queue() -> None:
-    budget = make(H200)
-
-    def choose(num_prompt_tokens: int, idle_share: float, num_decode_tokens: int = 120) -> int:
-        return budget.choose(
-            num_decode_tokens=num_decode_tokens,
-            num_prompt_tokens=num_prompt_tokens,
-            has_queue=True,
-            idle_share=idle_share,
-        )
-
-    assert choose(5000, 0.06) == 904, "the limit allows 1024 tokens"
-    assert [choose(200, 0.02), choose(500, 0.04), choose(900, 0.06)] == [0, 0, 0]
-    assert choose(904, 0.06) == 904
-    assert choose(300, 0.5) == 300, "many rows stand idle"
-    assert [choose(300, 0.2), choose(300, 0.2), choose(300, 0.2)] == [0, 0, 300], "a few rows stand idle for long"
-    assert choose(300, 0.1) == 0, "the count begins anew"
-    assert choose(300, 1.0, num_decode_tokens=0) == 300, "no row decodes meanwhile"
-
-
-def test_waiting_ends_with_the_queue() -> None:
-    budget = make(H200)
-    assert budget.choose(num_decode_tokens=120, num_prompt_tokens=500, has_queue=True, idle_share=0.1) == 0
-    assert budget.choose(num_decode_tokens=120, num_prompt_tokens=500) == 500
+    assert budget.choose(num_decode_tokens=40, num_prompt_tokens=544, has_queue=False) == 544
+    assert budget.choose(num_decode_tokens=128, num_prompt_tokens=700, has_queue=False) == 700
+    assert budget.choose(num_decode_tokens=128, num_prompt_tokens=960, has_queue=False) == 896, "the limit holds"
 
 
 def spent(budget: MeasuredBudget, decode: int, prompt: int) -> tuple[float, int]:
@@ -80,7 +52,7 @@ def spent(budget: MeasuredBudget, decode: int, prompt: int) -> tuple[float, int]
     number of these steps."""
     total, num_steps = 0.0, 0
     while prompt:
-        count = budget.choose(num_decode_tokens=decode, num_prompt_tokens=prompt)
+        count = budget.choose(num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=True)
         assert 0 < count <= prompt
         total += milliseconds(decode + count) - milliseconds(decode)
         prompt -= count
@@ -89,9 +61,8 @@ def spent(budget: MeasuredBudget, decode: int, prompt: int) -> tuple[float, int]
 
 
 @pytest.mark.parametrize("decode", [64, 128, 256])
-def test_prompts_cost_little_more_than_at_best(decode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_cost_little_more_than_at_best(decode: int) -> None:
     """At best: over all sizes within the limit in no more steps; the decode rows fill a size, so none is free."""
-    monkeypatch.setattr(prompt_budget, "PATIENCE", 0.0)
     limit = max(LONGEST_WAIT * 1e3, LONGEST_RATIO * milliseconds(decode))
     sizes = [size for size in H200 if size > decode and H200[size] <= limit]
 
@@ -110,16 +81,13 @@ def test_prompts_cost_little_more_than_at_best(decode: int, monkeypatch: pytest.
         assert cost <= 1.2 * best(prompt, num_steps) + 2.0, (prompt, num_steps)
 
 
-@pytest.mark.parametrize("has_queue", [False, True])
-def test_a_step_with_decode_rows_stays_within_the_limit(has_queue: bool) -> None:
+def test_a_step_with_decode_rows_stays_within_the_limit() -> None:
     rng = random.Random(3)
     for _ in range(300):
         sizes = sorted(rng.sample(range(16, 3000), rng.randrange(1, 9)))
         times = dict(zip(sizes, itertools.accumulate(rng.uniform(0.5, 25) for _ in sizes), strict=True))
         decode, prompt = rng.randrange(1, 600), rng.randrange(1, 5000)
-        count = make(times, most=5000).choose(
-            num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=has_queue, idle_share=0.5
-        )
+        count = make(times, most=5000).choose(num_decode_tokens=decode, num_prompt_tokens=prompt, has_queue=True)
         if decode > sizes[-1]:
             assert count == 0
             continue
@@ -131,10 +99,10 @@ def test_a_step_with_decode_rows_stays_within_the_limit(has_queue: bool) -> None
 
 
 def test_sizes_above_the_most_are_not_used() -> None:
-    assert make(H200, most=512).choose(num_decode_tokens=0, num_prompt_tokens=3000) == 512
+    assert make(H200, most=512).choose(num_decode_tokens=0, num_prompt_tokens=3000, has_queue=True) == 512
     with pytest.raises(AssertionError, match="no measured size"):
         make(H200, most=10)
 
 
 def test_a_fixed_budget_is_filled() -> None:
-    assert FixedBudget(100).choose(num_decode_tokens=30, num_prompt_tokens=500) == 70
+    assert FixedBudget(100).choose(num_decode_tokens=30, num_prompt_tokens=500, has_queue=True) == 70

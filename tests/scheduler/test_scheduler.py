@@ -163,10 +163,8 @@ def test_the_policy_says_how_many_prompt_tokens_a_step_has() -> None:
     seen = []
 
     class Budget:
-        def choose(
-            self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool = False, idle_share: float = 0.0
-        ) -> int:
-            seen.append((num_decode_tokens, num_prompt_tokens, has_queue, round(3 * idle_share)))
+        def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
+            seen.append((num_decode_tokens, num_prompt_tokens, has_queue))
             return 13
 
     loop = Loop(Setting(budget=40, num_drafts=0, num_blocks=200, max_num_seqs=3, depth=0, caching=False))
@@ -180,8 +178,7 @@ def test_the_policy_says_how_many_prompt_tokens_a_step_has() -> None:
     loop.turn()
     assert {row.request_id: row.num_tokens for row in loop.plans[-1].rows} == {"a": 1, "b": 7, "c": 6}
     loop.turn()
-    expected = [(0, 8, False, 1), (1, 27, False, 2), (1, 14, False, 2), (2, 1, False, 1)]
-    assert seen == expected, "not asked when no prompt waits"
+    assert seen == [(0, 8, False), (1, 27, False), (1, 14, False), (2, 1, False)], "not asked when no prompt waits"
     loop.turn()
     assert len(seen) == 4
     loop.run()

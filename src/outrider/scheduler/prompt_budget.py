@@ -4,11 +4,7 @@ A step with prompts takes longer than one of pure decoding, and running requests
 here: such a step may take `LONGEST_WAIT`, or `LONGEST_RATIO` times what its decode rows alone take, the longer of the
 two. Within this limit the policy takes the numbers of tokens at which prompts cost the least time, because a step's
 time is not in proportion to its tokens: reading the weights takes as long for one token as for two hundred, and beyond
-that a matrix product is fast only if its tiles fill the device.
-
-While more requests wait than can get a row, the time of all counts more than that of a prompt. Then prompts wait until
-they fill the largest step within the limit, as long as the rows that are idle meanwhile cost less than a further step.
-Knows seconds and tokens; no requests, no device.
+that a matrix product is fast only if its tiles fill the device. Knows seconds and tokens; no requests, no device.
 """
 
 from bisect import bisect_left, bisect_right
@@ -22,24 +18,16 @@ LONGEST_RATIO = 4.0
 """A slow device or a large model decodes slowly too, and needs more for prompts."""
 
 PATIENCE = 0.005
-"""Seconds that running requests may lose in all if a prompt ends sooner for it."""
-
-STEP_COST = 0.5
-"""Time of a step with prompts beyond that of its tokens, in decode steps: what is saved by doing without it
-(benchmarks/log.md)."""
+"""Seconds that running requests may lose in all if a prompt ends sooner for it. While more requests wait than can get a
+row they lose nothing: what counts then is the time of all."""
 
 
 class PromptBudget(Protocol):
     """Chooses the number of prompt tokens of each step."""
 
-    def choose(
-        self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool = False, idle_share: float = 0.0
-    ) -> int:
+    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
         """At most this many prompt tokens beside `num_decode_tokens`; `num_prompt_tokens` wait to be computed.
-
-        has_queue: more requests wait than can be admitted. idle_share: the part of all rows whose prompts wait. 0 lets
-        prompts wait for the next step; never without decode rows.
-        """
+        has_queue: more requests wait than can be admitted."""
         ...
 
 
@@ -49,9 +37,7 @@ class FixedBudget:
     def __init__(self, most: int) -> None:
         self._most = most
 
-    def choose(
-        self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool = False, idle_share: float = 0.0
-    ) -> int:
+    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
         return self._most - num_decode_tokens
 
 
@@ -61,9 +47,6 @@ class MeasuredBudget:
     Either all prompt tokens run now, padded to the next number of tokens that was measured, or a part of them that
     fills an efficient number exactly, and the rest later: whichever costs running requests less time in all, but for
     `PATIENCE`. Efficient numbers are the corners of the lower convex hull of time over tokens.
-
-    While requests queue, the largest number within the limit is taken. Measured times do not show why it is better:
-    they are of steps without context, on a device that does not get hot.
     """
 
     def __init__(self, seconds: Mapping[int, float], *, most: int) -> None:
@@ -73,20 +56,14 @@ class MeasuredBudget:
         assert self._sizes, f"no measured size of {sorted(seconds)} is at most {most}"
         self._seconds = dict(seconds)
         self._hulls = [self._hull(first) for first in range(len(self._sizes))]
-        self._idle_steps = 0.0  # sum of idle shares over the steps that prompts have waited
 
-    def choose(
-        self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool = False, idle_share: float = 0.0
-    ) -> int:
+    def choose(self, *, num_decode_tokens: int, num_prompt_tokens: int, has_queue: bool) -> int:
         place = bisect_left(self._sizes, num_decode_tokens)
         if place == len(self._sizes):
             return 0  # decode rows alone are more than was measured
         base = self._seconds[self._sizes[place]] if num_decode_tokens else 0.0
         limit = max(LONGEST_WAIT, LONGEST_RATIO * base) if num_decode_tokens else float("inf")
         total = num_decode_tokens + num_prompt_tokens
-        if has_queue and num_decode_tokens:
-            return self._fill(num_decode_tokens, num_prompt_tokens, limit, idle_share)
-        self._idle_steps = 0.0
         part = self._part(place, num_decode_tokens, total, limit)
         whole = self._padded(total)
         if whole is not None and self._seconds[whole] <= limit:
@@ -94,26 +71,14 @@ class MeasuredBudget:
             if part == 0 or rest is None:
                 return num_prompt_tokens
             in_two = self._seconds[num_decode_tokens + part] + self._seconds[rest] - 2 * base
-            if self._seconds[whole] - base <= in_two + PATIENCE:
+            if self._seconds[whole] - base <= in_two + (0.0 if has_queue else PATIENCE):
                 return num_prompt_tokens
         if part:
             return part
-        return min(num_prompt_tokens, self._room(num_decode_tokens, limit))
-
-    def _fill(self, num_decode_tokens: int, num_prompt_tokens: int, limit: float, idle_share: float) -> int:
-        """Prompt tokens while requests queue: as many as the largest step holds, or 0 to wait until there are."""
-        room = self._room(num_decode_tokens, limit)
-        self._idle_steps += idle_share
-        if num_prompt_tokens < room and self._idle_steps < STEP_COST:
-            return 0
-        self._idle_steps = 0.0
-        return min(num_prompt_tokens, room)
-
-    def _room(self, num_decode_tokens: int, limit: float) -> int:
-        """Prompt tokens in the largest step within the limit; at least in the smallest that has a place for some."""
+        # no efficient size fits: the largest within the limit, and at least the smallest that has a place for prompts
         larger = [size for size in self._sizes if size > num_decode_tokens]
         allowed = [size for size in larger if self._seconds[size] <= limit] or larger[:1]
-        return allowed[-1] - num_decode_tokens if allowed else 0
+        return min(num_prompt_tokens, allowed[-1] - num_decode_tokens) if allowed else 0
 
     def _part(self, place: int, num_decode_tokens: int, total: int, limit: float) -> int:
         """Prompt tokens that fill the largest efficient size, or 0 if none is small enough."""

@@ -70,7 +70,6 @@ class Scheduler:
         self._num_lookahead = num_lookahead
         self._stop_rule = stop_rule
         self._token_rule = token_rule
-        self._num_rows = max_num_seqs
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._num_steps = 0
         self._arrivals = itertools.count(1)
@@ -195,16 +194,16 @@ class Scheduler:
 
     def _limit_prompts(self, step: OpenStep) -> None:
         """Leave as many tokens as the policy chooses for prompts, those of requests that may be admitted included."""
-        num_waiting = num_idle = 0
+        num_waiting = 0
         for state in self._prompts():
-            num_idle += 1
+            if num_waiting >= step.left:
+                break
             num_waiting += _num_left(state)
         if num_waiting:
             chosen = self.prompt_budget.choose(
                 num_decode_tokens=self._budget - step.left,
                 num_prompt_tokens=min(num_waiting, step.left),
                 has_queue=len(self.waiting) > len(self._free_rows),
-                idle_share=num_idle / self._num_rows,
             )
             step.left = min(step.left, chosen)
 
