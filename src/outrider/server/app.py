@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from outrider.core.errors import RequestError
 from outrider.core.version import VERSION
+from outrider.server.activity import Noted
 from outrider.server.answers import (
     ChatAnswer,
     CompletionAnswer,
@@ -236,6 +237,7 @@ def build_app(front: Front) -> Starlette:
     middleware.insert(0, Middleware(OriginGuard, origins=options.allowed_origins))
     if hosts:
         middleware.insert(0, Middleware(HostGuard, hosts=hosts))
+    middleware.insert(0, Middleware(Noted, activity=front.activity))
     if options.logs_requests:
         middleware.insert(0, Middleware(RequestLog, prefixes=GUARDED))
     middleware.insert(0, Middleware(ResponseHeaders))

@@ -30,6 +30,7 @@ from outrider.engine.chat import ChatOptions, Message, encode_chat
 from outrider.engine.client import EngineClient, Job
 from outrider.engine.messages import EngineInfo
 from outrider.engine.tokenizer import Tokenizer
+from outrider.server.activity import Activity
 from outrider.server.admission_threads import AdmissionThreads
 from outrider.server.errors import APIError, disconnected, overloaded, refused, unavailable
 from outrider.server.guards import given_keys
@@ -57,6 +58,7 @@ class Front:
         self.model_names = options.served_model_names or (config.model,)
         self.client = EngineClient(config, log_level=options.log_level)
         self.metrics = Metrics(self.model_names[0])
+        self.activity = Activity()
         self.started = int(time.time())
         self.is_draining = False
         self.num_restarts = 0

@@ -56,6 +56,11 @@ class Metrics:
             for name, (text, buckets) in _HISTOGRAMS.items()
         }
 
+    @property
+    def stats(self) -> EngineStats | None:
+        """The engine's latest counts."""
+        return self._engine.stats
+
     def observe_snapshot(self, stats: EngineStats) -> None:
         """Takes the engine's latest counters; a restarted engine begins at zero."""
         self._engine.stats = stats

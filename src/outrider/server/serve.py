@@ -22,6 +22,7 @@ from outrider.core.errors import ConfigError, EngineDeadError
 from outrider.loading.model_source import with_local_files
 from outrider.progress import working
 from outrider.server import descriptors
+from outrider.server.activity import report
 from outrider.server.app import build_app
 from outrider.server.connection import Connection, ConnectionLimits
 from outrider.server.front import Front
@@ -128,7 +129,11 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         )
         gc.collect()
         gc.freeze()  # what was made until now stays: a collection that went through it would hold up every stream
-        await server.serve(sockets=[listener])
+        reporting = asyncio.create_task(report(front.activity, lambda: front.metrics.stats))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            reporting.cancel()
     finally:
         listener.close()
         await front.stop()
