@@ -38,6 +38,10 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--api-key", "a"], "--api-key has no effect without --url"),
     ],
     "info": [(["/nowhere"], "'/nowhere' is not a directory"), (["--device", "abacus"], "device='abacus'")],
+    "quantize": [
+        (["/nowhere", "-o", "/tmp/none"], "'/nowhere' is not a directory"),
+        (["/nowhere", "-o", "/tmp/none", "--format", "int3"], "int3"),
+    ],
     "demo": [],
     "bench latency": [(["/nowhere"], "'/nowhere' is not a directory")],
     "bench throughput": [(["/nowhere"], "'/nowhere' is not a directory")],

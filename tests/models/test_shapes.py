@@ -29,12 +29,17 @@ HYBRIDS = [name for name, release in RELEASES.items() if release.module and "MiM
 class Listed:
     """A checkpoint of names and shapes, instead of one in files."""
 
+    directory = "a release"
+
     def __init__(self, shapes: Shapes) -> None:
         self._shapes = shapes
 
     @property
     def names(self):
         return frozenset(self._shapes)
+
+    def headers(self):
+        return self.tensors()
 
     def tensors(self, chosen=None):
         for name in self._shapes if chosen is None else chosen:

@@ -1,7 +1,9 @@
 """Every drafter takes its own options and refuses all others by name, before any weight is loaded."""
 
+import json
 import sys
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -151,7 +153,8 @@ def test_options_that_are_not_a_dataclass_are_refused(kind: Any) -> None:
         read_options(module, SpeculativeConfig(method="a_drafter"))
 
 
-WRONG = {"method": "eagle3", "model": "/a/head", "prompt_lookup_max": 9}
+ZOO = Path(__file__).parents[2] / "zoo"
+WRONG = {"method": "eagle3", "model": str(ZOO / "tiny-eagle3"), "prompt_lookup_max": 9}
 MESSAGE = (
     "speculative_config: method 'eagle3' does not take prompt_lookup_max=9. It takes model, aux_hidden_state_layer_ids,"
     " norm_output;"
@@ -172,7 +175,7 @@ def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_weights")
 def test_an_engine_refuses_before_it_loads_weights() -> None:
     with pytest.raises(ConfigError) as caught:
-        LLM(str(cli.ZOO / "tiny"), speculative_config=WRONG)
+        LLM(str(ZOO / "tiny"), speculative_config=WRONG)
     assert str(caught.value) == MESSAGE
 
 
@@ -181,9 +184,8 @@ def test_an_engine_refuses_before_it_loads_weights() -> None:
 def test_the_command_line_says_the_same(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = '{"method": "eagle3", "model": "/a/head", "prompt_lookup_max": 9}'
-    prompts = [] if command == "info" else ["a prompt"]
-    monkeypatch.setattr(sys, "argv", ["outrider", command, *prompts, "--speculative-config", text])
+    prompts = [] if command == "info" else ["--prompt", "a prompt"]
+    monkeypatch.setattr(sys, "argv", ["outrider", command, *prompts, "--speculative-config", json.dumps(WRONG)])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

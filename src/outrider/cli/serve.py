@@ -32,7 +32,8 @@ PANELS = {
         "gpu_memory_utilization", "log_requests", "config",
     ),
     "Model": (
-        "revision", "hf_token", "download_dir", "dtype", "load_format", "generation_config", "seed",
+        "revision", "hf_token", "download_dir", "dtype", "load_format", "generation_config", "quantization",
+        "seed",
     ),
     "Chats": (
         "tool_call_parser", "reasoning_parser", "chat_template", "chat_template_content_format",

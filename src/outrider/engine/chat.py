@@ -16,6 +16,14 @@ from outrider.engine.content_form import FORMATS, arrange, check_texts
 from outrider.engine.template import Deadline
 from outrider.engine.tokenizer import Tokenizer
 
+_NO_VARIABLES = frozenset(
+    (
+        "conversation", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+        "return_assistant_tokens_mask", "tokenizer_kwargs",
+    )
+)  # fmt: skip
+"""Arguments of transformers' `apply_chat_template` that its templates never see."""
+
 Message = Mapping[str, Any]
 """{"role", "content"} and any other keys that the template reads."""
 
@@ -44,6 +52,10 @@ class ChatOptions:
             raise RequestError(
                 f"chat_template_content_format={self.chat_template_content_format!r} is not known. Use "
                 f"{', '.join(FORMATS)}."
+            )
+        if wrong := sorted(_NO_VARIABLES & self.chat_template_kwargs.keys()):
+            raise RequestError(
+                f"chat_template_kwargs has {wrong[0]!r}, which is not a variable of chat templates. Leave it out."
             )
         if self.continue_final_message and self.add_generation_prompt:
             raise RequestError(
