@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev setup-clients demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels release-requirements clean
+.PHONY: setup setup-dev setup-clients docs demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels release-requirements clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -40,6 +40,17 @@ $(CLIENTS)/.set-up: tests/clients/requirements.txt tests/clients/package.json te
 	$(CLIENTS)/bin/python -m pip install --disable-pip-version-check --quiet -r tests/clients/requirements.txt
 	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
 	npm ci --prefix $(CLIENTS) --no-audit --no-fund
+	touch $@
+
+# the documentation as a site, in build/site; fails on a broken link
+DOCS := .venv-docs
+docs: $(DOCS)/.set-up
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.set-up: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --quiet mkdocs==1.6.1 mkdocs-material==9.8.2 \
+		mkdocstrings==1.0.8 mkdocstrings-python==2.0.11
 	touch $@
 
 demo: setup

@@ -14,9 +14,7 @@ from outrider.core.zoo import shipped, zoo
 
 Model = Annotated[
     str | None,
-    typer.Argument(
-        help="A directory, a .gguf file, or an id on a hub (org/name). Default: zoo/tiny, with its EAGLE-3 head."
-    ),
+    typer.Argument(help="A directory, or an id on a hub (org/name). Default: zoo/tiny, with its EAGLE-3 head."),
 ]
 Speculative = Annotated[
     str | None,

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from outrider.core import log
 from outrider.core.config import engine_config
@@ -16,15 +16,12 @@ from outrider.engine.chat import ChatOptions, Message, encode_chat
 from outrider.loading.model_source import with_local_files
 from outrider.progress import bar
 
-if TYPE_CHECKING:
-    pass
-
 
 class LLM:
     """A model with an optional drafter, ready to generate.
 
-    `model` is a directory in Hugging Face form, a .gguf file, or the id of a model on a hub, whose files are
-    downloaded if the cache lacks them. Options are the fields of `outrider.core.config.EngineConfig` and
+    `model` is a directory in Hugging Face form, or the id of a model on a hub, whose files are downloaded if the cache
+    lacks them. Options are the fields of `outrider.core.config.EngineConfig` and
     `speculative_config`, a dict (`outrider.core.config.SpeculativeConfig`). Raises ConfigError, UnsupportedError or
     CheckpointError, each naming the value and the remedy.
     """

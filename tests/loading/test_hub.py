@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from outrider.core.config import engine_config
-from outrider.core.errors import CheckpointError, ConfigError
+from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.zoo import shipped
 from outrider.loading import hub as hub_loading
 from outrider.loading.hub import fetch
@@ -99,11 +99,13 @@ def test_a_pickle_is_taken_for_a_drafter_only(served):
     assert "has no *.safetensors" in failure(HubModel(name="org/head"))
 
 
-def test_one_gguf_file_is_chosen_by_its_quantization(served):
-    path = fetch(HubModel(name="org/model-GGUF:Q4_K_M"))
-    assert Path(path).name == "model-Q4_K_M.gguf" and served.downloads == ["org/model-GGUF/model-Q4_K_M.gguf"]
-    assert "as in org/model-GGUF:Q4_K_M" in failure(HubModel(name="org/model-GGUF"))
-    assert "no such file" in failure(HubModel(name="org/model-GGUF:Q2_K"))
+def test_gguf_files_are_refused_by_name(served, tmp_path):
+    assert "GGUF files are not read" in failure(HubModel(name="org/model-GGUF"))
+    (tmp_path / "w.gguf").touch()
+    for name in ("org/model-GGUF:Q4_K_M", str(tmp_path / "w.gguf"), "nowhere/w.gguf"):
+        with pytest.raises(UnsupportedError, match="names a GGUF file, and these are not read"):
+            local_path(HubModel(name=name))
+    assert served.downloads == []
 
 
 def test_offline_the_cache_serves_and_what_is_missing_is_named(served, monkeypatch):

@@ -152,7 +152,7 @@ class EngineConfig:
     """All options of an engine, its model directory included."""
 
     model: str
-    """Model directory in Hugging Face form, .gguf file, id on a hub (org/name), or a model of the zoo (zoo/tiny)."""
+    """Model directory in Hugging Face form, id on a hub (org/name), or a model of the zoo (zoo/tiny)."""
     revision: str | None = None
     """Branch, tag or commit of a model on a hub; None: its main branch. A drafter's is in `speculative_config`."""
     hf_token: str | bool | None = field(default=None, repr=False)

@@ -33,12 +33,9 @@ _PICKLE = "pytorch_model.bin"
 def fetch(model: HubModel, *, has_weights: bool = True, is_drafter: bool = False) -> str:
     """Local path of the model's files, which are downloaded where the cache lacks them.
 
-    has_weights: False takes the settings alone. is_drafter: the weights may be one pickle of tensors. The path is a
-    directory, or a .gguf file for an id with a quantization. Raises CheckpointError with the reason and the remedy.
+    has_weights: False takes the settings alone. is_drafter: the weights may be one pickle of tensors. Raises
+    CheckpointError with the reason and the remedy.
     """
-    quantization = model.quantization
-    if quantization:
-        return _only_gguf(model, Path(_snapshot(model, (f"*{quantization}.gguf", f"*{quantization.lower()}.gguf"))))
     directory = Path(_snapshot(model, (*_SETTINGS, _WEIGHTS) if has_weights else _SETTINGS))
     if has_weights and not any(directory.glob(_WEIGHTS)):
         if is_drafter:
@@ -108,16 +105,6 @@ def _missing_files(message: str) -> str:
     return f" (missing: {found['names']})" if found else ""
 
 
-def _only_gguf(model: HubModel, directory: Path) -> str:
-    """The one GGUF file whose name ends with the quantization."""
-    quantization = model.quantization.lower()
-    files = sorted(path for path in directory.glob("*.gguf") if path.stem.lower().endswith(quantization))
-    if len(files) != 1:
-        found = f"{len(files)} such files ({', '.join(path.name for path in files[:3])})" if files else "no such file"
-        raise CheckpointError(f"{_shown(model)}: {found}. {_other_forms(model)}")
-    return str(files[0])
-
-
 def _other_forms(model: HubModel) -> str:
     """The remedy for a model without the files that were looked for."""
     try:
@@ -126,8 +113,8 @@ def _other_forms(model: HubModel) -> str:
         names = []
     files = [name for name in names if name.endswith(".gguf") and "/" not in name]
     if files:
-        return f"It has {', '.join(files[:8])}: name one by its end, as in {model.repository}:Q4_K_M."
-    return "Give a model that has config.json and safetensors, or a .gguf file."
+        return f"It has {', '.join(files[:8])}, and GGUF files are not read. Give a model that has safetensors."
+    return "Give a model that has config.json and safetensors."
 
 
 def _pull_command(model: HubModel) -> str:

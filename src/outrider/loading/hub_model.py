@@ -11,7 +11,7 @@ class HubModel:
     """A model on a hub."""
 
     name: str
-    """org/name, or org/name:QUANTIZATION for one GGUF file of several."""
+    """org/name; org/name:QUANTIZATION stands for a GGUF file."""
     revision: str | None = None
     """Branch, tag or commit; None: the main branch."""
     token: str | bool | None = field(default=None, repr=False)

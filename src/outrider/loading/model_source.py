@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from outrider.core.config import EngineConfig
-from outrider.core.errors import CheckpointError
+from outrider.core.errors import CheckpointError, UnsupportedError
 from outrider.core.zoo import is_zoo_name, shipped
 from outrider.loading.hub_model import HubModel, is_hub_id
 
@@ -31,15 +31,19 @@ def with_local_files(config: EngineConfig) -> EngineConfig:
 
 
 def local_path(model: HubModel, *, has_weights: bool = True, is_drafter: bool = False) -> str:
-    """Path of a model's directory or .gguf file; arguments are those of `loading.hub.fetch`."""
+    """Path of a model's directory; arguments are those of `loading.hub.fetch`."""
+    if model.name.endswith(".gguf") or (is_hub_id(model.name) and model.quantization):
+        raise UnsupportedError(
+            f"{model.name!r} names a GGUF file, and these are not read. Give the directory, or the id on a hub, of the"
+            " same model with safetensors."
+        )
     if Path(model.name).expanduser().exists():
         return str(Path(model.name).expanduser())
     if is_zoo_name(model.name):
         return shipped(model.name.partition("/")[2])
     if not is_hub_id(model.name):
         raise CheckpointError(
-            f"{model.name!r} is not a directory or a .gguf file, and cannot be the id of a model on a hub (org/name)."
-            " Check the path."
+            f"{model.name!r} is not a directory, and cannot be the id of a model on a hub (org/name). Check the path."
         )
     from outrider.loading.hub import fetch
 

@@ -115,5 +115,5 @@ def arrivals(count: int, *, rate: float, burstiness: float, seed: int) -> list[f
 
 
 def _tokenizer(model: Path) -> Tokenizer:
-    """The tokenizer of a directory, a .gguf file, or a model on a hub."""
+    """The tokenizer of a directory, or of a model on a hub."""
     return Tokenizer(Path(local_path(HubModel(name=str(model)), has_weights=False)))
