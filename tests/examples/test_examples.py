@@ -22,7 +22,7 @@ PRINTS = {
         r"eagle3 .* 2\.\d\d  0\.\d\d",
         "All drafters gave the same tokens",
     ),
-    "generate.py": (r"--- 48 tokens in 1\d steps, acceptance length 2\.\d\d, finished by length",),
+    "generate.py": (r"--- 48 tokens in 2\d steps, acceptance length 2\.\d\d, finished by length",),
     "stream_async.py": (r"\ba d+t? ", "a done: 24 tokens", "b done: 24 tokens", "c gives up after"),
     "structured_output.py": (
         r'JSON schema  \{"fruit":',
