@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -161,10 +162,16 @@ def judged(body: dict[str, Any]) -> list[str]:
     return [name for key, names in JUDGED.items() if body.get(key) is not None for name in names]
 
 
+SECONDS = 120
+"""Time for an answer: one without max_tokens may be as long as the context."""
+
+
 def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, int]:
     """Send `count` bodies; how often each status came. Every answer is checked against the document."""
     statuses: dict[int, int] = {}
     is_positive = mode is GenerationMode.POSITIVE
+    form = schema.raw_schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    allowed = Draft202012Validator(form | {"components": schema.raw_schema["components"]})
 
     @settings(
         max_examples=count,
@@ -178,11 +185,13 @@ def fuzz(schema: Any, path: str, mode: GenerationMode, count: int) -> dict[int, 
     def send(case: Any) -> None:
         if is_positive:
             case.body = mended(path, case.body)
-        answer = case.call()
+        answer = case.call(timeout=SECONDS)
         statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
         case.validate_response(answer, checks=CHECKS)
         if not is_positive:
-            assert 400 <= answer.status_code < 500, (answer.text[:500], case.body)
+            # a few bodies that are made to be wrong are right by the document
+            is_refused = 400 <= answer.status_code < 500
+            assert is_refused or allowed.is_valid(case.body), (answer.text[:500], case.body)
         elif answer.status_code != 200:
             assert answer.status_code == 400, (answer.text[:500], case.body)
             said = json.loads(answer.text)["error"]

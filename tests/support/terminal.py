@@ -35,7 +35,7 @@ class Terminal:
         """Everything that was written, with its codes."""
         self._read = 0  # characters of it that `wait_for` has passed
 
-    def wait_for(self, pattern: str, *, seconds: float = 60.0) -> str:
+    def wait_for(self, pattern: str, *, seconds: float = 120.0) -> str:
         """Text from the last match to this one, codes of colour and cursor left out."""
         end = time.monotonic() + seconds
         while True:
@@ -46,6 +46,14 @@ class Terminal:
                 return text
             assert time.monotonic() < end, f"no {pattern!r} in {self.shown[self._read :]!r}"
             self._receive(0.2)
+
+    def has_shown(self, pattern: str, *, seconds: float) -> bool:
+        """True once `wait_for` finds the pattern; False if it does not within the time."""
+        try:
+            self.wait_for(pattern, seconds=seconds)
+        except AssertionError:
+            return False
+        return True
 
     def _receive(self, seconds: float) -> None:
         if select.select([self._master], [], [], seconds)[0]:
