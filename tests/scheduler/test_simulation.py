@@ -37,13 +37,14 @@ def coverage(loops: list[Loop]) -> Counter[str]:
 def test_every_output_is_the_models_whatever_the_schedule(seeds: range) -> None:
     met = coverage([simulate(seed) for seed in seeds])
     wanted = ["dropped results", "preempted in flight", "prefix hits", "aborted", "stopped", "chunks"]
-    assert all(met[name] > 10 for name in (*wanted, *(f"{count} accepted" for count in range(6)))), met
+    least = len(seeds) / 7
+    assert all(met[name] > least for name in (*wanted, *(f"{count} accepted" for count in range(6)))), met
 
 
-@first_and_more(500, 30, 60)
+@first_and_more(500, 36, 60)
 def test_crowd_on_the_smallest_pool_finishes(seeds: range) -> None:
     met = coverage([simulate(seed, is_tight=True) for seed in seeds])
-    assert met["preempted in flight"] > 10 and met["preempted at rest"] > 10, met
+    assert met["preempted in flight"] > len(seeds) * 2 / 3 and met["preempted at rest"] > 10, met
 
 
 @first_and_more(900, 6, 12)
@@ -68,17 +69,18 @@ def test_every_step_may_ask_for_another_number_of_drafts(seeds: range) -> None:
     """Rows then verify what their own last step made; blocks and bounds hold, with every accepted count."""
     loops = [simulate(seed, is_tight=seed % 3 == 0, varies=True, accuracy=0.9) for seed in seeds]
     met = coverage(loops)
-    assert all(met[f"{count} accepted"] > 10 for count in range(5)), met
+    least = len(seeds) / 4
+    assert all(met[f"{count} accepted"] > least for count in range(5)), met
     asked = Counter(plan.num_proposals for loop in loops for plan in loop.plans)
     planned = Counter(row.num_drafts for loop in loops for plan in loop.plans for row in plan.rows)
-    assert all(asked[count] > 50 and planned[count] > 25 for count in range(6)), (asked, planned)
+    assert all(asked[count] > 5 * least and planned[count] > 2.5 * least for count in range(6)), (asked, planned)
     mixed = [
         plan
         for loop in loops
         for plan in loop.plans
         if len({row.num_drafts for row in plan.rows if row.num_drafts}) > 1
     ]
-    assert len(mixed) > 15, "rows that missed a step have another number than the others"
+    assert len(mixed) > 1.5 * least, "rows that missed a step have another number than the others"
 
 
 @first_and_more(2000, 40, 80)
