@@ -7,7 +7,7 @@ In memory two values share a byte, and every group of a row's columns has a scal
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +29,7 @@ class GroupedInt4(WeightFormat):
     has_order: bool = False
     """The files say the group of each column (act-order)."""
 
-    @property
-    def scales_activations_by(self) -> Literal["token", "group"] | None:
-        return None
+    scales_activations_by = None
 
     def refuses(self, kernels: Kernels) -> str | None:
         return missing_kernels(kernels, "empty_int4", "linear_int4", "experts_int4")

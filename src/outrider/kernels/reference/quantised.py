@@ -3,6 +3,8 @@
 The sum of a row's products runs over tiles of 16 rows, as in `linear`.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,7 @@ _SMALLEST = 1e-12
 
 def empty_fp8(output_size: int, input_size: int, *, device: torch.device, num_experts: int | None = None) -> Tensor:
     """[output_size, input_size] or [num_experts, output_size, input_size] e4m3, by rows."""
-    experts = () if num_experts is None else (num_experts,)
-    return torch.empty(*experts, output_size, input_size, dtype=torch.float8_e4m3fn, device=device)
+    return _empty(num_experts, output_size, input_size, dtype=torch.float8_e4m3fn, device=device)
 
 
 def linear_fp8(
@@ -38,19 +39,12 @@ def linear_fp8(
 
 def experts_fp8(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
     """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
-    return mixture(
-        x,
-        routing,
-        gate_up.data.shape[0],
-        lambda rows, i: linear_fp8(rows, gate_up.expert(i)),
-        lambda rows, i: linear_fp8(rows, down.expert(i)),
-    )
+    return _experts(linear_fp8, x, gate_up, down, routing)
 
 
 def empty_int8(output_size: int, input_size: int, *, device: torch.device, num_experts: int | None = None) -> Tensor:
     """[output_size, input_size] or [num_experts, output_size, input_size] int8, by rows."""
-    experts = () if num_experts is None else (num_experts,)
-    return torch.empty(*experts, output_size, input_size, dtype=torch.int8, device=device)
+    return _empty(num_experts, output_size, input_size, dtype=torch.int8, device=device)
 
 
 def linear_int8(
@@ -64,19 +58,12 @@ def linear_int8(
 
 def experts_int8(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
     """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
-    return mixture(
-        x,
-        routing,
-        gate_up.data.shape[0],
-        lambda rows, i: linear_int8(rows, gate_up.expert(i)),
-        lambda rows, i: linear_int8(rows, down.expert(i)),
-    )
+    return _experts(linear_int8, x, gate_up, down, routing)
 
 
 def empty_int4(output_size: int, input_size: int, *, device: torch.device, num_experts: int | None = None) -> Tensor:
     """[output_size, input_size / 2] or [num_experts, output_size, input_size / 2] uint8, by rows."""
-    experts = () if num_experts is None else (num_experts,)
-    return torch.empty(*experts, output_size, input_size // 2, dtype=torch.uint8, device=device)
+    return _empty(num_experts, output_size, input_size // 2, dtype=torch.uint8, device=device)
 
 
 def linear_int4(
@@ -97,13 +84,7 @@ def linear_int4(
 
 def experts_int4(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
     """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
-    return mixture(
-        x,
-        routing,
-        gate_up.data.shape[0],
-        lambda rows, i: linear_int4(rows, gate_up.expert(i)),
-        lambda rows, i: linear_int4(rows, down.expert(i)),
-    )
+    return _experts(linear_int4, x, gate_up, down, routing)
 
 
 def linear_mxfp4(
@@ -120,12 +101,29 @@ def linear_mxfp4(
 
 def experts_mxfp4(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
     """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
+    return _experts(linear_mxfp4, x, gate_up, down, routing)
+
+
+def _empty(num_experts: int | None, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Unfilled memory of one matrix, or of one for each expert."""
+    experts = () if num_experts is None else (num_experts,)
+    return torch.empty(*experts, *shape, dtype=dtype, device=device)
+
+
+def _experts(
+    multiply: Callable[[Tensor, QuantisedMatrix], Tensor],
+    x: Tensor,
+    gate_up: QuantisedMatrix,
+    down: QuantisedMatrix,
+    routing: Routing,
+) -> Tensor:
+    """The mixture of experts whose two products are `multiply`."""
     return mixture(
         x,
         routing,
         gate_up.data.shape[0],
-        lambda rows, i: linear_mxfp4(rows, gate_up.expert(i)),
-        lambda rows, i: linear_mxfp4(rows, down.expert(i)),
+        lambda rows, i: multiply(rows, gate_up.expert(i)),
+        lambda rows, i: multiply(rows, down.expert(i)),
     )
 
 
@@ -157,13 +155,7 @@ def linear_fp8_block(
 
 def experts_fp8_block(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
     """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
-    return mixture(
-        x,
-        routing,
-        gate_up.data.shape[0],
-        lambda rows, i: linear_fp8_block(rows, gate_up.expert(i)),
-        lambda rows, i: linear_fp8_block(rows, down.expert(i)),
-    )
+    return _experts(linear_fp8_block, x, gate_up, down, routing)
 
 
 def _quantised(x: Tensor, input_scale: Tensor | None, dtype: torch.dtype, limit: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +30,7 @@ class Format(WeightFormat):
 
     name = "mxfp4"
 
-    @property
-    def scales_activations_by(self) -> Literal["token", "group"] | None:
-        return None
+    scales_activations_by = None
 
     @classmethod
     def examples(cls) -> tuple[WeightFormat, ...]:
