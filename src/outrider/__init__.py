@@ -19,6 +19,14 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from outrider.core.outputs import CompletionOutput, Logprob, OutputDelta, RequestOutput, SpeculationStats
+    from outrider.core.pooling import (
+        ClassificationRequestOutput,
+        EmbeddingRequestOutput,
+        PairOptions,
+        PoolingParams,
+        PoolingRequestOutput,
+        ScoringRequestOutput,
+    )
     from outrider.core.sampling_params import SamplingParams, StructuredOutputsParams
     from outrider.llm import LLM
 
@@ -28,15 +36,21 @@ __all__ = [
     "LLM",
     "AsyncLLM",
     "CheckpointError",
+    "ClassificationRequestOutput",
     "CompletionOutput",
     "ConfigError",
+    "EmbeddingRequestOutput",
     "EngineDeadError",
     "Logprob",
     "OutputDelta",
     "OutriderError",
+    "PairOptions",
+    "PoolingParams",
+    "PoolingRequestOutput",
     "RequestError",
     "RequestOutput",
     "SamplingParams",
+    "ScoringRequestOutput",
     "SpeculationStats",
     "StructuredOutputsParams",
     "UnsupportedError",
@@ -53,6 +67,14 @@ _MODULES = {
         "UnsupportedError",
     ),
     "outrider.core.outputs": ("CompletionOutput", "Logprob", "OutputDelta", "RequestOutput", "SpeculationStats"),
+    "outrider.core.pooling": (
+        "ClassificationRequestOutput",
+        "EmbeddingRequestOutput",
+        "PairOptions",
+        "PoolingParams",
+        "PoolingRequestOutput",
+        "ScoringRequestOutput",
+    ),
     "outrider.core.sampling_params": ("SamplingParams", "StructuredOutputsParams"),
     "outrider.llm": ("LLM",),
 }

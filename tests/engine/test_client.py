@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+from array import array
 
 import pytest
 
 from outrider.core.errors import EngineDeadError
 from outrider.core.outputs import Logprob, OutputDelta, RequestOutput, SpeculationStats
+from outrider.core.pooling import PoolingOutput, PoolingRequestOutput
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.channel import Channel
@@ -77,6 +79,33 @@ def test_what_nobody_takes_is_merged() -> None:
 
     asyncio.run(scenario())
     assert left == ["b"] and ended == ["a", "b"]
+
+
+def test_pooled_outputs_come_in_the_order_of_the_requests() -> None:
+    def pooled(name: str) -> PoolingRequestOutput:
+        numbers = PoolingOutput(values=array("f", [1.0]), shape=(1,))
+        return PoolingRequestOutput(request_id=name, prompt_token_ids=[1, 2], outputs=numbers)
+
+    async def scenario() -> None:
+        ended: list[str] = []
+        job = Job([request("a"), request("b")], lambda name: None)
+        job.on_request_over = lambda entry: ended.append(entry.request_id)
+        waiting = asyncio.create_task(job.pooled())
+        await asyncio.sleep(0)
+        job.put_pooled(pooled("b"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        job.put_pooled(pooled("a"))
+        assert [output.request_id for output in await waiting] == ["a", "b"] and ended == ["b", "a"]
+        late = Job([request("c")], lambda name: None)
+        late.fail(EngineDeadError("gone"))
+        with pytest.raises(EngineDeadError, match="gone"):
+            await late.pooled()
+        left = Job([request("d")], lambda name: None)
+        left.close()
+        assert await left.pooled() == []
+
+    asyncio.run(scenario())
 
 
 def test_what_came_before_an_error_is_given_before_it() -> None:

@@ -6,6 +6,7 @@ It crosses the socket to the engine process. The scheduler keeps its progress (`
 from dataclasses import dataclass
 
 from outrider.core.content import ContentKey
+from outrider.core.pooling import PoolingParams
 from outrider.core.sampling_params import SamplingParams
 
 
@@ -27,6 +28,11 @@ class Request:
     """Index among the n completions of its prompt; a part of the noise's key."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """params.bad_words as token ids."""
+    pooling: PoolingParams | None = None
+    """Parameters of a pooling request, which has no output tokens; `params` then says its priority only. None: the
+    request generates."""
+    token_type_ids: tuple[int, ...] = ()
+    """For a pooling request: the part of the prompt, 0 or 1, that each token belongs to; empty where all are 0."""
     content_keys: tuple[ContentKey, ...] = ()
     """Content beside the token ids, and salts: the request shares cached prefixes with requests of the same ones."""
 

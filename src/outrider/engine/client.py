@@ -18,6 +18,7 @@ from outrider.core import log
 from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, EngineDeadError, RequestError
 from outrider.core.outputs import OutputDelta
+from outrider.core.pooling import PoolingRequestOutput
 from outrider.core.request import Request
 from outrider.engine.channel import Channel
 from outrider.engine.launch import start_interpreter
@@ -54,6 +55,7 @@ class Job:
         self._not_added = set(self.index_of)
         self._running = dict.fromkeys(self.index_of)
         self._pending: dict[tuple[str, int], OutputDelta] = {}  # by request and completion, in order of arrival
+        self._pooled: dict[str, PoolingRequestOutput] = {}
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -64,6 +66,12 @@ class Job:
         self._pending[key] = delta if earlier is None else _merged(earlier, delta)
         if delta.output is not None:
             self._end(delta.request_id)
+        self._wake()
+
+    def put_pooled(self, output: PoolingRequestOutput) -> None:
+        """Adds the output of a pooling request."""
+        self._pooled[output.request_id] = output
+        self._end(output.request_id)
         self._wake()
 
     def _end(self, request_id: str) -> None:
@@ -122,6 +130,18 @@ class Job:
         deltas = list(self._pending.values())
         self._pending = {}
         return deltas
+
+    async def pooled(self) -> list[PoolingRequestOutput]:
+        """Waits until every pooling request has ended; outputs in the order of the requests, [] after `close`.
+
+        Raises RequestError if the engine refuses one, or EngineDeadError.
+        """
+        while self._running and self._error is None:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        is_whole = len(self._pooled) == len(self.requests)
+        return [self._pooled[request.request_id] for request in self.requests] if is_whole else []
 
 
 def _merged(first: OutputDelta, second: OutputDelta) -> OutputDelta:
@@ -393,6 +413,10 @@ class EngineClient:
                 job.put(delta)
                 if delta.output is not None:
                     del jobs[delta.request_id]
+        for output in turn.pooled:
+            job = jobs.pop(output.request_id, None)
+            if job is not None:
+                job.put_pooled(output)
         if turn.stats is not None and self.on_stats is not None:
             self.on_stats(turn.stats)
 

@@ -6,6 +6,7 @@ from logging import LogRecord
 from outrider.core.config import EngineConfig
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import OutputDelta
+from outrider.core.pooling import PoolingAbilities, PoolingRequestOutput
 from outrider.core.request import Request
 from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.engine.stats import EngineStats
@@ -40,6 +41,8 @@ class EngineInfo:
     is_exact: bool
     sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     """Parameters of requests that say nothing."""
+    pooling: PoolingAbilities | None = None
+    """Abilities of a pooling engine; None: the engine generates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +120,5 @@ class Turn:
     deltas: list[OutputDelta]
     stats: EngineStats | None
     """A snapshot of its counters, or None if none is due."""
+    pooled: list[PoolingRequestOutput] = field(default_factory=list)
+    """Pooling requests that have ended."""
