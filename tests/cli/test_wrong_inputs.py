@@ -71,6 +71,20 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
 }  # fmt: skip
 """Command to wrong arguments and words of the answer. `demo` takes none."""
 
+USAGE: list[tuple[str, list[str], list[str]]] = [
+    ("serve", ["--prot", "80"], ["--prot", "--port"]),
+    ("serve", ["--port", "x"], ["--port", "given: 'x'"]),
+    ("bench latency", ["--batch-size=0"], ["--batch-size", "given: '0'"]),
+    ("bench throughput", ["--dataset-path", "/nowhere"], ["'/nowhere'"]),
+    ("generate", ["a", "b c"], ["b c"]),
+    ("generate", ["--prompt"], ["--prompt"]),
+    ("gate record", [], ["--prompts"]),
+    ("gate record", ["--seed"], ["--seed"]),
+    ("pull", [], ["models"]),
+    *((command, ["--nowhere"], ["--nowhere"]) for command in COMMANDS),
+]
+"""Command to a wrong command line and words of the answer."""
+
 CASES = [(command, arguments, words) for command, cases in WRONG.items() for arguments, words in cases]
 
 
@@ -96,6 +110,42 @@ def test_a_wrong_input_is_one_line(
     text = said(command, arguments, monkeypatch, capsys)
     assert words in text and text.startswith("outrider"), text
     assert "\n" not in text.strip(), text
+
+
+@pytest.mark.parametrize(("command", "arguments", "words"), USAGE, ids=lambda value: str(value)[:40])
+def test_a_wrong_command_line_is_one_line_with_the_remedy(
+    command: str, arguments: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    text = said(command, arguments, monkeypatch, capsys)
+    assert all(word in text for word in words) and text.startswith("outrider: "), text
+    assert text.endswith(f" `outrider {command} --help` lists what it takes."), text
+    assert "\n" not in text, text
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("frobnicate", "'frobnicate'. `outrider --help`"), ("bench lateny", "'latency'? `outrider bench --help`")],
+)
+def test_an_unknown_command_is_one_line(
+    command: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    text = said(command, [], monkeypatch, capsys)
+    assert words in text and "\n" not in text, text
+
+
+def test_a_wrong_value_in_a_file_of_options_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "options.yaml").write_text("port: x\n")
+    text = said("serve", ["--config", str(tmp_path / "options.yaml")], monkeypatch, capsys)
+    assert "--port" in text and "given in --config: 'x'" in text and "\n" not in text, text
+
+
+@pytest.mark.parametrize("command", ["", "bench", "gate"])
+def test_a_group_without_a_command_lists_them(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert "Commands" in said(command, [], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from outrider.progress import working
 from outrider.runtime.describe import describe
 
 app = typer.Typer(
-    help="Measure the speed of one batch, of a stream of requests, of the host alone, or of a running server."
+    help="Measure the speed of one batch, of a stream of requests, of the host alone, or of a running server.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 app.command()(serve)
 console = Console(highlight=False)

@@ -1,5 +1,6 @@
 """The command line, `outrider`: one file per command, imported when it is used. Parses options, calls, prints."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from outrider.arguments import unusable_file
 from outrider.cli.command_group import CommandGroup
+from outrider.cli.usage_error import UsageError, described
 from outrider.core.errors import OutriderError
 from outrider.core.version import VERSION
 
@@ -32,7 +34,10 @@ def _outrider(
 def main() -> None:
     """Entry point. Prints a user's error in one line instead of a traceback, and exits with code 2."""
     try:
-        app()
+        # typer prints errors in a frame of its own otherwise; None, or the exit code that a command asked for
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        message = described(error, sys.argv[1:])
     except OutriderError as error:
         message = str(error)
     except OSError as error:
@@ -40,7 +45,8 @@ def main() -> None:
             raise
         message = unusable_file(error)
     else:
-        return
+        raise SystemExit(code or 0)
     # not folded: a path must stay in one piece
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"outrider: {message}", style="red", markup=False)
+    if message:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"outrider: {message}", style="red", markup=False)
     raise SystemExit(2) from None

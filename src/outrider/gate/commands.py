@@ -46,6 +46,7 @@ PASS, REGRESSION, COULD_NOT_RUN = 0, 1, 2
 app = typer.Typer(
     help="Check a drafter for regressions. Exit codes: 0 pass, 1 regression, 2 could not run.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False)
