@@ -89,7 +89,8 @@ def cost(*, seconds: float, plain_seconds: float) -> Text:
     """One line that says whether drafts saved time; both without loading."""
     figures = f"{seconds:.1f} s with drafts, {plain_seconds:.1f} s without"
     if seconds > plain_seconds:
-        return Text(f"Slower: {figures}. Here drafts cost more time than they save.", "bold yellow")
+        slower = f"{seconds / plain_seconds:.2f} times as long"
+        return Text(f"Slower: {figures}, {slower}. Here drafts cost more time than they save.", "bold yellow")
     return Text(f"Faster: {figures}, {plain_seconds / seconds:.2f} times as fast.", "bold green")
 
 

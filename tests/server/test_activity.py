@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from outrider.core.draft_cost import DraftCost
 from outrider.core.outputs import SpeculationStats
 from outrider.engine.stats import TURN_TOKENS, EngineStats
 from outrider.server.activity import Activity, Reporter
@@ -51,3 +52,15 @@ def test_a_restarted_engine_counts_from_zero() -> None:
     restarted = replace(STATS, num_prompt_tokens=20, num_generation_tokens=30, speculation=SpeculationStats())
     line = reporter.line(restarted, 10.0)
     assert line is not None and "2 prompt and 3 output tokens/s" in line
+
+
+def test_a_line_says_so_if_drafts_cost_more_time_than_they_save() -> None:
+    """The acceptance length of STATS is 2.5: below the ratio of every load, or not below that of one."""
+    dear, cheap = DraftCost(num_drafts=3, ratios={1: 2.6, 8: 3.5}), DraftCost(num_drafts=3, ratios={1: 2.4, 8: 3.5})
+    line = Reporter(Activity()).line(STATS, 10.0, draft_cost=dear)
+    assert line is not None and line.endswith(
+        "; acceptance length 2.50; drafts cost more time than they save: with 1 request a step with 3 drafts takes "
+        "2.60 times as long as one without, with 8 requests 3.50 times"
+    )
+    line = Reporter(Activity()).line(STATS, 10.0, draft_cost=cheap)
+    assert line is not None and line.endswith("; acceptance length 2.50")

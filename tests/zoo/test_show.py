@@ -57,7 +57,7 @@ def test_the_cost_of_drafts_is_said_either_way() -> None:
         "Faster: 2.0 s with drafts, 3.0 s without, 1.50 times as fast."
     )
     assert show.cost(seconds=3.1, plain_seconds=3.0).plain == (
-        "Slower: 3.1 s with drafts, 3.0 s without. Here drafts cost more time than they save."
+        "Slower: 3.1 s with drafts, 3.0 s without, 1.03 times as long. Here drafts cost more time than they save."
     )
 
 

@@ -45,7 +45,7 @@ def select_backend(name: str, specs: Sequence[PagedSpec], platform: BasePlatform
         if reasons[preferred] is None:
             backend = plugins.find(package, preferred, what="attention_backend").Backend(kernels)
             order = ", ".join(platform.attention_backends)
-            reason = f"first of {platform.name}'s backends that fits {platform.summary}: {order}"
+            reason = f"first of {platform.name}'s backends ({order}) that fits {platform.summary}"
             return Selection(backend, reason, _others(preferred, reasons))
     listed = "; ".join(f"{known}: {reason}" for known, reason in _others("", reasons))
     raise ConfigError(f"no attention backend can run this model on {platform.name}. {listed}.")

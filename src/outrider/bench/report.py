@@ -19,8 +19,10 @@ def figures_table(figures: Figures, *, title: str, exactness: str) -> Table:
     table.add_row("tokens/s", f"{figures.tokens_per_second:.1f}")
     if figures.plain_tokens_per_second is not None:
         gain = figures.tokens_per_second / figures.plain_tokens_per_second
-        verdict = f"drafts make it {gain:.2f} times as fast" if gain >= 1 else "drafts cost more time than they save"
-        table.add_row("  drafts off", f"{figures.plain_tokens_per_second:.1f}: {verdict}")
+        verdict = f"with drafts {gain:.2f} times as fast"
+        if gain < 1:
+            verdict += ": they cost more time than they save"
+        table.add_row("  drafts off", f"{figures.plain_tokens_per_second:.1f}; {verdict}")
     if figures.decode_tokens_per_second is not None:
         table.add_row("decode tokens/s", f"{figures.decode_tokens_per_second:.1f}")
     table.add_row("TTFT, ms", _spread(figures.ttft))

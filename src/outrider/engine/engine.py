@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from outrider.core.config import EngineConfig
+from outrider.core.draft_cost import DraftCost
 from outrider.core.errors import RequestError
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.plan import StepPlan
@@ -19,6 +20,7 @@ from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.core.sampling_params import SamplingParams
 from outrider.device.readback import Handle
 from outrider.engine.admission import Admission, Prompt
+from outrider.engine.draft_timing import measure_draft_cost
 from outrider.engine.grammar import Grammars
 from outrider.engine.group import Group, RequestTimes, completion_requests
 from outrider.engine.stats import EngineStats, Recorder
@@ -90,13 +92,23 @@ class Engine:
         self._groups: dict[str, Group] = {}
         self._group_of: dict[str, Group] = {}  # by the id of each unfinished completion
         self._num_requests = 0
+        self._draft_cost: DraftCost | None = None
+        self._knows_draft_cost = False
+
+    def draft_cost(self) -> DraftCost | None:
+        """The time of a step with drafts compared with one without. Measured at the first call, on a CPU only, and not
+        once the engine has run a step; None if it is not known."""
+        if not self._knows_draft_cost and self.scheduler.num_steps == 0:
+            self._draft_cost = measure_draft_cost(self.worker, self.admission.request)
+        self._knows_draft_cost = True
+        return self._draft_cost
 
     def describe(self) -> list[tuple[str, str]]:
         """The choices that were made, as lines of (name, value) for a person."""
         said = f"{self.sampling_defaults} (generation_config.json), where a request says nothing"
         if not self.sampling_defaults.given:
             said = "none" if self.config.generation_config == "auto" else "none: generation_config is 'none'"
-        return [*describe(self.worker), ("sampling defaults", said)]
+        return [*describe(self.worker, draft_cost=self.draft_cost()), ("sampling defaults", said)]
 
     def new_request(self, prompt: Prompt, params: SamplingParams, *, request_id: str | None = None) -> Request:
         """Check a prompt and its parameters, and return the request; nothing is queued yet."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from logging import LogRecord
 
 from outrider.core.config import EngineConfig
+from outrider.core.draft_cost import DraftCost
 from outrider.core.errors import OutriderError
 from outrider.core.outputs import OutputDelta
 from outrider.core.pooling import PoolingAbilities, PoolingRequestOutput
@@ -41,6 +42,8 @@ class EngineInfo:
     is_exact: bool
     sampling_defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     """Parameters of requests that say nothing."""
+    draft_cost: DraftCost | None = None
+    """None if it was not measured."""
     pooling: PoolingAbilities | None = None
     """Abilities of a pooling engine; None: the engine generates."""
 

@@ -178,6 +178,7 @@ def _describe(engine: Engine) -> EngineInfo:
         num_blocks=engine.scheduler.blocks.num_usable,
         is_exact=worker.is_exact,
         sampling_defaults=engine.sampling_defaults,
+        draft_cost=engine.draft_cost(),
     )
 
 

@@ -162,7 +162,7 @@ def select_platform(name: str) -> BasePlatform:
         except UnsupportedError:
             raise
         except ConfigError as error:
-            absent.append(str(error))
+            absent.append(str(error).removesuffix("."))
             continue
         if not platform.is_exact:
             absent.append(f"device={candidate!r}: {platform.summary} is not exact; ask for it by name")

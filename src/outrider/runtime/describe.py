@@ -1,6 +1,7 @@
 """Describes the choices of a worker and their reasons, for a person to read: `outrider info` and the log print them."""
 
 from outrider.attention.caches.delta_state import StateCache
+from outrider.core.draft_cost import DraftCost
 from outrider.device.graphs import Preparation
 from outrider.kernels import describe_stacks
 from outrider.layers.assignment import count_formats
@@ -9,8 +10,8 @@ from outrider.runtime.worker import Worker
 _MIB = float(1 << 20)
 
 
-def describe(worker: Worker) -> list[tuple[str, str]]:
-    """Lines of (name, value)."""
+def describe(worker: Worker, *, draft_cost: DraftCost | None = None) -> list[tuple[str, str]]:
+    """Lines of (name, value). `draft_cost`: if it was measured."""
     config, platform, selection = worker.model_config, worker.platform, worker.selection
     return [
         ("model", f"{config.architecture}, {config.num_layers} layers, vocabulary {config.vocab_size}"),
@@ -26,6 +27,7 @@ def describe(worker: Worker) -> list[tuple[str, str]]:
         *(_states(worker.states, worker.num_snapshots) if worker.states is not None else []),
         ("graphs", _graphs(worker.graphs.preparation) if worker.graphs is not None else "none"),
         ("drafter", _drafter(worker)),
+        *([("  measured", str(draft_cost))] if draft_cost is not None else []),
         ("exact", _exactness(worker)),
     ]
 

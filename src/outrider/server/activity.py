@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from outrider.core.draft_cost import DraftCost
 from outrider.engine.stats import EngineStats
 from outrider.server.guards import GUARDED
 
@@ -59,8 +60,8 @@ class Reporter:
         self._activity = activity
         self._last = (0, 0, 0, 0, 0, 0)
 
-    def line(self, stats: EngineStats | None, seconds: float) -> str | None:
-        """The line for the last `seconds`; None if nothing happened."""
+    def line(self, stats: EngineStats | None, seconds: float, *, draft_cost: DraftCost | None = None) -> str | None:
+        """The line for the last `seconds`; None if nothing happened. `draft_cost`: if the engine has measured it."""
         drafts = stats.speculation if stats is not None else None
         now = (
             self._activity.num_answered,
@@ -84,15 +85,20 @@ class Reporter:
         if stats is not None:
             parts.append(f"{stats.num_running} running, {stats.num_waiting} waiting")
         if num_drafts:
-            parts.append(f"acceptance length {1 + accepted / num_drafts:.2f}")
+            length = 1 + accepted / num_drafts
+            parts.append(f"acceptance length {length:.2f}")
+            if draft_cost is not None and draft_cost.exceeds(length):
+                parts.append(f"drafts cost more time than they save: {draft_cost.figures}")
         return f"last {seconds:.0f} s: {'; '.join(parts)}"
 
 
-async def report(activity: Activity, stats: Callable[[], EngineStats | None]) -> None:
+async def report(
+    activity: Activity, stats: Callable[[], EngineStats | None], *, draft_cost: Callable[[], DraftCost | None]
+) -> None:
     """Log a line from time to time, until cancelled."""
     reporter = Reporter(activity)
     while True:
         await asyncio.sleep(SECONDS)
-        line = reporter.line(stats(), SECONDS)
+        line = reporter.line(stats(), SECONDS, draft_cost=draft_cost())
         if line is not None:
             _log.info("%s", line)

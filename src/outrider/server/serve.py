@@ -129,7 +129,9 @@ async def _serve(config: EngineConfig, options: ServerOptions, console: Console)
         )
         gc.collect()
         gc.freeze()  # what was made until now stays: a collection that went through it would hold up every stream
-        reporting = asyncio.create_task(report(front.activity, lambda: front.metrics.stats))
+        reporting = asyncio.create_task(
+            report(front.activity, lambda: front.metrics.stats, draft_cost=lambda: front.info.draft_cost)
+        )
         try:
             await server.serve(sockets=[listener])
         finally:
