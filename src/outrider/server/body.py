@@ -66,7 +66,7 @@ def checked(model: type[Model], fields: Mapping[str, Any]) -> Model:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
     """An error with one sentence for each of the first wrong fields; its `param` is the first field."""
-    found = error.errors(include_url=False, include_context=True)
+    found = _of_types_that_fit(error.errors(include_url=False, include_context=True))
     # for a field with several types, an error about a part of it says more than the error about the whole
     paths = [_path(entry["loc"]) for entry in found[:_MAX_READ]]
     wholes = {path for path in paths if any(other.startswith((f"{path}[", f"{path}.")) for other in paths)}
@@ -74,6 +74,35 @@ def explain(error: ValidationError, model: type[BaseModel]) -> APIError:
     lines = dict.fromkeys(_line(entry, model) for entry in found[:_MAX_LINES])
     more = [f"{len(found) - _MAX_LINES} more fields are wrong."] if len(found) > _MAX_LINES else []
     return refused(" ".join([*lines, *more]), param=_path(found[0]["loc"])[:_MAX_SHOWN] or None)
+
+
+def _of_types_that_fit(found: list[Any]) -> list[Any]:
+    """Errors without those of a field's other types, if the value has one of its types and is beyond a limit: a list
+    that is too long is not a text, but that is not what is wrong with it."""
+    kinds: dict[tuple[Any, ...], dict[str, set[str]]] = {}
+    for entry in found[:_MAX_READ]:
+        field, branch = _branch(entry["loc"])
+        kinds.setdefault(field, {}).setdefault(branch, set()).add(entry["type"])
+    fitting = {
+        (field, branch) for field, branches in kinds.items() for branch, names in branches.items() if names <= _LIMITS
+    }
+    fields = {field for field, _ in fitting}
+    return [entry for entry in found if (at := _branch(entry["loc"]))[0] not in fields or at in fitting]
+
+
+def _branch(loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str]:
+    """The field of an error that is about one type of several, and the name of this type; "" if it has one type."""
+    for place, part in enumerate(loc):
+        if isinstance(part, str) and place > 0 and (not part.isidentifier() or _is_branch(part)):
+            return loc[:place], part
+    return loc, ""
+
+
+_LIMITS = {
+    "too_long", "too_short", "string_too_long", "string_too_short", "string_pattern_mismatch", "greater_than",
+    "greater_than_equal", "less_than", "less_than_equal",
+}  # fmt: skip
+"""Kinds of errors about a value of the right type."""
 
 
 def _line(entry: Any, model: type[BaseModel]) -> str:
