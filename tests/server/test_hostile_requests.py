@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.hostile_requests import REQUESTS, Hostile, send
+from benchmarks.hostile_requests import REQUESTS, Hostile, rendered, send
 from tests.support.running_server import RunningServer
 
 from .streaming_callers import all_at_once, body_of
@@ -39,7 +39,7 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.parametrize("asked", REQUESTS, ids=lambda asked: asked.name)
 def test_it_is_refused_by_name_or_served(server: RunningServer, asked: Hostile) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    status, text = send((host, int(port)), asked)
+    status, text = send((host, int(port)), rendered(asked))
     if asked.name in SERVED:
         assert status == 200, text[:500]
     elif asked.path == "/health":

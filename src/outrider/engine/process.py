@@ -5,6 +5,7 @@ reason. The parent handles signals. The process never waits for its client: data
 is kept and sent later.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -212,6 +213,8 @@ def main(descriptor: int) -> None:
             channel.send(failed)
         raise SystemExit(1) from None
     session = _Session(channel, engine, records)
+    gc.collect()
+    gc.freeze()  # what was made until now stays: a collection that went through it would hold up every stream
     try:
         records.send(channel)
         channel.send(_describe(engine))
