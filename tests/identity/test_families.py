@@ -10,7 +10,7 @@ from outrider.layers.moe import MoE
 from tests.support import request_mix
 from tests.support.half_right_drafts import make_half_right
 from tests.support.tiny_heads import random_eagle_head, random_head, save_original
-from tests.support.tiny_models import write_tiny_model
+from tests.support.tiny_models import write_mxfp4, write_tiny_model
 from tests.support.tiny_mtp import write_mimo
 
 K = 3
@@ -71,6 +71,13 @@ def _post_norms(directory, head):
     return {"method": "eagle3", "model": str(head)}
 
 
+def _sinks(directory, head):
+    """Sinks, windows in every second layer, experts in MXFP4."""
+    write_mxfp4(directory, **SHAPE)
+    save_original(random_head(vocab_size=request_mix.VOCAB, draft_vocab_size=40, tap_layers=(0, 1, 3)), head)
+    return {"method": "eagle3", "model": str(head)}
+
+
 FAMILIES = {
     "qwen3_moe": _experts,
     "mimo": _mimo,
@@ -79,6 +86,7 @@ FAMILIES = {
     "mistral": _windows_only,
     "gemma3": _two_ropes,
     "olmo3": _post_norms,
+    "gpt_oss": _sinks,
 }
 FAST = ("qwen3_moe", "mimo", "eagle")
 """Families of which one setting is in the fast suite: each has another layer or drafter."""

@@ -41,7 +41,7 @@ TIGHT = 14  # usable blocks: one long request fits, two do not
 _counts_seen: dict[int, set[int]] = {}
 
 
-def _name(run) -> str:
+def name_of(run) -> str:
     return "-".join(str(value).replace(" ", "_") for value in run.values())
 
 
@@ -53,7 +53,7 @@ def _pick(cases, expected, how: str, *, seed: int):
     return [cases[i] for i in order], [expected[i] for i in order]
 
 
-def _check(run, *, target, speculative, cases, truth, seed):
+def check(run, *, target, speculative, cases, truth, seed):
     options = {
         "max_num_batched_tokens": run["budget"],
         "enable_prefix_caching": run["prefix"] != "off",
@@ -93,21 +93,21 @@ def test_cover_has_every_combination(cover, strength, most):
     assert len(cover) <= most
 
 
-@pytest.mark.parametrize("run", COVER, ids=_name)
+@pytest.mark.parametrize("run", COVER, ids=name_of)
 def test_every_request_comes_out_as_alone(run, target, speculative, cases, truth):
-    _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=COVER.index(run))
+    check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=COVER.index(run))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", TRIPLES, ids=_name)
+@pytest.mark.parametrize("run", TRIPLES, ids=name_of)
 def test_every_request_comes_out_as_alone_in_triples(run, target, speculative, cases, truth):
-    _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=TRIPLES.index(run))
+    check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=TRIPLES.index(run))
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("run", FULL, ids=_name)
+@pytest.mark.parametrize("run", FULL, ids=name_of)
 def test_every_combination(run, target, speculative, cases, truth):
-    _check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=FULL.index(run))
+    check(run, target=target, speculative=speculative, cases=cases, truth=truth, seed=FULL.index(run))
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
-from outrider.kernels.reference.experts import empty_expert_weights, experts
+from outrider.kernels.interface.clamped import ClampedForm
+from outrider.kernels.reference.experts import clamped_experts, empty_expert_weights, experts
 from outrider.kernels.reference.linear import linear
 from outrider.kernels.reference.routing import route
 from tests.kernels.interpreter import run_interpreted
@@ -75,6 +76,21 @@ def test_rows_do_not_see_each_other(rows_are_invariant, dtype, is_normalized):
     def run(x: Tensor) -> Tensor:
         logits = linear(x, router, out_dtype=torch.float32)
         return experts(x, gate_up, down, route(logits, top_k=TOP_K, is_normalized=is_normalized))
+
+    rows_are_invariant(run, _random(110, HIDDEN).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_with_biases_do_not_see_each_other(rows_are_invariant, dtype):
+    gate_up, down = _weights(dtype)
+    router = _random(NUM_EXPERTS, HIDDEN, seed=3).to(dtype)
+    biases = {"gate_up_bias": _random(NUM_EXPERTS, 2 * WIDTH, seed=4).to(dtype)}
+    biases["down_bias"] = _random(NUM_EXPERTS, HIDDEN, seed=5).to(dtype)
+    form = ClampedForm(**biases, alpha=1.702, limit=1.5)
+
+    def run(x: Tensor) -> Tensor:
+        logits = linear(x, router, out_dtype=torch.float32)
+        return clamped_experts(x, gate_up, down, route(logits, top_k=TOP_K, is_normalized=True), form)
 
     rows_are_invariant(run, _random(110, HIDDEN).to(dtype))
 

@@ -346,6 +346,54 @@ GEMMA3_27B = _gemma3(
     num_key_value_heads=16, head_dim=128, query_pre_attn_scalar=168,
 )  # fmt: skip
 
+
+def _gpt_oss(num_layers: int, num_experts: int, *, is_packed: bool = True) -> Release:
+    """packed: in MXFP4, as OpenAI released it; otherwise as transformers writes it in bfloat16."""
+    kinds = ["sliding_attention", "full_attention"] * (num_layers // 2)
+    quantization = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn",
+            "model.layers.*.mlp.router",
+            "model.embed_tokens",
+            "lm_head",
+        ],
+    }
+    experts: Shapes = {"gate_up_proj_bias": (num_experts, 5760), "down_proj_bias": (num_experts, 2880)}
+    if is_packed:
+        for name, rows in (("gate_up_proj", 5760), ("down_proj", 2880)):
+            experts |= {f"{name}_blocks": (num_experts, rows, 90, 16), f"{name}_scales": (num_experts, rows, 90)}
+    else:
+        experts |= {"gate_up_proj": (num_experts, 2880, 5760), "down_proj": (num_experts, 2880, 2880)}
+    part = layer(
+        2880,
+        self_attn=attention(2880, 4096, 512) | biases(4096, 512) | {"o_proj.bias": (2880,), "sinks": (64,)},
+        mlp={"router.weight": (num_experts, 2880), "router.bias": (num_experts,)} | under("experts", experts),
+    )
+    return Release(
+        config={
+            "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "vocab_size": 201088, "hidden_size": 2880,
+            "num_hidden_layers": num_layers, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64,
+            "intermediate_size": 2880, "num_local_experts": num_experts, "num_experts_per_tok": 4,
+            "experts_per_token": 4, "layer_types": kinds, "sliding_window": 128, "attention_bias": True,
+            "attention_dropout": 0.0, "rms_norm_eps": 1e-5, "max_position_embeddings": 131072,
+            "initial_context_length": 4096, "rope_theta": 150000, "rope_scaling": {
+                "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+                "original_max_position_embeddings": 4096,
+            },
+            "swiglu_limit": 7.0, "hidden_act": "silu", "tie_word_embeddings": False, "eos_token_id": 200002,
+            "pad_token_id": 199999, "initializer_range": 0.02, "output_router_logits": False,
+            "router_aux_loss_coef": 0.9, "use_cache": True, "transformers_version": "4.55.0.dev0",
+        } | ({"quantization_config": quantization} if is_packed else {"swiglu_alpha": 1.702, "dtype": "bfloat16"}),
+        num_tensors=num_layers * (19 if is_packed else 17) + 3,
+        shapes=text_model([part] * num_layers, vocab=201088, hidden=2880),
+    )  # fmt: skip
+
+
+GPT_OSS_20B = _gpt_oss(24, 32)
+GPT_OSS_20B_BF16 = _gpt_oss(24, 32, is_packed=False)
+GPT_OSS_120B = _gpt_oss(36, 128)
+
 MIMO_LAYER = layer(4096, self_attn=attention(4096, 4096, 1024) | biases(4096, 1024), mlp=mlp(4096, 11008))
 MIMO_7B = Release(
     config={
@@ -558,6 +606,9 @@ RELEASES = {
     "Gemma-3-1B": GEMMA3_1B,
     "Gemma-3-4B": GEMMA3_4B,
     "Gemma-3-27B": GEMMA3_27B,
+    "gpt-oss-20b": GPT_OSS_20B,
+    "gpt-oss-20b, bfloat16": GPT_OSS_20B_BF16,
+    "gpt-oss-120b": GPT_OSS_120B,
     "Qwen3-0.6B": QWEN3_SMALL,
     "Qwen3-8B": QWEN3_8B,
     "Qwen3-30B-A3B": QWEN3_MOE,

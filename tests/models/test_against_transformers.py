@@ -11,7 +11,7 @@ import torch
 import outrider.models
 from outrider.core import plugins
 from tests.support.paged_runner import PagedRunner, load_tiny
-from tests.support.tiny_models import write_multimodal, write_renamed, write_tiny_model
+from tests.support.tiny_models import write_multimodal, write_mxfp4, write_renamed, write_tiny_model
 from tests.support.tiny_mtp import write_mimo
 
 TOLERANCE = 1e-4
@@ -83,6 +83,8 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "phi3", {"rope_parameters": PARTIAL, "head_dim": 32, **ODD}
     yield "gemma3", {"tie_word_embeddings": True, "hidden_size": 72, **ODD}
     yield "olmo3", {"rope_parameters": {"full_attention": YARN, "sliding_attention": ROPES["default"]}}
+    yield "gpt_oss", {"swiglu_alpha": 1.3, "hidden_size": 72, **ODD}
+    yield "mxfp4 gpt_oss", {}
 
 
 def _further_cases() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -98,6 +100,9 @@ def _further_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "olmo2", {"tie_word_embeddings": True, "attention_bias": True, "max_shard_size": "100KB"}
     yield "olmo3", {"sliding_window": 7, "num_hidden_layers": 5, "tie_word_embeddings": True}
     yield "olmo2", {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96}
+    yield "gpt_oss", {"layer_types": ["full_attention", "sliding_attention"], "num_hidden_layers": 2, "head_dim": 64}
+    yield "gpt_oss", {"num_experts_per_tok": 1, "tie_word_embeddings": True, "max_shard_size": "100KB"}
+    yield "mxfp4 gpt_oss", {"intermediate_size": 64, "num_local_experts": 5, "sliding_window": 7, **ODD}
     yield "multimodal gemma3", {"num_hidden_layers": 2, "tie_word_embeddings": True, **TWO_KINDS}
     yield "renamed gemma3", {"tie_word_embeddings": True}
 
@@ -111,18 +116,22 @@ FAMILIES = (
     "gemma3",
     "olmo2",
     "olmo3",
+    "gpt_oss",
     "qwen3_moe",
     "mimo",
     "qwen3_5",
     "qwen3_5_moe",
     "qwen3_next",
 )
-FORMS = ("multimodal qwen3_5", "multimodal qwen3_5_moe", "multimodal gemma3", "renamed gemma3")
+PARTS = ("multimodal qwen3_5", "multimodal qwen3_5_moe", "multimodal gemma3", "renamed gemma3")
 """Families that are released as a part of something larger."""
+FORMS = (*PARTS, "mxfp4 gpt_oss")
+"""Families that are released in other forms than transformers writes."""
 WRITERS = {
     "mimo": lambda directory, **options: write_mimo(directory, **options)[0],
-    **{form: partial(write_multimodal, family=form.split()[1]) for form in FORMS},
+    **{form: partial(write_multimodal, family=form.split()[1]) for form in PARTS},
     "renamed gemma3": write_renamed,
+    "mxfp4 gpt_oss": write_mxfp4,
 }
 """Writers of families that transformers does not save in the released form."""
 KINDS = {"L": "linear_attention", "F": "full_attention"}

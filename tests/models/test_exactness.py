@@ -7,8 +7,8 @@ from tests.support.paged_runner import PagedRunner, load_tiny
 from tests.support.tiny_models import write_tiny_model
 
 LENGTHS = (90, 17, 1, 66)
-SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma3", "olmo3", "phi3")]
-"""Families whose layers have parts of their own, and no kernels."""
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma3", "olmo3", "phi3", "gpt_oss")]
+"""Families whose layers have other parts, of which kernels have tests of their own."""
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_moe", "qwen3_5", *SLOW])

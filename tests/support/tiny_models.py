@@ -3,6 +3,7 @@
 Weights are spread widely and norms and biases are random, or a test could not see a wrong formula.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import (
     Gemma3ForCausalLM,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -41,6 +44,9 @@ from transformers import (
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+from outrider.layers.formats.mxfp4 import Format
 
 HYBRIDS = ("qwen3_5", "qwen3_5_moe", "qwen3_next")
 """Families whose layers have a recurrent state."""
@@ -59,6 +65,19 @@ _GEMMA3: dict[str, Any] = {
     },
     "pad_token_id": 0,
 }
+
+_GPT_OSS: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "sliding_window": 24,
+    "attention_bias": True,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "swiglu_limit": 1.5,
+    "rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+        "truncate": False, "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
 
 _HYBRID_SIZES: dict[str, Any] = {
     "num_hidden_layers": 4,
@@ -92,6 +111,7 @@ _FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "olmo2": (Olmo2Config, Olmo2ForCausalLM, {}),
     "olmo3": (Olmo3Config, Olmo3ForCausalLM, {"num_hidden_layers": 4, "sliding_window": 24}),
     "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, _GEMMA3),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM, _GPT_OSS),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
     "qwen3_moe": (
         Qwen3MoeConfig,
@@ -134,6 +154,32 @@ def write_tiny_model(
     model.generation_config.do_sample = False
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     return model
+
+
+def write_mxfp4(directory: str | Path, **overrides: Any) -> PreTrainedModel:
+    """gpt-oss as it is released. Experts of the model that is returned have the values that the file holds."""
+    model = write_tiny_model(directory, "gpt_oss", **overrides)
+    path, form = Path(directory) / "model.safetensors", Format(is_packed=True)
+    tensors = load_file(path)
+    for name in [name for name in tensors if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        encoded = [form.encode(matrix) for matrix in tensors.pop(name).transpose(1, 2).contiguous()]
+        for last in ("blocks", "scales"):
+            tensors[f"{name}_{last}"] = torch.stack([one[f"weight_{last}"] for one in encoded])
+        values = convert_moe_packed_tensors(tensors[f"{name}_blocks"], tensors[f"{name}_scales"], dtype=torch.float32)
+        model.get_parameter(name).data.copy_(values)
+    save_file(tensors, path, metadata={"format": "pt"})
+    config = Path(directory) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": MXFP4}))
+    return model
+
+
+MXFP4 = {
+    "quant_method": "mxfp4",
+    "modules_to_not_convert": [
+        "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"
+    ],
+}  # fmt: skip
+"""quantization_config of the releases of gpt-oss."""
 
 
 def write_multimodal(directory: str | Path, family: str, *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
@@ -181,7 +227,7 @@ def _randomize_vectors(model: PreTrainedModel, *, is_plus_one: bool) -> None:
     """Norms, biases and decays."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or name.endswith("_bias"):
                 is_plain = not is_plus_one or name.endswith("linear_attn.norm.weight")
                 parameter.normal_(1.0 if "norm" in name and is_plain else 0.0, 0.3)
             if name.endswith("A_log"):

@@ -80,6 +80,15 @@ class GatedDeltaConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClampedGate:
+    """The gate of experts that have biases: gate × sigmoid(alpha × gate) × (up + 1), where gate is cut to at most limit
+    and up to ± limit."""
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoeConfig:
     """The mixture of experts of a model: every MLP whose layer is not named in `dense_layers`."""
 
@@ -93,6 +102,8 @@ class MoeConfig:
     """Width of the expert that every token goes to, under a gate of its own; 0 without one."""
     dense_layers: frozenset[int] = frozenset()
     """Layers with a plain MLP of the model's intermediate_size."""
+    clamped_gate: ClampedGate | None = None
+    """The router and the experts have biases, and the experts this gate; None: no biases, and silu."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +397,20 @@ def read_dtype(reader: ConfigReader) -> str:
 
 def read_moe(reader: ConfigReader, *, is_normalized: bool) -> MoeConfig:
     """A mixture of experts. `is_normalized`: norm_topk_prob where the config does not say it."""
+    num_experts, top_k = read_num_experts(reader)
+    num_layers = read_num_layers(reader)
+    step, named = reader.integer("decoder_sparse_step", default=1), reader.integers("mlp_only_layers")
+    return MoeConfig(
+        num_experts=num_experts,
+        num_experts_per_tok=top_k,
+        intermediate_size=reader.integer("moe_intermediate_size"),
+        is_normalized=reader.flag("norm_topk_prob", default=is_normalized),
+        dense_layers=frozenset(i for i in range(num_layers) if i in named or (i + 1) % step),
+    )
+
+
+def read_num_experts(reader: ConfigReader) -> tuple[int, int]:
+    """(number of experts, number of those that a token goes to)."""
     field = "num_local_experts" if reader.has("num_local_experts") else "num_experts"
     num_experts = reader.integer(field, maximum=MAX_EXPERTS)
     if reader.has("num_experts") and reader.integer("num_experts") != num_experts:
@@ -399,15 +424,7 @@ def read_moe(reader: ConfigReader, *, is_normalized: bool) -> MoeConfig:
             f"{reader.said('num_experts_per_tok')} is more than {field}={num_experts}. A token can go to each expert"
             " once."
         )
-    num_layers = read_num_layers(reader)
-    step, named = reader.integer("decoder_sparse_step", default=1), reader.integers("mlp_only_layers")
-    return MoeConfig(
-        num_experts=num_experts,
-        num_experts_per_tok=top_k,
-        intermediate_size=reader.integer("moe_intermediate_size"),
-        is_normalized=reader.flag("norm_topk_prob", default=is_normalized),
-        dense_layers=frozenset(i for i in range(num_layers) if i in named or (i + 1) % step),
-    )
+    return num_experts, top_k
 
 
 def read_gated_delta(reader: ConfigReader) -> GatedDeltaConfig:

@@ -13,7 +13,7 @@ from importlib.abc import InspectLoader
 from typing import Any, cast
 
 from outrider.core.errors import ConfigError
-from outrider.kernels.interface import FORMAT_FUNCTIONS, FUNCTIONS, Kernels
+from outrider.kernels.interface import FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels
 
 _PACKAGE = __name__.rpartition(".")[0]
 _NO_STACK = {"interface"}
@@ -54,9 +54,9 @@ def load_kernels(order: tuple[str, ...]) -> Kernels:
                 f"kernel_stack={order!r} takes {first} from {origins[first]!r} and {second} from {origins[second]!r},"
                 f" which work together only within one stack. Add both to one stack, or change the order."
             )
-    # layouts of weights and routings are private to a stack: kernels of formats come from the stack of `route`
-    formats = {name: found_in[origins["route"]].get(name) for name in FORMAT_FUNCTIONS}
-    functions |= {name: function for name, function in formats.items() if function is not None}
+    # layouts of weights and routings are private to a stack: these kernels come from the stack of `route`
+    optional = {name: found_in[origins["route"]].get(name) for name in OPTIONAL_FUNCTIONS}
+    functions |= {name: function for name, function in optional.items() if function is not None}
     in_order = {name: origins[name] for name in FUNCTIONS}
     return cast(Kernels, types.SimpleNamespace(**functions, origins=in_order))
 
@@ -65,7 +65,7 @@ def exports(stack: str) -> dict[str, Callable[..., Any]]:
     """The functions of the interface that the modules of one stack export, by name."""
     found: dict[str, types.ModuleType] = {}
     for module in _modules(stack):
-        for name in FUNCTIONS + FORMAT_FUNCTIONS:
+        for name in FUNCTIONS + OPTIONAL_FUNCTIONS:
             if not _is_exported(module, name):
                 continue
             if name in found:

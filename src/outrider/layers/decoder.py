@@ -47,11 +47,12 @@ class DecoderLayer(nn.Module):
     ):
         """`attention_name`: name of the attention in the checkpoint."""
         super().__init__()
-        size, eps, plus_one = config.hidden_size, config.norm_eps, config.norm_plus_one
-        self.input_layernorm = RMSNorm(size, eps, context, plus_one=plus_one)
+        size, eps = config.hidden_size, config.norm_eps
+        flags = {"plus_one": config.norm_plus_one, "casts_last": config.norm_casts_last}
+        self.input_layernorm = RMSNorm(size, eps, context, **flags)
         self.add_module(attention_name, attention)
         self.attention_name = attention_name
-        self.post_attention_layernorm = RMSNorm(size, eps, context, plus_one=plus_one)
+        self.post_attention_layernorm = RMSNorm(size, eps, context, **flags)
         self.mlp = mlp
 
     @property
@@ -90,6 +91,8 @@ class CausalLM(nn.Module):
     """Attention normalises all heads of q together, and all of k, before it rotates them."""
     output_bias: bool = True
     """o has a bias if q, k and v have one."""
+    has_sinks: bool = False
+    """The softmax of each head has one more logit, which is a weight and has no value."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
         """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
@@ -128,6 +131,7 @@ class CausalLM(nn.Module):
             whole_qk_norm=self.whole_qk_norm,
             output_bias=self.output_bias,
             window=window,
+            has_sinks=self.has_sinks,
         )
 
     def build_mlp(self, index: int) -> nn.Module:

@@ -19,6 +19,7 @@ from torch import Tensor
 from outrider.core import plugins
 from outrider.core.quantization.scheme import Scheme
 from outrider.kernels import Kernels
+from outrider.kernels.interface.clamped import ClampedForm
 from outrider.layers import formats as package
 from outrider.loading.slot import Destination, Slot
 
@@ -106,6 +107,17 @@ class WeightFormat(ABC):
         self, kernels: Kernels, x: Tensor, weight: Weight, bias: Tensor | None, *, out_dtype: torch.dtype | None
     ) -> Tensor:
         """x [M, K], bias [N] -> [M, N] = x weightᵀ + bias, in x's dtype or in out_dtype."""
+
+    def refuses_clamped(self, kernels: Kernels) -> str | None:
+        """The reason why these kernels cannot compute `clamped_experts` in this format, and the remedy; None if they
+        can."""
+        return f"the format {self.name!r} is not supported for them. Use a checkpoint in mxfp4 or in bfloat16"
+
+    def clamped_experts(
+        self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any, form: ClampedForm
+    ) -> Tensor:
+        """`experts` with biases and a clamped gate: `kernels.clamped_experts`."""
+        raise AssertionError(f"{self.name} refuses such experts")
 
     @abstractmethod
     def experts(self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any) -> Tensor:

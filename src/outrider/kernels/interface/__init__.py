@@ -7,6 +7,7 @@ Nothing here computes; a stack is a folder beside this one.
 from typing import Protocol
 
 from outrider.kernels.interface.cache import CacheKernels
+from outrider.kernels.interface.clamped import ClampedKernels
 from outrider.kernels.interface.model import ModelKernels
 from outrider.kernels.interface.quantised import QuantisedKernels
 from outrider.kernels.interface.sampling import SamplingKernels
@@ -14,10 +15,13 @@ from outrider.kernels.interface.state import StateKernels
 from outrider.kernels.interface.step import StepKernels
 
 SUBJECTS = (ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels)
+OPTIONAL = (QuantisedKernels, ClampedKernels)
 
 
-class Kernels(ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels, QuantisedKernels, Protocol):
-    """All kernels that the engine calls, joined from one or more stacks. Those of `QuantisedKernels` may be absent."""
+class Kernels(
+    ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels, QuantisedKernels, ClampedKernels, Protocol
+):
+    """All kernels that the engine calls, joined from one or more stacks. Those of `OPTIONAL` may be absent."""
 
     origins: dict[str, str]
     """The stack that each function of FUNCTIONS comes from, by the function's name."""
@@ -26,5 +30,5 @@ class Kernels(ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKer
 FUNCTIONS = tuple(name for subject in SUBJECTS for name in vars(subject) if not name.startswith("_"))
 """Names of the functions that every order of stacks has."""
 
-FORMAT_FUNCTIONS = tuple(name for name in vars(QuantisedKernels) if not name.startswith("_"))
+OPTIONAL_FUNCTIONS = tuple(name for subject in OPTIONAL for name in vars(subject) if not name.startswith("_"))
 """Names of the functions that an order of stacks may lack."""

@@ -30,6 +30,17 @@ def gelu_tanh_and_mul(gate_up: Tensor) -> Tensor:
     return (gate / denominator).to(up.dtype).mul_(up)
 
 
+def clamped_swiglu(gate_up: Tensor, *, alpha: float, limit: float) -> Tensor:
+    """gate_up [M, 2I], gate columns first -> [M, I] = cast(gate / (1 + exp(-alpha × gate)) × (up + 1)), all in fp32.
+
+    The gate is cut to at most limit, up to ± limit.
+    """
+    width = gate_up.shape[1] // 2
+    gate, up = gate_up[:, :width].float().clamp(max=limit), gate_up[:, width:].float().clamp(-limit, limit)
+    denominator = (gate * -alpha).contiguous().exp_().add_(1.0)
+    return (gate / denominator * (up + 1.0)).to(gate_up.dtype)
+
+
 def gate_heads(x: Tensor, heads: Tensor) -> Tensor:
     """x [M, H, D], heads [M, at least 2H, D] -> x × cast(sigmoid(gate)); the gate of head i is heads[:, 2i + 1]."""
     gates = heads[:, 1 : 2 * x.shape[1] : 2].float()

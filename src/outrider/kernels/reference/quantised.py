@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from outrider.kernels.interface.clamped import ClampedForm
 from outrider.kernels.interface.quantised import QuantisedMatrix
-from outrider.kernels.reference.experts import mixture
+from outrider.kernels.reference.experts import gate_of, mixture
 from outrider.kernels.reference.linear import empty_weight, linear
 from outrider.kernels.reference.routing import Routing
 
@@ -104,6 +105,13 @@ def experts_mxfp4(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, ro
     return _experts(linear_mxfp4, x, gate_up, down, routing)
 
 
+def clamped_experts_mxfp4(
+    x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing, form: ClampedForm
+) -> Tensor:
+    """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
+    return _experts(linear_mxfp4, x, gate_up, down, routing, form)
+
+
 def _empty(num_experts: int | None, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Unfilled memory of one matrix, or of one for each expert."""
     experts = () if num_experts is None else (num_experts,)
@@ -111,19 +119,26 @@ def _empty(num_experts: int | None, *shape: int, dtype: torch.dtype, device: tor
 
 
 def _experts(
-    multiply: Callable[[Tensor, QuantisedMatrix], Tensor],
+    multiply: Callable[[Tensor, QuantisedMatrix, Tensor | None], Tensor],
     x: Tensor,
     gate_up: QuantisedMatrix,
     down: QuantisedMatrix,
     routing: Routing,
+    form: ClampedForm | None = None,
 ) -> Tensor:
     """The mixture of experts whose two products are `multiply`."""
+
+    def bias(of_experts: Tensor | None, i: int) -> Tensor | None:
+        return None if of_experts is None else of_experts[i]
+
+    gate_up_bias, down_bias = (None, None) if form is None else (form.gate_up_bias, form.down_bias)
     return mixture(
         x,
         routing,
         gate_up.data.shape[0],
-        lambda rows, i: multiply(rows, gate_up.expert(i)),
-        lambda rows, i: multiply(rows, down.expert(i)),
+        lambda rows, i: multiply(rows, gate_up.expert(i), bias(gate_up_bias, i)),
+        lambda rows, i: multiply(rows, down.expert(i), bias(down_bias, i)),
+        gate=gate_of(form),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from outrider.kernels import Kernels
+from outrider.kernels.interface.clamped import ClampedForm
 from outrider.layers.grouped_int4 import halves
 from outrider.layers.quantised import missing_kernels
 from outrider.layers.weight_format import Weight, WeightFormat
@@ -100,3 +101,12 @@ class Format(WeightFormat):
 
     def experts(self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any) -> Tensor:
         return kernels.experts_mxfp4(x, gate_up, down, routing)
+
+    def refuses_clamped(self, kernels: Kernels) -> str | None:
+        missing = missing_kernels(kernels, "clamped_experts_mxfp4")
+        return missing and f"{missing}. Use device='cpu'"
+
+    def clamped_experts(
+        self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any, form: ClampedForm
+    ) -> Tensor:
+        return kernels.clamped_experts_mxfp4(x, gate_up, down, routing, form)

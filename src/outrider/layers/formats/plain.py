@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from outrider.kernels import Kernels
+from outrider.kernels.interface.clamped import ClampedForm
+from outrider.layers.quantised import missing_kernels
 from outrider.layers.weight_format import Weight, WeightFormat
 from outrider.loading.slot import Destination
 
@@ -45,3 +47,12 @@ class Format(WeightFormat):
 
     def experts(self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any) -> Tensor:
         return kernels.experts(x, gate_up.data, down.data, routing)
+
+    def refuses_clamped(self, kernels: Kernels) -> str | None:
+        missing = missing_kernels(kernels, "clamped_experts")
+        return missing and f"{missing}. Use device='cpu'"
+
+    def clamped_experts(
+        self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any, form: ClampedForm
+    ) -> Tensor:
+        return kernels.clamped_experts(x, gate_up.data, down.data, routing, form)
