@@ -1,7 +1,11 @@
 """The commands and options of the command line, frozen: to add one is a decision, taken here."""
 
+import sys
 from typing import Any
 
+import pytest
+
+from outrider import cli
 from outrider.cli.command_group import COMMANDS as OFFERED
 from outrider.cli.command_group import load_command
 
@@ -18,7 +22,7 @@ MEASURES = [
     "--temperature",
     "--top-p",
 ]
-GATE_RUN = ["--all-turns", "--max-tokens", "--no-all-turns", "--seed", "--temperature"]
+GATE_RUN = ["--all-turns", "--max-tokens", "--seed", "--temperature"]
 
 COMMANDS = {
     "generate": [
@@ -132,7 +136,16 @@ COMMANDS = {
     "bench compare": ["--may-differ", "--output", "first", "second"],
     "bench host": ["--batch-size", "--num-iters", "--output-json", "model"],
     "gate record": [*RUNS_AN_ENGINE, *GATE_RUN, "--baseline", "--endpoint", "--prompts"],
-    "gate check": [*RUNS_AN_ENGINE, *GATE_RUN, "--baseline", "--endpoint", "--html", "--junit", "--prompts"],
+    "gate check": [
+        *RUNS_AN_ENGINE,
+        *GATE_RUN,
+        "--no-all-turns",
+        "--baseline",
+        "--endpoint",
+        "--html",
+        "--junit",
+        "--prompts",
+    ],
     "gate compare": [
         *RUNS_AN_ENGINE,
         *GATE_RUN,
@@ -180,3 +193,17 @@ def test_every_command_and_option_has_a_line_of_help() -> None:
         for parameter in command.params:
             text = getattr(parameter, "help", None)
             assert text and text.endswith("."), f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_names_are_whole_at_80_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["outrider", *name.split(), "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert [option for option in names_of(commands()[name]) if option not in shown] == []
+    assert max(map(len, shown.splitlines())) <= 80

@@ -35,12 +35,14 @@ def measure_limit(
     num_bytes = bytes_per_step(engine, num_requests=num_requests, mean_length=mean_length)
     device = engine.worker.platform.summary
     bandwidth = read_bandwidth
-    note = "read bandwidth as given"
+    note = "limit from --read-bandwidth"
     if bandwidth is None:
         known = [name for name in READ_BANDWIDTH if device.startswith(name)]
         bandwidth = READ_BANDWIDTH[known[0]] if known else None
         note = (
-            f"measured on {known[0]}" if known else f"the read bandwidth of {device} is unknown; give --read-bandwidth"
+            f"limit as measured on {known[0]}"
+            if known
+            else f"the read bandwidth of {device} is unknown: give --read-bandwidth for the share of the limit"
         )
     share = num_bytes / bandwidth / step_seconds if bandwidth is not None else None
     return Limit(bytes_per_step=num_bytes, bandwidth=bandwidth, share=share, note=note)

@@ -22,7 +22,7 @@ def figures_table(figures: Figures, *, title: str, exactness: str) -> Table:
         verdict = f"with drafts {gain:.2f} times as fast"
         if gain < 1:
             verdict += ": they cost more time than they save"
-        table.add_row("  drafts off", f"{figures.plain_tokens_per_second:.1f}; {verdict}")
+        table.add_row("  drafts off", f"{figures.plain_tokens_per_second:.1f} tokens/s; {verdict}")
     if figures.decode_tokens_per_second is not None:
         table.add_row("decode tokens/s", f"{figures.decode_tokens_per_second:.1f}")
     table.add_row("TTFT, ms", _spread(figures.ttft))
@@ -34,13 +34,16 @@ def figures_table(figures: Figures, *, title: str, exactness: str) -> Table:
         rates = " / ".join(f"{rate:.3f}" for rate in stats.acceptance_rate_per_pos)
         kind = ", synthetic" if stats.is_synthetic else ""
         table.add_row("acceptance length", f"{stats.mean_acceptance_length:.3f}, by position {rates}{kind}")
-    table.add_row("step, ms", f"{figures.step_ms:.3f}")
+    table.add_row(
+        "step, ms", f"{figures.step_ms:.3f}; its parts, in a profiled pass of {figures.split.num_steps} steps:"
+    )
     for part, milliseconds in figures.split.ms.items():
-        table.add_row(f"  {part}", f"{milliseconds:.3f} (profiled pass of {figures.split.num_steps} steps)")
+        if part != "drafter" or figures.plain_tokens_per_second is not None:
+            table.add_row(f"  {part}", f"{milliseconds:.3f}")
     limit = figures.limit
     if limit is not None:
-        share = f"{limit.share:.1%} of the limit" if limit.share is not None else "share of the limit unknown"
-        table.add_row("bandwidth", f"{share}: {limit.bytes_per_step / 1e9:.3f} GB a step; {limit.note}")
+        share = f"{limit.share:.1%} of the limit: " if limit.share is not None else ""
+        table.add_row("bandwidth", f"{share}{limit.bytes_per_step / 1e9:.3f} GB a step; {limit.note}")
     table.add_row("exact", exactness)
     return table
 

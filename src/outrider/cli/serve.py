@@ -67,6 +67,17 @@ class GroupedCommand(TyperCommand):
                 parameter.rich_help_panel = panel_of[parameter.name]  # type: ignore[attr-defined]
         self.params.sort(key=lambda parameter: order.index(parameter.name) if parameter.name in panel_of else -1)
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Prints the help. The second name of a switch is in its text: two columns of names leave none for the text."""
+        second = {parameter.name: parameter.secondary_opts for parameter in self.params}
+        try:
+            for parameter in self.params:
+                parameter.secondary_opts = []
+            super().format_help(ctx, formatter)
+        finally:
+            for parameter in self.params:
+                parameter.secondary_opts = second[parameter.name]
+
 
 def serve(
     model: Model = None,
@@ -151,15 +162,22 @@ def serve(
         str, typer.Option(help="auto: the model's generation_config.json gives sampling defaults; none: it does not.")
     ] = "auto",
     max_model_len: MaxModelLen = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Maximum number of completions that run at once.")] = None,
-    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Maximum number of tokens in a step.")] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(help="Maximum number of completions at once. Default: 256 on a GPU, 64 on a CPU.")
+    ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(help="Maximum number of tokens in a step. Default: chosen by the engine.")
+    ] = None,
     block_size: Annotated[int, typer.Option(help="Tokens per KV block: 16, 32 or 64.")] = 16,
     num_gpu_blocks_override: Annotated[
         int | None, typer.Option(help="Number of KV blocks. Default: what memory holds.")
     ] = None,
     gpu_memory_utilization: Annotated[float, typer.Option(help="Fraction of the device's memory to use.")] = 0.9,
     enforce_eager: Annotated[bool, typer.Option("--enforce-eager", help="Do not capture CUDA graphs.")] = False,
-    enable_prefix_caching: Annotated[bool, typer.Option(help="Reuse KV blocks of equal prefixes.")] = True,
+    enable_prefix_caching: Annotated[
+        bool,
+        typer.Option(help="Reuse KV blocks of equal prefixes, or not: --no-enable-prefix-caching.", show_default=False),
+    ] = True,
     logits_digest: Annotated[
         bool, typer.Option("--logits-digest", help="Add a hash of all logits to each choice.")
     ] = False,

@@ -67,7 +67,8 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a prompt."""
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        # not verbose: who takes the ids checks their number, and says more than the library's warning
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False))
 
     @property
     def eos_token_id(self) -> int | None:

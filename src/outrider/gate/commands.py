@@ -65,7 +65,7 @@ BaselineFile = Annotated[Path, typer.Option(help="TOML file to add this platform
 MaxTokens = Annotated[int, typer.Option(help="Maximum output tokens per request.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first prompt; each further prompt adds one.")]
-AllTurns = Annotated[bool, typer.Option(help="Run all turns of a prompt, not only the first.")]
+AllTurns = Annotated[bool, typer.Option("--all-turns", help="Run all turns of a prompt, not only the first.")]
 Endpoint = Annotated[str | None, typer.Option(help="Address of a running vLLM, SGLang or Outrider server.")]
 
 

@@ -57,6 +57,8 @@ def verdict(comparison: Comparison) -> str:
     names = {"a": comparison.a.name, "b": comparison.b.name}
     p_value = f"p = {speed.p_value:.2g}, paired by prompt"
     if not speed.better:
+        # the intervals of a report hold together, so that one p-value below 0.05 shows nothing yet
+        p_value = f"p = {speed.p_value:.2g} for this difference alone; the intervals of a report hold together"
         return (
             f"no difference shown: {names['b']} gives {speed.difference:+.3f} ± {speed.margin:.3f} tokens per cost "
             f"against {names['a']} ({p_value})"

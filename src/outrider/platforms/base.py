@@ -162,7 +162,7 @@ def select_platform(name: str) -> BasePlatform:
         except UnsupportedError:
             raise
         except ConfigError as error:
-            absent.append(str(error).removesuffix("."))
+            absent.append(str(error).partition(". ")[0].removesuffix("."))  # the remedy is for who asked for it
             continue
         if not platform.is_exact:
             absent.append(f"device={candidate!r}: {platform.summary} is not exact; ask for it by name")
