@@ -36,7 +36,7 @@ FROM base AS cpu
 ARG TORCH_INDEX_URL=
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt ${TORCH_INDEX_URL:+--index-url $TORCH_INDEX_URL} torch
 COPY --from=wheels /wheels /tmp/wheels
-RUN pip install --no-cache-dir --constraint /tmp/constraints.txt "$(ls /tmp/wheels/outrider-*.whl)[server]" \
+RUN pip install --no-cache-dir --constraint /tmp/constraints.txt "$(ls /tmp/wheels/outrider-*.whl)[gguf,server]" \
     /tmp/wheels/outrider_zoo-*.whl
 USER 10001:10001
 ENTRYPOINT ["outrider"]
@@ -47,7 +47,7 @@ FROM base AS cuda
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt torch
 COPY --from=wheels /wheels /tmp/wheels
-RUN pip install --no-cache-dir --constraint /tmp/constraints.txt "$(ls /tmp/wheels/outrider-*.whl)[server]" \
+RUN pip install --no-cache-dir --constraint /tmp/constraints.txt "$(ls /tmp/wheels/outrider-*.whl)[gguf,server]" \
     /tmp/wheels/outrider_zoo-*.whl
 USER 10001:10001
 ENTRYPOINT ["outrider"]

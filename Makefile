@@ -19,7 +19,7 @@ $(VENV)/.set-up: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): torch and what the engine needs. This takes a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
-	$(INSTALL) -e '.[bench,server]'
+	$(INSTALL) -e '.[bench,gguf,server]'
 	touch $@
 
 # the speculators library comes without its own requirements, which would pull a CUDA build of torchvision

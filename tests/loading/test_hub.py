@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import constants
 
 from outrider.core.config import engine_config
-from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
+from outrider.core.errors import CheckpointError, ConfigError
 from outrider.core.zoo import shipped
 from outrider.loading import hub as hub_loading
 from outrider.loading.hub import fetch
@@ -99,13 +99,18 @@ def test_a_pickle_is_taken_for_a_drafter_only(served):
     assert "has no *.safetensors" in failure(HubModel(name="org/head"))
 
 
-def test_gguf_files_are_refused_by_name(served, tmp_path):
-    assert "GGUF files are not read" in failure(HubModel(name="org/model-GGUF"))
-    (tmp_path / "w.gguf").touch()
-    for name in ("org/model-GGUF:Q4_K_M", str(tmp_path / "w.gguf"), "nowhere/w.gguf"):
-        with pytest.raises(UnsupportedError, match="names a GGUF file, and these are not read"):
-            local_path(HubModel(name=name))
-    assert served.downloads == []
+def test_a_gguf_file_is_chosen_by_the_end_of_its_name(served):
+    for end in ("Q4_K_M", "q8_0", "Q8_0"):
+        path = Path(local_path(HubModel(name=f"org/model-GGUF:{end}")))
+        assert path.is_file() and path.read_text() == f"model-{end.upper()}.gguf"
+    assert served.downloads == ["org/model-GGUF/model-Q4_K_M.gguf", "org/model-GGUF/model-Q8_0.gguf"]
+    names = "model-Q4_K_M.gguf, model-Q8_0.gguf. Name one by its end: org/model-GGUF:Q4_K_M"
+    assert names in failure(HubModel(name="org/model-GGUF"))
+    message = failure(HubModel(name="org/model-GGUF:Q5_0"))
+    assert "no file there ends with Q5_0.gguf" in message and names in message
+    local_path(HubModel(name="org/model-GGUF:Q4_K_M"))
+    (Path(local_path(HubModel(name="org/model-GGUF:Q8_0"))).parent / "other-Q8_0.gguf").write_text("")
+    assert "is not one file but model-Q8_0.gguf, other-Q8_0.gguf" in failure(HubModel(name="org/model-GGUF:Q8_0"))
 
 
 def test_offline_the_cache_serves_and_what_is_missing_is_named(served, monkeypatch):

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import decoders
 
 from outrider.core.errors import CheckpointError, RequestError
+from outrider.engine.gguf_tokenizer import gguf_tokenizer
 from outrider.engine.template import render
 from outrider.engine.token_bytes import TokenBytes, prompt_pieces
 from outrider.loading.files import check_kinds
+from outrider.loading.gguf.file import is_gguf
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -23,19 +25,10 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer:
-    """Text to ids and back, for one model directory."""
+    """Text to ids and back, for one model: a directory or a GGUF file."""
 
     def __init__(self, directory: Path) -> None:
-        if not (directory / "tokenizer.json").is_file():
-            raise CheckpointError(
-                f"{directory} has no tokenizer.json. Add one (convert a slow tokenizer to that form), or pass "
-                "skip_tokenizer_init=True and prompts as token ids."
-            )
-        check_kinds(directory)
-        from transformers import PreTrainedTokenizerFast
-
-        # this class and not AutoTokenizer: tokenizer.json is enough, and AutoTokenizer imports modelling code
-        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+        self._tokenizer = gguf_tokenizer(directory) if is_gguf(directory) else _read(directory)
         self._backend = self._tokenizer.backend_tokenizer
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
@@ -125,6 +118,20 @@ class Tokenizer:
     def stream(self, *, skip_special_tokens: bool = True) -> "TextStream":
         """A decoder for the tokens of one output."""
         return TextStream(self, skip_special_tokens=skip_special_tokens)
+
+
+def _read(directory: Path) -> Any:
+    """The tokenizer of a directory. Raises CheckpointError if it has none."""
+    if not (directory / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{directory} has no tokenizer.json. Add one (convert a slow tokenizer to that form), or pass "
+            "skip_tokenizer_init=True and prompts as token ids."
+        )
+    check_kinds(directory)
+    from transformers import PreTrainedTokenizerFast
+
+    # this class and not AutoTokenizer: tokenizer.json is enough, and AutoTokenizer imports modelling code
+    return PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
 
 
 class OwnTexts(dict[int, str | None]):

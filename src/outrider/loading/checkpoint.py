@@ -16,6 +16,7 @@ from torch import Tensor
 
 from outrider.core.errors import CheckpointError
 from outrider.loading.files import check_kinds
+from outrider.loading.gguf.file import gguf_remedy, refuse_gguf
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -26,6 +27,7 @@ class Checkpoint:
     """The tensors of one directory. The constructor checks names and files; `tensors` reads the data."""
 
     def __init__(self, directory: str | Path) -> None:
+        refuse_gguf(directory)
         self.directory = Path(directory)
         if not self.directory.is_dir():
             raise CheckpointError(f"{directory} is not a directory. Give a local directory that holds {SINGLE}.")
@@ -76,6 +78,7 @@ class Checkpoint:
         if file is None:
             others = sorted(entry.name for entry in self.directory.glob("*") if entry.suffix in (".bin", ".pt"))
             found = f" It holds {', '.join(others)}: save it again as safetensors." if others else ""
+            found += gguf_remedy(self.directory)
             raise CheckpointError(f"{self.directory} holds neither {SINGLE} nor {INDEX} nor {PICKLE}.{found}")
         with _opened(self.directory / file) as opened:
             return {file: list(opened.keys())}

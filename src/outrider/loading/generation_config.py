@@ -5,6 +5,8 @@ from pathlib import Path
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, RequestError
 from outrider.core.sampling_defaults import SamplingDefaults
+from outrider.loading.gguf.config import read_gguf_sampling
+from outrider.loading.gguf.file import is_gguf
 from outrider.loading.hf import read_json
 
 _FILE = "generation_config.json"
@@ -27,18 +29,19 @@ def read_generation_eos(directory: str | Path) -> tuple[int, ...]:
 
 
 def read_sampling_defaults(directory: str | Path) -> SamplingDefaults:
-    """Sampling parameters of generation_config.json; none where there is no such file.
+    """Sampling parameters of generation_config.json, or of a GGUF file's metadata; none where there are none.
 
     Raises ConfigError if a value is out of range.
     """
-    if not (Path(directory) / _FILE).is_file():
+    if is_gguf(directory):
+        values, where = read_gguf_sampling(directory), str(directory)
+    elif (Path(directory) / _FILE).is_file():
+        values, where = read_json(directory, _FILE), str(Path(directory) / _FILE)
+    else:
         return SamplingDefaults()
-    values = read_json(directory, _FILE)
     defaults = SamplingDefaults(**{name: values.get(key) for key, name in _NAMES.items()})
     try:
         defaults.params()
     except RequestError as error:
-        raise ConfigError(
-            f"{Path(directory) / _FILE}: {error} Correct the file, or ignore it with generation_config='none'."
-        ) from error
+        raise ConfigError(f"{where}: {error} Correct the file, or ignore it with generation_config='none'.") from error
     return defaults

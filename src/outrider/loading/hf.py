@@ -8,6 +8,8 @@ from typing import Any
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError
 from outrider.loading.files import check_kinds
+from outrider.loading.gguf.config import read_gguf_config
+from outrider.loading.gguf.file import gguf_remedy, is_gguf, refuse_gguf
 
 _QUANTIZATION_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
 """Files beside config.json -> `quant_method` of what they say."""
@@ -15,6 +17,7 @@ _QUANTIZATION_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json
 
 def read_json(directory: str | Path, file: str) -> dict[str, Any]:
     """The object in `directory`/`file`; `CheckpointError` where there is none."""
+    refuse_gguf(directory)
     path = Path(directory) / file
     if not Path(directory).is_dir():
         raise CheckpointError(f"{str(directory)!r} is not a directory. Give a local directory with {file}.")
@@ -26,7 +29,8 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
                 f"{str(directory)!r} has {other} and no {file}: the consolidated layout, with other names and heads"
                 " whose rows are in another order, is not supported. Give a directory in the Hugging Face layout."
             )
-        raise CheckpointError(f"{str(directory)!r} has no {file}. Give a directory in the Hugging Face layout.")
+        remedy = gguf_remedy(Path(directory)) or " Give a directory in the Hugging Face layout."
+        raise CheckpointError(f"{str(directory)!r} has no {file}.{remedy}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -38,7 +42,9 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
 
 def open_config(directory: str | Path) -> ConfigReader:
     """A reader of the directory's config.json. Some tools say in a file of its own how weights are quantised, which is
-    read as its quantization_config."""
+    read as its quantization_config. A GGUF file gives its metadata in the same form."""
+    if is_gguf(directory):
+        return ConfigReader(read_gguf_config(directory), where=str(directory))
     values = read_json(directory, "config.json")
     if not any(values.get(key) for key in ("quantization_config", "compression_config")):
         for file, method in _QUANTIZATION_FILES.items():

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from outrider.core.errors import CheckpointError
+from outrider.loading.gguf.file import SUFFIX
 from outrider.loading.hub_model import HubModel
 
 _SETTINGS = ("*.json", "*.jinja")
@@ -31,11 +32,14 @@ _PICKLE = "pytorch_model.bin"
 
 
 def fetch(model: HubModel, *, has_weights: bool = True, is_drafter: bool = False) -> str:
-    """Local path of the model's files, which are downloaded where the cache lacks them.
+    """Local path of the model's files, which are downloaded where the cache lacks them: a directory, or the GGUF file
+    of an id with a quantization.
 
-    has_weights: False takes the settings alone. is_drafter: the weights may be one pickle of tensors. Raises
-    CheckpointError with the reason and the remedy.
+    has_weights: False takes the settings alone of a directory. is_drafter: the weights may be one pickle of tensors.
+    Raises CheckpointError with the reason and the remedy.
     """
+    if model.quantization:
+        return _gguf_file(model)
     directory = Path(_snapshot(model, (*_SETTINGS, _WEIGHTS) if has_weights else _SETTINGS))
     if has_weights and not any(directory.glob(_WEIGHTS)):
         if is_drafter:
@@ -45,6 +49,24 @@ def fetch(model: HubModel, *, has_weights: bool = True, is_drafter: bool = False
     if not (directory / "config.json").is_file():
         raise CheckpointError(f"{_shown(model)} has no config.json. {_other_forms(model)}")
     return str(directory)
+
+
+def _gguf_file(model: HubModel) -> str:
+    """Local path of the one file whose name ends with the quantization."""
+    ends = {form(model.quantization) for form in (str, str.upper, str.lower)}
+    patterns = tuple(sorted(f"*{end}{SUFFIX}" for end in ends))
+    directory = Path(_snapshot(model, patterns))
+    found = sorted(path for pattern in patterns for path in directory.glob(pattern))
+    if len(found) == 1:
+        return str(found[0])
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise CheckpointError(
+            f"{_shown(model)} is not one file but {names}. Give more of the name's end after the colon."
+        )
+    raise CheckpointError(
+        f"{_shown(model)}: no file there ends with {model.quantization}{SUFFIX}. {_other_forms(model)}"
+    )
 
 
 def _snapshot(model: HubModel, patterns: tuple[str, ...]) -> str:
@@ -111,9 +133,10 @@ def _other_forms(model: HubModel) -> str:
         names: list[str] = HfApi(token=model.token).list_repo_files(model.repository, revision=model.revision)
     except Exception:
         names = []
-    files = [name for name in names if name.endswith(".gguf") and "/" not in name]
+    files = [name for name in names if name.endswith(SUFFIX) and "/" not in name]
     if files:
-        return f"It has {', '.join(files[:8])}, and GGUF files are not read. Give a model that has safetensors."
+        end = re.split(r"[-.](?=[^-.]*$)", files[0].removesuffix(SUFFIX))[-1]
+        return f"It has {', '.join(files[:8])}. Name one by its end: {model.repository}:{end}"
     return "Give a model that has config.json and safetensors."
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from outrider.core.config import EngineConfig
-from outrider.core.errors import CheckpointError, UnsupportedError
+from outrider.core.errors import CheckpointError
 from outrider.core.zoo import is_zoo_name, shipped
+from outrider.loading.gguf.file import is_gguf, require_gguf
 from outrider.loading.hub_model import HubModel, is_hub_id
 
 
@@ -31,20 +32,22 @@ def with_local_files(config: EngineConfig) -> EngineConfig:
 
 
 def local_path(model: HubModel, *, has_weights: bool = True, is_drafter: bool = False) -> str:
-    """Path of a model's directory; arguments are those of `loading.hub.fetch`."""
-    if model.name.endswith(".gguf") or (is_hub_id(model.name) and model.quantization):
-        raise UnsupportedError(
-            f"{model.name!r} names a GGUF file, and these are not read. Give the directory, or the id on a hub, of the"
-            " same model with safetensors."
-        )
-    if Path(model.name).expanduser().exists():
-        return str(Path(model.name).expanduser())
+    """Path of a model's directory or GGUF file; arguments are those of `loading.hub.fetch`."""
+    path = Path(model.name).expanduser()
+    if path.exists():
+        if is_gguf(path):
+            require_gguf(path)
+        return str(path)
+    if is_gguf(path):
+        raise CheckpointError(f"{model.name!r} does not exist. Check the path of the GGUF file.")
     if is_zoo_name(model.name):
         return shipped(model.name.partition("/")[2])
     if not is_hub_id(model.name):
         raise CheckpointError(
             f"{model.name!r} is not a directory, and cannot be the id of a model on a hub (org/name). Check the path."
         )
+    if model.quantization:
+        require_gguf(model.name)
     from outrider.loading.hub import fetch
 
     return fetch(model, has_weights=has_weights, is_drafter=is_drafter)

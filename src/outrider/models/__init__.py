@@ -18,13 +18,13 @@ from outrider.core.quantization.read import read_quantization
 from outrider.layers.assignment import assign_formats
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
-from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.dummy import fill_randomly
 from outrider.loading.generation_config import read_generation_eos
 from outrider.loading.hf import open_config
 from outrider.loading.load import load_into
 from outrider.loading.names import bare_name, module_name
 from outrider.loading.sizes import sizes_that_fit
+from outrider.loading.weights import Weights, open_weights
 
 _MAX_ROPE_BYTES = 8 << 30
 
@@ -94,8 +94,8 @@ def load_model(
     A head that the files lack is tied to the embedding, whatever the config says.
     """
     model_class = find_model(config)
-    checkpoint = Checkpoint(directory) if load_format != "dummy" else None
-    if checkpoint is not None and not any(bare_name(name).startswith("lm_head.") for name in checkpoint.names):
+    weights = open_weights(directory) if load_format != "dummy" else None
+    if weights is not None and not any(bare_name(name).startswith("lm_head.") for name in weights.names):
         config = replace(config, tie_word_embeddings=True)
     context = replace(context, assigns_formats=config.quantization is not None)
 
@@ -105,24 +105,24 @@ def load_model(
             assign_formats(model, config.quantization, context.kernels, where=directory, name_of=name_of)
         return model
 
-    if checkpoint is None:
+    if weights is None:
         with sizes_that_fit(directory):
             model = build(context)
         fill_randomly(model, seed)
         return model
-    _check_sizes(config, checkpoint, max_positions=max_positions)
+    _check_sizes(config, weights, where=directory, max_positions=max_positions)
     on_meta = replace(context, device=torch.device("meta"))
     with sizes_that_fit(directory):
-        names = modules_of(checkpoint, model_class(config, on_meta, max_positions=1))
-        fill_model(build(on_meta, names), checkpoint.headers(), where=directory)  # finds every fault without memory
+        names = modules_of(weights, model_class(config, on_meta, max_positions=1))
+        fill_model(build(on_meta, names), weights.headers(), where=directory)  # finds every fault without memory
         model = build(context, names)
-    fill_model(model, checkpoint.tensors(), where=directory)
+    fill_model(model, weights.tensors(), where=directory)
     return model
 
 
-def _check_sizes(config: ModelConfig, checkpoint: Checkpoint, *, max_positions: int) -> None:
+def _check_sizes(config: ModelConfig, weights: Weights, *, where: str, max_positions: int) -> None:
     """Raises an OutriderError for sizes that take long to build, or a table that no memory holds."""
-    where, num_tensors = checkpoint.directory, len(checkpoint.names)
+    num_tensors = len(weights.names)
     if config.num_layers > num_tensors:
         raise CheckpointError(
             f"{where}: config.json asks for num_hidden_layers={config.num_layers}, and the files hold {num_tensors}"
@@ -143,10 +143,10 @@ def fill_model(model: CausalLM, tensors: Iterable[tuple[str, Tensor]], *, where:
     load_into(model, parts, where=where, renames=model.renames, skips=skips)
 
 
-def modules_of(checkpoint: Checkpoint, model: CausalLM) -> Callable[[str], str]:
+def modules_of(weights: Weights, model: CausalLM) -> Callable[[str], str]:
     """Name of a module here -> its name in the checkpoint."""
     names: dict[str, str] = {}
-    for name, header in checkpoint.headers():
+    for name, header in weights.headers():
         for part, _ in model.split(name, header):
             names[module_name(part, model.renames).rpartition(".")[0]] = name.rpartition(".")[0]
     return lambda name: names.get(name, f"model.{name}")

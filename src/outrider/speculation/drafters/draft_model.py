@@ -22,6 +22,8 @@ from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.plan import RowAdmission
 from outrider.core.quantization.while_loading import quantised_while_loading
 from outrider.layers.decoder import Hidden
+from outrider.loading.gguf.file import GgufFile, is_gguf
+from outrider.loading.gguf.vocabulary import read_vocabulary
 from outrider.loading.hf import read_json
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter import DrafterContext
@@ -92,22 +94,28 @@ class Drafter(ChainDrafter):
 
 
 def _check_vocabulary(directory: str, vocab_size: int, context: DrafterContext) -> None:
-    """Refuse a vocabulary of another size, or with other tokens if both directories have a tokenizer."""
+    """Refuse a vocabulary of another size, or with other tokens if both models have a tokenizer."""
     wanted = context.target_config.vocab_size
     remedy = "A draft model must have the target's vocabulary: take one of the same family."
     if vocab_size != wanted:
         raise ConfigError(f"the draft model's vocab_size={vocab_size} is not the target's {wanted}. {remedy}")
-    name = "tokenizer.json"
-    paths = [Path(folder) / name for folder in (directory, context.engine.model)]
-    if not all(path.is_file() for path in paths):
+    ours, theirs = (_vocabulary(path) for path in (directory, context.engine.model))
+    if ours is None or theirs is None:
         return
-    ours, theirs = (_tokens_of(read_json(str(path.parent), name)) for path in paths)
     for token_id in sorted(ours.keys() | theirs.keys()):
         if ours.get(token_id) != theirs.get(token_id):
             raise ConfigError(
                 f"token {token_id} is {ours.get(token_id)!r} in the draft model and {theirs.get(token_id)!r} in the "
                 f"target. {remedy}"
             )
+
+
+def _vocabulary(path: str) -> dict[int, str] | None:
+    """Text of each token id of a model; None if it has no tokenizer."""
+    name = "tokenizer.json"
+    if is_gguf(path):
+        return read_vocabulary(GgufFile(path)).used
+    return _tokens_of(read_json(path, name)) if (Path(path) / name).is_file() else None
 
 
 def _tokens_of(tokenizer: dict[str, Any]) -> dict[int, str]:
