@@ -19,6 +19,7 @@ ADDRESS = "http://127.0.0.1:8000"
 
 NOT_RUN = {
     r"make ": "the targets of the Makefile are run by developers and CI",
+    r"source ": "opens an environment; its commands are on the path here",
     r".*…": "an outline, not a command",
     r".*\b(DIRECTORY|HEAD|NAME|FILE)\b": "has a name to fill in",
     r"(\.venv/bin/)?outrider serve\b": "test_readme.py starts it",
@@ -41,13 +42,17 @@ SMALLER = {
 """Command to options that make it quick; they follow the documented ones and win over them."""
 
 
-def commands_of(page: Path) -> list[str]:
+def commands_of(text: str) -> list[str]:
     """Lines of code blocks without a language or of a shell, continued lines joined, comments and outputs left out."""
     found = []
-    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", page.read_text(), flags=re.DOTALL | re.MULTILINE):
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE):
         if language in ("", "bash", "sh", "shell", "console"):
             lines = [line.strip().removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
-            found += [line for line in lines if re.match(r"(\.venv/bin/)?(outrider|python|curl|make|pip)\b", line)]
+            found += [
+                line
+                for line in lines
+                if re.match(r"(\.venv/bin/)?(outrider|python3?|curl|make|pip|source|docker)\b", line)
+            ]
     return found
 
 
@@ -69,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_commands_are_found_and_most_are_run() -> None:
-    lines = [line for page in PAGES for line in commands_of(page)]
+    lines = [line for page in PAGES for line in commands_of(page.read_text())]
     run = [line for line in lines if reason_of(line) is None]
     assert len(run) > 8, lines
     for words in ("gate record", "gate check", "gate compare", "bench serve", "chat", "curl"):
@@ -85,7 +90,7 @@ def test_the_commands_of_a_page_run(page: Path, folder: Path, server: ServerUnde
     environment = {
         **os.environ, "PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(folder)
     }  # fmt: skip
-    for line in commands_of(page):
+    for line in commands_of(page.read_text()):
         if reason_of(line) is not None:
             continue
         words = shlex.split(line, comments=True)

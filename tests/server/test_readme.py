@@ -26,7 +26,7 @@ def blocks() -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(blocks: list[str], server: ServerUnderTest) -> Iterator[ServerUnderTest]:
-    (command,) = re.findall(r"^\.venv/bin/outrider serve *(.*?) *#", blocks[0], flags=re.MULTILINE)
+    (command,) = re.findall(r"^outrider serve *(.*?) *#", blocks[0], flags=re.MULTILINE)
     if not command:  # the server of this folder has no options either
         yield server
         return
