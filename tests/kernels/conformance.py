@@ -14,6 +14,7 @@ from collections.abc import Callable
 from outrider.kernels import Kernels, load_kernels
 from outrider.kernels.stacks import exports
 from tests.kernels import admission_checks as admission
+from tests.kernels import encoder_checks as encoder
 from tests.kernels import model_checks as model
 from tests.kernels import sampling_checks as sampling
 from tests.kernels import state_checks as state
@@ -58,6 +59,12 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "logprobs": sampling.check_logprobs,
     "hash_rows": sampling.check_hash_rows,
     "verify": sampling.check_verify,
+    "text_linear": encoder.check_text_linear,
+    "layer_norm": encoder.check_layer_norm,
+    "gelu": encoder.check_gelu,
+    "gelu_and_mul": encoder.check_gelu_and_mul,
+    "plan_texts": encoder.check_text_attention,
+    "text_attention": encoder.check_text_attention,
 }
 
 

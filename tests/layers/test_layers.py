@@ -1,10 +1,13 @@
 """Layers on top of kernels: fused pieces, tied heads, and weights that do not train."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from outrider.core.model_config import ModelConfig, MoeConfig, RopeConfig
+from outrider.core.model_config import EncoderConfig, ModelConfig, MoeConfig, RopeConfig
 from outrider.layers.embedding import Embedding, LMHead
+from outrider.layers.encoder import Encoder
 from outrider.layers.linear import Linear
 from outrider.models import families
 from tests.support.paged_runner import cpu_context
@@ -27,9 +30,12 @@ CONFIG = ModelConfig(
 
 @pytest.mark.parametrize("name", families())
 def test_no_weight_of_a_model_wants_a_gradient(name):
-    model = families()[name].Model(CONFIG, cpu_context(), max_positions=64)
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert not model.rope.cos_sin.requires_grad
+    family = families()[name]
+    encoder = EncoderConfig(num_positions=64, num_token_types=2, labels=("no", "yes"))
+    is_encoder = issubclass(family.Model, Encoder)
+    own = {"encoder": encoder, "local_rope": RopeConfig(), "hidden_act": "gelu"} if is_encoder else {}
+    model = family.Model(replace(CONFIG, **own), cpu_context(), max_positions=64)
+    assert not any(tensor.requires_grad for tensor in [*model.parameters(), *model.buffers()])
 
 
 def test_a_linear_layer_keeps_the_shape_of_its_weight():

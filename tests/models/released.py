@@ -593,7 +593,107 @@ QWEN3_NEXT_80B = Release(
     module=_qwen_module(2048, _FULL_80B),
 )  # fmt: skip
 
-RELEASES = {
+
+def dense(name: str, output_size: int, input_size: int) -> Shapes:
+    """A linear layer with a bias."""
+    return {f"{name}.weight": (output_size, input_size), f"{name}.bias": (output_size,)}
+
+
+def layer_norm(name: str, size: int) -> Shapes:
+    """A norm with a bias."""
+    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+
+
+def post_norm_encoder(
+    *, vocab: int, hidden: int, width: int, num_layers: int, positions: int, types: int, prefix: str = ""
+) -> Shapes:
+    """An encoder in the layout of BERT."""
+    shapes: Shapes = {
+        f"{prefix}embeddings.word_embeddings.weight": (vocab, hidden),
+        f"{prefix}embeddings.position_embeddings.weight": (positions, hidden),
+        f"{prefix}embeddings.token_type_embeddings.weight": (types, hidden),
+    } | layer_norm(f"{prefix}embeddings.LayerNorm", hidden)
+    for index in range(num_layers):
+        name = f"{prefix}encoder.layer.{index}"
+        for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            shapes |= dense(f"{name}.{part}", hidden, hidden)
+        shapes |= layer_norm(f"{name}.attention.output.LayerNorm", hidden)
+        shapes |= dense(f"{name}.intermediate.dense", width, hidden) | dense(f"{name}.output.dense", hidden, width)
+        shapes |= layer_norm(f"{name}.output.LayerNorm", hidden)
+    return shapes
+
+
+def pre_norm_encoder(*, vocab: int, hidden: int, width: int, num_layers: int) -> Shapes:
+    """An encoder in the layout of ModernBERT, without biases."""
+    shapes: Shapes = {
+        "embeddings.tok_embeddings.weight": (vocab, hidden),
+        "embeddings.norm.weight": (hidden,),
+        "final_norm.weight": (hidden,),
+    }
+    for index in range(num_layers):
+        parts: Shapes = {"attn.Wqkv.weight": (3 * hidden, hidden), "attn.Wo.weight": (hidden, hidden)}
+        parts |= {"mlp.Wi.weight": (2 * width, hidden), "mlp.Wo.weight": (hidden, width), "mlp_norm.weight": (hidden,)}
+        shapes |= under(f"layers.{index}", parts | ({"attn_norm.weight": (hidden,)} if index else {}))
+    return shapes
+
+
+MINILM = Release(
+    config={
+        "_name_or_path": "nreimers/MiniLM-L6-H384-uncased", "architectures": ["BertModel"],
+        "attention_probs_dropout_prob": 0.1, "gradient_checkpointing": False, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1, "hidden_size": 384, "initializer_range": 0.02, "intermediate_size": 1536,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,
+        "num_hidden_layers": 6, "pad_token_id": 0, "position_embedding_type": "absolute",
+        "transformers_version": "4.8.2", "type_vocab_size": 2, "use_cache": True, "vocab_size": 30522,
+    },
+    num_tensors=101,
+    shapes=post_norm_encoder(
+        vocab=30522, hidden=384, width=1536, num_layers=6, positions=512, types=2
+    ),
+    elsewhere={"embeddings.position_ids": (1, 512)} | dense("pooler.dense", 384, 384),
+)  # fmt: skip
+
+BGE_RERANKER = Release(
+    config={
+        "_name_or_path": "BAAI/bge-m3", "architectures": ["XLMRobertaForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1, "bos_token_id": 0, "classifier_dropout": None, "eos_token_id": 2,
+        "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 1024, "id2label": {"0": "LABEL_0"},
+        "initializer_range": 0.02, "intermediate_size": 4096, "label2id": {"LABEL_0": 0}, "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 8194, "model_type": "xlm-roberta", "num_attention_heads": 16,
+        "num_hidden_layers": 24, "output_past": True, "pad_token_id": 1, "position_embedding_type": "absolute",
+        "torch_dtype": "float32", "transformers_version": "4.38.1", "type_vocab_size": 1, "use_cache": True,
+        "vocab_size": 250002,
+    },
+    num_tensors=393,
+    shapes=post_norm_encoder(
+        vocab=250002, hidden=1024, width=4096, num_layers=24, positions=8194, types=1, prefix="roberta."
+    ) | dense("classifier.dense", 1024, 1024) | dense("classifier.out_proj", 1, 1024),
+)  # fmt: skip
+
+GTE_MODERNBERT = Release(
+    config={
+        "_name_or_path": "answerdotai/ModernBERT-base", "architectures": ["ModernBertModel"], "attention_bias": False,
+        "attention_dropout": 0.0, "bos_token_id": 50281, "classifier_activation": "gelu", "classifier_bias": False,
+        "classifier_dropout": 0.0, "classifier_pooling": "mean", "cls_token_id": 50281, "decoder_bias": True,
+        "deterministic_flash_attn": False, "embedding_dropout": 0.0, "eos_token_id": 50282,
+        "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "gradient_checkpointing": False,
+        "hidden_activation": "gelu", "hidden_size": 768, "initializer_cutoff_factor": 2.0, "initializer_range": 0.02,
+        "intermediate_size": 1152, "layer_norm_eps": 1e-5, "local_attention": 128, "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192, "mlp_bias": False, "mlp_dropout": 0.0, "model_type": "modernbert",
+        "norm_bias": False, "norm_eps": 1e-5, "num_attention_heads": 12, "num_hidden_layers": 22,
+        "pad_token_id": 50283, "position_embedding_type": "absolute", "reference_compile": False,
+        "repad_logits_with_grad": False, "sep_token_id": 50282, "sparse_pred_ignore_index": -100,
+        "sparse_prediction": False, "torch_dtype": "float16", "transformers_version": "4.48.0", "vocab_size": 50368,
+    },
+    num_tensors=134,
+    shapes=pre_norm_encoder(vocab=50368, hidden=768, width=1152, num_layers=22),
+)  # fmt: skip
+
+
+ENCODERS = {"all-MiniLM-L6-v2": MINILM, "bge-reranker-v2-m3": BGE_RERANKER, "gte-modernbert-base": GTE_MODERNBERT}
+"""Checkpoints of encoders."""
+
+RELEASES = ENCODERS | {
     "Llama-3.1-8B": LLAMA_8B,
     "SmolLM2-135M": SMOLLM2_135M,
     "Qwen2.5-0.5B": QWEN2_5_SMALL,

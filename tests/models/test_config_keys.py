@@ -42,6 +42,29 @@ TARGETS |= {"decode, Llama": decode.TARGET, "decode, experts": decode.EXPERTS, "
 TARGETS |= {f"gpu, {name}": gpu.COMMON | values for name, values in gpu.TARGETS.items()}
 
 
+for _name, _other in {
+    "all-MiniLM-L6-v2": ("BertForSequenceClassification",),
+    "bge-reranker-v2-m3": ("XLMRobertaModel", "RobertaModel", "RobertaForSequenceClassification"),
+    "gte-modernbert-base": ("ModernBertForSequenceClassification",),
+}.items():
+    for _architecture in _other:
+        TARGETS[f"{_name} as {_architecture}"] = TARGETS[_name] | {"architectures": [_architecture]}
+TARGETS["bge-reranker-v2-m3 as RobertaModel"] |= {"model_type": "roberta"}
+del TARGETS["bge-reranker-v2-m3 as RobertaForSequenceClassification"]["id2label"]
+TARGETS["bge-reranker-v2-m3 as RobertaForSequenceClassification"] |= {"num_labels": 5}
+TARGETS["gte-modernbert-base, new spelling"] = {
+    key: value
+    for key, value in TARGETS["gte-modernbert-base"].items()
+    if key not in ("global_rope_theta", "local_rope_theta")
+} | {
+    "layer_types": ["full_attention", "sliding_attention"] * 11,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+
+
 def _heads() -> Iterator[tuple[str, tuple[str, str, dict]]]:
     """(name, (method, target, config.json)): released ones, the zoo's, and the other forms of a head's config."""
     for name, release in HEADS.items():
@@ -361,9 +384,33 @@ CLASSES = {
     "Qwen3_5MoeForCausalLM": "Qwen3_5MoeTextConfig",
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeConfig",
 }
+ENCODER_CLASSES = {"Bert": "BertConfig", "Roberta": "RobertaConfig", "XLMRoberta": "XLMRobertaConfig",
+                   "ModernBert": "ModernBertConfig"}  # fmt: skip
+ENCODERS = sorted(f"{name}{form}" for name in ENCODER_CLASSES for form in ("Model", "ForSequenceClassification"))
 
 
-@pytest.mark.parametrize("architecture", sorted(families()))
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_the_defaults_of_an_encoder_are_those_of_transformers(architecture):
+    name = architecture.removesuffix("Model").removesuffix("ForSequenceClassification")
+    oracle = getattr(transformers, ENCODER_CLASSES[name])(architectures=[architecture])
+    config = read_config(ConfigReader(json.loads(oracle.to_json_string(use_diff=False))))
+    eps = getattr(oracle, "norm_eps", None) or oracle.layer_norm_eps
+    assert (config.vocab_size, config.num_heads, config.norm_eps) == (
+        oracle.vocab_size,
+        oracle.num_attention_heads,
+        eps,
+    )
+    assert len(config.encoder.labels) == (0 if architecture.endswith("Model") else 2)
+    if name != "ModernBert":
+        assert config.encoder.num_positions == oracle.max_position_embeddings
+        return
+    assert not config.encoder.num_positions and config.encoder.pooling == oracle.classifier_pooling
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in config.windows]
+    assert kinds == oracle.layer_types and set(config.windows) == {None, 2 * oracle.sliding_window + 1}
+    check_thetas(config, oracle)
+
+
+@pytest.mark.parametrize("architecture", sorted(set(families()) - set(ENCODERS)))
 def test_the_defaults_of_transformers_are_read_as_they_are(architecture):
     if architecture == "MiMoForCausalLM":
         assert not hasattr(transformers, "MiMoConfig"), "transformers has it now: add its config class"

@@ -56,6 +56,7 @@ ALLOWED = {
         "pin_memory",
     ): "tiles of a new shape of step, kept for the next one; PyTorch's cache gives the page back without waiting",
     ("kernels/reference/host_counts.py", "host_counts", "tolist"): "plain PyTorch on a CPU, where nothing waits",
+    ("kernels/reference/text_attention.py", "plan_texts", "tolist"): "likewise",
     ("kernels/reference/experts.py", "mixture", "nonzero"): "plain PyTorch on a CPU, where nothing waits",
     ("runtime/memory.py", "MemoryMeasurement.__init__", "begin_memory_measurement"): "once, before there are requests",
     ("runtime/memory.py", "MemoryMeasurement.kv_budget", "end_memory_measurement"): "once, before there are requests",

@@ -37,6 +37,7 @@ class ForwardBatch:
     row_counts: tuple[int, ...] | DeviceCounts  # tokens of each row, padding included
     kv_length_bound: int  # the host's upper bound on kv_lengths
     states: StateRows | None = None  # start and end of each row's recurrent states; None: the model has no states
+    token_types: Tensor | None = None  # [num_tokens] int64, 0 or 1: part of a pair that an encoder reads; None: all 0
     kv_start: int = 0  # first KV index of a row that is used; 1 if a drafter's index 0 stays empty
 
     @property

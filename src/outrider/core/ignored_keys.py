@@ -47,9 +47,9 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "_attn_implementation_autoset", "_attn_implementation_internal", "_experts_implementation",
         "_flash_attn_2_enabled", "use_flash_attn", "use_flash_attention", "use_flash_attention_2", "use_sdpa",
         "use_cutlass_fused_rmsnorm", "fused_rms_norm", "use_fused_rope", "use_liger_kernel", "compile_mode",
-        "torchscript", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "output_scores",
-        "return_dict_in_generate", "chunk_size_feed_forward", "tf_legacy_loss", "gguf_file", "base_model_tp_plan",
-        "base_model_pp_plan", "base_model_ep_plan", "distributed_config",
+        "torchscript", "output_past", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states",
+        "output_scores", "return_dict_in_generate", "chunk_size_feed_forward", "tf_legacy_loss", "gguf_file",
+        "base_model_tp_plan", "base_model_pp_plan", "base_model_ep_plan", "distributed_config",
     ),
     "ids that generate() pads or begins with; the tokenizer and the request say them here": (
         "bos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "bos_token",

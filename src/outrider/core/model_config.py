@@ -107,8 +107,28 @@ class MoeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """Parts of an encoder that a decoder does not have: its tokens see their whole text."""
+
+    num_positions: int = 0
+    """Rows of the table of positions; 0: positions are rotated."""
+    first_position: int = 0
+    """Row of a text's first token."""
+    num_token_types: int = 0
+    """Rows of the table of token types; 0: there are none."""
+    norm_bias: bool = True
+    """Norms have biases."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the classifier's rows; empty: the model has no classifier."""
+    head_bias: bool = True
+    """The first layer of the classifier has a bias."""
+    pooling: str = "cls"
+    """The vector that the classifier reads: "cls", the first token's, or "mean" of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Shape of a decoder-only text model."""
+    """Shape of a text model: a decoder, or an encoder."""
 
     architecture: str
     """First of `architectures`; selects the file in `outrider/models`."""
@@ -140,10 +160,12 @@ class ModelConfig:
     layer_types: tuple[str, ...] = ()
     """"full_attention" or "linear_attention" of each layer; empty where all attend."""
     windows: Windows = ()
-    """Tokens that a token sees in each layer, itself included."""
+    """Tokens that a token sees in each layer, itself included: at the end of them, in an encoder in their middle."""
     gated_delta: GatedDeltaConfig | None = None
     """Widths of the layers with linear attention; None if there are none."""
     moe: MoeConfig | None = None
+    encoder: EncoderConfig | None = None
+    """None: a decoder."""
     num_mtp_layers: int = 0
     """Number of prediction layers that the config states."""
     hidden_act: str = "silu"

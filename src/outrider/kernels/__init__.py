@@ -4,7 +4,16 @@ A stack is a folder beside this file: `reference` in plain PyTorch, `hopper` for
 the stacks it takes functions from, in order; `load_kernels` joins them.
 """
 
-from outrider.kernels.interface import FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels
-from outrider.kernels.stacks import describe_stacks, load_kernels, stack_names
+from outrider.kernels.interface import ENCODER_FUNCTIONS, FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels
+from outrider.kernels.stacks import describe_stacks, kernels_of_texts, load_kernels, stack_names
 
-__all__ = ["FUNCTIONS", "OPTIONAL_FUNCTIONS", "Kernels", "describe_stacks", "load_kernels", "stack_names"]
+__all__ = [
+    "ENCODER_FUNCTIONS",
+    "FUNCTIONS",
+    "OPTIONAL_FUNCTIONS",
+    "Kernels",
+    "describe_stacks",
+    "kernels_of_texts",
+    "load_kernels",
+    "stack_names",
+]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from importlib.abc import InspectLoader
 from typing import Any, cast
 
-from outrider.core.errors import ConfigError
-from outrider.kernels.interface import FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels
+from outrider.core.errors import ConfigError, UnsupportedError
+from outrider.kernels.interface import ENCODER_FUNCTIONS, FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels
 
 _PACKAGE = __name__.rpartition(".")[0]
 _NO_STACK = {"interface"}
@@ -59,6 +59,19 @@ def load_kernels(order: tuple[str, ...]) -> Kernels:
     functions |= {name: function for name, function in optional.items() if function is not None}
     in_order = {name: origins[name] for name in FUNCTIONS}
     return cast(Kernels, types.SimpleNamespace(**functions, origins=in_order))
+
+
+def kernels_of_texts(kernels: Kernels) -> Kernels:
+    """The kernels of an encoder: `linear` is `text_linear`.
+
+    Raises UnsupportedError, with the remedy, if the stacks of the device have no kernels of encoders.
+    """
+    if missing := [name for name in ENCODER_FUNCTIONS if not hasattr(kernels, name)]:
+        raise UnsupportedError(
+            f"encoders are not supported on this device: its kernel stack {kernels.origins['linear']!r} has no"
+            f" {', '.join(missing)}. Use device='cpu', or an embedding model that is a decoder."
+        )
+    return cast(Kernels, types.SimpleNamespace(**(vars(kernels) | {"linear": kernels.text_linear})))
 
 
 def exports(stack: str) -> dict[str, Callable[..., Any]]:

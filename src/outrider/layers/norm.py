@@ -1,4 +1,5 @@
-"""RMSNorm, with a plain weight (Llama, Qwen3, EAGLE heads) or one that is added to 1 (Qwen3-Next, Qwen3.5, Gemma)."""
+"""RMSNorm, with a plain weight (Llama, Qwen3, EAGLE heads) or one that is added to 1 (Qwen3-Next, Qwen3.5, Gemma), and
+the LayerNorm of encoders."""
 
 from torch import Tensor, nn
 
@@ -29,3 +30,18 @@ class RMSNorm(nn.Module):
         return self._kernels.add_rms_norm(
             x, residual, self.weight, self.eps, plus_one=self.plus_one, casts_last=self.casts_last
         )
+
+
+class LayerNorm(nn.Module):
+    """weight × (x - mean) / sqrt(variance + eps) + bias over the last dim."""
+
+    def __init__(self, size: int, eps: float, context: LayerContext, *, bias: bool = True) -> None:
+        super().__init__()
+        self.eps = eps
+        self._kernels = context.kernels
+        self.weight = empty_parameter(size, context=context)
+        self.bias = empty_parameter(size, context=context) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [M, size] -> [M, size]."""
+        return self._kernels.layer_norm(x, self.weight, self.bias, self.eps)

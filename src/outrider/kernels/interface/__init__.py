@@ -8,6 +8,7 @@ from typing import Protocol
 
 from outrider.kernels.interface.cache import CacheKernels
 from outrider.kernels.interface.clamped import ClampedKernels
+from outrider.kernels.interface.encoder import EncoderKernels
 from outrider.kernels.interface.model import ModelKernels
 from outrider.kernels.interface.quantised import QuantisedKernels
 from outrider.kernels.interface.sampling import SamplingKernels
@@ -15,11 +16,19 @@ from outrider.kernels.interface.state import StateKernels
 from outrider.kernels.interface.step import StepKernels
 
 SUBJECTS = (ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels)
-OPTIONAL = (QuantisedKernels, ClampedKernels)
+OPTIONAL = (QuantisedKernels, ClampedKernels, EncoderKernels)
 
 
 class Kernels(
-    ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels, QuantisedKernels, ClampedKernels, Protocol
+    ModelKernels,
+    CacheKernels,
+    StateKernels,
+    StepKernels,
+    SamplingKernels,
+    QuantisedKernels,
+    ClampedKernels,
+    EncoderKernels,
+    Protocol,
 ):
     """All kernels that the engine calls, joined from one or more stacks. Those of `OPTIONAL` may be absent."""
 
@@ -32,3 +41,6 @@ FUNCTIONS = tuple(name for subject in SUBJECTS for name in vars(subject) if not 
 
 OPTIONAL_FUNCTIONS = tuple(name for subject in OPTIONAL for name in vars(subject) if not name.startswith("_"))
 """Names of the functions that an order of stacks may lack."""
+
+ENCODER_FUNCTIONS = tuple(name for name in vars(EncoderKernels) if not name.startswith("_"))
+"""Those of encoders; an order of stacks has all or none of them."""

@@ -1,4 +1,4 @@
-"""Gates: those of the gated MLP, one of a whole row, and those of attention's heads."""
+"""Activations: gates of the gated MLP, one of a whole row, those of attention's heads, and gelu without a gate."""
 
 import math
 
@@ -51,3 +51,18 @@ def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """x, y [M, K], gate [M] fp32 -> [M, K] = x + sigmoid(gate) × y; sigmoid and product are rounded to x's dtype."""
     sigmoid = 1.0 / gate.neg().contiguous().exp_().add_(1.0)
     return x + sigmoid.to(x.dtype).unsqueeze(1) * y
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x [M, I] -> [M, I] = cast(x × (1 + erf(x / sqrt(2))) / 2), in fp32.
+
+    torch's gelu has other bits at the end of its memory; erf of contiguous memory does not.
+    """
+    wide = x.float().contiguous()
+    return (wide * math.sqrt(0.5)).erf_().add_(1.0).mul_(wide).mul_(0.5).to(x.dtype)
+
+
+def gelu_and_mul(gate_up: Tensor) -> Tensor:
+    """gate_up [M, 2I], gate columns first -> [M, I] = cast(gelu(gate)) × up."""
+    width = gate_up.shape[1] // 2
+    return gelu(gate_up[:, :width]).mul_(gate_up[:, width:])

@@ -1,0 +1,70 @@
+"""BERT, and models of the same shape (MiniLM, BGE, E5, GTE): a norm after each sum, tables of positions and of token
+types, exact gelu, and a pooler that only the classifier reads.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from outrider.core.config_reader import ConfigReader
+from outrider.core.encoder_config import read_encoder, read_labels
+from outrider.core.model_config import EncoderConfig, ModelConfig
+from outrider.layers.encoder import Encoder
+from outrider.layers.linear import Linear
+
+ARCHITECTURES = ("BertModel", "BertForSequenceClassification")
+
+
+class Model(Encoder):
+    """`BertModel` and `BertForSequenceClassification`."""
+
+    renames: Mapping[str, str] = {"bert.": ""}
+    parts: Mapping[str, str] = {
+        "embeddings.word_embeddings": "embed_tokens",
+        "embeddings.position_embeddings": "embed_positions",
+        "embeddings.token_type_embeddings": "embed_types",
+        "embeddings.LayerNorm": "embed_norm",
+        "encoder.layer": "layers",
+        "attention.self.query": "self_attn.q_proj",
+        "attention.self.key": "self_attn.k_proj",
+        "attention.self.value": "self_attn.v_proj",
+        "attention.output.dense": "self_attn.o_proj",
+        "attention.output.LayerNorm": "attention_norm",
+        "intermediate.dense": "mlp.up_proj",
+        "output.dense": "mlp.down_proj",
+        "output.LayerNorm": "mlp_norm",
+        "pooler.dense": "head_dense",
+        "gamma": "weight",
+        "beta": "bias",
+    }
+
+    skips: tuple[str, ...] = ("cls.", "embeddings.position_ids", "bert.embeddings.position_ids")
+
+    def build_head(self) -> None:
+        """The pooler of a model without labels is not read: vectors are hidden states."""
+        if not self.shape.labels:
+            self.skips += ("head_dense.", "bert.head_dense.")
+            return
+        size, context = self.config.hidden_size, self.context
+        self.head_dense = Linear(size, size, context, bias=True)
+        self.classifier = Linear(size, len(self.shape.labels), context, bias=True)
+
+    def pool(self, vectors: Tensor) -> Tensor:
+        if not self.shape.labels:
+            return super().pool(vectors)
+        return self.classifier(torch.tanh(self.head_dense(vectors))).float()
+
+
+def read_config(reader: ConfigReader) -> ModelConfig:
+    """Absolute positions only."""
+    num_positions = reader.integer("max_position_embeddings")
+    reader.choice("position_embedding_type", ("absolute",), default="absolute")
+    encoder = EncoderConfig(
+        num_positions=num_positions,
+        num_token_types=reader.integer("type_vocab_size"),
+        labels=read_labels(reader),
+    )
+    return read_encoder(
+        reader, model_types=("bert",), encoder=encoder, max_length=num_positions, eps_key="layer_norm_eps"
+    )
