@@ -21,7 +21,7 @@ from outrider.core.config import EngineConfig
 from outrider.core.errors import ConfigError, EngineDeadError
 from outrider.loading.model_source import with_local_files
 from outrider.progress import working
-from outrider.server import descriptors
+from outrider.server import descriptors, heap
 from outrider.server.activity import report
 from outrider.server.app import build_app
 from outrider.server.connection import Connection, ConnectionLimits
@@ -74,6 +74,7 @@ def serve(config: EngineConfig, options: ServerOptions, console: Console) -> Non
     """Runs the server and returns when it has stopped. Raises OutriderError if it cannot start."""
     log.configure(log.resolve_level(options.log_level), others=("uvicorn",))
     sys.setswitchinterval(_SWITCH_SECONDS)
+    heap.return_large_buffers()
     asyncio.run(_serve(config, options, console))
 
 
