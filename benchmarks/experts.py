@@ -6,7 +6,7 @@ from torch import Tensor
 from benchmarks.timing import Table, microseconds, save
 from outrider.kernels.hopper.experts import empty_expert_weights, experts
 from outrider.kernels.hopper.linear import empty_weight, linear
-from outrider.kernels.hopper.routing import route
+from outrider.kernels.triton.routing import route
 
 # name: (experts, experts of a token, hidden, width, layers in memory)
 MODELS = {"Qwen3-30B-A3B": (128, 8, 2048, 768, 8), "gpt-oss-20b": (32, 4, 2880, 2880, 6)}

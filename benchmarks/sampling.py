@@ -7,9 +7,9 @@ from torch import Tensor
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
 from outrider.kernels import load_kernels
-from outrider.kernels.hopper.sampling.choose import argmax
+from outrider.kernels.triton.sampling.choose import argmax
 
-KERNELS = load_kernels(("hopper",))
+KERNELS = load_kernels(("triton",))
 
 VOCAB_SIZE = 128256
 DRAFT_VOCAB_SIZE = 32000

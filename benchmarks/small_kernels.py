@@ -8,11 +8,11 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from benchmarks.timing import READ_BANDWIDTH, Table, microseconds, save
-from outrider.kernels.hopper.activation import silu_and_mul
-from outrider.kernels.hopper.embedding import embedding
-from outrider.kernels.hopper.kv import rotary_and_write_kv, write_kv
-from outrider.kernels.hopper.norm import add_rms_norm, rms_norm
-from outrider.kernels.hopper.rope import rotary
+from outrider.kernels.triton.activation import silu_and_mul
+from outrider.kernels.triton.embedding import embedding
+from outrider.kernels.triton.kv import rotary_and_write_kv, write_kv
+from outrider.kernels.triton.norm import add_rms_norm, rms_norm
+from outrider.kernels.triton.rope import rotary
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCAB_SIZE = 4096, 32, 8, 128, 14336, 128256
 CHAIN = 24

@@ -22,7 +22,7 @@ Four layers in one graph, each with its own memory."""
 def steps(rows: int, tokens: int) -> tuple[list[tuple[str, Callable[[], object]]], int]:
     """The three kernels of LAYERS layers, and the bytes of one layer."""
     device = torch.device("cuda")
-    kernels = load_kernels(("hopper",))
+    kernels = load_kernels(("hopper", "triton"))
     spec = DeltaState(
         num_key_heads=KEY_HEADS, num_value_heads=VALUE_HEADS, key_size=SIZE, value_size=SIZE, dtype=torch.bfloat16
     )

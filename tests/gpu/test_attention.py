@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper import attention_plan
 from outrider.kernels.hopper.attention import paged_attention, plan_attention
 from outrider.kernels.interface.cache import DeviceCounts
+from outrider.kernels.triton import attention_plan
 
 from .comparison import assert_close, replayed
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper import routing as routing_module
-from outrider.kernels.hopper.activation import silu_and_mul
 from outrider.kernels.hopper.experts import empty_expert_weights, experts
 from outrider.kernels.hopper.linear import linear
-from outrider.kernels.hopper.routing import Routing, route
+from outrider.kernels.triton import routing as routing_module
+from outrider.kernels.triton.activation import silu_and_mul
+from outrider.kernels.triton.routing import Routing, route
 from tests.kernels import interpreted_routing
 
 from .comparison import relative_rms, replayed

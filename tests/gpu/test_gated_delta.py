@@ -30,7 +30,9 @@ SHAPES = {
 
 @pytest.fixture(scope="module", params=SHAPES)
 def layer(request):
-    return Layer(1, load_kernels(("hopper",)), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param])
+    return Layer(
+        1, load_kernels(("hopper", "triton")), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from outrider.attention.base import AttentionBackend
 from outrider.device.padded_layout import PaddedSizes
 from outrider.device.table import RequestTable
-from outrider.kernels.hopper import attention_plan
 from outrider.kernels.interface.cache import DeviceCounts
+from outrider.kernels.triton import attention_plan
 from outrider.sampling.sampler import Sampler
 from tests.support import request_mix
 
@@ -91,7 +91,7 @@ def test_a_mixed_step_with_a_tile_too_few(cases, truth, monkeypatch):
         tiles.table[:, 2] *= ~(is_last.cumsum(0) == 1)
         return tiles
 
-    monkeypatch.setattr("outrider.kernels.hopper.attention.make_tiles_on_device", make)
+    monkeypatch.setattr("outrider.kernels.triton.attention.make_tiles_on_device", make)
     monkeypatch.setattr(PaddedSizes, "fill", _without_padding)
     assert _found(cases, truth) != []
 

@@ -8,8 +8,8 @@ import triton
 from torch import Tensor
 
 from outrider.kernels.hopper import linear as module
-from outrider.kernels.hopper.launch import empty_rows
 from outrider.kernels.hopper.linear import choose_work, empty_weight, linear, linear_compilations, num_segments
+from outrider.kernels.triton.launch import empty_rows
 
 from .comparison import assert_close, relative_rms, replayed
 

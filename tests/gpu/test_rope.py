@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper import kv, norm, rope
 from outrider.kernels.reference import kv as reference_kv
 from outrider.kernels.reference import rope as reference
+from outrider.kernels.triton import kv, norm, rope
 
 from .comparison import replayed
 

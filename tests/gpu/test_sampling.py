@@ -10,18 +10,18 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.kernels import load_kernels
-from outrider.kernels.hopper import intrinsics
-from outrider.kernels.hopper.sampling import noise, probability_mass, record, topk_topp
-from outrider.kernels.hopper.sampling.choose import argmax
 from outrider.kernels.reference.sampling import choose as reference_choose
 from outrider.kernels.reference.sampling import logprobs as reference_logprobs
 from outrider.kernels.reference.sampling import noise as reference_noise
 from outrider.kernels.reference.sampling import row_max as reference_row_max
 from outrider.kernels.reference.sampling import sort_keys as reference_sort_keys
+from outrider.kernels.triton import intrinsics
+from outrider.kernels.triton.sampling import noise, probability_mass, record, topk_topp
+from outrider.kernels.triton.sampling.choose import argmax
 
 from .comparison import replayed
 
-KERNELS, REFERENCE = load_kernels(("hopper",)), load_kernels(("reference",))
+KERNELS, REFERENCE = load_kernels(("triton",)), load_kernels(("reference",))
 VOCAB_SIZES = (5, 1000, 8192, 32000, 128256, 262144)
 NUM_TABLE_ROWS = 300
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper import activation, embedding, norm
+from outrider.kernels.triton import activation, embedding, norm
 
 from .comparison import assert_close, replayed
 

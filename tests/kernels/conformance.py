@@ -19,6 +19,7 @@ from tests.kernels import model_checks as model
 from tests.kernels import sampling_checks as sampling
 from tests.kernels import state_checks as state
 from tests.kernels import step_checks as step
+from tests.kernels.ordered_products import use_ordered_products
 from tests.kernels.subject import Subject
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
@@ -104,4 +105,5 @@ def failures(stack: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # of numpy, about infinities and words that wrap
+    use_ordered_products()
     print(json.dumps(failures(sys.argv[1])))

@@ -12,8 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels.hopper import routing
 from outrider.kernels.reference.routing import route as reference
+from outrider.kernels.triton import routing
 
 CASES = [
     (1, 128, 8),

@@ -51,7 +51,7 @@ ALLOWED = {
         "pinned",
     ): "the ring's own memory, allocated before there are requests",
     (
-        "kernels/hopper/attention_plan.py",
+        "kernels/triton/attention_plan.py",
         "_to_device",
         "pin_memory",
     ): "tiles of a new shape of step, kept for the next one; PyTorch's cache gives the page back without waiting",

@@ -1,7 +1,7 @@
 """The kernels: their interface, and stacks that implement it.
 
-A stack is a folder beside this file: `reference` in plain PyTorch, `hopper` for NVIDIA's Hopper GPUs. A platform names
-the stacks it takes functions from, in order; `load_kernels` joins them.
+A stack is a folder beside this file: `reference` in plain PyTorch, `triton` for GPUs of any kind, `hopper`
+for NVIDIA's Hopper. A platform names the stacks it takes functions from, in order; `load_kernels` joins them.
 """
 
 from outrider.kernels.interface import ENCODER_FUNCTIONS, FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels

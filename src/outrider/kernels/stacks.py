@@ -29,7 +29,7 @@ def stack_names() -> list[str]:
 
 
 def load_kernels(order: tuple[str, ...]) -> Kernels:
-    """The kernels of an order of stacks, such as ("hopper",).
+    """The kernels of an order of stacks, such as ("hopper", "triton").
 
     Raises ConfigError where a stack is not known, no stack of the order has a function of the interface, two modules
     of a stack export the same function, or two functions that must come from one stack do not.

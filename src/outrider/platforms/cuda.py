@@ -1,10 +1,15 @@
 """NVIDIA GPUs of the Hopper generation: 16-bit weights and KV on the Triton and Gluon kernels."""
 
+import os
+
 import torch
 import triton
 
 from outrider.core.errors import ConfigError
 from outrider.platforms.base import Capability, GpuPlatform
+
+KERNELS = "OUTRIDER_KERNELS"
+"""Environment variable with an order of kernel stacks, such as "triton", to run others than the platform's."""
 
 
 class Platform(GpuPlatform):
@@ -12,7 +17,7 @@ class Platform(GpuPlatform):
 
     name = "cuda"
     stack = "CUDA"
-    kernel_stack = ("hopper",)
+    kernel_stack = ("hopper", "triton")
     compiles_kernels = True
     attention_backends = ("triton",)
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
@@ -21,6 +26,12 @@ class Platform(GpuPlatform):
     max_num_seqs = 256  # twice the tokens/s of 64 without drafts (benchmarks/results/decode.md); the largest graph
     num_prompt_tokens = 1024  # at most; each step takes as many as its measured time suggests
     token_multiple = 1024  # tiles of `linear` fill the GPU: 1152 tokens take 1.4 times as long (benchmarks/log.md)
+
+    def __init__(self, capability: Capability | None = None) -> None:
+        super().__init__(capability)
+        if order := os.environ.get(KERNELS):
+            self.kernel_stack = tuple(name.strip() for name in order.split(","))
+            self.is_exact = self.kernel_stack == Platform.kernel_stack  # no other order has been tested for it
 
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:

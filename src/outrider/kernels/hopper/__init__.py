@@ -1,4 +1,4 @@
-"""The kernel stack of NVIDIA's Hopper GPUs (compute capability 9.0), in Triton, and in Gluon for wgmma and TMA."""
+"""The kernels for NVIDIA's Hopper (compute capability 9.0) in Gluon, with wgmma and TMA; `triton` has the others."""
 
 DEVICE = "cuda"
 """The kind of device that its functions run on."""

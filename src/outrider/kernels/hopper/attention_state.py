@@ -9,8 +9,9 @@ kernels of attention merge with these functions, whose every rounding is spelled
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from outrider.kernels.hopper import attention_plan
-from outrider.kernels.hopper.attention_records import (
+from outrider.kernels.hopper.overlap import launch_dependents, wait
+from outrider.kernels.triton import attention_plan
+from outrider.kernels.triton.attention_records import (
     SPLIT_FIRST_PIECE,
     SPLIT_MERGED,
     SPLIT_WIDTH,
@@ -18,7 +19,6 @@ from outrider.kernels.hopper.attention_records import (
     STATE_SUM,
     STATE_WIDTH,
 )
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
 
 PIECE = gl.constexpr(attention_plan.PIECE)
 LOG2E = gl.constexpr(1.4426950408889634)

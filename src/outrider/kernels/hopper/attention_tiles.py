@@ -18,8 +18,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from outrider.kernels.hopper import attention_plan
-from outrider.kernels.hopper.attention_records import (
+from outrider.kernels.hopper.attention_state import merge, normalise
+from outrider.kernels.hopper.overlap import launch_dependents, wait
+from outrider.kernels.hopper.tma import load_tile, reinterpret
+from outrider.kernels.triton import attention_plan
+from outrider.kernels.triton.attention_records import (
     FIRST_PART,
     ITEM_ALL_END,
     ITEM_ALL_LOW,
@@ -38,9 +41,6 @@ from outrider.kernels.hopper.attention_records import (
     STATE_WIDTH,
     WHOLE,
 )
-from outrider.kernels.hopper.attention_state import merge, normalise
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.tma import load_tile, reinterpret
 
 PIECE = gl.constexpr(attention_plan.PIECE)
 LANES = gl.constexpr(attention_plan.LANES)

@@ -29,10 +29,11 @@ from outrider.kernels.hopper.expert_tiles import (
     product,
 )
 from outrider.kernels.hopper.experts_single_token import experts_of_token
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED, counters, num_sms
-from outrider.kernels.hopper.routing import BLOCK as TOKENS
-from outrider.kernels.hopper.routing import (
+from outrider.kernels.hopper.overlap import launch_dependents, wait
+from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile, reinterpret
+from outrider.kernels.triton.launch import OVERLAPPED, counters, num_sms
+from outrider.kernels.triton.routing import BLOCK as TOKENS
+from outrider.kernels.triton.routing import (
     RECORD_EXPERT,
     RECORD_FIRST_ROW,
     RECORD_NUM_ROWS,
@@ -40,8 +41,10 @@ from outrider.kernels.hopper.routing import (
     Routing,
     combine,
     gather,
+    route,
 )
-from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile, reinterpret
+
+__all__ = ["empty_expert_weights", "experts", "route"]
 
 BLOCK = gl.constexpr(TOKENS)
 """Largest number of tokens that need no gathering."""

@@ -17,9 +17,9 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.language.core import extern, inline_asm_elementwise, int32
 
 from outrider.kernels.hopper.expert_tiles import BOX, fence_proxies, gated, product
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED, counters, num_sms
+from outrider.kernels.hopper.overlap import launch_dependents, wait
 from outrider.kernels.hopper.tma import descriptor, load_tile, reinterpret
+from outrider.kernels.triton.launch import OVERLAPPED, counters, num_sms
 
 _COLUMNS = 16
 """The N of wgmma; the token is the first column for gate and up, one column for each slot for down."""

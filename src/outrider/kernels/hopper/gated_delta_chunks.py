@@ -13,18 +13,13 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
+from outrider.kernels.hopper.overlap import launch_dependents, wait
 from outrider.kernels.hopper.tma import reinterpret
 from outrider.kernels.interface.state import CHUNK
+from outrider.kernels.triton.gated_delta_chunks import INDICES
 
 COLUMNS = 16
 """Columns of a value head per warp."""
-
-INDICES = [
-    *("p_rows", "p_starts", "p_counts", "p_sources", "p_targets", "p_row_starts", "p_token_row", "p_rows_out"),
-    *("p_num_known", "p_num_drafts", "p_num_tokens_left"),
-]
-"""Arguments that are parts of one buffer; their alignment must not cause another compilation."""
 
 _FLOOR = gl.constexpr(-64.0)
 _C = gl.constexpr(CHUNK)

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup_mma, warpgroup_mma_wait
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED, counters, empty_rows, num_sms
+from outrider.kernels.hopper.overlap import launch_dependents, wait
 from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile
+from outrider.kernels.triton.launch import OVERLAPPED, counters, empty_rows, num_sms
+from outrider.kernels.triton.linear import run_wide
 
 WEIGHT_ROWS = 64
 """Rows of W that one warpgroup multiplies: the M of wgmma."""
@@ -118,7 +118,7 @@ def linear(
     y = torch.empty(num_tokens, padded, dtype=out_dtype or x.dtype, device=x.device)
     if num_tokens > 0:
         if x.dtype == torch.float32:
-            _run_wide(x, weight, bias, y)
+            run_wide(x, weight, bias, y)
         else:
             segments = num_segments(*(whole_shape or (output_size, input_size)))
             work = choose_work(num_tokens, output_size, input_size, num_ctas=num_sms(x.device), segments=segments)
@@ -427,59 +427,3 @@ def _linear_kernel(
             [4, 1],
             [232, 40],
         )
-
-
-def _run_wide(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    """Multiply fp32 inputs in fp32 on the CUDA cores, with one fixed tile."""
-    num_tokens, input_size = x.shape
-    output_size = weight.shape[0]
-    _wide_kernel[(triton.cdiv(num_tokens, 32), triton.cdiv(output_size, 32))](
-        x,
-        weight,
-        y,
-        y if bias is None else bias,
-        num_tokens,
-        output_size,
-        input_size,
-        x.stride(0),
-        x.stride(1),
-        weight.stride(0),
-        weight.stride(1),
-        y.stride(0),
-        HAS_BIAS=bias is not None,
-        BLOCK=32,
-        num_warps=4,
-    )
-
-
-@triton.jit(do_not_specialize=["M", "N", "K"])
-def _wide_kernel(
-    p_x,  # [M, K] fp32
-    p_w,  # [N, K] fp32
-    p_y,  # [M, N]
-    p_bias,  # [N]
-    M,
-    N,
-    K,
-    x_stride,
-    x_step,
-    w_stride,
-    w_step,
-    y_stride,
-    HAS_BIAS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    o_m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    o_n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    acc = tl.zeros([BLOCK, BLOCK], tl.float32)
-    for k in range(0, K, BLOCK):
-        o_k = k + tl.arange(0, BLOCK)
-        m_x = (o_m < M)[:, None] & (o_k < K)[None, :]
-        m_w = (o_n < N)[None, :] & (o_k < K)[:, None]
-        b_x = tl.load(p_x + o_m.to(tl.int64)[:, None] * x_stride + o_k[None, :] * x_step, mask=m_x, other=0.0)
-        b_w = tl.load(p_w + o_n.to(tl.int64)[None, :] * w_stride + o_k[:, None] * w_step, mask=m_w, other=0.0)
-        acc = tl.dot(b_x, b_w, acc, input_precision="ieee")
-    if HAS_BIAS:
-        acc += tl.load(p_bias + o_n, mask=o_n < N, other=0.0)[None, :]
-    m_y = (o_m < M)[:, None] & (o_n < N)[None, :]
-    tl.store(p_y + o_m.to(tl.int64)[:, None] * y_stride + o_n[None, :], acc.to(p_y.dtype.element_ty), mask=m_y)

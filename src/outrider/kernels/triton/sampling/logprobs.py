@@ -11,10 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import exp, launch_dependents, log, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
-from outrider.kernels.hopper.sampling.sort_keys import NOTHING, id_of, key_of, load_finite, logit_of
 from outrider.kernels.interface.sampling import Logprobs
+from outrider.kernels.triton.intrinsics import exp, launch_dependents, log, wait
+from outrider.kernels.triton.launch import OVERLAPPED
+from outrider.kernels.triton.sampling.sort_keys import NOTHING, id_of, key_of, load_finite, logit_of
 
 _SEGMENT = 2048
 """Logits of a program."""

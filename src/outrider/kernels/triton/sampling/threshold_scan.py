@@ -16,7 +16,7 @@ one per lane; in other rows every token takes noise as it is read, four neighbou
 import triton
 import triton.language as tl
 
-from outrider.kernels.hopper.intrinsics import (
+from outrider.kernels.triton.intrinsics import (
     is_from,
     launch_dependents,
     lowest_bit,
@@ -24,9 +24,9 @@ from outrider.kernels.hopper.intrinsics import (
     rough_exp2,
     wait,
 )
-from outrider.kernels.hopper.sampling.noise import bits_by_group, bits_of_ids
-from outrider.kernels.hopper.sampling.probability_mass import OFFSET, add_pairs, joined_mass, mass_of, split_mass
-from outrider.kernels.hopper.sampling.record import (
+from outrider.kernels.triton.sampling.noise import bits_by_group, bits_of_ids
+from outrider.kernels.triton.sampling.probability_mass import OFFSET, add_pairs, joined_mass, mass_of, split_mass
+from outrider.kernels.triton.sampling.record import (
     MASS_CERTAIN,
     MASS_KEPT,
     MASSES,
@@ -42,7 +42,7 @@ from outrider.kernels.hopper.sampling.record import (
     bin_of,
     load_bins,
 )
-from outrider.kernels.hopper.sampling.sort_keys import LARGEST, key_of, load_finite
+from outrider.kernels.triton.sampling.sort_keys import LARGEST, key_of, load_finite
 
 TILE = 128
 TILES = 4

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, log, log1p, rough_log2, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
+from outrider.kernels.triton.intrinsics import launch_dependents, log, log1p, rough_log2, wait
+from outrider.kernels.triton.launch import OVERLAPPED
 
 _BLOCK = 1024
 

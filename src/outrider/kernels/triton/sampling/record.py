@@ -12,7 +12,7 @@ the upper end to REC_BINS_MIDDLE, and fine below it.
 import triton
 import triton.language as tl
 
-from outrider.kernels.hopper.intrinsics import product
+from outrider.kernels.triton.intrinsics import product
 
 RECORD = 16
 """Entries of a record: the 13 named below, padded to a power of two."""

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
-from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
+from outrider.kernels.triton.intrinsics import launch_dependents, product, wait
+from outrider.kernels.triton.launch import OVERLAPPED, empty_rows
 
 _BLOCK = 1024
 

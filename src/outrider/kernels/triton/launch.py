@@ -5,9 +5,25 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-OVERLAPPED = {"launch_pdl": True}
+
+def _can_overlap() -> bool:
+    """True if the GPU has programmatic dependent launch: NVIDIA's from compute capability 9.0 on."""
+    return torch.version.hip is None and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+
+
+OVERLAPPED = {"launch_pdl": True} if _can_overlap() else {}
 """Option of a kernel that may start while the one before it still runs (programmatic dependent launch). It must call
 `wait` of `intrinsics.py` before it reads what an earlier kernel writes."""
+
+INSTRUCTION = {"matrix_instr_nonkdim": 16} if torch.version.hip else {}
+"""Option of a kernel with products whose tiles vary: on AMD's GPUs Triton would choose another instruction for large
+tiles, and another order of summation with it."""
+
+
+def registers(most: int) -> dict[str, int]:
+    """Option of a kernel whose threads may have `most` registers; AMD's compiler has no such option."""
+    return {} if INSTRUCTION else {"maxnreg": most}
+
 
 _NUM_COUNTERS = 1 << 16
 
@@ -17,8 +33,21 @@ _ROW_TILES = (16, 32, 64, 256)
 
 @lru_cache
 def num_sms(device: torch.device) -> int:
-    """Number of multiprocessors; each runs one CTA of a persistent kernel."""
+    """Number of multiprocessors; each runs one CTA of a persistent kernel. A few on a CPU, for the interpreter."""
+    if device.type == "cpu":
+        return 3
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@lru_cache
+def shared_bytes(device: torch.device) -> int:
+    """Shared memory that one program may have. A little on a CPU, for the interpreter."""
+    if device.type == "cpu":
+        return 99 << 10
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return int(properties.shared_memory_per_block)
+    return int(properties.shared_memory_per_block_optin)
 
 
 def empty_rows(num_rows: int, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
-from outrider.kernels.hopper.norm import rms_norm
-from outrider.kernels.hopper.rope import rotary, rotate
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.launch import OVERLAPPED
+from outrider.kernels.triton.norm import rms_norm
+from outrider.kernels.triton.rope import rotary, rotate
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:

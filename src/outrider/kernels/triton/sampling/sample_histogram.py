@@ -9,11 +9,11 @@ whole row. Floating point is accurate enough, because a wrong guess costs time a
 import triton
 import triton.language as tl
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.sampling.noise import bits_of_groups, bound_of_bits
-from outrider.kernels.hopper.sampling.probability_mass import add_pairs
-from outrider.kernels.hopper.sampling.record import SCALE_TOP, SCALE_WIDTH, SCALES
-from outrider.kernels.hopper.sampling.sort_keys import load_finite
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.sampling.noise import bits_of_groups, bound_of_bits
+from outrider.kernels.triton.sampling.probability_mass import add_pairs
+from outrider.kernels.triton.sampling.record import SCALE_TOP, SCALE_WIDTH, SCALES
+from outrider.kernels.triton.sampling.sort_keys import load_finite
 
 SEGMENT = 64
 """Neighbouring tokens of the sample."""

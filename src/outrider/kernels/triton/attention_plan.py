@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.attention_records import (
+from outrider.kernels.interface.cache import DeviceCounts
+from outrider.kernels.triton.attention_records import (
     FIRST_PART,
     ITEM_ALL_END,
     ITEM_ALL_LOW,
@@ -38,7 +39,6 @@ from outrider.kernels.hopper.attention_records import (
     TILE_WIDTH,
     WHOLE,
 )
-from outrider.kernels.interface.cache import DeviceCounts
 
 PIECE = 256
 """KV positions that are summed alone: part of the arithmetic."""
@@ -47,7 +47,7 @@ LANES = 64
 """KV positions of one product: part of the arithmetic."""
 
 ROWS = 64
-"""Query rows of one warpgroup: heads of one kv head, of as many tokens as fit."""
+"""Query rows of a block: heads of one kv head, of as many tokens as fit."""
 
 _MAX_PARTIAL_BYTES = 1 << 28
 
@@ -60,7 +60,7 @@ _COST_CLASSES = 16
 class Tiles:
     """Query tiles of a step, all of one height."""
 
-    row_blocks: int  # warpgroups that share the KV of a tile; those without a token of it do nothing
+    row_blocks: int  # blocks that share the KV of a tile; those without a token of it do nothing
     tokens_per_tile: int
     table: Tensor  # [num_tiles, TILE_WIDTH] int32; a tile of 0 tokens does not exist
     num_expected: int  # tiles that a step has about; a table made on the device has places for the most
@@ -85,18 +85,22 @@ _SHORT = 32
 """Batches whose rows have equal counts of at most this many tokens are treated as decoding."""
 
 
-def make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device) -> Tiles:
+def make_tiles(
+    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device, block_rows: int = ROWS
+) -> Tiles:
     """Tiles of `heads` query heads (a power of two) by tokens; tall ones if a row has many tokens.
 
     The tiles of a decoding batch are never freed: a captured graph reads them.
     """
     is_decoding = row_counts[0] <= _SHORT and row_counts == (row_counts[0],) * len(row_counts)
     make = _kept_tiles if is_decoding else _recent_tiles
-    return make(row_counts, heads, max_row_blocks, device)
+    return make(row_counts, heads, max_row_blocks, device, block_rows)
 
 
-def _make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device) -> Tiles:
-    per_block = ROWS // heads
+def _make_tiles(
+    row_counts: tuple[int, ...], heads: int, max_row_blocks: int, device: torch.device, block_rows: int
+) -> Tiles:
+    per_block = block_rows // heads
     row_blocks = max_row_blocks if max(row_counts) > per_block else 1
     step = per_block * row_blocks
     table: list[tuple[int, int, int, int]] = []
@@ -109,10 +113,12 @@ def _make_tiles(row_counts: tuple[int, ...], heads: int, max_row_blocks: int, de
     return Tiles(row_blocks, step, _to_device(table, device), len(table), num_short_tokens, start)
 
 
-def make_tiles_on_device(rows: DeviceCounts, *, num_tokens: int, heads: int, max_row_blocks: int) -> Tiles:
+def make_tiles_on_device(
+    rows: DeviceCounts, *, num_tokens: int, heads: int, max_row_blocks: int, block_rows: int = ROWS
+) -> Tiles:
     """`make_tiles` of counts that only the device knows, of a batch of `num_tokens`. Decode rows come first."""
     num_rows, device = rows.counts.shape[0], rows.counts.device
-    per_tile = ROWS // heads * max_row_blocks
+    per_tile = block_rows // heads * max_row_blocks
     num_tiles = triton.cdiv(num_tokens, per_tile) + num_rows
     table = torch.empty(num_tiles, TILE_WIDTH.value, dtype=torch.int32, device=device)
     _tiles_kernel[(1,)](
@@ -181,7 +187,8 @@ _kept_tiles = cache(_make_tiles)
 
 
 def _to_device(values: list, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.int32).pin_memory().to(device, non_blocking=True)
+    here = torch.tensor(values, dtype=torch.int32)
+    return here if device.type == "cpu" else here.pin_memory().to(device, non_blocking=True)
 
 
 def make_work(

@@ -7,8 +7,9 @@ A mass comes from the GPU's rough exponential: its last bits differ from a CPU's
 
 import triton
 import triton.language as tl
+from triton.language.target_info import is_cuda
 
-from outrider.kernels.hopper.intrinsics import IS_INTERPRETED, fma_down, rough_exp2
+from outrider.kernels.triton.intrinsics import IS_INTERPRETED, fma_down, rough_exp2
 
 OFFSET = tl.constexpr(0x4B000000)
 """Bits of 2^23, which are added to the halves of masses."""
@@ -42,7 +43,7 @@ def mass_of(b, largest, slope):
 def split_mass(b_weight):
     """The mass of a weight as two int32, upper bits and lower 20, each with OFFSET: adding 2^23, rounded down, leaves
     an integer in the mantissa."""
-    if IS_INTERPRETED:
+    if IS_INTERPRETED or not is_cuda():
         b_mass = (b_weight * 1099511627776.0).to(tl.int64)
         return (b_mass >> 20).to(tl.int32) + OFFSET, (b_mass & 0xFFFFF).to(tl.int32) + OFFSET
     else:

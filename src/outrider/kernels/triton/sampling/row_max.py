@@ -8,8 +8,8 @@ A row is cut into chunks for many CTAs; their results are joined by maxima. Does
 import triton
 import triton.language as tl
 
-from outrider.kernels.hopper.intrinsics import rough_exp2
-from outrider.kernels.hopper.sampling.sort_keys import finite, key_of
+from outrider.kernels.triton.intrinsics import rough_exp2
+from outrider.kernels.triton.sampling.sort_keys import finite, key_of
 
 
 @triton.jit

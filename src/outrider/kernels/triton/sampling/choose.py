@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
-from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
-from outrider.kernels.hopper.sampling.row_max import load_first, read_chunk
-from outrider.kernels.hopper.sampling.sort_keys import NOTHING, finite, id_of, key_of, largest_of, load_finite
-from outrider.kernels.hopper.sampling.topk_topp import RowParams, choose_random
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.launch import OVERLAPPED
+from outrider.kernels.triton.sampling.noise import gumbel_of_ids
+from outrider.kernels.triton.sampling.row_max import load_first, read_chunk
+from outrider.kernels.triton.sampling.sort_keys import NOTHING, finite, id_of, key_of, largest_of, load_finite
+from outrider.kernels.triton.sampling.topk_topp import RowParams, choose_random
 
 _FEW_ROWS = 32
 

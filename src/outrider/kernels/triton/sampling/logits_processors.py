@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
-from outrider.kernels.hopper.sampling.sort_keys import LARGEST, load_finite
+from outrider.kernels.triton.intrinsics import launch_dependents, product, wait
+from outrider.kernels.triton.launch import OVERLAPPED
+from outrider.kernels.triton.sampling.sort_keys import LARGEST, load_finite
 
 _BLOCK = 2048
 

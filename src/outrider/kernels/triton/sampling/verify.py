@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
 from outrider.kernels.interface.sampling import SYNTHETIC_SIZE, SYNTHETIC_STRIDE, SyntheticAcceptance, Verified
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.launch import OVERLAPPED
 
 _BLOCK = 32
 """Rows of a program."""

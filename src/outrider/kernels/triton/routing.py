@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED, counters
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.launch import OVERLAPPED, counters
 
 BLOCK = 8
 """Tokens of one CTA of the router. Up to this many need no gathering: every expert multiplies all of them."""

@@ -10,10 +10,10 @@ threshold lies outside the bracket, that the incumbent is not kept or that a lis
 import triton
 import triton.language as tl
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
-from outrider.kernels.hopper.sampling.probability_mass import add_pairs, mass_of, needed_mass, scaled, slope_of
-from outrider.kernels.hopper.sampling.record import (
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.sampling.noise import gumbel_of_ids
+from outrider.kernels.triton.sampling.probability_mass import add_pairs, mass_of, needed_mass, scaled, slope_of
+from outrider.kernels.triton.sampling.record import (
     MASS_CERTAIN,
     MASS_KEPT,
     MASSES,
@@ -23,7 +23,7 @@ from outrider.kernels.hopper.sampling.record import (
     bin_of,
     load_bins,
 )
-from outrider.kernels.hopper.sampling.sort_keys import LOWEST, NOTHING, id_of, key_of, largest_of, load_finite, logit_of
+from outrider.kernels.triton.sampling.sort_keys import LOWEST, NOTHING, id_of, key_of, largest_of, load_finite, logit_of
 
 
 @triton.jit

@@ -10,10 +10,10 @@ estimate costs time and never a token. It does not know the tokens between the t
 import triton
 import triton.language as tl
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, log, wait
-from outrider.kernels.hopper.sampling.noise import gumbel_of_ids
-from outrider.kernels.hopper.sampling.probability_mass import scaled, slope_of
-from outrider.kernels.hopper.sampling.record import (
+from outrider.kernels.triton.intrinsics import launch_dependents, log, wait
+from outrider.kernels.triton.sampling.noise import gumbel_of_ids
+from outrider.kernels.triton.sampling.probability_mass import scaled, slope_of
+from outrider.kernels.triton.sampling.record import (
     REC_ALL_NOISY,
     REC_BINS_FINE_SCALE,
     REC_BINS_MIDDLE,
@@ -34,8 +34,8 @@ from outrider.kernels.hopper.sampling.record import (
     SUM_WEIGHT,
     SUMS,
 )
-from outrider.kernels.hopper.sampling.row_max import load_first, read_chunk
-from outrider.kernels.hopper.sampling.sort_keys import (
+from outrider.kernels.triton.sampling.row_max import load_first, read_chunk
+from outrider.kernels.triton.sampling.sort_keys import (
     LOWEST,
     NOTHING,
     id_of,

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, product, wait
-from outrider.kernels.hopper.launch import OVERLAPPED
+from outrider.kernels.triton.intrinsics import launch_dependents, product, wait
+from outrider.kernels.triton.launch import OVERLAPPED
 
 
 def rotary(x: Tensor, positions: Tensor, cos_sin: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.intrinsics import launch_dependents, wait
-from outrider.kernels.hopper.launch import OVERLAPPED, empty_rows
+from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.triton.launch import OVERLAPPED, empty_rows
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, plus_one: bool = False, casts_last: bool = False) -> Tensor:

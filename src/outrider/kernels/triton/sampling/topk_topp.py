@@ -23,12 +23,12 @@ import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels.hopper.launch import OVERLAPPED, counters
-from outrider.kernels.hopper.sampling.record import MASSES, RECORD, SCALES, SUMS
-from outrider.kernels.hopper.sampling.sample_histogram import NUM_BINS, SAMPLE, SEGMENT, sample_histogram
-from outrider.kernels.hopper.sampling.threshold_estimate import threshold_estimate
-from outrider.kernels.hopper.sampling.threshold_scan import SHORTLIST, SHORTLIST_BLOCK, TILE, TILES, threshold_scan
-from outrider.kernels.hopper.sampling.threshold_select import threshold_select
+from outrider.kernels.triton.launch import OVERLAPPED, counters, registers
+from outrider.kernels.triton.sampling.record import MASSES, RECORD, SCALES, SUMS
+from outrider.kernels.triton.sampling.sample_histogram import NUM_BINS, SAMPLE, SEGMENT, sample_histogram
+from outrider.kernels.triton.sampling.threshold_estimate import threshold_estimate
+from outrider.kernels.triton.sampling.threshold_scan import SHORTLIST, SHORTLIST_BLOCK, TILE, TILES, threshold_scan
+from outrider.kernels.triton.sampling.threshold_select import threshold_select
 
 _MAX_CHUNKS = 512
 """Largest number of chunks of a row; `threshold_select` examines them together."""
@@ -114,7 +114,7 @@ def choose_random(logits: Tensor, params: RowParams) -> Tensor:
         NUM_BINS=NUM_BINS,
         MAX_NOISE_CANDIDATES=_MAX_NOISE_CANDIDATES,
         num_warps=8,
-        maxnreg=128 if num_rows <= _FEW_ROWS else _SAMPLE_REGISTERS,
+        **registers(128 if num_rows <= _FEW_ROWS else _SAMPLE_REGISTERS),
         **OVERLAPPED,
     )
     threshold_estimate[(num_chunks, num_rows)](
@@ -142,7 +142,7 @@ def choose_random(logits: Tensor, params: RowParams) -> Tensor:
         RECORD=RECORD,
         MAX_NOISE_CANDIDATES=_MAX_NOISE_CANDIDATES,
         num_warps=1,
-        maxnreg=64,
+        **registers(64),
         **OVERLAPPED,
     )
     threshold_scan[(num_chunks, num_rows)](
@@ -168,7 +168,7 @@ def choose_random(logits: Tensor, params: RowParams) -> Tensor:
         NUM_BINS=_UNDECIDED_BINS,
         RECORD=RECORD,
         num_warps=1,
-        maxnreg=_SCAN_REGISTERS,
+        **registers(_SCAN_REGISTERS),
         **OVERLAPPED,
     )
     threshold_select[(num_rows,)](
@@ -194,7 +194,7 @@ def choose_random(logits: Tensor, params: RowParams) -> Tensor:
         NUM_BINS=_UNDECIDED_BINS,
         RECORD=RECORD,
         num_warps=8,
-        maxnreg=128,
+        **registers(128),
         **OVERLAPPED,
     )
     return out

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.hopper.step_inputs import slot_of
 from outrider.kernels.interface.step import ChainTokens
+from outrider.kernels.triton.step_inputs import slot_of
 
 _BLOCK = 128
 
