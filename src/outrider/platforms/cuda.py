@@ -17,7 +17,7 @@ class Platform(GpuPlatform):
 
     name = "cuda"
     stack = "CUDA"
-    kernel_stack = ("hopper", "triton")
+    kernel_stack: tuple[str, ...] = ("hopper", "triton")
     compiles_kernels = True
     attention_backends = ("triton",)
     excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import torch
+import triton
 from torch import Tensor
 
 
@@ -44,10 +45,8 @@ def shared_bytes(device: torch.device) -> int:
     """Shared memory that one program may have. A little on a CPU, for the interpreter."""
     if device.type == "cpu":
         return 99 << 10
-    properties = torch.cuda.get_device_properties(device)
-    if torch.version.hip:
-        return int(properties.shared_memory_per_block)
-    return int(properties.shared_memory_per_block_optin)
+    properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
+    return int(properties["max_shared_mem"])
 
 
 def empty_rows(num_rows: int, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
