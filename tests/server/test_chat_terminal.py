@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -57,13 +56,9 @@ def check_a_talk(terminal: Terminal) -> None:
     assert "user: How many\r\napples?\r\nassistant: " in terminal.wait_for(r"assistant: .*you> ")
     terminal.type("/sede 3\r")
     terminal.wait_for(r"/sede is not a command.*you> ")
-    for _ in range(20):  # Ctrl-C discards what was typed, and is lost if the prompt is not read yet
-        time.sleep(1.0)
+    for _ in range(5):  # at once after the prompt, too
         terminal.type("abc\x03")
-        if terminal.has_shown(r"Ctrl-D or /exit ends.*you> ", seconds=5.0):
-            break
-    else:
-        pytest.fail(f"Ctrl-C at the prompt shows nothing: {terminal.shown[-300:]!r}")
+        terminal.wait_for(r"Ctrl-D or /exit ends.*you> ", seconds=30.0)
     terminal.type("\x1b[A\r")  # the arrow gives the last input again
     terminal.wait_for(r"/sede is not a command.*you> ")
     terminal.type("\x04")

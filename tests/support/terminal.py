@@ -47,14 +47,6 @@ class Terminal:
             assert time.monotonic() < end, f"no {pattern!r} in {self.shown[self._read :]!r}"
             self._receive(0.2)
 
-    def has_shown(self, pattern: str, *, seconds: float) -> bool:
-        """True once `wait_for` finds the pattern; False if it does not within the time."""
-        try:
-            self.wait_for(pattern, seconds=seconds)
-        except AssertionError:
-            return False
-        return True
-
     def _receive(self, seconds: float) -> None:
         if select.select([self._master], [], [], seconds)[0]:
             try:

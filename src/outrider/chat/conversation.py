@@ -4,14 +4,13 @@ Knows no terminal: it asks an `Answerer`, tells a `Listener`, and returns what i
 """
 
 import random
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
-from types import FrameType
 from typing import Protocol, TypeVar
 
 from outrider.chat.answer import Answer, Answerer, Message, Settings, Update, comparison
+from outrider.chat.interrupts import Interrupts
 from outrider.core.errors import RequestError
 
 _MAX_DRAWN_SEED = 2**31
@@ -40,8 +39,18 @@ class Listener(Protocol):
 class Conversation:
     """Messages and settings."""
 
-    def __init__(self, answerer: Answerer, listener: Listener, settings: Settings, *, system: str | None) -> None:
+    def __init__(
+        self,
+        answerer: Answerer,
+        listener: Listener,
+        settings: Settings,
+        *,
+        system: str | None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        """`system`: instructions before the conversation. `interrupts`: None to handle Ctrl-C in answers only."""
         self.is_over = False
+        self._interrupts = interrupts or Interrupts()
         self.settings = settings
         self._answerer = answerer
         self._listener = listener
@@ -87,7 +96,7 @@ class Conversation:
         self._listener.begin()
         try:
             updates = self._answerer.answer([*system, *self._turns], settings)
-            with _interruptible() as is_interrupted, closing(updates):
+            with self._interrupts.answering() as is_interrupted, closing(updates):
                 for update in updates:
                     answer.add(update)
                     self._listener.take(update, answer)
@@ -182,21 +191,3 @@ def _number(text: str, kind: Callable[[str], Number], name: str, *, low: Number,
     if not low <= value <= high:
         raise RequestError(f"{name} {text} is out of range. Use {low:g} to {high:g}.")
     return value
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Until it ends, the first Ctrl-C is only noted: a step of the engine must not be cut in two."""
-    is_pressed = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal is_pressed
-        if is_pressed:
-            raise KeyboardInterrupt
-        is_pressed = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: is_pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

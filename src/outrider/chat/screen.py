@@ -13,6 +13,7 @@ from rich.text import Text
 
 from outrider import show
 from outrider.chat.answer import Answer, Update
+from outrider.chat.interrupts import Interrupts
 
 _FENCE = '"""'
 _MAX_HISTORY = 1000
@@ -27,8 +28,9 @@ _CLEAR = "\x1b[J"
 class Screen:
     """A `Listener` on a console."""
 
-    def __init__(self, console: Console, *, is_interactive: bool) -> None:
+    def __init__(self, console: Console, *, is_interactive: bool, interrupts: Interrupts) -> None:
         """`is_interactive`: a person types; else inputs come from a file or pipe."""
+        self._interrupts = interrupts
         self._console = console
         self._is_interactive = is_interactive
         self._has_status = is_interactive and console.is_terminal and not console.is_dumb_terminal
@@ -76,7 +78,8 @@ class Screen:
         """The next input; None at the end of inputs. Ctrl-C discards what was typed."""
         while True:
             try:
-                return self._read()
+                with self._interrupts.at_prompt():
+                    return self._read()
             except KeyboardInterrupt:
                 self._console.print()
                 self.say("Ctrl-D or /exit ends.")

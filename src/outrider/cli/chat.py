@@ -12,6 +12,7 @@ from outrider.arguments import AttentionBackend, Device, MaxModelLen, Model, Spe
 from outrider.chat.answer import Answerer, Settings
 from outrider.chat.conversation import Conversation
 from outrider.chat.engine_answers import EngineAnswers
+from outrider.chat.interrupts import Interrupts
 from outrider.chat.screen import Screen, load_history, save_history
 from outrider.chat.server_answers import ServerAnswers
 from outrider.config_file import ConfigFile
@@ -63,14 +64,16 @@ def chat(
                 max_num_seqs=1,
             )
         answerer = EngineAnswers(llm)
-    screen = Screen(console, is_interactive=is_interactive)
-    conversation = Conversation(answerer, screen, settings, system=system)
+    interrupts = Interrupts()
+    screen = Screen(console, is_interactive=is_interactive, interrupts=interrupts)
+    conversation = Conversation(answerer, screen, settings, system=system, interrupts=interrupts)
     if is_interactive:
         load_history()
         screen.say(f"{answerer.description}. /help lists commands, Ctrl-D ends.")
         if answerer.has_drafter:
             console.print(show.legend(with_prompt=False))
-    while not conversation.is_over and (text := screen.read()) is not None:
-        conversation.hear(text)
-        if is_interactive:
-            save_history()
+    with interrupts.handled():
+        while not conversation.is_over and (text := screen.read()) is not None:
+            conversation.hear(text)
+            if is_interactive:
+                save_history()
