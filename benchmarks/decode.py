@@ -1,5 +1,6 @@
-"""Workloads A, B and C: decoding speed with random weights, of an 8B Llama shape, of Qwen3-30B-A3B's, which has 128
-experts, and of Qwen3.5-9B's, whose layers have states; plain and with drafts of an EAGLE-3 head or its own MTP module.
+"""Workloads A, B, C and F: decoding speed with random weights, of an 8B Llama shape, of Qwen3-30B-A3B's, which has 128
+experts, of Qwen3.5-9B's, whose layers have states, and of gpt-oss-20b's, whose experts are in MXFP4; plain and with
+drafts of an EAGLE-3 head or its own MTP module.
 
 c requests of 512 random tokens are submitted at once and produce 257 tokens each, greedily. Decode tokens/s =
 (tokens - c) / (time of the 257-token run - time of a 1-token run), median of 3 after a warm-up. With random weights
@@ -11,7 +12,7 @@ in a second run of the same tokens. Routers of random weights spread tokens even
 routers' rows scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token
 again and again; `eagle3-spread` turns its drafts into different ones, which choose a few more experts.
 
-    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b|c] [--concurrency 1,8,64]
+    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b|c|f] [--concurrency 1,8,64]
         [--drafter none,eagle3,eagle3-adaptive,eagle3-spread,mtp-1,mtp-3]
 """
 
@@ -118,6 +119,56 @@ HYBRID = {
     "torch_dtype": "bfloat16",
     "eos_token_id": 248044,
 }
+CLAMPED = {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "vocab_size": 201088,
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_hidden_layers": 24,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+    "sliding_window": 128,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "attention_bias": True,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 4,
+    "swiglu_limit": 7.0,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 150000.0,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 4096,
+    },
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 200002,
+    "quantization_config": {"quant_method": "mxfp4"},
+}
+CLAMPED_HEAD = {
+    "architectures": ["LlamaForCausalLMEagle3"],
+    "model_type": "llama",
+    "vocab_size": 201088,
+    "draft_vocab_size": 32000,
+    "hidden_size": 2880,
+    "intermediate_size": 17280,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 150000.0,
+    "max_position_embeddings": 4096,
+    "torch_dtype": "bfloat16",
+}
 SKEW = 3.0
 """A skewed router's rows are scaled by e^-SKEW to 1."""
 
@@ -137,6 +188,7 @@ WORKLOADS = {
     "a": Workload("Workload A", TARGET, HEAD, "decode"),
     "b": Workload("Workload B", EXPERTS, EXPERTS_HEAD, "decode-experts"),
     "c": Workload("Workload C", HYBRID, None, "decode-hybrid"),
+    "f": Workload("Workload F", CLAMPED, CLAMPED_HEAD, "decode-clamped"),
 }
 PROMPT, OUTPUT = 512, 257
 RATES = (0.75, 0.55, 0.40)
@@ -277,7 +329,7 @@ def main() -> None:
                 tables.append(decoding(Path(name), drafter, counts, samplings, profile_path=arguments.profile))
             gc.collect()
             torch.cuda.empty_cache()
-    has_experts = "num_experts" in workload.target
+    has_experts = bool({"num_experts", "num_local_experts"} & workload.target.keys())
     save(
         workload.results,
         workload.title,

@@ -35,6 +35,8 @@ class ReleasedHead:
     method: str
     config: dict[str, Any]
     shapes: Shapes
+    taps: tuple[int, ...] = ()
+    """Target layers of an EAGLE-3 head, as "after k layers"."""
 
 
 def under(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
@@ -746,6 +748,24 @@ _EAGLE3: Shapes = {
     | {"hidden_norm.weight": (4096,)},
 )
 
+_CLAMPED_HEAD: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "hidden_size": 2880, "num_hidden_layers": 1,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 17280,
+    "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "vocab_size": 201088, "rope_theta": 150000,
+    "rope_scaling": None, "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "hidden_act": "silu",
+    "tie_word_embeddings": False, "bos_token_id": 199998, "eos_token_id": 200002, "pad_token_id": 199999,
+    "pretraining_tp": 1, "initializer_range": 0.02, "use_cache": True, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def _clamped_head(**further: tuple[int, ...]) -> Shapes:
+    """A head as wide as gpt-oss, whose MLP is six times as wide."""
+    norms: Shapes = {f"{name}.weight": (2880,) for name in ("norm", "midlayer.hidden_norm")}
+    projections = attention(5760, 4096, 512) | {"o_proj.weight": (2880, 4096)}
+    part = under("midlayer", layer(2880, self_attn=projections, mlp=mlp(2880, 17280)))
+    return {"fc.weight": (2880, 8640)} | norms | part | further
+
+
 HEADS = {
     "EAGLE for Llama-3.1-8B": ReleasedHead(
         target="Llama-3.1-8B", method="eagle", config=_LLAMA_HEAD | {"architectures": ["LlamaForCausalLM"]},
@@ -755,8 +775,28 @@ HEADS = {
         target="Llama-3.1-8B", method="eagle", shapes=_EAGLE,
         config=_LLAMA_HEAD | {"architectures": ["LlamaForCausalLM"], "bias": False},
     ),
+    "EAGLE-3 for gpt-oss-20b": ReleasedHead(
+        target="gpt-oss-20b", method="eagle3", taps=(2, 12, 22),
+        shapes=_clamped_head(**{"lm_head.weight": (32000, 2880), "d2t": (32000,), "t2d": (201088,)}),
+        config=_CLAMPED_HEAD | {
+            "draft_vocab_size": 32000,
+            "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 11, 21], "use_aux_hidden_state": True},
+        },
+    ),
+    "EAGLE-3 for gpt-oss-120b, without lm_head": ReleasedHead(
+        target="gpt-oss-120b", method="eagle3", taps=(24, 30, 36),
+        shapes=_clamped_head(**{"input_norm.weight": (8640,)}),
+        config=_CLAMPED_HEAD | {
+            "draft_vocab_size": None,
+            "eagle_config": {
+                "eagle_aux_hidden_state_layer_ids": [23, 29, 35], "use_aux_hidden_state": True, "norm_before_fc": True,
+                "use_input_layernorm_in_first_layer": True, "use_last_layernorm": True, "use_mtp_layernorm": False,
+                "next_layer_regular": True, "parallel_draft_step": 1, "parallel_draft_heads_num_layers": 1,
+            },
+        },
+    ),
     "EAGLE-3 for Llama-3.1-8B": ReleasedHead(
-        target="Llama-3.1-8B", method="eagle3", shapes=_EAGLE3,
+        target="Llama-3.1-8B", method="eagle3", shapes=_EAGLE3, taps=(2, 16, 29),
         config=_LLAMA_HEAD | {"architectures": ["LlamaForCausalLMEagle3"], "draft_vocab_size": 32000},
     ),
 }  # fmt: skip

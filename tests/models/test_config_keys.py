@@ -39,6 +39,7 @@ TARGETS["Gemma-3-1B, new spelling"] = {
     },
 }
 TARGETS |= {"decode, Llama": decode.TARGET, "decode, experts": decode.EXPERTS, "decode, hybrid": decode.HYBRID}
+TARGETS["decode, clamped"] = decode.CLAMPED
 TARGETS |= {f"gpu, {name}": gpu.COMMON | values for name, values in gpu.TARGETS.items()}
 
 
@@ -81,6 +82,7 @@ def _heads() -> Iterator[tuple[str, tuple[str, str, dict]]]:
     yield "zoo/tiny-eagle3", ("eagle3", "zoo/tiny", zoo)
     yield "decode, head", ("eagle3", "decode, Llama", decode.HEAD)
     yield "decode, head of experts", ("eagle3", "decode, experts", decode.EXPERTS_HEAD)
+    yield "decode, head of clamped experts", ("eagle3", "decode, clamped", decode.CLAMPED_HEAD)
     for method, values in gpu.HEADS.items():
         yield f"gpu, {method}", (method, "gpu, llama", gpu.COMMON | {"num_hidden_layers": 1} | values)
     for layer in ("llama", "qwen3"):
@@ -114,7 +116,11 @@ KNOWN = {"query_pre_attn_scalar", "hidden_activation", "rope_local_base_freq"}
 OUTER_COUNTS = "text_config.tie_word_embeddings"
 """Read, but without effect where the object around it has the key too."""
 
-SWITCHES = {"truncated_vocab_size", "is_llama_config", "hidden_act", *(key for key, *_ in NEUTRAL)}
+OF_HEADS = {
+    "use_input_layernorm_in_first_layer", "use_last_layernorm", "use_mtp_layernorm", "next_layer_regular",
+    "parallel_draft_step", "parallel_draft_heads_num_layers",
+}  # fmt: skip
+SWITCHES = {"truncated_vocab_size", "is_llama_config", "hidden_act", *OF_HEADS, *(key for key, *_ in NEUTRAL)}
 """Keys that are ignored for their value, not by name."""
 
 

@@ -83,6 +83,8 @@ REFUSED = [
     (ORIGINAL | {IDS: [1.5]}, ConfigError, rf"{IDS}=\[1.5\] must be a list of integers"),
     (ORIGINAL | {"eagle_config": {IDS: []}}, ConfigError, rf"eagle_config.{IDS}=\[\] names no layer"),
     (ORIGINAL | {IDS: [1], "eagle_config": {IDS: [1]}}, ConfigError, "contradicts.*output is read.*Remove one"),
+    (ORIGINAL | {"norm_before_fc": False, "eagle_config": {"norm_before_fc": True}}, ConfigError, "contradicts"),
+    (ORIGINAL | {"eagle_config": {"parallel_draft_step": 4}}, UnsupportedError, "parallel_draft_step=4"),
     (
         ORIGINAL | {"eagle_config": {"use_aux_hidden_state": False}},
         UnsupportedError,

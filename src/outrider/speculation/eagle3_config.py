@@ -77,7 +77,7 @@ def read_eagle3_config(
         tap_layers=tap_layers or stated_taps or _usual_tap_layers(target.num_layers),
         qk_norm=qk_norm,
         norm_before_residual=reader.flag("norm_before_residual"),
-        norm_before_fc=reader.flag("norm_before_fc"),
+        norm_before_fc=_read_norm_before_fc(reader),
         fc_norm=reader.flag("fc_norm"),
         feeds_back_normed=feeds_back_normed,
         norms_logits=norms_logits,
@@ -131,6 +131,14 @@ def _speculators_layer(reader: ConfigReader) -> ConfigReader:
     return reader.section("transformer_layer_config")
 
 
+def _read_norm_before_fc(reader: ConfigReader) -> bool:
+    """True if one norm is over all taps. Some tools say so in `eagle_config`."""
+    key, nested = "norm_before_fc", reader.section("eagle_config")
+    if reader.has(key) and nested.has(key) and reader.flag(key) != nested.flag(key):
+        raise ConfigError(f"{nested.said(key)} contradicts {reader.said(key)}. Remove one of the two.")
+    return nested.flag(key, default=reader.flag(key))
+
+
 def _read_tap_layers(reader: ConfigReader) -> tuple[int, ...]:
     """Target layers that the config names, as "after k layers"; empty if it names none.
 
@@ -143,6 +151,9 @@ def _read_tap_layers(reader: ConfigReader) -> tuple[int, ...]:
     nested.neutral("use_input_layernorm_in_first_layer", True, reason="every head norms its input")
     nested.neutral("use_last_layernorm", True, reason="every head norms its output before lm_head")
     nested.neutral("use_mtp_layernorm", False, reason="no further norms")
+    nested.neutral("next_layer_regular", True, reason="further layers are ordinary ones")
+    nested.neutral("parallel_draft_step", 1, reason="every pass drafts one token")
+    nested.neutral("parallel_draft_heads_num_layers", 0, 1, reason="every pass drafts one token")
     stated = reader.integers(key)
     counted = tuple(layer_id + 1 for layer_id in nested.integers(key))
     for section, ids in ((reader, stated), (nested, counted)):
