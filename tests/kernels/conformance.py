@@ -11,10 +11,12 @@ import types
 import warnings
 from collections.abc import Callable
 
-from outrider.kernels import Kernels, load_kernels
+from outrider.kernels import ENCODER_FUNCTIONS, FUNCTIONS, Kernels, load_kernels
+from outrider.kernels.interface.latent import GroupedRouterKernels, LatentKernels
 from outrider.kernels.stacks import exports
 from tests.kernels import admission_checks as admission
 from tests.kernels import encoder_checks as encoder
+from tests.kernels import latent_checks as latent
 from tests.kernels import model_checks as model
 from tests.kernels import sampling_checks as sampling
 from tests.kernels import state_checks as state
@@ -66,7 +68,18 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "gelu_and_mul": encoder.check_gelu_and_mul,
     "plan_texts": encoder.check_text_attention,
     "text_attention": encoder.check_text_attention,
+    "project_heads": latent.check_project_heads,
+    "rotary_and_write_latent": latent.check_rotary_and_write_latent,
+    "latent_attention": latent.check_latent_attention,
+    "route_grouped": latent.check_route_grouped,
 }
+
+COVERED = (
+    *FUNCTIONS,
+    *ENCODER_FUNCTIONS,
+    *(name for subject in (LatentKernels, GroupedRouterKernels) for name in vars(subject) if not name.startswith("_")),
+)
+"""Names of the functions that have a check; those of weight formats have tests of their own."""
 
 
 def about(stack: str) -> types.ModuleType:

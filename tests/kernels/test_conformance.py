@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from outrider.kernels import ENCODER_FUNCTIONS, FUNCTIONS, load_kernels, stack_names
+from outrider.kernels import load_kernels, stack_names
 from outrider.kernels.stacks import exports
-from tests.kernels.conformance import CHECKS, device_of, needs_gpu
+from tests.kernels.conformance import CHECKS, COVERED, device_of, needs_gpu
 from tests.kernels.interpreter import run_interpreted
 from tests.kernels.subject import Subject
 
@@ -21,10 +21,10 @@ ON_GPU = [stack for stack in stack_names() if device_of(stack) != "cpu"]
 
 
 def test_every_function_of_the_interface_has_a_check() -> None:
-    assert CHECKS.keys() == {*FUNCTIONS, *ENCODER_FUNCTIONS}
+    assert CHECKS.keys() == set(COVERED)
 
 
-@pytest.mark.parametrize("function", [*FUNCTIONS, *ENCODER_FUNCTIONS])
+@pytest.mark.parametrize("function", COVERED)
 @pytest.mark.parametrize("stack", ON_CPU)
 def test_a_function_is_right(stack: str, function: str) -> None:
     if function not in exports(stack):
@@ -40,7 +40,7 @@ def _failed(stack: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", COVERED)
 @pytest.mark.parametrize("stack", ON_GPU)
 def test_an_interpreted_function_is_right(stack: str, function: str) -> None:
     if function not in exports(stack):

@@ -396,6 +396,112 @@ GPT_OSS_20B = _gpt_oss(24, 32)
 GPT_OSS_20B_BF16 = _gpt_oss(24, 32, is_packed=False)
 GPT_OSS_120B = _gpt_oss(36, 128)
 
+
+LATENT_FP8: dict[str, Any] = {
+    "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
+}  # fmt: skip
+_YARN = {"type": "yarn", "original_max_position_embeddings": 4096, "beta_slow": 1}
+_AUTO_MAP = {
+    "AutoConfig": "configuration_deepseek.DeepseekV3Config", "AutoModel": "modeling_deepseek.DeepseekV3Model",
+    "AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM",
+}  # fmt: skip
+LATENT: dict[str, Any] = {
+    "attention_bias": False, "attention_dropout": 0.0, "auto_map": _AUTO_MAP, "hidden_act": "silu",
+    "initializer_range": 0.02, "kv_lora_rank": 512, "moe_layer_freq": 1, "norm_topk_prob": True,
+    "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16", "transformers_version": "4.33.1", "use_cache": True,
+}  # fmt: skip
+
+
+def _latent(
+    *, hidden: int, num_layers: int, heads: int, q_rank: int | None, width: int, experts: int, expert_width: int,
+    shared: int, first_dense: int, vocab: int, has_bias: bool = True, is_fp8: bool = False, num_modules: int = 0,
+    **config: Any,
+) -> Release:  # fmt: skip
+    """A model with latent attention, whose heads have 128 + 64 and 128 numbers."""
+    projections: Shapes = {
+        "kv_a_proj_with_mqa.weight": (576, hidden), "kv_a_layernorm.weight": (512,),
+        "kv_b_proj.weight": (heads * 256, 512), "o_proj.weight": (hidden, heads * 128),
+    }  # fmt: skip
+    if q_rank is None:
+        projections["q_proj.weight"] = (heads * 192, hidden)
+    else:
+        projections |= {"q_a_proj.weight": (q_rank, hidden), "q_a_layernorm.weight": (q_rank,)}
+        projections["q_b_proj.weight"] = (heads * 192, q_rank)
+    moe: Shapes = {"gate.weight": (experts, hidden)}
+    if has_bias:
+        moe["gate.e_score_correction_bias"] = (experts,)
+    moe |= under("experts", one_by_one(experts, hidden, expert_width))
+    moe |= under("shared_experts", mlp(hidden, shared * expert_width))
+    dense = layer(hidden, self_attn=projections, mlp=mlp(hidden, width))
+    sparse = layer(hidden, self_attn=projections, mlp=moe)
+    scaled = _with_scales if is_fp8 else dict
+    layers = [scaled(dense)] * first_dense + [scaled(sparse)] * (num_layers - first_dense)
+    module: Shapes = {f"{name}.weight": (hidden,) for name in ("enorm", "hnorm", "shared_head.norm")}
+    module |= {"eh_proj.weight": (hidden, 2 * hidden)}
+    module |= {"embed_tokens.weight": (vocab, hidden), "shared_head.head.weight": (vocab, hidden)} | scaled(sparse)
+    shapes = text_model(layers, vocab=vocab, hidden=hidden)
+    return Release(
+        config=LATENT | {
+            "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "scoring_func": "sigmoid",
+            "topk_method": "noaux_tc", "hidden_size": hidden, "num_hidden_layers": num_layers,
+            "num_attention_heads": heads, "num_key_value_heads": heads, "q_lora_rank": q_rank,
+            "intermediate_size": width, "n_routed_experts": experts, "moe_intermediate_size": expert_width,
+            "n_shared_experts": shared, "first_k_dense_replace": first_dense, "vocab_size": vocab,
+        } | ({"quantization_config": LATENT_FP8} if is_fp8 else {}) | config,
+        shapes=shapes,
+        num_tensors=3 + sum(map(len, layers)),
+        module={k: v for i in range(num_modules) for k, v in under(f"model.layers.{num_layers + i}", module).items()},
+    )  # fmt: skip
+
+
+def _with_scales(shapes: Shapes) -> Shapes:
+    """The scales of blocks of 128 x 128 beside every matrix but the router's."""
+    found = dict(shapes)
+    for name, shape in shapes.items():
+        if len(shape) == 2 and name != "mlp.gate.weight":
+            found[f"{name}_scale_inv"] = tuple(-(-size // 128) for size in shape)
+    return found
+
+
+_V3: dict[str, Any] = {
+    "hidden": 7168, "q_rank": 1536, "width": 18432, "expert_width": 2048, "shared": 1, "is_fp8": True,
+}  # fmt: skip
+DEEPSEEK_V3 = _latent(
+    **_V3, num_layers=61, heads=128, experts=256, first_dense=3, vocab=129280, num_modules=1, n_group=8,
+    topk_group=4, num_experts_per_tok=8, routed_scaling_factor=2.5, max_position_embeddings=163840, rope_theta=10000,
+    rope_scaling=_YARN | {"beta_fast": 32, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0}, bos_token_id=0,
+    eos_token_id=1, ep_size=1, num_nextn_predict_layers=1,
+)  # fmt: skip
+KIMI_K2 = _latent(
+    **_V3, num_layers=61, heads=64, experts=384, first_dense=1, vocab=163840, model_type="kimi_k2", n_group=1,
+    topk_group=1, num_experts_per_tok=8, routed_scaling_factor=2.827, max_position_embeddings=131072,
+    rope_theta=50000.0,
+    rope_scaling=_YARN | {"beta_fast": 1.0, "factor": 32.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+    bos_token_id=163584, eos_token_id=163585, aux_loss_alpha=0.001, seq_aux=True, pretraining_tp=1,
+    num_nextn_predict_layers=0,
+)  # fmt: skip
+MOONLIGHT = _latent(
+    hidden=2048, num_layers=27, heads=16, q_rank=None, width=11264, experts=64, expert_width=1408, shared=2,
+    first_dense=1, vocab=163840, n_group=1, topk_group=1, num_experts_per_tok=6, routed_scaling_factor=2.446,
+    max_position_embeddings=8192, rope_theta=50000.0, rms_norm_eps=1e-5, bos_token_id=163584, eos_token_id=163586,
+    aux_loss_alpha=0.001, seq_aux=True, pretraining_tp=1, ep_size=1, num_nextn_predict_layers=0,
+)  # fmt: skip
+DEEPSEEK_V2_LITE = _latent(
+    hidden=2048, num_layers=27, heads=16, q_rank=None, width=10944, experts=64, expert_width=1408, shared=2,
+    first_dense=1, vocab=102400, has_bias=False, architectures=["DeepseekV2ForCausalLM"], model_type="deepseek_v2",
+    scoring_func="softmax", topk_method="greedy", norm_topk_prob=False, n_group=1, topk_group=1,
+    num_experts_per_tok=6, routed_scaling_factor=1.0, max_position_embeddings=163840, rope_theta=10000,
+    rope_scaling=_YARN | {"beta_fast": 32, "factor": 40, "mscale": 0.707, "mscale_all_dim": 0.707},
+    bos_token_id=100000, eos_token_id=100001, aux_loss_alpha=0.001, seq_aux=True, pretraining_tp=1,
+)  # fmt: skip
+DEEPSEEK_V2_CONFIG: dict[str, Any] = DEEPSEEK_V2_LITE.config | {
+    "topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3, "routed_scaling_factor": 16.0,
+    "hidden_size": 5120, "num_hidden_layers": 60, "num_attention_heads": 128, "num_key_value_heads": 128,
+    "q_lora_rank": 1536, "intermediate_size": 12288, "n_routed_experts": 160, "moe_intermediate_size": 1536,
+}  # fmt: skip
+"""DeepSeek-V2, whose tensors have the names of the small one."""
+
 MIMO_LAYER = layer(4096, self_attn=attention(4096, 4096, 1024) | biases(4096, 1024), mlp=mlp(4096, 11008))
 MIMO_7B = Release(
     config={
@@ -716,6 +822,10 @@ RELEASES = ENCODERS | {
     "Qwen3-30B-A3B": QWEN3_MOE,
     "Qwen3-30B-A3B, packed": QWEN3_MOE_PACKED,
     "MiMo-7B": MIMO_7B,
+    "DeepSeek-V3": DEEPSEEK_V3,
+    "Kimi-K2": KIMI_K2,
+    "Moonlight-16B-A3B": MOONLIGHT,
+    "DeepSeek-V2-Lite": DEEPSEEK_V2_LITE,
     "Qwen3.5-0.8B": QWEN3_5_SMALL,
     "Qwen3.5-9B": QWEN3_5_9B,
     "Qwen3.6-27B": QWEN3_6_27B,

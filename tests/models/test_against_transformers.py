@@ -85,6 +85,8 @@ def _cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "olmo3", {"rope_parameters": {"full_attention": YARN, "sliding_attention": ROPES["default"]}}
     yield "gpt_oss", {"swiglu_alpha": 1.3, "hidden_size": 72, **ODD}
     yield "mxfp4 gpt_oss", {}
+    yield "deepseek_v3", {"rms_norm_eps": 0.01}
+    yield "deepseek_v2", {"num_hidden_layers": 2, "q_lora_rank": None}
 
 
 def _further_cases() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -105,6 +107,12 @@ def _further_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "mxfp4 gpt_oss", {"intermediate_size": 64, "num_local_experts": 5, "sliding_window": 7, **ODD}
     yield "multimodal gemma3", {"num_hidden_layers": 2, "tie_word_embeddings": True, **TWO_KINDS}
     yield "renamed gemma3", {"tie_word_embeddings": True}
+    yield "deepseek_v3", {"q_lora_rank": None, "n_group": 1, "topk_group": 1, "rope_parameters": ROPES["default"]}
+    yield "deepseek_v3", {"rope_interleave": False, "norm_topk_prob": False, "max_shard_size": "100KB"}
+    yield "deepseek_v3", {"first_k_dense_replace": 0, "tie_word_embeddings": True, "rope_parameters": YARN}
+    yield "deepseek_v3", {"num_attention_heads": 20, "num_key_value_heads": 20, "n_shared_experts": 1}
+    yield "deepseek_v2", {"topk_method": "greedy", "first_k_dense_replace": 3, "max_shard_size": "100KB"}
+    yield "deepseek_v2", {"topk_method": "greedy", "routed_scaling_factor": 1.0, "tie_word_embeddings": True}
 
 
 DENSE = ("llama", "qwen3")
@@ -118,6 +126,8 @@ FAMILIES = (
     "olmo3",
     "gpt_oss",
     "qwen3_moe",
+    "deepseek_v2",
+    "deepseek_v3",
     "mimo",
     "qwen3_5",
     "qwen3_5_moe",

@@ -7,14 +7,17 @@ from tests.support.paged_runner import PagedRunner, load_tiny
 from tests.support.tiny_models import write_tiny_model
 
 LENGTHS = (90, 17, 1, 66)
-SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("gemma3", "olmo3", "phi3", "gpt_oss")]
+SLOW = [
+    pytest.param(family, marks=pytest.mark.slow) for family in ("gemma3", "olmo3", "phi3", "gpt_oss", "deepseek_v3")
+]
 """Families whose layers have other parts, of which kernels have tests of their own."""
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "qwen3_moe", "qwen3_5", *SLOW])
 def model(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
-    write_tiny_model(directory, request.param, num_attention_heads=8, num_key_value_heads=2)
+    heads = {} if request.param == "deepseek_v3" else {"num_attention_heads": 8, "num_key_value_heads": 2}
+    write_tiny_model(directory, request.param, **heads)
     model = load_tiny(directory)
     model.set_taps((0, 1, 2))
     return model

@@ -13,9 +13,11 @@ from outrider.core import plugins
 from outrider.scheduler.request_state import RequestState
 from outrider.speculation import drafters
 from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.module_chain import ModuleChain
 from tests.support import request_mix, tiny_drafters
 from tests.support.changing_drafts import change_drafts
 from tests.support.half_right_drafts import make_half_right
+from tests.support.prediction_modules import write_deep_mimo, write_latent
 from tests.support.tiny_drafters import TinyDrafter
 
 K = 3
@@ -29,9 +31,22 @@ CHAIN_DRAFTERS = [
 ]
 
 
-@pytest.fixture(scope="module", params=CHAIN_DRAFTERS)
+SIZES = {"vocab_size": request_mix.VOCAB, "eos_token_id": request_mix.EOS, "seed": 3, "max_position_embeddings": 512}
+MODULES = {
+    "mtp, 3 modules": lambda directory: write_deep_mimo(directory, num_modules=3, **SIZES),
+    "mtp, 2 modules of latent attention": lambda directory: write_latent(directory, num_modules=2, **SIZES),
+}
+"""Other targets of the drafter mtp."""
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODULES]
+
+
+@pytest.fixture(scope="module", params=[*CHAIN_DRAFTERS, *SLOW])
 def tiny(request, tmp_path_factory) -> TinyDrafter:
-    return tiny_drafters.write(request.param, tmp_path_factory.mktemp(request.param))
+    directory = tmp_path_factory.mktemp(request.param.partition(",")[0])
+    if request.param in MODULES:
+        MODULES[request.param](directory)
+        return TinyDrafter(target=directory, config={"method": "mtp"})
+    return tiny_drafters.write(request.param, directory)
 
 
 def _make(tiny: TinyDrafter, **options) -> LLM:
@@ -82,12 +97,22 @@ def _run_until(llm: LLM, request: RequestState, num_output: int) -> None:
         llm.engine.step()
 
 
+def _parts(cache: object) -> list[torch.Tensor]:
+    """K and V of a layer, or its latent rows."""
+    return [part for name in cache.__dataclass_fields__ if isinstance(part := getattr(cache, name), torch.Tensor)]
+
+
 def _drafter_kv(llm: LLM, request: RequestState) -> list[torch.Tensor]:
-    """K and V of every layer at the indices up to num_tokens - 1 of a running request."""
+    """K and V of every layer at the indices up to num_tokens - 1 of a running request. Each module of several has a
+    first index of its own."""
     drafter = llm.engine.worker.drafter
-    index = torch.arange(drafter.first_index, request.num_tokens)
-    slots = torch.tensor(request.block_ids)[index // 16] * 16 + index % 16
-    return [kv.flatten(0, 1)[slots] for cache in drafter.caches for kv in (cache.k, cache.v)]
+    num_masked = range(len(drafter.caches)) if isinstance(drafter, ModuleChain) else [0] * len(drafter.caches)
+    found = []
+    for count, cache in zip(num_masked, drafter.caches, strict=True):
+        index = torch.arange(drafter.first_index + count, request.num_tokens)
+        slots = torch.tensor(request.block_ids)[index // 16] * 16 + index % 16
+        found += [part.flatten(0, 1)[slots] for part in _parts(cache)]
+    return found
 
 
 def _stale_parts(tiny, llm: LLM, request: RequestState) -> list[int]:
@@ -118,11 +143,12 @@ def test_kv_of_drafted_states_is_found(tiny, half_right, monkeypatch):
     """A leak put in: rows of accepted drafts keep what the loop wrote from its own states (vLLM #14649, #21799)."""
     if tiny.config["method"] == "draft_model":
         pytest.skip("its KV depends on tokens alone")
-    original = ChainDrafter.propose
+    originals = {ModuleChain: ModuleChain.propose, ChainDrafter: ChainDrafter.propose}
 
     def propose(drafter, batch, *, hidden, verified):
-        parts = [part for cache in drafter.caches for part in (cache.k, cache.v)]
+        parts = [part for cache in drafter.caches for part in _parts(cache)]
         before = [part.clone() for part in parts]
+        original = next(function for kind, function in originals.items() if isinstance(drafter, kind))
         drafts = original(drafter, batch, hidden=hidden, verified=verified)
         for row, start, count in zip(batch.rows, batch.row_starts, verified.num_accepted.tolist(), strict=True):
             for index in range(1, min(count, K - 1) + 1):
@@ -132,7 +158,8 @@ def test_kv_of_drafted_states_is_found(tiny, half_right, monkeypatch):
                     part[block, place % 16] = old[block, place % 16]
         return drafts
 
-    monkeypatch.setattr(ChainDrafter, "propose", propose)
+    for kind in originals:
+        monkeypatch.setattr(kind, "propose", propose)
     prompt = _prompt(41, 1)
     half_right(prompt)
     llm = _make(tiny)

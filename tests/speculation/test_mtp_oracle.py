@@ -93,7 +93,7 @@ def test_the_module_may_lie_elsewhere(tmp_path, target):
 
     name = next(name for name in module if "o_proj" in name)
     save_file({key: module[key] for key in module if key != name}, tmp_path / "module" / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"1 weight is \(layer\.self_attn\.o_proj\.weight\)"):
+    with pytest.raises(CheckpointError, match=r"1 weight is \(0\.layer\.self_attn\.o_proj\.weight\)"):
         make(tmp_path, config={"model": str(tmp_path / "module")})
     stray = name.replace("layers.0.", "layers.1.")
     save_file(module | {stray: module[name].clone()}, tmp_path / "module" / "model.safetensors")
@@ -110,9 +110,9 @@ def test_a_target_without_a_module_is_refused(tmp_path):
         make(tmp_path)
 
 
-def test_more_than_one_prediction_layer_is_refused(tmp_path):
-    write_mimo(tmp_path, vocab_size=VOCAB)
+def test_more_modules_than_the_family_has_are_refused(tmp_path):
+    write_hybrid(tmp_path, "qwen3_5", vocab_size=VOCAB)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_nextn_predict_layers": 3}))
-    with pytest.raises(UnsupportedError, match="3 prediction layers, which is not supported"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mtp_num_hidden_layers": 3}))
+    with pytest.raises(UnsupportedError, match="3 prediction layers, which is not supported for 'Qwen3_5ForCausalLM'"):
         make(tmp_path)

@@ -15,6 +15,7 @@ from torch import Tensor
 from outrider import LLM, SamplingParams
 from outrider.kernels.reference.sampling.noise import gumbel
 from outrider.speculation.chain import ChainDrafter
+from outrider.speculation.module_chain import ModuleChain
 
 SEED = 5
 
@@ -59,11 +60,14 @@ def record_drafts(
     answer = prompt + plain.generate({"prompt_token_ids": prompt}, params)[0].outputs[0].token_ids
     steps: list[list[Draft]] = []
     num_seen = 0
-    propose, choose_drafts = ChainDrafter.propose, ChainDrafter.choose_drafts
+    choose_drafts = ChainDrafter.choose_drafts
 
-    def begin_step(drafter, batch, *, hidden, verified):
-        steps.append([])
-        return propose(drafter, batch, hidden=hidden, verified=verified)
+    def begins_step(propose):
+        def begin_step(drafter, batch, *, hidden, verified):
+            steps.append([])
+            return propose(drafter, batch, hidden=hidden, verified=verified)
+
+        return begin_step
 
     def record(drafter, logits, batch, positions):
         nonlocal num_seen
@@ -75,7 +79,8 @@ def record_drafts(
         truth = answer[position] if position < len(answer) else 0
         return torch.full_like(chosen, (truth + is_wrong) % vocab_size)
 
-    monkeypatch.setattr(ChainDrafter, "propose", begin_step)
+    for kind in (ChainDrafter, ModuleChain):
+        monkeypatch.setattr(kind, "propose", begins_step(kind.propose))
     monkeypatch.setattr(ChainDrafter, "choose_drafts", record)
     llm = LLM(str(target), skip_tokenizer_init=True, speculative_config=config, max_num_batched_tokens=9)
     output = llm.generate({"prompt_token_ids": prompt}, params)[0]

@@ -73,9 +73,9 @@ class PagedRunner:
         self.groups = self.caches.groups
         self.caches.allocate([num_blocks] * len(self.groups))
         for cache in self.caches:
-            fields = ("k", "v") if isinstance(cache, LayerKV) else ("state", "keys", "deltas", "log_decays", "inputs")
-            for field in fields:
-                getattr(cache, field).fill_(float("nan"))
+            for field in type(cache).__dataclass_fields__:
+                if isinstance(memory := getattr(cache, field), Tensor):
+                    memory.fill_(float("nan"))
         self.state_lengths = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
         self.state_known = torch.zeros(NUM_ROWS + 1, dtype=torch.int64)
         self.rows: dict[object, int] = {}

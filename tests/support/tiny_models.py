@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma3Config,
     Gemma3ForCausalLM,
     Gemma3ForConditionalGeneration,
@@ -103,6 +107,35 @@ _SHARED_EXPERT = {
     "num_experts_per_tok": 3,
 }
 
+_LATENT = {
+    "num_hidden_layers": 3,
+    "first_k_dense_replace": 1,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "hidden_size": 80,
+    "q_lora_rank": 40,
+    "kv_lora_rank": 48,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "n_group": 4,
+    "topk_group": 2,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 0.707,
+        "mscale_all_dim": 1.2,
+    },
+}
+
 _FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"use_sliding_window": False, "attention_bias": True}),
@@ -117,6 +150,16 @@ _FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         Qwen3MoeConfig,
         Qwen3MoeForCausalLM,
         {"moe_intermediate_size": 32, "num_experts": 8, "num_experts_per_tok": 3, "norm_topk_prob": True},
+    ),
+    "deepseek_v2": (
+        DeepseekV2Config,
+        DeepseekV2ForCausalLM,
+        _LATENT | {"topk_method": "group_limited_greedy", "routed_scaling_factor": 4.0},
+    ),
+    "deepseek_v3": (
+        DeepseekV3Config,
+        DeepseekV3ForCausalLM,
+        _LATENT | {"routed_scaling_factor": 2.5, "num_nextn_predict_layers": 0},
     ),
     "qwen3_5": (Qwen3_5TextConfig, Qwen3_5ForCausalLM, _HYBRID_SIZES),
     "qwen3_5_moe": (Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM, _HYBRID_SIZES | _SHARED_EXPERT),
@@ -226,6 +269,9 @@ _SIGLIP = {
 def _randomize_vectors(model: PreTrainedModel, *, is_plus_one: bool) -> None:
     """Norms, biases and decays."""
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.normal_(0.0, 0.3)
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1 or name.endswith("_bias"):
                 is_plain = not is_plus_one or name.endswith("linear_attn.norm.weight")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
+from outrider.attention.caches.latent import LayerLatent
 from outrider.attention.caches.paged import PagedSpec
 from outrider.attention.caches.paged_kv import LayerKV
 from outrider.kernels import Kernels
@@ -64,6 +65,16 @@ class AttentionBackend(ABC):
             q, cache.k, cache.v, plan, scale=scale, kv_start=batch.kv_start, window=window, sinks=sinks
         )
 
+    def attend_latent(
+        self, q: Tensor, cache: LayerLatent, batch: ForwardBatch, metadata: Any, *, rank: int, scale: float
+    ) -> Tensor:
+        """q [num_tokens, num_heads, rank + rope_size] -> [num_tokens, num_heads, rank], the mean of the latent parts.
+
+        Call it after the rows of the batch are written. Token t sees KV indices [batch.kv_start, kv_length) of its row.
+        """
+        plan = metadata[cache.group]
+        return self.kernels.latent_attention(q, cache.rows, plan, rank=rank, scale=scale, kv_start=batch.kv_start)
+
 
 @dataclass(frozen=True, slots=True)
 class StepAttention:
@@ -78,3 +89,7 @@ class StepAttention:
     ) -> Tensor:
         """`AttentionBackend.attend` for this pass."""
         return self.backend.attend(q, cache, self.batch, self.metadata, scale=scale, window=window, sinks=sinks)
+
+    def attend_latent(self, q: Tensor, cache: LayerLatent, *, rank: int, scale: float) -> Tensor:
+        """`AttentionBackend.attend_latent` for this pass."""
+        return self.backend.attend_latent(q, cache, self.batch, self.metadata, rank=rank, scale=scale)

@@ -6,7 +6,7 @@ same `ConfigReader`. Old and new spellings of a key are read; what is not implem
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
@@ -89,6 +89,40 @@ class ClampedGate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatentConfig:
+    """Widths of latent attention: keys and values of all heads are made from one row of a token."""
+
+    q_rank: int | None
+    """Width between the two factors of the query projection; None: it is one matrix."""
+    kv_rank: int
+    """Width of the latent part of a row, which is normalised."""
+    rope_size: int
+    """Width of the rotated part of a row, of each query head and of each key head."""
+    nope_size: int
+    """Width of the part of each query and key head that is not rotated."""
+    value_size: int
+    """Width of each value head."""
+    is_interleaved: bool
+    """The rotated pairs are neighbours, not the two halves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedRouting:
+    """A router that keeps the experts of the best groups only."""
+
+    scoring: Literal["sigmoid", "softmax"]
+    """Score of an expert: the sigmoid of its logit, or the softmax over all experts."""
+    num_groups: int
+    """Groups of neighbouring experts, equally large."""
+    num_chosen_groups: int
+    """Groups whose experts can be chosen."""
+    scale: float
+    """Factor on the weights of the chosen experts."""
+    has_bias: bool
+    """Each expert has a number that is added to its score for the choice, but not for its weight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoeConfig:
     """The mixture of experts of a model: every MLP whose layer is not named in `dense_layers`."""
 
@@ -104,6 +138,9 @@ class MoeConfig:
     """Layers with a plain MLP of the model's intermediate_size."""
     clamped_gate: ClampedGate | None = None
     """The router and the experts have biases, and the experts this gate; None: no biases, and silu."""
+    grouped: GroupedRouting | None = None
+    """The router's groups; None: the experts with the largest logits are chosen. With groups, the shared expert has no
+    gate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +175,7 @@ class ModelConfig:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    """Width of a head; with latent attention, of its rotated part."""
     intermediate_size: int
     norm_eps: float
     max_position_embeddings: int
@@ -166,6 +204,8 @@ class ModelConfig:
     moe: MoeConfig | None = None
     encoder: EncoderConfig | None = None
     """None: a decoder."""
+    latent: LatentConfig | None = None
+    """Widths of latent attention; None: attention has keys and values."""
     num_mtp_layers: int = 0
     """Number of prediction layers that the config states."""
     hidden_act: str = "silu"
@@ -217,6 +257,7 @@ def read_dense(
     windows: Windows | None = None,
     default_head_dim: int | None = None,
     default_rotary_share: float | None = None,
+    head_dim: int | None = None,
     rope: RopeConfig | None = None,
     hidden_act: str | None = None,
     has_mlp_bias: bool = False,
@@ -228,9 +269,9 @@ def read_dense(
     that the caller has read; without them all layers attend. windows: those that the caller has read; None: the model
     has none, and a config that asks for one is refused. default_head_dim: head_dim where the config has none;
     without it hidden_size / num_attention_heads. default_rotary_share: share of a head that is rotated where the config
-    does not say it; without it all of the head is, and another share is refused. rope, hidden_act: those that the
-    caller has read; without them one rope for all layers, and silu. has_mlp_bias: mlp_bias is a key of
-    this model.
+    does not say it; without it all of the head is, and another share is refused. head_dim, rope, hidden_act: those that
+    the caller has read; without them the key head_dim, one rope for all layers, and silu. has_mlp_bias: mlp_bias is a
+    key of this model.
     """
     ignore_leftovers(reader)
     for key in ("vision_config", "audio_config", "text_config"):
@@ -261,7 +302,7 @@ def read_dense(
         num_layers=read_num_layers(reader),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
-        head_dim=read_head_dim(reader, default=default_head_dim),
+        head_dim=head_dim or read_head_dim(reader, default=default_head_dim),
         intermediate_size=reader.integer("intermediate_size", default=None if is_dense else 1),
         norm_eps=reader.number("rms_norm_eps"),
         max_position_embeddings=max_positions,

@@ -13,7 +13,7 @@ from importlib.abc import InspectLoader
 from typing import Any, cast
 
 from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.kernels.interface import ENCODER_FUNCTIONS, FUNCTIONS, OPTIONAL_FUNCTIONS, Kernels
+from outrider.kernels.interface import ENCODER_FUNCTIONS, FUNCTIONS, OPTIONAL, OPTIONAL_FUNCTIONS, Kernels
 
 _PACKAGE = __name__.rpartition(".")[0]
 _NO_STACK = {"interface"}
@@ -54,9 +54,10 @@ def load_kernels(order: tuple[str, ...]) -> Kernels:
                 f"kernel_stack={order!r} takes {first} from {origins[first]!r} and {second} from {origins[second]!r},"
                 f" which work together only within one stack. Add both to one stack, or change the order."
             )
-    # layouts of weights and routings are private to a stack: these kernels come from the stack of `route`
-    optional = {name: found_in[origins["route"]].get(name) for name in OPTIONAL_FUNCTIONS}
-    functions |= {name: function for name, function in optional.items() if function is not None}
+    # layouts of weights, routings and plans are private to a stack: kernels that share them come from the same stack
+    for decisive, subjects in OPTIONAL.items():
+        stack_of = found_in[origins[decisive]]
+        functions |= {name: stack_of[name] for subject in subjects for name in vars(subject) if name in stack_of}
     in_order = {name: origins[name] for name in FUNCTIONS}
     return cast(Kernels, types.SimpleNamespace(**functions, origins=in_order))
 

@@ -35,7 +35,14 @@ def assign_formats(
     is_chosen_here = quantization is not None and quantization.is_chosen_here
     formats: dict[Scheme | None, WeightFormat] = {None: plain}
 
-    def find(name: str, *, output_size: int, input_size: int, is_expert: bool = False) -> WeightFormat:
+    def find(
+        name: str,
+        *,
+        output_size: int,
+        input_size: int,
+        refuses: Callable[[WeightFormat], str | None] = lambda form: None,
+        is_expert: bool = False,
+    ) -> WeightFormat:
         scheme = quantization.scheme_of(name_of(name)) if quantization is not None else None
         if scheme is not None and scheme not in formats:
             formats[scheme] = format_of(scheme)
@@ -44,7 +51,8 @@ def assign_formats(
                     f"{where}: {name_of(name)} is stored in the format {scheme.format!r}: {reason}. {_REMEDY}"
                 )
         found = formats[scheme]
-        if (reason := found.refuses_shape(output_size, input_size, is_expert=is_expert)) is not None:
+        reason = refuses(found) or found.refuses_shape(output_size, input_size, is_expert=is_expert)
+        if reason is not None:
             raise UnsupportedError(
                 f"{where}: {name_of(name)} is stored in the format {found.name!r}: {reason}. {_REMEDY}"
             )
@@ -58,7 +66,7 @@ def assign_formats(
                 [
                     plain
                     if is_chosen_here and name.rpartition(".")[2] in child.sensitive
-                    else find(name, output_size=rows, input_size=child.input_size)
+                    else find(name, output_size=rows, input_size=child.input_size, refuses=child.refuses)
                     for name, rows in zip(names, sizes, strict=True)
                 ]
             )

@@ -84,7 +84,7 @@ class CausalLM(nn.Module):
     skips: tuple[str, ...] = ()
     """Leading parts of checkpoint names that are not loaded on purpose: another part of the model, or a drafter's."""
     mtp: MtpForm | None = None
-    """The family's prediction module, if it has one."""
+    """The family's prediction modules, if it has any."""
     qk_norm: bool = False
     """Attention normalises the heads of q and k before it rotates them."""
     whole_qk_norm: bool = False
@@ -162,10 +162,10 @@ class CausalLM(nn.Module):
         yield name, tensor
 
     def build_mtp(self) -> MtpModule:
-        """The prediction module, unfilled; its layer is made as the model's last one."""
+        """A prediction module, unfilled; its layer is made as the model's last one."""
         assert self.mtp is not None, f"{self.config.architecture} has no prediction module"
         layer = self.build_layer(self.config.num_layers - 1)
-        return MtpModule(self.config, self.context, layer=layer, is_hidden_first=self.mtp.is_hidden_first)
+        return MtpModule(self.config, self.context, layer=layer, form=self.mtp)
 
     def set_taps(self, taps: Sequence[int]) -> None:
         """Make `forward` also return the residual stream after these numbers of layers (0 to all)."""

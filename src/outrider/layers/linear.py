@@ -128,6 +128,10 @@ class Linear(nn.Module):
             outputs.append(form.linear(self._kernels, x, segment.weight, bias, out_dtype=out_dtype))
         return torch.cat(outputs, dim=1)
 
+    def refuses(self, form: WeightFormat) -> str | None:
+        """The reason why this layer cannot be stored in the format, or None if it can."""
+        return None
+
     @property
     def num_bytes(self) -> int:
         """Size of the weights in memory, and of the bias."""

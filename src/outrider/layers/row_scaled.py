@@ -100,6 +100,13 @@ class RowScaled(WeightFormat):
 
         return fill
 
+    def decode(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        data = tensors["weight"].float()
+        if self.is_encoded_here:
+            return data
+        check_finite(tensors["weight_scale"])
+        return data * tensors["weight_scale"].float().view(-1, 1)
+
     def encode(self, dense: Tensor) -> Mapping[str, Tensor]:
         if self.is_encoded_here:
             return {"weight": dense}

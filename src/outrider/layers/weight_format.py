@@ -102,6 +102,10 @@ class WeightFormat(ABC):
         names."""
         return {"weight": dense}
 
+    def decode(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        """The reverse of `encode`: [N, K] fp32 from the tensors of a checkpoint. None if the format has no reverse."""
+        return None
+
     @abstractmethod
     def linear(
         self, kernels: Kernels, x: Tensor, weight: Weight, bias: Tensor | None, *, out_dtype: torch.dtype | None

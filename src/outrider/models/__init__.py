@@ -138,7 +138,7 @@ def _check_sizes(config: ModelConfig, weights: Weights, *, where: str, max_posit
 
 def fill_model(model: CausalLM, tensors: Iterable[tuple[str, Tensor]], *, where: str) -> None:
     """Fill a model from the tensors of a checkpoint; without data, check that they fit."""
-    skips = (*model.skips, *((model.mtp.prefix,) if model.mtp is not None else ()))
+    skips = (*model.skips, *(model.mtp.all_prefixes if model.mtp is not None else ()))
     parts = (part for name, tensor in tensors for part in model.split(name, tensor))
     load_into(model, parts, where=where, renames=model.renames, skips=skips)
 

@@ -43,7 +43,7 @@ class Model(CausalLM):
     skips: tuple[str, ...] = ("visual.",)
     qk_norm = True
     mtp = MtpForm(
-        prefix="mtp.",
+        prefixes=("mtp.",),
         renames={
             "pre_fc_norm_embedding.": "embedding_norm.",
             "pre_fc_norm_hidden.": "hidden_norm.",
@@ -61,7 +61,7 @@ class Model(CausalLM):
     def build_mtp(self) -> MtpModule:
         """The prediction module: its layer always attends."""
         layer = super().build_layer(self.config.num_layers - 1)
-        return MtpModule(self.config, self.context, layer=layer, is_hidden_first=self.mtp.is_hidden_first)
+        return MtpModule(self.config, self.context, layer=layer, form=self.mtp)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -84,7 +84,7 @@ def _formats(source: Path, checkpoint: Checkpoint, target: Target) -> tuple[dict
     formats: dict[str, WeightFormat] = {}
     ignored = {"lm_head"} | {f"re:.*{prefix.rstrip('.')}.*" for prefix in model.skips}
     if model.mtp is not None:
-        ignored.add(f"re:.*{model.mtp.prefix.rstrip('.')}.*")
+        ignored |= {f"re:.*{prefix.rstrip('.')}.*" for prefix in model.mtp.all_prefixes}
     for prefix, child in model.named_modules():
         if isinstance(child, Linear):
             pieces = [(segment.weight.format, rows) for segment in child.segments for rows in segment.pieces]

@@ -106,7 +106,8 @@ class ChainDrafter(BaseDrafter):
         """Write the index before a request's rows, if there is one."""
         first = [entry for entry in admissions if self.needs_first_row(entry)]
         if first:
-            self.write_kv(*self.kv.first_rows(first))
+            rows = self.kv.first_rows(first)
+            self.write_kv(rows.features, rows.batch)
 
     def propose(self, batch: StepBatch, *, hidden: Hidden, verified: Verified) -> Tensor:
         features = self.features(hidden)

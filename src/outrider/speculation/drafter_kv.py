@@ -7,7 +7,7 @@ token before it needs it after a prefix-cache hit. The drafter decides which fea
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,15 @@ from outrider.device.table import RequestTable
 from outrider.kernels.interface.cache import DeviceCounts
 from outrider.kernels.interface.sampling import Verified
 from outrider.speculation.drafter import DrafterContext
+
+
+class FirstRows(NamedTuple):
+    """A pass over the first token that each of some requests computes."""
+
+    features: Tensor  # [number of requests, feature_size], zero if a request has no cached block
+    batch: ForwardBatch  # one token per request
+    rows: Tensor  # [number of requests] int64, table rows
+    blocks: Tensor  # [number of requests] int64, last cached block of the first group; 0: none
 
 
 class DrafterKV:
@@ -63,12 +72,8 @@ class DrafterKV:
         ends_block = (slots + 1) % block_size == 0
         self.boundary[torch.where(ends_block, slots // block_size, 0)] = features
 
-    def first_rows(self, admissions: Sequence[RowAdmission]) -> tuple[Tensor, ForwardBatch]:
-        """Rows of the first token that each of these requests computes, and the features kept before it.
-
-        Returns features [len(admissions), feature_size], zero if the request has no cached block, and a batch of one
-        token per request.
-        """
+    def first_rows(self, admissions: Sequence[RowAdmission]) -> FirstRows:
+        """Rows of the first token that each of these requests computes, and the features kept before it."""
         put = self._staging.put(
             {
                 "rows": [entry.row for entry in admissions],
@@ -86,7 +91,7 @@ class DrafterKV:
             row_counts=(1,) * count,
             length_bound=max(entry.num_computed_tokens for entry in admissions) + 1,
         )
-        return self.boundary[put["block"]], rows
+        return FirstRows(self.boundary[put["block"]], rows, put["rows"], put["block"])
 
     def true_rows(self, batch: StepBatch) -> ForwardBatch:
         """Rows of the token after each of the target's, where it is known once the step is committed.

@@ -3,6 +3,7 @@
 import torch
 
 from outrider.attention.base import AttentionBackend
+from outrider.attention.caches.latent import Latent
 from outrider.attention.caches.paged import PagedSpec
 from outrider.attention.caches.paged_kv import PagedKV
 from outrider.kernels import load_kernels
@@ -23,6 +24,8 @@ class Backend(AttentionBackend):
         stack = load_kernels(platform.kernel_stack).origins["paged_attention"]
         if stack not in _HEAD_DIMS:
             return f"the platform's attention kernels are those of the stack {stack!r}, not 'hopper' or 'triton'"
+        if isinstance(spec, Latent):
+            return "it has no kernels of latent attention. Run this model on a CPU: device='cpu'"
         if not isinstance(spec, PagedKV):
             return f"it attends over PagedKV, not over {type(spec).__name__}"
         if spec.value_dim != spec.head_dim:

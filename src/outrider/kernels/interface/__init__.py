@@ -9,6 +9,7 @@ from typing import Protocol
 from outrider.kernels.interface.cache import CacheKernels
 from outrider.kernels.interface.clamped import ClampedKernels
 from outrider.kernels.interface.encoder import EncoderKernels
+from outrider.kernels.interface.latent import GroupedRouterKernels, LatentKernels
 from outrider.kernels.interface.model import ModelKernels
 from outrider.kernels.interface.quantised import QuantisedKernels
 from outrider.kernels.interface.sampling import SamplingKernels
@@ -16,7 +17,11 @@ from outrider.kernels.interface.state import StateKernels
 from outrider.kernels.interface.step import StepKernels
 
 SUBJECTS = (ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels)
-OPTIONAL = (QuantisedKernels, ClampedKernels, EncoderKernels)
+OPTIONAL = {
+    "route": (QuantisedKernels, ClampedKernels, EncoderKernels, GroupedRouterKernels),
+    "paged_attention": (LatentKernels,),
+}
+"""Subjects that an order of stacks may lack, by the function that decides which stack they come from."""
 
 
 class Kernels(
@@ -28,6 +33,8 @@ class Kernels(
     QuantisedKernels,
     ClampedKernels,
     EncoderKernels,
+    GroupedRouterKernels,
+    LatentKernels,
     Protocol,
 ):
     """All kernels that the engine calls, joined from one or more stacks. Those of `OPTIONAL` may be absent."""
@@ -39,7 +46,9 @@ class Kernels(
 FUNCTIONS = tuple(name for subject in SUBJECTS for name in vars(subject) if not name.startswith("_"))
 """Names of the functions that every order of stacks has."""
 
-OPTIONAL_FUNCTIONS = tuple(name for subject in OPTIONAL for name in vars(subject) if not name.startswith("_"))
+OPTIONAL_FUNCTIONS = tuple(
+    name for subjects in OPTIONAL.values() for subject in subjects for name in vars(subject) if not name.startswith("_")
+)
 """Names of the functions that an order of stacks may lack."""
 
 ENCODER_FUNCTIONS = tuple(name for name in vars(EncoderKernels) if not name.startswith("_"))

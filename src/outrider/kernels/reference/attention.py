@@ -157,7 +157,8 @@ def paged_attention(
     window: int | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """q [M, Hq, D], caches [num_blocks, block_size, Hk, D], sinks [Hq] -> [M, Hq, D], computed in fp32.
+    """q [M, Hq, D], caches [num_blocks, block_size, Hk, D], sinks [Hq] -> [M, Hq, D], computed in fp32. Values may have
+    another width than keys; the output then has theirs.
 
     Token t sees KV indices [max(kv_start, kv_length - window), kv_length) of its row; one that sees nothing
     gives zeros. Slots that no token of a row sees may hold anything, NaN included. A sink is one more logit,
@@ -189,15 +190,16 @@ def paged_attention(
         kv_start=kv_start,
         window=window,
     )
-    k_rows, v_rows = k_cache.view(-1, head_dim), v_cache.view(-1, head_dim)
+    value_dim = v_cache.shape[3]
+    k_rows, v_rows = k_cache.view(-1, head_dim), v_cache.view(-1, value_dim)
     outs = [_attend(q_tiles[part.tiles], k_rows, v_rows, part, group=group, sinks=sinks) for part in parts]
     out = outs[0] if len(outs) == 1 else torch.cat(outs)
-    by_token = out[:, :, :used].reshape(-1, num_kv_heads, tokens_per_tile, group, head_dim).transpose(1, 2)
-    return by_token.reshape(-1, num_heads, head_dim).index_select(0, tiles.places).to(q.dtype)
+    by_token = out[:, :, :used].reshape(-1, num_kv_heads, tokens_per_tile, group, value_dim).transpose(1, 2)
+    return by_token.reshape(-1, num_heads, value_dim).index_select(0, tiles.places).to(q.dtype)
 
 
 def _attend(q: Tensor, k_rows: Tensor, v_rows: Tensor, part: Part, *, group: int, sinks: Tensor | None) -> Tensor:
-    """q [T, Hk, R, D], scaled; caches as rows [slots × Hk, D]; sinks [Hk, R] -> [T, Hk, R, D]."""
+    """q [T, Hk, R, D], scaled; caches as rows [slots × Hk, D]; sinks [Hk, R] -> [T, Hk, R, width of values]."""
     num_tiles, num_kv_heads, num_rows, head_dim = q.shape
     num_kv_tiles, tokens_per_tile = part.visible.shape[2:4]
     kv_at_once = max(1, _BUFFER // (num_tiles * num_kv_heads * LANES * head_dim))
@@ -225,14 +227,14 @@ def _attend(q: Tensor, k_rows: Tensor, v_rows: Tensor, part: Part, *, group: int
     for i in range(num_kv_tiles):
         total += sums[:, :, i]
 
-    acc = torch.zeros_like(q)
+    acc = q.new_zeros(num_tiles, num_kv_heads, num_rows, v_rows.shape[1])
     for kv in kv_slices:
         # values that no token sees are cleared, not only weighted by 0: 0 × NaN is NaN
         v = v_rows.index_select(0, part.cache_rows[:, :, kv].reshape(-1)).float()
-        v = v.view(num_tiles, num_kv_heads, -1, LANES, head_dim)
+        v = v.view(num_tiles, num_kv_heads, -1, LANES, v_rows.shape[1])
         v.view(torch.int32).bitwise_and_(part.seen[:, :, kv])
-        products = torch.bmm(weights[:, :, kv].reshape(-1, num_rows, LANES), v.view(-1, LANES, head_dim))
-        products = products.view(num_tiles, num_kv_heads, -1, num_rows, head_dim)
+        products = torch.bmm(weights[:, :, kv].reshape(-1, num_rows, LANES), v.flatten(0, 2))
+        products = products.view(num_tiles, num_kv_heads, -1, *acc.shape[2:])
         for i in range(products.shape[2]):
             acc += products[:, :, i]
     return acc / total.masked_fill(total == 0, 1.0)[..., None]

@@ -82,6 +82,12 @@ class Format(WeightFormat):
         data = data.view(_blocks(output_size) * SIZE, -1)[:output_size, :input_size].contiguous()
         return {"weight": data, self.scale_name: scales}
 
+    def decode(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        data, scales = tensors["weight"].float(), tensors[self.scale_name].float()
+        check_finite(scales)
+        wide = scales.repeat_interleave(SIZE, dim=0)[: data.shape[0]].repeat_interleave(SIZE, dim=1)
+        return data * wide[:, : data.shape[1]]
+
     def linear(
         self, kernels: Kernels, x: Tensor, weight: Weight, bias: Tensor | None, *, out_dtype: torch.dtype | None
     ) -> Tensor:

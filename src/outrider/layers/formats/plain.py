@@ -40,6 +40,9 @@ class Format(WeightFormat):
     def rows(self, weight: Weight, first: int, count: int) -> Mapping[str, Destination]:
         return {"weight": weight.data[..., first : first + count, :]}
 
+    def decode(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
+        return tensors["weight"].float()
+
     def linear(
         self, kernels: Kernels, x: Tensor, weight: Weight, bias: Tensor | None, *, out_dtype: torch.dtype | None
     ) -> Tensor:
