@@ -11,7 +11,7 @@
 #       -v outrider-cache:/cache -v MODELS:/models:ro outrider:cuda serve /models/NAME --host 0.0.0.0
 
 FROM python:3.12-slim AS wheels
-RUN pip install --no-cache-dir build
+RUN pip install --no-cache-dir build==1.6.1
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
@@ -44,6 +44,8 @@ CMD ["serve", "--host", "0.0.0.0"]
 
 # PyTorch's wheels bring CUDA's libraries; Triton needs a C compiler for the code that launches its kernels
 FROM base AS cuda
+# the distribution's own versions: older ones leave its mirrors
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt torch
 COPY --from=wheels /wheels /tmp/wheels

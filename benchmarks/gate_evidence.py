@@ -213,7 +213,7 @@ def smallest_fall(curve: list[Outcome]) -> str:
 def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path) -> None:
     """Power over the fall, and by kind of damage."""
     mpl.use("Agg")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), width_ratios=(1, 1.1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.4), width_ratios=(1, 1.1))
     for (name, curve), colour in zip(curves.items(), ("#1f6feb", "#8250df", "#2da44e", "#bf8700"), strict=True):
         falls = [100 * found.fall for found in curve]
         left.plot(falls, [100 * found.gate for found in curve], "o-", color=colour, label=f"gate, {name}", ms=4)
@@ -230,7 +230,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
     left.set(
         xlabel="fall of the acceptance length, %", ylabel="checks that alarm, %", title="graded falls, temperature 1"
     )
-    left.legend(fontsize=6, loc="lower right")
+    left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2)  # below: curves cross everywhere
     places = np.arange(len(shown))
     names = [f"{name}  (−{100 * found.fall:.1f} %)" for name, found in shown.items()]
     for offset, label, colour, values in (
@@ -242,7 +242,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
     right.set_yticks(places, names, fontsize=8)
     right.invert_yaxis()
     right.set(xlabel="checks that alarm, %", title="damaged heads, 40 prompts, same seeds, temperature 1")
-    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=3)
+    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
