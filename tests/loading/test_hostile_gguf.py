@@ -1,5 +1,6 @@
 """GGUF files that somebody made to do harm, or that are cut off: each gives one clear error, soon, without memory."""
 
+import itertools
 import os
 import re
 import resource
@@ -8,19 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from outrider.core.config import engine_config
 from outrider.core.errors import CheckpointError, OutriderError, UnsupportedError
 from outrider.engine.tokenizer import Tokenizer
 from outrider.loading.checkpoint import Checkpoint
+from outrider.loading.generation_config import read_sampling_defaults
 from outrider.loading.gguf.file import GgufFile
 from outrider.loading.gguf.tensors import GgufTensors
 from outrider.loading.hf import read_json
 from outrider.loading.hub_model import HubModel
 from outrider.loading.model_source import local_path, with_local_files
 from outrider.models import read_model_config
-from tests.support.gguf_files import write_gguf
+from tests.support.gguf_files import add_values, write_gguf
 from tests.support.paged_runner import load_tiny
 from tests.support.tiny_models import write_tiny_model
 
@@ -156,6 +160,52 @@ def test_sizes_are_compared_with_the_tensors_before_memory_is_taken(tmp_path: Pa
     with pytest.raises(OutriderError) as caught:
         load_tiny(path, max_positions=fields.get("context_length", 64))
     assert str(path) in str(caught.value) and len(str(caught.value)) < 2000 and time.monotonic() - begin < 10
+
+
+OTHERS = ("text", "", True, 3, -1, 2**31, 0.5, float("nan"), float("inf"), [1], [], ["a", "b"], [0.5])
+
+
+@pytest.mark.slow
+def test_values_of_other_types_are_refused_or_harmless(tmp_path: Path) -> None:
+    """Each key in turn has each other value: no error is one that nobody thought of."""
+    model = write_tiny_model(tmp_path / "directory", "gemma3")
+    tokens = ["<unk>", "<s>", "</s>", "a", "b", "ab", *(f"t{index}" for index in range(497))]
+    tokenizer = {
+        "ggml.tokens": tokens, "ggml.token_type": [2, 3, 3, *[1] * 500], "ggml.scores": [0.5] * 503,
+        "ggml.pre": "gpt-2",
+        "ggml.merges": ["a b"], "ggml.bos_token_id": 1, "ggml.eos_token_id": 2, "ggml.eot_token_id": 2,
+        "ggml.add_bos_token": True, "ggml.add_space_prefix": False, "chat_template": "x", "chat_template.rag": "y",
+    }  # fmt: skip
+    plain = write_gguf(tmp_path / "model.gguf", model, tokenizer=tokenizer | {"ggml.model": "gpt2"})
+    keys = [key for key in GgufFile(plain).section("") if key != "general.name"]
+    outcomes = set()
+    for kind, name in itertools.product(("gpt2", "llama"), [*keys, "general.sampling.temp", "split.count"]):
+        for value in OTHERS:
+            values = {f"tokenizer.{key}": one for key, one in (tokenizer | {"ggml.model": kind}).items()}
+            path = rewrite(plain, tmp_path / "other.gguf", values | {name: value})
+            for read in (read_model_config, Tokenizer, read_sampling_defaults):
+                try:
+                    read(path)
+                    outcomes.add("harmless")
+                except OutriderError as error:
+                    assert len(str(error)) < 2000, error
+                    outcomes.add("refused")
+    assert outcomes == {"harmless", "refused"}
+
+
+def rewrite(source: Path, path: Path, values: dict) -> Path:
+    """A copy of a file with other values, and its tensors as headers of no size that matters."""
+    found = GgufFile(source)
+    writer = GGUFWriter(path, "gemma3")
+    writer.kv_data[0].clear()
+    add_values(writer, {key: value for key, value in (found.section("") | values).items() if value != []})
+    for name, tensor in found.tensors.items():
+        writer.add_tensor(name, np.zeros(tensor.shape, dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def test_without_the_package_the_remedy_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

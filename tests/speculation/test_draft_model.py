@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from outrider import LLM, ConfigError, SamplingParams
 from outrider.kernels.reference.sampling.noise import gumbel
+from tests.support.gguf_files import no_text, write_gguf
 from tests.support.tiny_models import write_draft_model, write_tiny_model
 
 VOCAB, K = 61, 3
@@ -80,3 +81,23 @@ def test_a_model_with_other_tokens_is_refused(target, tmp_path):
     with pytest.raises(ConfigError, match="token 1 is 'c' in the draft model and 'b' in the target"):
         make(*folders)
     make(folders[0], folders[0])
+
+
+def test_gguf_files_are_targets_and_draft_models_and_no_heads(target, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(target)
+    file = write_gguf(tmp_path / "model.gguf", model)
+    params = SamplingParams(temperature=0, max_tokens=21, ignore_eos=True)
+    for pair in ((file, file), (target, file), (file, target)):
+        stats = make(*pair).generate({"prompt_token_ids": [5, 9, 3]}, params)[0].speculation
+        assert stats.num_drafts == 5 and stats.num_accepted_tokens == 3 * 5
+    tokenizer = no_text(model.config)
+    tokenizer["ggml.tokens"][7] = "other"
+    other = write_gguf(tmp_path / "other.gguf", model, tokenizer=tokenizer)
+    with pytest.raises(ConfigError, match="token 7 is 'other' in the draft model and 'token7' in the target"):
+        make(file, other)
+    for method in ("eagle3", "eagle"):
+        config = {"method": method, "model": str(file), "num_speculative_tokens": 1}
+        with pytest.raises(
+            ConfigError, match=r"model\.gguf is a GGUF file, which is read for targets and draft models"
+        ):
+            LLM(str(target), skip_tokenizer_init=True, speculative_config=config)

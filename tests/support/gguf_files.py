@@ -87,7 +87,7 @@ def add_values(writer: GGUFWriter, values: dict[str, Any]) -> None:
         if isinstance(value, bool):
             writer.add_bool(key, value)
         elif isinstance(value, int):
-            writer.add_uint32(key, value)
+            writer.add_int32(key, value) if value < 0 else writer.add_uint32(key, value)
         elif isinstance(value, float):
             writer.add_float32(key, value)
         elif isinstance(value, str):

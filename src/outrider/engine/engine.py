@@ -29,6 +29,7 @@ from outrider.engine.text import OutputTexts
 from outrider.engine.token_names import TokenNames
 from outrider.engine.tokenizer import Tokenizer
 from outrider.loading.generation_config import read_sampling_defaults
+from outrider.loading.gguf.file import is_gguf
 from outrider.runtime.describe import describe
 from outrider.runtime.worker import Worker
 from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDrafts
@@ -105,7 +106,8 @@ class Engine:
 
     def describe(self) -> list[tuple[str, str]]:
         """The choices that were made, as lines of (name, value) for a person."""
-        said = f"{self.sampling_defaults} (generation_config.json), where a request says nothing"
+        source = "the GGUF file" if is_gguf(self.config.model) else "generation_config.json"
+        said = f"{self.sampling_defaults} ({source}), where a request says nothing"
         if not self.sampling_defaults.given:
             said = "none" if self.config.generation_config == "auto" else "none: generation_config is 'none'"
         return [*describe(self.worker, draft_cost=self.draft_cost()), ("sampling defaults", said)]

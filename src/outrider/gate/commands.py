@@ -60,7 +60,9 @@ Model = Annotated[
         help="Model directory, or the served name with --endpoint. Default: zoo/tiny, with its EAGLE-3 head as drafter."
     ),
 ]
-Prompts = Annotated[Path, typer.Option(help="MT-Bench, Spec-Bench or GSM8K .jsonl, ShareGPT .json, or .txt lines.")]
+Prompts = Annotated[
+    Path, typer.Option(help="MT-Bench, Spec-Bench or GSM8K .jsonl, ShareGPT .json, .txt lines, or humaneval.")
+]
 BaselineFile = Annotated[Path, typer.Option(help="TOML file to add this platform's results to.")]
 MaxTokens = Annotated[int, typer.Option(help="Maximum output tokens per request.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]

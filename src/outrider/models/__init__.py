@@ -20,7 +20,7 @@ from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
 from outrider.loading.dummy import fill_randomly
 from outrider.loading.generation_config import read_generation_eos
-from outrider.loading.hf import open_config
+from outrider.loading.hf import open_model_config
 from outrider.loading.load import load_into
 from outrider.loading.names import bare_name, module_name
 from outrider.loading.sizes import sizes_that_fit
@@ -68,7 +68,7 @@ def read_config(reader: ConfigReader) -> ModelConfig:
 def read_model_config(directory: str | Path) -> ModelConfig:
     """The config of the model in `directory`. Its eos ids are those of generation_config.json, then those of
     config.json."""
-    config = read_config(open_config(directory))
+    config = read_config(open_model_config(directory))
     ids = read_generation_eos(directory) + config.eos_token_ids
     return replace(config, eos_token_ids=tuple(dict.fromkeys(ids)))
 

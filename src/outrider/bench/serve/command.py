@@ -37,7 +37,7 @@ def serve(
     ] = None,
     dataset_name: Annotated[str, typer.Option(help="random, sharegpt or spec_bench.")] = "random",
     dataset_path: Annotated[
-        Path | None, typer.Option(help="ShareGPT .json or Spec-Bench .jsonl; the first turns are sent.")
+        Path | None, typer.Option(help="ShareGPT .json, Spec-Bench .jsonl, or humaneval; the first turns are sent.")
     ] = None,
     tokenizer: Annotated[
         Path | None,

@@ -75,8 +75,8 @@ def end_ids(file: GgufFile) -> list[int]:
     named = [file.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     texts = file.get("tokenizer.ggml.tokens")
     ids = {text: index for index, text in enumerate(texts)} if _is_list(texts, str) else {}
-    found = [token_id for token_id in named if token_id is not None]
-    return list(dict.fromkeys([*found, *(ids[text] for text in _ENDS if text in ids)]))
+    every = [*(token_id for token_id in named if token_id is not None), *(ids[text] for text in _ENDS if text in ids)]
+    return [token_id for place, token_id in enumerate(every) if token_id not in every[:place]]
 
 
 def _is_list(value: object, kind: type) -> bool:
