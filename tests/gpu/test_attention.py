@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper.attention import paged_attention, plan_attention
 from outrider.kernels.interface.cache import DeviceCounts
 from outrider.kernels.triton import attention_plan
 
 from .comparison import assert_close, replayed
+from .stack import kernel_module
+
+module = kernel_module("attention")
+paged_attention, plan_attention = module.paged_attention, module.plan_attention
 
 LENGTHS = (700, 1, 33, 300, 1500, 64, 257)
 BOUND = 2048

@@ -4,14 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider.kernels.hopper.experts import empty_expert_weights, experts
-from outrider.kernels.hopper.linear import linear
 from outrider.kernels.triton import routing as routing_module
 from outrider.kernels.triton.activation import silu_and_mul
 from outrider.kernels.triton.routing import Routing, route
 from tests.kernels import interpreted_routing
 
 from .comparison import relative_rms, replayed
+from .stack import kernel_module
+
+module = kernel_module("experts")
+empty_expert_weights, experts = module.empty_expert_weights, module.experts
+linear = kernel_module("linear").linear
 
 # name: (experts, experts of a token, hidden, width)
 SHAPES = {

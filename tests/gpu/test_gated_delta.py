@@ -21,6 +21,8 @@ from tests.kernels.gated_delta_steps import (
     recurrent,
 )
 
+from .stack import ORDER
+
 SHAPES = {
     "released": {"num_key_heads": 2, "num_value_heads": 4, "key_size": 128, "value_size": 128},
     "three values to a key": {"num_key_heads": 2, "num_value_heads": 6, "key_size": 64, "value_size": 96},
@@ -30,9 +32,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module", params=SHAPES)
 def layer(request):
-    return Layer(
-        1, load_kernels(("hopper", "triton")), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param]
-    )
+    return Layer(1, load_kernels(ORDER), device="cuda", dtype=torch.bfloat16, heads=SHAPES[request.param])
 
 
 @pytest.fixture(scope="module")

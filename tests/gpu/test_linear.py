@@ -1,17 +1,21 @@
 """The row-invariant GEMM: its bits, its accuracy, and odd shapes."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 import triton
 from torch import Tensor
 
-from outrider.kernels.hopper import linear as module
-from outrider.kernels.hopper.linear import choose_work, empty_weight, linear, linear_compilations, num_segments
 from outrider.kernels.triton.launch import empty_rows
 
 from .comparison import assert_close, relative_rms, replayed
+from .stack import kernel_module
+
+module: Any = kernel_module("linear")
+choose_work, empty_weight, linear = module.choose_work, module.empty_weight, module.linear
+linear_compilations, num_segments = module.linear_compilations, module.num_segments
 
 SHAPES = {
     "llama qkv": (6144, 4096),
@@ -34,7 +38,7 @@ def make(shape: tuple[int, int], num_tokens: int, dtype: torch.dtype = torch.bfl
     return torch.randn(num_tokens, input_size, device="cuda").to(dtype), weight
 
 
-def works() -> list[module.Work]:
+def works() -> list[Any]:
     tiles = [*module._SMALL.values(), *module._LARGE]
     return [module.Work(tile, across) for tile in dict.fromkeys(tiles) for across in (1, 2)]
 

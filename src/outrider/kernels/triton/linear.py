@@ -76,13 +76,13 @@ def choose_work(
     output_size: int,
     input_size: int,
     *,
-    num_programs: int,
-    shared: int,
+    num_ctas: int,
+    shared: int = _MUCH_SHARED,
     segments: int | None = None,
 ) -> Work:
     """The fastest work by whole waves of programs; may be tuned freely.
 
-    num_programs: that run at once; shared: bytes of shared memory that one may have; segments: of the whole layer.
+    num_ctas: programs that run at once; shared: bytes of shared memory that one may have; segments: of the whole layer.
     """
     segments = segments or num_segments(output_size, input_size)
     for tokens, tile in _SMALL.items():
@@ -92,7 +92,7 @@ def choose_work(
     def time(work: Work) -> int:
         tile, across = work
         tiles = triton.cdiv(num_tokens, tile.tokens) * triton.cdiv(output_size, tile.rows)
-        waves = triton.cdiv(tiles * across, num_programs)
+        waves = triton.cdiv(tiles * across, num_ctas)
         return waves * triton.cdiv(input_size, across) * (tile.rows * tile.tokens + _TILE_OVERHEAD)
 
     works = [Work(tile, across) for across in sorted({1, segments}) for tile in _large(shared)]
@@ -140,7 +140,7 @@ def linear(
                 num_tokens,
                 output_size,
                 input_size,
-                num_programs=num_sms(device),
+                num_ctas=num_sms(device),
                 shared=shared_bytes(device),
                 segments=segments,
             )
