@@ -14,6 +14,10 @@ from outrider.layers.rope import inverse_frequencies, rope_table
 WIDTH = 64
 POSITIONS = 300
 LONG = {"factor": 8.0, "original_max_position_embeddings": 64}
+FACTORS = {
+    "short_factor": [1.0 + 0.05 * i for i in range(WIDTH // 2)],
+    "long_factor": [1.5 + 0.75 * i for i in range(WIDTH // 2)],
+}
 CASES = [
     {"rope_type": "default", "rope_theta": 500000.0},
     {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5},
@@ -22,6 +26,10 @@ CASES = [
     {"rope_type": "yarn", "rope_theta": 150000.0, "beta_fast": 24.0, "beta_slow": 2.0, "truncate": False, **LONG},
     {"rope_type": "yarn", "rope_theta": 10000.0, "mscale": 0.8, "mscale_all_dim": 0.5, **LONG},
     {"rope_type": "yarn", "rope_theta": 10000.0, "attention_factor": 1.25, **LONG},
+    {"rope_type": "longrope", "rope_theta": 10000.0, **FACTORS, "original_max_position_embeddings": 299},
+    {"rope_type": "longrope", "rope_theta": 10000.0, **FACTORS, "original_max_position_embeddings": 300},
+    {"rope_type": "longrope", "rope_theta": 500.0, **FACTORS, **LONG, "attention_factor": 1.1},
+    {"rope_type": "longrope", "rope_theta": 10000.0, **FACTORS, **LONG},
 ]
 
 
@@ -73,14 +81,15 @@ def test_table_equals_transformers(case):
 def test_yarns_factor_on_cos_and_sin_is_the_formulas(keys, factor):
     """transformers does not read attn_factor, so the formula of vLLM is the oracle."""
     rope = _read({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64} | keys)
-    assert inverse_frequencies(rope, WIDTH)[1] == factor
+    assert inverse_frequencies(rope, WIDTH, max_positions=512)[1] == factor
     plain = _read({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64})
-    assert torch.equal(inverse_frequencies(rope, WIDTH)[0], inverse_frequencies(plain, WIDTH)[0])
+    found, expected = (inverse_frequencies(one, WIDTH, max_positions=512)[0] for one in (rope, plain))
+    assert torch.equal(found, expected)
 
 
 def test_llama3_has_all_three_bands():
     rope = _read(CASES[2])
-    scaled, _ = inverse_frequencies(rope, WIDTH)
+    scaled, _ = inverse_frequencies(rope, WIDTH, max_positions=512)
     plain = 10000.0 ** -(torch.arange(0, WIDTH, 2) / WIDTH)
     ratio = plain / scaled
     assert (ratio < 1.001).any() and (ratio > 7.999).any()

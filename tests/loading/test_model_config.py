@@ -236,13 +236,22 @@ def test_layers_of_mistral_have_one_kind():
         read(MISTRAL | {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]})
 
 
-@pytest.mark.parametrize(("key", "kind"), [("type", "longrope"), ("rope_type", "longrope"), ("type", "su")])
-def test_longrope_is_refused_by_name(key, kind):
-    phi3 = LLAMA | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rope_scaling": None}
+@pytest.mark.parametrize(
+    ("key", "kind"), [("type", "longrope"), ("rope_type", "longrope"), ("type", "su"), ("type", "yarn")]
+)
+def test_longrope_has_several_names(key, kind):
+    phi3 = LLAMA | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rope_scaling": None, "head_dim": 16}
     assert read(phi3 | {"original_max_position_embeddings": 64}).rope.rope_type == "default"
-    scaling = {key: kind, "short_factor": [1.0], "long_factor": [2.0]}
-    with pytest.raises(UnsupportedError, match=rf"rope_scaling\.{key}='{kind}' is not supported: this rope changes"):
-        read(phi3 | {"rope_scaling": scaling})
+    scaling = {key: kind, "short_factor": [1.0] * 8, "long_factor": [2] * 8}
+    config = read(phi3 | {"rope_scaling": scaling, "max_position_embeddings": 8192})
+    assert (config.rope.rope_type, config.rope.long_factor, config.rope.factor) == ("longrope", (2.0,) * 8, 2.0)
+    assert config.max_length == 8192
+    with pytest.raises(ConfigError, match=r"short_factor has 7 numbers, and the rope 8 frequencies"):
+        read(phi3 | {"rope_scaling": scaling | {"short_factor": [1.0] * 7}})
+    with pytest.raises(ConfigError, match=r"rope_scaling\.long_factor=.* must be a list of positive numbers"):
+        read(phi3 | {"rope_scaling": scaling | {"long_factor": [0.0] * 8}})
+    with pytest.raises(ConfigError, match=r"no rope_scaling\.long_factor"):
+        read(phi3 | {"rope_scaling": scaling | {"long_factor": None}})
 
 
 REFUSED = [
@@ -258,7 +267,7 @@ REFUSED = [
     ({"head_dim": 512}, "head_dim=512"),
     ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype='float8_e4m3fn'"),
     ({"model_type": "gemma"}, "model_type='gemma' is not supported. Supported: 'llama'"),
-    ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_scaling.rope_type='longrope'.*'yarn'"),
+    ({"rope_scaling": {"rope_type": "su", "factor": 2.0}}, "rope_scaling.rope_type='su'.*'yarn'"),
     ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type='dynamic'"),
     ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}, "rope_scaling.type='mrope'"),
     ({"rope_scaling": {**YARN, "surprise": 3}}, "keys that are not supported: rope_scaling.surprise=3"),

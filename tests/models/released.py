@@ -253,6 +253,32 @@ PHI_4 = Release(
 )  # fmt: skip
 
 
+PHI_4_MINI = Release(
+    config={
+        "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "vocab_size": 200064, "hidden_size": 3072,
+        "num_hidden_layers": 32, "num_attention_heads": 24, "num_key_value_heads": 8, "intermediate_size": 8192,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.75, "rope_theta": 10000.0, "rope_scaling": {
+            "type": "longrope", "short_factor": [1.0] * 48, "long_factor": [1 + i for i in range(48)],
+        },
+        "sliding_window": 262144, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "attention_bias": False,
+        "mlp_bias": False, "lm_head_bias": False, "full_attn_mod": 1, "interpolate_factor": 1,
+        "attention_dropout": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "hidden_act": "silu", "bos_token_id": 199999,
+        "eos_token_id": 199999, "pad_token_id": 199999, "initializer_range": 0.02, "use_cache": True,
+        "transformers_version": "4.45.0",
+    },
+    num_tensors=194,
+    shapes=text_model(
+        [layer(
+            3072,
+            self_attn={"qkv_proj.weight": (5120, 3072), "o_proj.weight": (3072, 3072)},
+            mlp={"gate_up_proj.weight": (16384, 3072), "down_proj.weight": (3072, 8192)},
+        )] * 32,
+        vocab=200064, hidden=3072, is_tied=True,
+    ),
+)  # fmt: skip
+
+
 def _post_norms(hidden: int, *, queries: int, keys: int) -> Shapes:
     """Norms of OLMo: on outputs, and over all heads of q and of k."""
     outputs: Shapes = {f"post_{part}_layernorm.weight": (hidden,) for part in ("attention", "feedforward")}
@@ -809,6 +835,7 @@ RELEASES = ENCODERS | {
     "Mistral-7B-v0.1": MISTRAL_7B_V1,
     "Mistral-Nemo": MISTRAL_NEMO,
     "Phi-4": PHI_4,
+    "Phi-4-mini": PHI_4_MINI,
     "OLMo-2-7B": OLMO2_7B,
     "OLMo-3-7B": OLMO3_7B,
     "Gemma-3-1B": GEMMA3_1B,

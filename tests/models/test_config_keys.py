@@ -128,7 +128,8 @@ OF_HEADS = {
     "use_input_layernorm_in_first_layer", "use_last_layernorm", "use_mtp_layernorm", "next_layer_regular",
     "parallel_draft_step", "parallel_draft_heads_num_layers",
 }  # fmt: skip
-SWITCHES = {"truncated_vocab_size", "is_llama_config", "hidden_act", *OF_HEADS, *(key for key, *_ in NEUTRAL)}
+OF_PHI3 = {"full_attn_mod", "interpolate_factor", "lm_head_bias"}
+SWITCHES = {"truncated_vocab_size", *OF_PHI3, "is_llama_config", "hidden_act", *OF_HEADS, *(key for key, *_ in NEUTRAL)}
 """Keys that are ignored for their value, not by name."""
 
 

@@ -1,10 +1,12 @@
-"""Phi-3: the tensors of fused projections, taken apart by rows."""
+"""Phi-3: the tensors of fused projections, taken apart by rows; and longrope, whose factors an engine chooses once."""
 
 import pytest
 import torch
 
+from outrider import LLM, SamplingParams
 from outrider.core.errors import CheckpointError
-from tests.support.paged_runner import load_tiny
+from outrider.runtime.describe import describe
+from tests.support.paged_runner import PagedRunner, load_tiny
 from tests.support.tiny_models import write_tiny_model
 
 
@@ -50,3 +52,65 @@ def test_other_rows_are_refused_by_name(tmp_path, model):
     (tmp_path / "config.json").write_text(config.replace('"num_key_value_heads": 4', '"num_key_value_heads": 2'))
     with pytest.raises(CheckpointError, match="not in the files"):
         load_tiny(tmp_path)
+
+
+FACTORS = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [1.5 + 2.0 * i for i in range(8)]}
+LONGROPE = {
+    "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64, **FACTORS,
+    },
+    "original_max_position_embeddings": 64,
+    "sliding_window": None,
+}  # fmt: skip
+SHORT_OR_LONG = {"short": (64, (9, 64)), "long": (256, (9, 64, 65, 100))}
+"""Positions of the engine, and lengths of prompts."""
+
+
+def tokens(count: int) -> list[int]:
+    return torch.randint(3, 503, (count,), generator=torch.Generator().manual_seed(count)).tolist()
+
+
+def chosen_once(oracle, kind: str):
+    """transformers' model with the factors of this kind at every length."""
+    for module in oracle.modules():
+        if hasattr(module, "original_inv_freq"):
+            module.config.rope_parameters |= {"short_factor": FACTORS[f"{kind}_factor"]}
+            rebuilt = type(module)(module.config)
+            module.original_inv_freq = rebuilt.original_inv_freq
+    return oracle
+
+
+@pytest.mark.parametrize("kind", SHORT_OR_LONG)
+def test_longrope_is_chosen_by_the_positions_of_the_engine(tmp_path, kind):
+    oracle = write_tiny_model(tmp_path, "phi3", **LONGROPE)
+    max_positions, lengths = SHORT_OR_LONG[kind]
+    model = load_tiny(tmp_path, max_positions=max_positions)
+    prompts = [tokens(count) for count in lengths]
+    runner = PagedRunner(model)
+    hidden, places = runner.feed(list(enumerate(prompts)))
+    logits = runner.logits(hidden)
+    for prompt, place in zip(prompts, places, strict=True):
+        is_oracles_own = (len(prompt) > 64) == (kind == "long")
+        with torch.no_grad():
+            own = oracle(torch.tensor([prompt])).logits[0]
+        assert ((logits[place] - own).abs().max() < 1e-4 * own.abs().max()) == is_oracles_own, len(prompt)
+    oracle = chosen_once(oracle, kind)
+    for prompt, place in zip(prompts, places, strict=True):
+        with torch.no_grad():
+            expected = oracle(torch.tensor([prompt])).logits[0]
+        assert (logits[place] - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_an_engine_says_which_factors_it_has(tmp_path):
+    """And a request that grows beyond the length has the tokens of one that begins beyond it."""
+    write_tiny_model(tmp_path, "phi3", **LONGROPE)
+    options = {"skip_tokenizer_init": True, "device": "cpu"}
+    llm = LLM(str(tmp_path), **options)
+    assert dict(describe(llm.engine.worker))["rope"] == "longrope, long factors: max_model_len is above the original 64"
+    params = SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True, detokenize=False)
+    prompt = tokens(50)
+    found = llm.generate([{"prompt_token_ids": prompt}], params)[0].outputs[0].token_ids
+    beyond = {"prompt_token_ids": prompt + list(found[:20])}
+    assert llm.generate([beyond], params)[0].outputs[0].token_ids[:10] == found[20:]
+    short = LLM(str(tmp_path), max_model_len=64, **options)
+    assert dict(describe(short.engine.worker))["rope"].startswith("longrope, short factors: max_model_len is not above")

@@ -99,6 +99,13 @@ class ConfigReader:
             raise ConfigError(f"{self.said(key)} must be a list of integers of at least {minimum}.")
         return tuple(value)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of positive finite numbers; required."""
+        value = self._take(key, None)
+        if not isinstance(value, (list, tuple)) or not all(_is_positive(one) for one in value):
+            raise ConfigError(f"{self.said(key)} must be a list of positive numbers.")
+        return tuple(float(one) for one in value)
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings; empty where the key is absent."""
         value = self._take(key, ())
@@ -194,6 +201,10 @@ class ConfigReader:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _equal(value: Any, other: Any) -> bool:

@@ -13,7 +13,7 @@ from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.ignored_keys import ignore_leftovers
 from outrider.core.quantization.scheme import Quantization
 
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
 MAX_LAYERS = MAX_EXPERTS = 4096
 """Bounds far above every model: modules and names are made for each before any weight is looked for."""
 DTYPES = ("float32", "bfloat16", "float16")
@@ -25,6 +25,7 @@ _ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor", "original_max_position_embeddings"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "longrope": ("short_factor", "long_factor", "factor", "original_max_position_embeddings", "attention_factor"),
     "yarn": (
         "factor",
         "original_max_position_embeddings",
@@ -52,13 +53,17 @@ class RopeConfig:
     theta: float = 10000.0
     factor: float = 1.0
     original_max_position_embeddings: int = 0
-    """linear, llama3, yarn: positions the model was first trained on."""
+    """linear, llama3, longrope, yarn: positions the model was first trained on."""
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None
-    """yarn: factor on cos and sin; None derives it from factor, mscale and attn_factor."""
+    """longrope, yarn: factor on cos and sin; None derives it from factor, and for yarn mscale and attn_factor."""
+    short_factor: tuple[float, ...] = ()
+    """longrope: divisor of each frequency in an engine whose max_model_len is at most the original length."""
+    long_factor: tuple[float, ...] = ()
+    """longrope: divisor of each frequency in an engine whose max_model_len is above the original length."""
     attn_factor: float = 1.0
     """yarn: multiplies the derived factor on cos and sin."""
     mscale: float | None = None
@@ -259,6 +264,7 @@ def read_dense(
     default_rotary_share: float | None = None,
     head_dim: int | None = None,
     rope: RopeConfig | None = None,
+    rope_names: Mapping[str, str] | None = None,
     hidden_act: str | None = None,
     has_mlp_bias: bool = False,
 ) -> ModelConfig:
@@ -270,8 +276,8 @@ def read_dense(
     has none, and a config that asks for one is refused. default_head_dim: head_dim where the config has none;
     without it hidden_size / num_attention_heads. default_rotary_share: share of a head that is rotated where the config
     does not say it; without it all of the head is, and another share is refused. head_dim, rope, hidden_act: those that
-    the caller has read; without them the key head_dim, one rope for all layers, and silu. has_mlp_bias: mlp_bias is a
-    key of this model.
+    the caller has read; without them the key head_dim, one rope for all layers, and silu. rope_names: names of rope
+    types in configs of this model -> their usual names. has_mlp_bias: mlp_bias is a key of this model.
     """
     ignore_leftovers(reader)
     for key in ("vision_config", "audio_config", "text_config"):
@@ -294,6 +300,11 @@ def read_dense(
     if windows is None:
         refuse_windows(reader)
     max_positions = reader.integer("max_position_embeddings")
+    head_dim = head_dim or read_head_dim(reader, default=default_head_dim)
+    rope = rope or read_rope(
+        reader, max_positions=max_positions, default_share=default_rotary_share, rope_names=rope_names
+    )
+    _check_factors(rope, int(head_dim * rope.partial_rotary_factor) // 2, where=reader.where)
     is_dense = moe is None or bool(moe.dense_layers)
     return ModelConfig(
         architecture=architecture,
@@ -302,11 +313,11 @@ def read_dense(
         num_layers=read_num_layers(reader),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
-        head_dim=head_dim or read_head_dim(reader, default=default_head_dim),
+        head_dim=head_dim,
         intermediate_size=reader.integer("intermediate_size", default=None if is_dense else 1),
         norm_eps=reader.number("rms_norm_eps"),
         max_position_embeddings=max_positions,
-        rope=rope or read_rope(reader, max_positions=max_positions, default_share=default_rotary_share),
+        rope=rope,
         tie_word_embeddings=reader.flag("tie_word_embeddings"),
         attention_bias=reader.flag("attention_bias"),
         mlp_bias=has_mlp_bias and reader.flag("mlp_bias"),
@@ -317,6 +328,16 @@ def read_dense(
         eos_token_ids=reader.token_ids("eos_token_id"),
         dtype=read_dtype(reader),
     )
+
+
+def _check_factors(rope: RopeConfig, num_frequencies: int, *, where: str) -> None:
+    """longrope has two factors for each frequency."""
+    for name, factors in (("short_factor", rope.short_factor), ("long_factor", rope.long_factor)):
+        if rope.rope_type == "longrope" and len(factors) != num_frequencies:
+            raise ConfigError(
+                f"{where}: {name} has {len(factors)} numbers, and the rope {num_frequencies} frequencies. Copy the file"
+                " that came with the original checkpoint."
+            )
 
 
 def read_text_part(
@@ -544,20 +565,28 @@ def read_rope(
     default_share: float | None = None,
     default_theta: float = 10000.0,
     names: tuple[str, ...] = ("rope_parameters", "rope_scaling"),
+    rope_names: Mapping[str, str] | None = None,
 ) -> RopeConfig:
     """Rotary embedding, in the new spelling (rope_parameters) or the old one (rope_theta, rope_scaling,
     partial_rotary_factor).
 
     default_share: share of a head that is rotated where the config does not say it; None where only all of it can be.
-    default_theta: rope_theta where the config does not have it. names: sections that may hold it. Raises ConfigError if
-    the config has it in several sections and they differ.
+    default_theta: rope_theta where the config does not have it. names: sections that may hold it. rope_names: see
+    `read_dense`. Raises ConfigError if the config has it in several sections and they differ.
     """
     default = RopeConfig(theta=default_theta, partial_rotary_factor=default_share or 1.0)
     names = tuple(name for name in names if reader.has(name)) or names[-1:]
-    found = [_read_rope(reader, names[0], max_positions=max_positions, default=default, is_whole=default_share is None)]
-    for name in names[1:]:
+    found: list[RopeConfig] = []
+    for name in names:
         found.append(
-            _read_rope(reader, name, max_positions=max_positions, default=found[0], is_whole=default_share is None)
+            _read_rope(
+                reader,
+                name,
+                max_positions=max_positions,
+                default=found[0] if found else default,
+                is_whole=default_share is None,
+                rope_names=rope_names or {},
+            )
         )
     if found[0] != found[-1]:
         raise ConfigError(
@@ -568,7 +597,13 @@ def read_rope(
 
 
 def _read_rope(
-    reader: ConfigReader, name: str, *, max_positions: int, default: RopeConfig, is_whole: bool
+    reader: ConfigReader,
+    name: str,
+    *,
+    max_positions: int,
+    default: RopeConfig,
+    is_whole: bool,
+    rope_names: Mapping[str, str],
 ) -> RopeConfig:
     """The section `name`. `default`: theta and share where the config does not say them. `is_whole`: all of a head must
     be rotated."""
@@ -580,7 +615,9 @@ def _read_rope(
             )
     if rope.has("type") and rope.has("rope_type") and rope.text("type") != rope.text("rope_type"):
         raise ConfigError(f"{rope.said('type')} contradicts rope_type={rope.text('rope_type')!r}. Remove one of them.")
-    rope_type = rope.choice("type" if rope.has("type") else "rope_type", ROPE_TYPES, default="default")
+    known = tuple(kind for kind in ROPE_TYPES if kind not in rope_names) + tuple(rope_names)
+    rope_type = rope.choice("type" if rope.has("type") else "rope_type", known, default="default")
+    rope_type = rope_names.get(rope_type, rope_type)
     theta = _inner_or_outer(rope, reader, "rope_theta", default=default.theta)
     share = _inner_or_outer(rope, reader, "partial_rotary_factor", default=default.partial_rotary_factor)
     if share > 1 or (is_whole and share != 1):
@@ -601,10 +638,16 @@ def _read_rope(
         elif key in ("mscale", "mscale_all_dim"):
             if rope.has(key):
                 values[key] = rope.number(key, can_be_zero=True)
+        elif key in ("short_factor", "long_factor"):
+            values[key] = rope.numbers(key)
+        elif rope_type == "longrope" and key == "factor" and not rope.has(key):
+            continue  # derived below
         elif key != "apply_yarn_scaling" and (key in _ROPE_REQUIRED or rope.has(key)):
             values[key] = rope.number(key)
     if rope_type == "yarn":
         _check_attention_factor(rope, values)
+    if rope_type == "longrope" and not rope.has("factor"):
+        values["factor"] = max_positions / values["original_max_position_embeddings"]
     if rope_type == "llama3" and values["high_freq_factor"] <= values["low_freq_factor"]:
         raise ConfigError(
             f"{rope.said('high_freq_factor')} is not above low_freq_factor={values['low_freq_factor']}."

@@ -28,13 +28,16 @@ class Rope(nn.Module):
 
 def rope_table(config: RopeConfig, width: int, max_positions: int) -> Tensor:
     """[max_positions, width] fp32."""
-    inverse, factor = inverse_frequencies(config, width)
+    inverse, factor = inverse_frequencies(config, width, max_positions=max_positions)
     angles = torch.arange(max_positions, dtype=torch.float32)[:, None] * inverse
     return torch.cat([angles.cos() * factor, angles.sin() * factor], dim=1)
 
 
-def inverse_frequencies(config: RopeConfig, width: int) -> tuple[Tensor, float]:
-    """[width / 2] fp32 angles per position, and the factor on cos and sin."""
+def inverse_frequencies(config: RopeConfig, width: int, *, max_positions: int) -> tuple[Tensor, float]:
+    """[width / 2] fp32 angles per position, and the factor on cos and sin.
+
+    max_positions: positions that can occur, by which longrope chooses its factors, once for all requests.
+    """
     frequencies = config.theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
     inverse = 1.0 / frequencies
     if config.rope_type == "linear":
@@ -43,8 +46,28 @@ def inverse_frequencies(config: RopeConfig, width: int) -> tuple[Tensor, float]:
         return _llama3(config, inverse), 1.0
     if config.rope_type == "yarn":
         return _yarn(config, frequencies), _yarn_attention_factor(config)
+    if config.rope_type == "longrope":
+        factors = config.long_factor if is_long(config, max_positions) else config.short_factor
+        return 1.0 / (torch.tensor(factors) * frequencies), _longrope_attention_factor(config)
     assert config.rope_type == "default", f"rope_type={config.rope_type!r} passed the config's check"
     return inverse, 1.0
+
+
+def is_long(config: RopeConfig, max_positions: int) -> bool:
+    """True where longrope has its long factors: tokens at more positions than the model was first trained on.
+
+    arXiv 2402.13753 chooses by the length of each request. The angles of its first tokens would then change while it
+    grows, so its tokens would depend on how it was cut into steps.
+    """
+    return config.rope_type == "longrope" and max_positions > config.original_max_position_embeddings
+
+
+def _longrope_attention_factor(config: RopeConfig) -> float:
+    if config.attention_factor is not None:
+        return config.attention_factor
+    if config.factor <= 1:
+        return 1.0
+    return math.sqrt(1 + math.log(config.factor) / math.log(config.original_max_position_embeddings))
 
 
 def _llama3(config: RopeConfig, inverse: Tensor) -> Tensor:

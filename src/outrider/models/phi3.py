@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from outrider.core.config_reader import ConfigReader
-from outrider.core.errors import UnsupportedError
 from outrider.core.model_config import ModelConfig, read_dense, read_windows_everywhere
 from outrider.layers.decoder import CausalLM
 
@@ -35,16 +34,15 @@ class Model(CausalLM):
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:
-    """The shared keys. longrope, under any of its names, is refused."""
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = reader.section(name)
-        key = "type" if rope.has("type") else "rope_type"
-        if rope.text(key, default="default") in ("longrope", "su", "yarn"):
-            raise UnsupportedError(
-                f"{rope.said(key)} is not supported: this rope changes for all tokens of a request when it grows beyond"
-                " original_max_position_embeddings, so tokens would depend on how a request was cut into steps."
-                " Supported: models without it, such as Phi-4 and those of 4k tokens."
-            )
+    """The shared keys. Old configs call longrope su or yarn."""
+    reader.assume({"original_max_position_embeddings": 4096})
     reader.ignore("original_max_position_embeddings", reason="the length at which longrope changes")
-    windows = read_windows_everywhere(reader)
-    return read_dense(reader, model_types=("phi3",), windows=windows, default_rotary_share=1.0)
+    for key, value in (("full_attn_mod", 1), ("interpolate_factor", 1), ("lm_head_bias", False)):
+        reader.neutral(key, value, reason="not used")
+    return read_dense(
+        reader,
+        model_types=("phi3",),
+        windows=read_windows_everywhere(reader),
+        default_rotary_share=1.0,
+        rope_names={"su": "longrope", "yarn": "longrope"},
+    )

@@ -5,6 +5,7 @@ from outrider.core.draft_cost import DraftCost
 from outrider.device.graphs import Preparation
 from outrider.kernels import describe_stacks
 from outrider.layers.assignment import count_formats
+from outrider.layers.rope import is_long
 from outrider.runtime.worker import Worker
 
 _MIB = float(1 << 20)
@@ -16,6 +17,7 @@ def describe(worker: Worker, *, draft_cost: DraftCost | None = None) -> list[tup
     return [
         ("model", f"{config.architecture}, {config.num_layers} layers, vocabulary {config.vocab_size}"),
         ("max_model_len", str(worker.max_model_len)),
+        *_rope(worker),
         ("platform", ", ".join(f"{name} {value}" for name, value in platform.key(worker.dtype).items())),
         ("device", f"{platform.summary}: {platform.reason}"),
         ("kernels", describe_stacks(worker.kernels)),
@@ -30,6 +32,16 @@ def describe(worker: Worker, *, draft_cost: DraftCost | None = None) -> list[tup
         *([("  measured", str(draft_cost))] if draft_cost is not None else []),
         ("exact", _exactness(worker)),
     ]
+
+
+def _rope(worker: Worker) -> list[tuple[str, str]]:
+    """The factors of longrope; nothing for other ropes."""
+    rope = worker.model_config.rope
+    if rope.rope_type != "longrope":
+        return []
+    kind, relation = ("long", "above") if is_long(rope, worker.max_model_len) else ("short", "not above")
+    original = rope.original_max_position_embeddings
+    return [("rope", f"longrope, {kind} factors: max_model_len is {relation} the original {original}")]
 
 
 def _weights(worker: Worker) -> list[tuple[str, str]]:
