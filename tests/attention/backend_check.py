@@ -11,6 +11,7 @@ from torch import Tensor
 
 from outrider.attention.base import AttentionBackend
 from outrider.attention.batch import ForwardBatch, GroupBatch
+from outrider.attention.caches.latent import Latent
 from outrider.attention.caches.paged_kv import PagedKV
 
 BLOCK_SIZE = 16
@@ -109,3 +110,31 @@ def check_invariance(backend: AttentionBackend, spec: PagedKV, device: torch.dev
     ):
         for (request, start, stop), out in zip(rows, requests.attend(backend, rows), strict=True):
             assert torch.equal(out, whole[request][start:stop]), f"request {request}, tokens {start} to {stop} changed"
+
+
+def check_latent(backend: AttentionBackend, spec: Latent, device: torch.device) -> None:
+    """A chunk after a prompt over latent rows is what the formula says, from blocks in any order beside NaN."""
+    generator = torch.Generator().manual_seed(3)
+    length, first, start = 70, 60, 1
+    rows = torch.randn(length, spec.rank + spec.rope_size, generator=generator).to(device, spec.dtype)
+    q = torch.randn(length - first, NUM_HEADS, rows.shape[1], generator=generator).to(device, spec.dtype)
+    cache = spec.allocate(8, block_size=BLOCK_SIZE, group=0, device=device)
+    cache.rows.fill_(float("nan"))
+    blocks = [5, 2, 7, 1, 4]
+    for index in range(length):
+        cache.rows[blocks[index // BLOCK_SIZE], index % BLOCK_SIZE] = rows[index]
+    positions = torch.arange(first, length, device=device)
+    batch = ForwardBatch(
+        token_ids=torch.zeros_like(positions),
+        positions=positions,
+        kv_lengths=positions + 1,
+        groups={0: GroupBatch(torch.tensor([blocks], dtype=torch.int32, device=device), torch.zeros_like(positions))},
+        row_counts=(length - first,),
+        kv_length_bound=length,
+        kv_start=start,
+    )
+    out = backend.attend_latent(q, cache, batch, backend.begin(batch), rank=spec.rank, scale=0.3)
+    for t, position in enumerate(range(first, length)):
+        seen = rows[start : position + 1].double()
+        exact = (0.3 * q[t].double() @ seen.T).softmax(dim=1) @ seen[:, : spec.rank]
+        assert float((out[t].double() - exact).norm() / exact.norm()) < LIMITS[spec.dtype], f"token {position}"

@@ -8,12 +8,13 @@ import torch
 
 from outrider.attention import backends as package
 from outrider.attention.base import AttentionBackend
+from outrider.attention.caches.latent import Latent
 from outrider.attention.caches.paged_kv import PagedKV
 from outrider.core import plugins
 from outrider.kernels import load_kernels
 from outrider.platforms.base import select_platform
 
-from .backend_check import check_formula, check_invariance
+from .backend_check import check_formula, check_invariance, check_latent
 
 CPU = select_platform("cpu")
 SPEC = PagedKV(num_kv_heads=2, head_dim=32, value_dim=32, dtype=torch.float32)
@@ -37,6 +38,12 @@ def test_a_token_has_the_same_bits_in_every_batch(backend: AttentionBackend) -> 
     if not backend.is_exact:
         pytest.skip(f"{backend.name} does not promise it")
     check_invariance(backend, SPEC, CPU.device)
+
+
+def test_it_attends_over_latent_rows_or_refuses_them(backend: AttentionBackend) -> None:
+    spec = Latent(rank=48, rope_size=16, dtype=torch.float32)
+    if type(backend).refuses(spec, CPU) is None:
+        check_latent(backend, spec, CPU.device)
 
 
 class _Wrong(AttentionBackend):

@@ -6,6 +6,7 @@ import torch
 
 from outrider.attention.backends.oracle import Backend
 from outrider.attention.caches.delta_state import DeltaState, StateCache
+from outrider.attention.caches.latent import Latent
 from outrider.attention.caches.model_caches import ModelCaches
 from outrider.attention.caches.paged import groups_of
 from outrider.attention.caches.paged_kv import LayerKV, PagedKV
@@ -16,6 +17,7 @@ CPU = torch.device("cpu")
 FULL = PagedKV(num_kv_heads=2, head_dim=32, value_dim=16, dtype=torch.float32)
 NARROW = PagedKV(num_kv_heads=1, head_dim=16, value_dim=16, dtype=torch.bfloat16, window=24)
 WIDE = PagedKV(num_kv_heads=4, head_dim=16, value_dim=16, dtype=torch.float32, window=100)
+LATENT = Latent(rank=512, rope_size=64, dtype=torch.bfloat16)
 STATE = DeltaState(num_key_heads=2, num_value_heads=6, key_size=16, value_size=32, dtype=torch.bfloat16)
 OTHER = DeltaState(num_key_heads=1, num_value_heads=2, key_size=8, value_size=16, dtype=torch.float32)
 
@@ -41,6 +43,12 @@ def test_blocks_have_the_bytes_that_the_spec_counts(spec):
     assert cache.k.shape == (5, 32, spec.num_kv_heads, spec.head_dim)
     assert cache.v.shape == (5, 32, spec.num_kv_heads, spec.value_dim)
     assert bytes_of(cache.k, cache.v) == 5 * spec.bytes_per_block(32)
+
+
+def test_latent_rows_have_the_bytes_that_their_spec_counts():
+    cache = LATENT.allocate(5, block_size=32, group=0, device=CPU)
+    assert cache.rows.shape == (5, 32, 576) and cache.rows.nbytes == 5 * LATENT.bytes_per_block(32)
+    assert windows_of([LATENT, FULL]) == [None], "they share the blocks of layers without a window"
 
 
 @pytest.mark.parametrize("num_drafts", [0, 3, 16])

@@ -113,6 +113,26 @@ def test_a_format_keeps_the_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", plugins.names(formats))
+def test_values_that_are_restored_are_those_that_were_stored(name: str) -> None:
+    """A product with rows of the identity takes the values out of a weight, one column at a time."""
+    for form in plugins.find(formats, name, what="weight format").Format.examples():
+        dense = torch.randn(200, K, generator=torch.Generator().manual_seed(5))
+        encoded = form.encode(dense)
+        found = form.decode(encoded)
+        if found is None:
+            continue
+        if encoded.keys() == {"weight"}:
+            assert torch.equal(found, dense), "the files are plain"
+            continue
+        weight = form.empty(KERNELS, *dense.shape, dtype=torch.float32, device=CPU)
+        store(weight, 0, dense)
+        wanted = form.linear(KERNELS, torch.eye(K), weight, None, out_dtype=None).T
+        if weight.input_scale is None:
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        assert (found - dense).norm() / dense.norm() < 0.05, form
+
+
+@pytest.mark.parametrize("name", plugins.names(formats))
 def test_a_token_has_the_same_bits_in_every_batch(name: str) -> None:
     """Alone, at any place, in any chunk, and among rows of infinities and NaN."""
     generator = torch.Generator().manual_seed(3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import DeepseekV3ForCausalLM
 
 from outrider import LLM, SamplingParams
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
@@ -16,6 +17,7 @@ from outrider.layers.moe import Experts
 from outrider.models import load_model, read_model_config
 from outrider.runtime.describe import describe
 from tests.support.paged_runner import PagedRunner, cpu_context, load_tiny
+from tests.support.prediction_modules import write_latent
 from tests.support.quantised_models import CONFIGS, compressed, quantise, rewrite_config
 from tests.support.tiny_models import write_tiny_model
 
@@ -230,6 +232,99 @@ def test_an_order_of_columns_is_loaded_for_each_piece(tmp_path: Path) -> None:
         load_tiny(directory)
 
 
+LATENT = {
+    "q_lora_rank": 128, "kv_lora_rank": 128, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "hidden_size": 128,
+    "intermediate_size": 256, "moe_intermediate_size": 128, "vocab_size": 199,
+}  # fmt: skip
+UE8M0 = CONFIGS["deepseek"] | {"scale_fmt": "ue8m0"}
+
+
+def blockwise_logits(directory: Path, config: dict, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """transformers' model with the values of the weights in `directory`, and activations rounded as the format says."""
+    tensors = load_file(directory / "model.safetensors")
+    plain = {}
+    for name, tensor in tensors.items():
+        if f"{name}_scale_inv" in tensors:
+            scales = tensors[f"{name}_scale_inv"].repeat_interleave(128, 0).repeat_interleave(128, 1)
+            tensor = tensor.float() * scales[: tensor.shape[0], : tensor.shape[1]]
+        if not name.endswith("_scale_inv") and not name.startswith("model.layers.3."):
+            plain[name] = tensor
+    target = directory.parent / "values"
+    target.mkdir()
+    save_file(plain, target / "model.safetensors")
+    (target / "config.json").write_text((directory / "config.json").read_text())
+    rewrite_config(target, quantization_config=None, num_nextn_predict_layers=0)
+    model = DeepseekV3ForCausalLM.from_pretrained(target).eval()
+    model.set_experts_implementation("eager")
+    left_alone = {8, 199, 280}  # rows of the router, the head and kv_b_proj
+    linear = torch.nn.functional.linear
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for group in x.split(128, dim=-1):
+            scales = group.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 448
+            if config.get("scale_fmt") == "ue8m0":
+                scales = torch.exp2(scales.log2().ceil())
+            parts.append((group / scales).to(torch.float8_e4m3fn).float() * scales)
+        return torch.cat(parts, dim=-1)
+
+    def rounding(x, weight, bias=None):
+        return linear(x if weight.shape[0] in left_alone else rounded(x), weight, bias)
+
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "linear", rounding)
+        return model(torch.tensor([IDS])).logits[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale_type", ["float32", "ue8m0"])
+def test_latent_attention_and_its_module_in_blocks(
+    scale_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kv_b_proj has its exact values, eh_proj is plain in the files, and the module drafts in its own format."""
+    for name in ("plain", "quantised"):
+        (tmp_path / name).mkdir()
+        write_latent(tmp_path / name, **LATENT)
+    directory = tmp_path / "quantised"
+    config = CONFIGS["deepseek"] if scale_type == "float32" else UE8M0
+    config = {key: value for key, value in config.items() if key != "modules_to_not_convert"}
+    kept = ("eh_proj.weight", "head.weight")
+    before = load_file(directory / "model.safetensors")
+    quantise(directory, config)
+    tensors = load_file(directory / "model.safetensors")
+    tensors = {
+        name: tensor for name, tensor in tensors.items() if not name.endswith(tuple(f"{k}_scale_inv" for k in kept))
+    }
+    tensors |= {name: tensor for name, tensor in before.items() if name.endswith(kept)}
+    save_file(tensors, directory / "model.safetensors")
+
+    model = load_tiny(directory)
+    for index, layer in enumerate(model.layers):
+        name = f"model.layers.{index}.self_attn.kv_b_proj"
+        scales = tensors[f"{name}.weight_scale_inv"].repeat_interleave(128, dim=0)[:280].repeat_interleave(128, dim=1)
+        assert torch.equal(layer.self_attn.kv_b_proj.weight, tensors[f"{name}.weight"].float() * scales)
+        assert "fp8_block" in {segment.weight.format.name for segment in layer.self_attn.qkv_a_proj.segments}
+        assert bool((scales.log2() % 1 == 0).all()) == (scale_type == "ue8m0")
+    wanted, found = blockwise_logits(directory, config, monkeypatch), logits(directory)
+    assert (found - wanted).norm() / wanted.norm() < 0.05
+    assert (logits(tmp_path / "plain") - wanted).norm() / wanted.norm() > 0.1, "quantising is not seen"
+
+    options = {"skip_tokenizer_init": True, "device": "cpu", "max_num_batched_tokens": 24}
+    llm = LLM(str(directory), speculative_config={"method": "mtp", "num_speculative_tokens": 2}, **options)
+    (module,) = llm.engine.worker.drafter.modules
+    assert module.fc.weight.dtype == torch.float32 and module.layer.self_attn.o_proj.storage
+    prompt, params = {"prompt_token_ids": IDS}, SamplingParams(temperature=0.0, max_tokens=12, detokenize=False)
+    drafted = llm.generate([prompt], params)[0].outputs[0].token_ids
+    assert drafted == LLM(str(directory), **options).generate([prompt], params)[0].outputs[0].token_ids
+
+
+def test_latent_attention_in_a_format_without_values_is_refused(tmp_path: Path) -> None:
+    write_latent(tmp_path, **LATENT)
+    rewrite_config(tmp_path, quantization_config=CONFIGS["awq"] | {"modules_to_not_convert": ["gate", "experts"]})
+    with pytest.raises(UnsupportedError, match=r"kv_b_proj is stored in the format 'awq': latent attention needs the"):
+        load_tiny(tmp_path)
+
+
 FP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
 REFUSED = {
     "method": ({"quant_method": "bitsandbytes"}, "quant_method='bitsandbytes' is not supported. Supported: .*fp8"),
@@ -238,6 +333,10 @@ REFUSED = {
     "gptq": (CONFIGS["gptq"] | {"bits": 8}, "bits=8 is not supported. Supported: 4"),
     "awq": (CONFIGS["awq"] | {"version": "marlin"}, "version='marlin' is not supported. Supported: 'gemm'"),
     "blocks": (CONFIGS["deepseek"] | {"weight_block_size": [64, 64]}, r"weight_block_size=\[64, 64\] is not supported"),
+    "scales": (
+        {"quant_method": "fp8", "activation_scheme": "dynamic", "scale_fmt": "ue8m0"},
+        r"scale_fmt='ue8m0' is supported with weight_block_size=\[128, 128\] only",
+    ),
     "key": (CONFIGS["deepseek"] | {"rotation": "hadamard"}, "quantization_config.rotation='hadamard'"),
     "sparse": (CONFIGS["fp8-dynamic"] | {"sparsity_config": {"format": "24"}}, "sparsity_config="),
     "regex": (CONFIGS["fp8-dynamic"] | {"ignore": ["re:(lm_head"]}, "is not a regular expression"),

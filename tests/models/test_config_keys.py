@@ -20,7 +20,7 @@ from tests.support.tiny_heads import random_head
 from tests.support.tiny_models import HYBRIDS, write_multimodal, write_tiny_model
 from tests.support.tiny_mtp import write_mimo
 
-from .released import HEADS, RELEASES
+from .released import DEEPSEEK_V2_CONFIG, HEADS, RELEASES
 
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -46,6 +46,10 @@ TARGETS["DeepSeek-V3, new spelling"] = {
     "head_dim": 64,
     "qk_head_dim": 192,
 }
+TARGETS["DeepSeek-V3.1"] = TARGETS["DeepSeek-V3"] | {
+    "quantization_config": TARGETS["DeepSeek-V3"]["quantization_config"] | {"scale_fmt": "ue8m0"}
+}
+TARGETS["DeepSeek-V2"] = DEEPSEEK_V2_CONFIG
 TARGETS |= {"decode, Llama": decode.TARGET, "decode, experts": decode.EXPERTS, "decode, hybrid": decode.HYBRID}
 TARGETS["decode, clamped"] = decode.CLAMPED
 TARGETS |= {f"gpu, {name}": gpu.COMMON | values for name, values in gpu.TARGETS.items()}
@@ -224,7 +228,7 @@ def test_every_key_that_is_read_changes_the_model_or_is_refused(name):
 
 
 YARN = {"attn_factor", "apply_yarn_scaling", "extrapolation_factor"}
-ELSEWHERE = {"compression_config", "dequantize", "ignored_layers", "scale_fmt", *YARN}
+ELSEWHERE = {"compression_config", "dequantize", "ignored_layers", *YARN}
 """Asked for, and read in tests of other spellings (tests/loading/test_model_config.py) and of quantised weights
 (tests/loading/test_quantised_checkpoints.py) only."""
 

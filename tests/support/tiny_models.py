@@ -128,7 +128,7 @@ _LATENT = {
         "rope_type": "yarn",
         "rope_theta": 10000.0,
         "factor": 4.0,
-        "original_max_position_embeddings": 64,
+        "original_max_position_embeddings": 128,
         "beta_fast": 32,
         "beta_slow": 1,
         "mscale": 0.707,

@@ -45,6 +45,12 @@ def scale_of(largest: Tensor, limit: float) -> Tensor:
     return largest.float().clamp(min=1e-12) / limit
 
 
+def next_power_of_two(scales: Tensor) -> Tensor:
+    """The smallest powers of two that are not less; exact."""
+    mantissa, exponent = torch.frexp(scales)
+    return torch.ldexp(torch.ones_like(scales), exponent - (mantissa == 0.5).int())
+
+
 def rounded(values: Tensor, scales: Tensor, dtype: torch.dtype, limit: float) -> Tensor:
     """values / scales, cut to ± limit and rounded to nearest, ties to even."""
     scaled = (values.float() / scales).clamp(-limit, limit)

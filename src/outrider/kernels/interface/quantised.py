@@ -110,13 +110,28 @@ class QuantisedKernels(Protocol):
         """`experts` with both products as in `linear_mxfp4`."""
 
     def linear_fp8_block(
-        self, x: Tensor, weight: QuantisedMatrix, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None
+        self,
+        x: Tensor,
+        weight: QuantisedMatrix,
+        bias: Tensor | None = None,
+        *,
+        out_dtype: torch.dtype | None = None,
+        has_power_of_two_scales: bool = False,
     ) -> Tensor:
         """x [M, K], e4m3 weight with scales by block -> [M, N].
 
         Each group of 128 columns of a row of x has its own scale. The sum of a group's products is multiplied by
         (scale of the group × scale of the block), and these are added in ascending order of groups, in fp32.
+        has_power_of_two_scales: a group's scale is rounded up to a power of two.
         """
 
-    def experts_fp8_block(self, x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
+    def experts_fp8_block(
+        self,
+        x: Tensor,
+        gate_up: QuantisedMatrix,
+        down: QuantisedMatrix,
+        routing: Routing,
+        *,
+        has_power_of_two_scales: bool = False,
+    ) -> Tensor:
         """`experts` with both products as in `linear_fp8_block`."""

@@ -4,6 +4,7 @@ The sum of a row's products runs over tiles of 16 rows, as in `linear`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -153,7 +154,12 @@ def _laid_out(dense: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def linear_fp8_block(
-    x: Tensor, weight: QuantisedMatrix, bias: Tensor | None = None, *, out_dtype: torch.dtype | None = None
+    x: Tensor,
+    weight: QuantisedMatrix,
+    bias: Tensor | None = None,
+    *,
+    out_dtype: torch.dtype | None = None,
+    has_power_of_two_scales: bool = False,
 ) -> Tensor:
     """x [M, K], weight [N, K] e4m3 with scales [⌈N / 128⌉, ⌈K / 128⌉] -> [M, N]."""
     assert weight.scales is not None, "a weight of this format has scales"
@@ -163,22 +169,42 @@ def linear_fp8_block(
     total = x.new_zeros(x.shape[0], output_size, dtype=torch.float32)
     for group, start in enumerate(range(0, input_size, GROUP)):
         columns = slice(start, start + GROUP)
-        found, scales = _quantised(x[:, columns], None, torch.float8_e4m3fn, _E4M3_LARGEST)
+        found, scales = _quantised(
+            x[:, columns], None, torch.float8_e4m3fn, _E4M3_LARGEST, has_power_of_two_scales=has_power_of_two_scales
+        )
         total += linear(found, wide[:, columns]) * (scales * row_scales[:, group])
     return _with_bias(total, bias, out_dtype or x.dtype)
 
 
-def experts_fp8_block(x: Tensor, gate_up: QuantisedMatrix, down: QuantisedMatrix, routing: Routing) -> Tensor:
+def experts_fp8_block(
+    x: Tensor,
+    gate_up: QuantisedMatrix,
+    down: QuantisedMatrix,
+    routing: Routing,
+    *,
+    has_power_of_two_scales: bool = False,
+) -> Tensor:
     """x [M, K], gate_up [E, 2I, K], down [E, K, I] -> [M, K]."""
-    return _experts(linear_fp8_block, x, gate_up, down, routing)
+    multiply = partial(linear_fp8_block, has_power_of_two_scales=has_power_of_two_scales)
+    return _experts(multiply, x, gate_up, down, routing)
 
 
-def _quantised(x: Tensor, input_scale: Tensor | None, dtype: torch.dtype, limit: float) -> tuple[Tensor, Tensor]:
+def _quantised(
+    x: Tensor,
+    input_scale: Tensor | None,
+    dtype: torch.dtype,
+    limit: float,
+    *,
+    has_power_of_two_scales: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Values of the type, as fp32 [M, K], and their scales [M, 1] or, if `input_scale` is given, [1]."""
     x = x.float().contiguous()
     scales = input_scale
     if scales is None:
         scales = x.abs().amax(dim=1, keepdim=True).clamp(min=_SMALLEST) / limit
+        if has_power_of_two_scales:
+            mantissa, exponent = torch.frexp(scales)  # mantissa in [0.5, 1): the next power of two, exactly
+            scales = torch.ldexp(torch.ones_like(scales), exponent - (mantissa == 0.5).int())
     scaled = (x / scales).clamp(-limit, limit)
     return scaled.to(dtype).float() if dtype.is_floating_point else scaled.round(), scales
 

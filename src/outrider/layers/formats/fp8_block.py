@@ -9,7 +9,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from outrider.kernels import Kernels
-from outrider.layers.quantised import E4M3_LARGEST, FLOATS, check_finite, missing_kernels, rounded, scale_of
+from outrider.layers.quantised import (
+    E4M3_LARGEST,
+    FLOATS,
+    check_finite,
+    missing_kernels,
+    next_power_of_two,
+    rounded,
+    scale_of,
+)
 from outrider.layers.weight_format import Weight, WeightFormat
 from outrider.loading.slot import Destination, Slot
 
@@ -23,12 +31,18 @@ class Format(WeightFormat):
 
     scale_name: str = "weight_scale"
     """Name of the scales in the files; in all of them W = weight × scale."""
+    has_power_of_two_scales: bool = False
+    """Scales are rounded up to powers of two (ue8m0, DeepSeek-V3.1); those of weights are so in the files."""
 
     name = "fp8_block"
 
     @property
     def scales_activations_by(self) -> Literal["token", "group"] | None:
         return "group"
+
+    @classmethod
+    def examples(cls) -> tuple[WeightFormat, ...]:
+        return (cls(), cls(has_power_of_two_scales=True))
 
     def refuses(self, kernels: Kernels) -> str | None:
         return missing_kernels(kernels, "empty_fp8", "linear_fp8_block", "experts_fp8_block")
@@ -78,6 +92,7 @@ class Format(WeightFormat):
         tiles = pad(dense.float(), (0, -input_size % SIZE, 0, -output_size % SIZE))
         tiles = tiles.view(_blocks(output_size), SIZE, _blocks(input_size), SIZE)
         scales = scale_of(tiles.abs().amax(dim=(1, 3)), E4M3_LARGEST)
+        scales = next_power_of_two(scales) if self.has_power_of_two_scales else scales
         data = rounded(tiles, scales[:, None, :, None], torch.float8_e4m3fn, E4M3_LARGEST)
         data = data.view(_blocks(output_size) * SIZE, -1)[:output_size, :input_size].contiguous()
         return {"weight": data, self.scale_name: scales}
@@ -91,10 +106,14 @@ class Format(WeightFormat):
     def linear(
         self, kernels: Kernels, x: Tensor, weight: Weight, bias: Tensor | None, *, out_dtype: torch.dtype | None
     ) -> Tensor:
-        return kernels.linear_fp8_block(x, weight, bias, out_dtype=out_dtype)
+        return kernels.linear_fp8_block(
+            x, weight, bias, out_dtype=out_dtype, has_power_of_two_scales=self.has_power_of_two_scales
+        )
 
     def experts(self, kernels: Kernels, x: Tensor, gate_up: Weight, down: Weight, routing: Any) -> Tensor:
-        return kernels.experts_fp8_block(x, gate_up, down, routing)
+        return kernels.experts_fp8_block(
+            x, gate_up, down, routing, has_power_of_two_scales=self.has_power_of_two_scales
+        )
 
 
 def _blocks(size: int) -> int:

@@ -50,12 +50,12 @@ class Drafter(ModuleChain):
         modules = load_modules(context)[: context.config.num_speculative_tokens]
         super().__init__(context, feature_size=config.hidden_size, num_modules=len(modules))
         self._target = context.target
-        self._modules = modules
+        self.modules = modules
         self._token_ids = torch.arange(config.vocab_size, device=context.device)
 
     @property
     def cache_specs(self) -> tuple[CacheSpec, ...]:
-        return tuple(module.cache_spec for module in self._modules)
+        return tuple(module.cache_spec for module in self.modules)
 
     @property
     def bytes_per_step(self) -> int:
@@ -63,7 +63,7 @@ class Drafter(ModuleChain):
         read. Module m goes over known tokens once, and over m - 1 drafts; the last over all drafts but one."""
         passes = [1 + index for index in range(self.num_modules)]
         passes[-1] += self.num_drafts - self.num_modules
-        sizes = (sum(parameter.nbytes for parameter in module.parameters()) for module in self._modules)
+        sizes = (sum(parameter.nbytes for parameter in module.parameters()) for module in self.modules)
         read = sum(count * size for count, size in zip(passes, sizes, strict=True))
         return read + self.num_drafts * self._target.lm_head.num_bytes
 
@@ -76,7 +76,7 @@ class Drafter(ModuleChain):
 
     def run(self, module: int, features: Tensor, batch: ForwardBatch) -> Tensor:
         embedded = self._target.embed(batch)
-        made: Tensor = self._modules[module](embedded, features, batch, self.caches[module], self.caches.begin(batch))
+        made: Tensor = self.modules[module](embedded, features, batch, self.caches[module], self.caches.begin(batch))
         return made
 
     def draft_logits(self, state: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from outrider.core.quantization.scheme import Quantization, Rule, Scheme, plain_
 def read(reader: ConfigReader) -> Quantization:
     """The keys of transformers' FineGrainedFP8Config, and of vLLM's for tensors without blocks."""
     reader.choice("fmt", ("e4m3",), default="e4m3")
-    reader.choice("scale_fmt", ("float32",), default="float32")
+    scale_type = reader.choice("scale_fmt", ("float32", "ue8m0"), default="float32")
     reader.choice("dequantize", (False,), default=False)
     activations = reader.choice("activation_scheme", ("dynamic", "static"), default="dynamic")
     ignored = reader.texts("modules_to_not_convert") + reader.texts("ignored_layers")
@@ -22,7 +22,10 @@ def read(reader: ConfigReader) -> Quantization:
             raise UnsupportedError(
                 f"{reader.said('activation_scheme')} is not supported for weights in blocks. Supported: 'dynamic'."
             )
-        scheme = Scheme(format="fp8_block", options=(("scale_name", "weight_scale_inv"),))
+        options = (("scale_name", "weight_scale_inv"), ("has_power_of_two_scales", scale_type == "ue8m0"))
+        scheme = Scheme(format="fp8_block", options=options)
+    elif scale_type != "float32":
+        raise UnsupportedError(f"{reader.said('scale_fmt')} is supported with weight_block_size=[128, 128] only.")
     else:
         is_static = activations == "static"
         scheme = Scheme(format="fp8", options=(("has_scale_per_tensor", True), ("is_static", is_static)))
