@@ -137,11 +137,16 @@ def test_an_answer_can_be_sent_back_with_what_clients_add_to_it(fields: dict[str
     assert plain_message(body.messages[1]) == {"role": "assistant", "content": "4"}
 
 
-def test_reasoning_has_both_names_for_the_template() -> None:
-    wanted = {"role": "assistant", "content": "4", "reasoning": "hm", "reasoning_content": "hm"}
-    for name in ("reasoning", "reasoning_content"):
+def test_reasoning_has_all_its_names_for_the_template() -> None:
+    both = {"reasoning": "hm", "reasoning_content": "hm"}
+    wanted = {"role": "assistant", "content": "4", **both, "thinking": "hm"}
+    for name in both:
         body = read(ChatRequest, {"messages": [{"role": "assistant", "content": "4", name: "hm"}]})
         assert plain_message(body.messages[0]) == wanted
+    for content, names in (("", {*both, "thinking"}), ("4", set(both))):
+        message = {"role": "assistant", "content": content, "reasoning": "hm", "tool_calls": [CALL]}
+        found = plain_message(read(ChatRequest, {"messages": [message]}).messages[0])
+        assert {name for name, value in found.items() if value == "hm"} == names
 
 
 def test_calls_and_parts_come_without_what_was_added_to_them() -> None:

@@ -95,8 +95,8 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage
 def plain_message(message: Strict) -> dict[str, Any]:
     """The message as a dict for templates, without fields that say nothing.
 
-    An assistant's missing content becomes "", and its reasoning has both of its names: templates read either. Raises
-    APIError.
+    An assistant's missing content becomes "", and its reasoning has all of its names: templates read one of them.
+    Raises APIError.
     """
     plain = message.model_dump(exclude_none=True)
     content = plain.get("content")
@@ -119,7 +119,11 @@ def _add_reasoning(plain: dict[str, Any], message: AssistantMessage) -> None:
             "a message has reasoning and reasoning_content, two names of the same thing, and they differ. Give one.",
             param="messages",
         )
-    for name in ("reasoning", "reasoning_content"):
+    names = ["reasoning", "reasoning_content"]
+    # the template of gpt-oss reads "thinking", and takes no message that has it, content and calls
+    if not (plain["content"] and message.tool_calls):
+        names.append("thinking")
+    for name in names:
         plain.pop(name, None)
         if given:
             plain[name] = next(iter(given))
