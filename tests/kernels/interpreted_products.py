@@ -7,14 +7,15 @@ A program, not a test file: the interpreter is chosen by an environment variable
 
 import torch
 
-from outrider.kernels import load_kernels
+from outrider.kernels import Kernels, load_kernels
+from outrider.kernels.interface.clamped import ClampedForm
 from outrider.kernels.triton import linear as module
-from outrider.kernels.triton.experts import empty_expert_weights, experts
+from outrider.kernels.triton.experts import empty_expert_weights
 from outrider.kernels.triton.linear import Work, empty_weight, linear, num_segments
-from outrider.kernels.triton.routing import route
 from tests.kernels.ordered_products import use_ordered_products
 
 CPU = torch.device("cpu")
+PORTABLE, PLAIN = load_kernels(("triton",)), load_kernels(("reference",))
 
 
 def error(ours: torch.Tensor, exact: torch.Tensor) -> float:
@@ -39,7 +40,7 @@ def check_linear(output_size: int, input_size: int, dtype: torch.dtype) -> None:
     module.choose_work = choose
 
 
-def check_experts(dtype: torch.dtype) -> None:
+def check_experts(dtype: torch.dtype, *, is_clamped: bool) -> None:
     """Tokens alone, in a crowd that needs no gathering, and in one that does."""
     num_experts, top_k, hidden_size, width = 5, 2, 96, 40
     gate_up = empty_expert_weights(num_experts, 2 * width, hidden_size, dtype=dtype, device=CPU)
@@ -48,13 +49,16 @@ def check_experts(dtype: torch.dtype) -> None:
     down.copy_(torch.randn(down.shape) * width**-0.5)
     x, logits = torch.randn(30, hidden_size).to(dtype), torch.randn(30, num_experts)
 
-    def outputs(start: int, stop: int) -> torch.Tensor:
-        return experts(x[start:stop], gate_up, down, route(logits[start:stop], top_k=top_k, is_normalized=True))
+    biases = [torch.randn(num_experts, columns).to(dtype) for columns in (2 * width, hidden_size)]
+    form = ClampedForm(gate_up_bias=biases[0], down_bias=biases[1], alpha=1.702, limit=1.5)
+
+    def outputs(start: int, stop: int, stack: Kernels = PORTABLE) -> torch.Tensor:
+        weights = (x[start:stop], gate_up, down, stack.route(logits[start:stop], top_k=top_k, is_normalized=True))
+        return stack.clamped_experts(*weights, form) if is_clamped else stack.experts(*weights)
 
     everything = outputs(0, 30)
-    plain = load_kernels(("reference",))  # it rounds where these do
-    expected = plain.experts(x, gate_up, down, plain.route(logits, top_k=top_k, is_normalized=True))
-    assert error(everything, expected.double()) < 1e-3
+    # plain PyTorch rounds where these do
+    assert error(everything, outputs(0, 30, PLAIN).double()) < 1e-3
     assert torch.equal(outputs(3, 10), everything[3:10]), "seven tokens"
     for i in (0, 3, 29):
         assert torch.equal(outputs(i, i + 1), everything[i : i + 1]), f"token {i} alone"
@@ -65,5 +69,6 @@ use_ordered_products()
 for wide_or_not in (torch.float16, torch.bfloat16):
     check_linear(70, 100, wide_or_not)
 check_linear(64, 2100, torch.bfloat16)
-check_experts(torch.float16)  # the interpreter cuts bf16 off instead of rounding to it
+for clamped_or_not in (False, True):
+    check_experts(torch.float16, is_clamped=clamped_or_not)  # the interpreter cuts bf16 off instead of rounding to it
 print("all equal")

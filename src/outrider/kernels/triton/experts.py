@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.kernels.triton.intrinsics import launch_dependents, wait
+from outrider.kernels.interface.clamped import ClampedForm
+from outrider.kernels.triton.intrinsics import launch_dependents, product, wait
 from outrider.kernels.triton.launch import INSTRUCTION, OVERLAPPED, empty_rows, shared_bytes
 from outrider.kernels.triton.linear import dot_product
 from outrider.kernels.triton.routing import (
@@ -54,6 +55,18 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
 
     Each token is the weighted sum of its experts' gated MLPs. Experts have no capacity limit, and no token is dropped.
     """
+    return _mixture(x, gate_up, down, routing, None)
+
+
+def clamped_experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing, form: ClampedForm) -> Tensor:
+    """x [T, H], gate_up [E, 2I, H] with gate rows first, down [E, H, I], one dtype -> [T, H].
+
+    The biases are added to fp32 sums, that of down before an expert's row is weighted.
+    """
+    return _mixture(x, gate_up, down, routing, form)
+
+
+def _mixture(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing, form: ClampedForm | None) -> Tensor:
     (num_tokens, hidden_size), top_k = x.shape, routing.ids.shape[1]
     num_experts, width = down.shape[0], down.shape[2]
     assert gate_up.shape == (num_experts, 2 * width, hidden_size), f"gate_up is {tuple(gate_up.shape)}"
@@ -76,6 +89,7 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         "ROWS": _ROWS,
         "IS_GATHERED": routing.is_gathered,
         "IS_LONE": routing.is_lone,
+        "IS_CLAMPED": form is not None,
         "num_warps": 4 if tile <= 64 else 8,
         **INSTRUCTION,
         **OVERLAPPED,
@@ -85,9 +99,12 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         x,
         gate_up,
         inner,
+        inner if form is None else form.gate_up_bias,
         routing.ids,
         routing.records,
         routing.num_records,
+        0.0 if form is None else form.alpha,
+        0.0 if form is None else form.limit,
         hidden_size,
         width,
         x.stride(0),
@@ -101,6 +118,7 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tenso
         inner,
         down,
         y,
+        y if form is None else form.down_bias,
         routing.ids,
         routing.records,
         routing.num_records,
@@ -152,9 +170,12 @@ def _gate_up_kernel(
     p_x,  # [rows or T, H]
     p_weights,  # [E, 2W, H]
     p_inner,  # [rows, W]
+    p_bias,  # [E, 2W], if clamped
     p_ids,  # [T, K] int32
     p_records,  # [bound, RECORD_WIDTH] int32
     p_num_records,
+    alpha,
+    limit,
     H,
     W,
     x_stride,
@@ -165,8 +186,9 @@ def _gate_up_kernel(
     BLOCK_K: tl.constexpr,
     IS_GATHERED: tl.constexpr,
     IS_LONE: tl.constexpr,
+    IS_CLAMPED: tl.constexpr,
 ):
-    """silu(gate) × up of a record's rows, ROWS columns of it."""
+    """The gated inner row of a record's rows, ROWS columns of it."""
     launch_dependents()
     wait()
     exists, i_expert, first_row, num_rows = _record(p_ids, p_records, p_num_records, TILE, IS_LONE)
@@ -193,10 +215,20 @@ def _gate_up_kernel(
             gate = tl.dot(b_gate, b_x, gate, input_precision="ieee")
             up = tl.dot(b_up, b_x, up, input_precision="ieee")
         dtype: tl.constexpr = p_inner.dtype.element_ty
+        if IS_CLAMPED:
+            p_own = p_bias + i_expert * (2 * W) + o_column
+            gate += tl.load(p_own, mask=m_column, other=0.0).to(tl.float32)[:, None]
+            up += tl.load(p_own + W, mask=m_column, other=0.0).to(tl.float32)[:, None]
         gate = gate.to(dtype).to(tl.float32)
-        active = (gate / (1.0 + tl.exp(-gate))).to(dtype).to(tl.float32)
+        up = up.to(dtype).to(tl.float32)
+        if IS_CLAMPED:
+            gate = tl.minimum(gate, limit)
+            up = tl.clamp(up, -limit, limit)
+            inner = gate / (1.0 + tl.exp(product(gate, tl.zeros_like(gate) - alpha))) * (up + 1.0)
+        else:
+            inner = (gate / (1.0 + tl.exp(-gate))).to(dtype).to(tl.float32) * up
         p_out = p_inner + (first_row + o_row).to(tl.int64)[None, :] * W + o_column[:, None]
-        tl.store(p_out, (active * up.to(dtype).to(tl.float32)).to(dtype), mask=m_row[None, :] & m_column[:, None])
+        tl.store(p_out, inner.to(dtype), mask=m_row[None, :] & m_column[:, None])
 
 
 @triton.jit(do_not_specialize=["H"])
@@ -204,6 +236,7 @@ def _down_kernel(
     p_inner,  # [rows, W]
     p_weights,  # [E, H, W]
     p_y,  # [T × K, H], by row if gathered, else by token and slot
+    p_bias,  # [E, H], if clamped
     p_ids,  # [T, K] int32
     p_records,  # [bound, RECORD_WIDTH] int32
     p_num_records,
@@ -219,6 +252,7 @@ def _down_kernel(
     BLOCK_K: tl.constexpr,
     IS_GATHERED: tl.constexpr,
     IS_LONE: tl.constexpr,
+    IS_CLAMPED: tl.constexpr,
 ):
     """ROWS columns of the outputs of a record's rows."""
     launch_dependents()
@@ -232,6 +266,8 @@ def _down_kernel(
         p_rows = p_inner + (first_row + o_row).to(tl.int64) * W
         p_down = p_weights + i_expert * expert_stride + o_column.to(tl.int64) * row_stride
         total = dot_product(p_down, p_rows, m_column, m_row, 0, W, ROWS, TILE, BLOCK_K)
+        if IS_CLAMPED:
+            total += tl.load(p_bias + i_expert * H + o_column, mask=m_column, other=0.0).to(tl.float32)[:, None]
         if IS_GATHERED:
             o_y = first_row + o_row
         elif IS_LONE:
