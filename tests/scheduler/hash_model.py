@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from outrider.core.content import ContentKey
 from outrider.core.kv_groups import BlockGroup
 from outrider.core.outputs import FinishReason
+from outrider.scheduler.work_times import Work
 
 SIZE = 16
 """Tokens in a block."""
@@ -79,6 +80,8 @@ class Setting:
     caching: bool = True
     accuracy: float = 0.7
     varies: bool = False
+    learns: bool = False
+    """Steps take what `seconds_of` says, and a call's work is limited beside the rows of others."""
 
     @property
     def drafts_with_kv(self) -> bool:
@@ -100,6 +103,7 @@ class Job:
     priority: int = 0
     most_drafts: int | None = None
     contents: tuple[ContentKey, ...] = ()
+    call_id: str = ""
 
     @property
     def max_total(self) -> int:
@@ -115,3 +119,9 @@ class Job:
     @property
     def finish_reason(self) -> FinishReason:
         return FinishReason.STOP if self.expected[-1] in self.stop_ids else FinishReason.LENGTH
+
+
+def seconds_of(work: Work) -> float:
+    """Time of a step of a small model on a CPU, as measured: a token that reads 2000 others takes 6 times as long as
+    one that reads none, and a row of logits with 20 log-probabilities a quarter of a token."""
+    return 0.022 + 6e-4 * work.rows + 4.5e-4 * work.tokens + 1.3e-6 * work.reads + 1.2e-4 * work.logits

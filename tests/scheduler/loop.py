@@ -12,10 +12,11 @@ from outrider.core.sampling_params import SamplingParams
 from outrider.scheduler.request_state import RequestState, RequestStatus
 from outrider.scheduler.scheduler import Scheduler
 from outrider.scheduler.text_rules import Stop
+from outrider.scheduler.work_times import Work, WorkTimes
 
 from .any_number import AnyNumber
 from .fake_device import Block, Device, Flight
-from .hash_model import NO_PREFIX, Entry, Job, Setting, continuation, entries_of, prefix_hash
+from .hash_model import NO_PREFIX, Entry, Job, Setting, continuation, entries_of, prefix_hash, seconds_of
 
 
 def held_blocks(request: RequestState) -> list[Block]:
@@ -35,6 +36,7 @@ class Loop:
     ) -> None:
         needed = setting.num_drafts - 1 if setting.drafts_with_kv else 0
         self.setting = setting
+        self.times = WorkTimes()
         self.scheduler = Scheduler(
             groups=setting.groups,
             num_blocks=(setting.num_blocks, *setting.other_blocks),
@@ -45,6 +47,7 @@ class Loop:
             enable_prefix_caching=setting.caching,
             stop_rule=self,
             draft_policy=AnyNumber(setting.num_drafts, seed) if setting.varies else None,
+            work_times=self.times if setting.learns else None,
         )
         self.device = Device(setting, seed)
         self.jobs: dict[str, Job] = {}
@@ -88,6 +91,7 @@ class Loop:
             eos_token_ids=(),
             max_total_tokens=job.max_total,
             content_keys=job.contents,
+            call_id=job.call_id,
         )
         request = self.scheduler.add(asked)
         self.jobs[job.request_id] = job
@@ -146,6 +150,8 @@ class Loop:
         before = [self.requests[row.request_id].num_output_tokens for row in live]
         self.num_dropped += len(flight.result.rows) - len(live)
         changed = self.scheduler.settle(flight.plan, flight.result)
+        work = Work.of(flight.plan.rows)
+        self.times.observe(work, seconds_of(work))
         names = [request.request_id for request in changed]
         assert names == [row.request_id for row in live], "results of another life were not dropped"
         for request, row, num_outputs in zip(changed, live, before, strict=True):

@@ -61,6 +61,7 @@ def _random_job(rng: random.Random, request_id: str, base: tuple[int, ...], *, i
         max_model_len=len(prompt) + rng.randrange(1, 30) if rng.random() < 0.2 else 1 << 20,
         priority=asks.choice((0, 0, 0, 1, -1)),
         most_drafts=asks.choice((None, None, 0, 1)),
+        call_id=asks.choice("ab"),
     )
 
 
@@ -85,6 +86,7 @@ def simulate(seed: int, *, is_tight: bool = False, num_lookahead: int | None = N
     """One random workload on one random engine, to its end; `changes` replace fields of the setting."""
     rng = random.Random(seed)
     jobs = random_jobs(rng, is_tight=is_tight)
+    changes = {"learns": seed % 3 == 0} | changes
     setting = replace(random_setting(rng, jobs, is_tight=is_tight), **changes)  # type: ignore[arg-type]
     try:
         return Loop(setting, seed=seed, num_lookahead=num_lookahead).run(jobs)

@@ -33,6 +33,9 @@ class Request:
     request generates."""
     token_type_ids: tuple[int, ...] = ()
     """For a pooling request: the part of the prompt, 0 or 1, that each token belongs to; empty where all are 0."""
+    call_id: str = ""
+    """The call that it is a part of: no call's work holds up the rows of another one for long. Callers of one engine
+    who do not wait for each other give different ones."""
     content_keys: tuple[ContentKey, ...] = ()
     """Content beside the token ids, and salts: the request shares cached prefixes with requests of the same ones."""
 

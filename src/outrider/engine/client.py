@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from outrider.core import log
@@ -315,7 +316,7 @@ class EngineClient:
         for request in requests:
             assert request.request_id not in self._jobs, f"{request.request_id} is in use"
             self._jobs[request.request_id] = job
-            self._send(Add(request))
+            self._send(Add(replace(request, call_id=requests[0].request_id)))
         return job
 
     def abort(self, request_id: str) -> None:

@@ -36,6 +36,7 @@ from outrider.scheduler.draft_policy import AdaptiveDrafts, DraftPolicy, FixedDr
 from outrider.scheduler.prompt_budget import MeasuredBudget, PromptBudget
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
+from outrider.scheduler.work_times import WorkTimes
 
 
 class Engine:
@@ -66,7 +67,9 @@ class Engine:
         self._texts = OutputTexts(self.tokenizer)
         self._names = TokenNames(self.tokenizer)
         policy = _draft_policy(config, self.worker)
-        self._clock = StepClock(policy)
+        launches_wait = self.worker.platform.accelerator is None
+        self._work_times = WorkTimes() if launches_wait and not has_own_budget else None
+        self._clock = StepClock(policy, self._work_times)
         self.scheduler = Scheduler(
             groups=self.worker.groups,
             num_blocks=self.worker.num_blocks,
@@ -80,6 +83,7 @@ class Engine:
             draft_policy=policy,
             prompt_budget=None if has_own_budget else _prompt_budget(config, self.worker),
             num_snapshots=self.worker.num_snapshots,
+            work_times=self._work_times,
         )
         worker = self.worker  # not by way of `self`: a cycle would keep the engine's memory after its last use
         self._recorder = Recorder(
@@ -165,7 +169,7 @@ class Engine:
         """Let `policy` choose the number of drafts from now on; no step may be in flight."""
         assert not self._in_flight, f"{len(self._in_flight)} steps are in flight"
         self.scheduler.draft_policy = policy
-        self._clock = StepClock(policy)
+        self._clock = StepClock(policy, self._work_times)
 
     @property
     def has_work(self) -> bool:
@@ -209,9 +213,11 @@ class Engine:
         handle = self._in_flight.popleft()
         result = handle.wait()
         self._clock.ended(handle)
+        begin = self._clock.begin()
         changed = self.scheduler.settle(handle.plan, result)
         now = time.monotonic()
         outputs = [self._emit(state, now) for state in changed]
+        self._clock.settled(handle, begin)
         return [output for output in outputs if output is not None]
 
     def _note_admissions(self, plan: StepPlan) -> None:

@@ -10,6 +10,7 @@ device.
 
 import itertools
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
@@ -28,7 +29,9 @@ from outrider.scheduler.results import confirm_tokens, score_prompt
 from outrider.scheduler.snapshot_index import SnapshotIndex
 from outrider.scheduler.snapshots import Snapshots
 from outrider.scheduler.step import OpenStep
+from outrider.scheduler.step_limit import StepLimit
 from outrider.scheduler.text_rules import Masks, StopRule, TokenRule
+from outrider.scheduler.work_times import WorkTimes
 
 
 class Scheduler:
@@ -49,12 +52,14 @@ class Scheduler:
         draft_policy: DraftPolicy | None = None,
         prompt_budget: PromptBudget | None = None,
         num_snapshots: int | None = None,
+        work_times: WorkTimes | None = None,
     ) -> None:
         """`num_blocks`: blocks of each group, the null block included.
         `draft_policy`: chooses the number of drafts of each step, at most `num_drafts`; None: always `num_drafts`.
         `prompt_budget`: chooses the number of prompt tokens of each step; None: as many as fit.
         `token_rule`: needed if a request has a grammar.
-        `num_snapshots`: snapshots of states that fit in memory; None if the model has no states."""
+        `num_snapshots`: snapshots of states that fit in memory; None if the model has no states.
+        `work_times`: times of steps, which limit what a step computes beside other calls' rows; None: no limit."""
         most_ahead = max(max_num_batched_tokens, 1 + num_drafts) + 1 + num_lookahead
         self.blocks = KVBlocks(groups, num_blocks, most_ahead=most_ahead)
         index = SnapshotIndex(num_snapshots) if num_snapshots is not None else None
@@ -66,6 +71,9 @@ class Scheduler:
         self._states: dict[str, RequestState] = {}
         self.prompt_budget: PromptBudget = prompt_budget or FixedBudget(max_num_batched_tokens)
         self._budget = max_num_batched_tokens
+        self._work_times = work_times
+        self._calls: Counter[str] = Counter()
+        """Number of unfinished requests of each call."""
         self._num_drafts = num_drafts
         self._num_lookahead = num_lookahead
         self._stop_rule = stop_rule
@@ -90,6 +98,7 @@ class Scheduler:
             speculation=SpeculationStats.zero(self._num_drafts),
         )
         self._states[request.request_id] = state
+        self._calls[request.call_id] += 1
         self._queue(state)
         return state
 
@@ -131,6 +140,8 @@ class Scheduler:
     def plan(self) -> StepPlan | None:
         """The next step, or None if nothing can run before a step in flight is settled."""
         step = OpenStep(left=self._budget)
+        if self._work_times is not None and len(self._calls) > 1:
+            step.limit = StepLimit(self._work_times)
         if self._snapshots is not None:
             self._snapshots.save_chunk_ends()
         self._plan_decodes(step)
@@ -159,8 +170,11 @@ class Scheduler:
         return num_proposals
 
     def _plan_decodes(self, step: OpenStep) -> None:
-        num_lookahead = self._num_lookahead
-        for state in sorted(self.running, key=_last_step):
+        num_lookahead, limit = self._num_lookahead, step.limit
+        states = sorted(self.running, key=_last_step)
+        if limit is not None:
+            states = _one_of_each([state for state in states if self._can_decode(state)])
+        for state in states:
             num_known, most = len(state.token_ids), state.max_total_tokens
             if state.row < 0 or state.num_scheduled_tokens < num_known:
                 continue  # preempted for this same step, or in its prompt
@@ -170,10 +184,20 @@ class Scheduler:
             count = 1 + num_drafts
             if count > step.left:
                 break
+            if limit is not None and not limit.takes(state.request.call_id, count, context=num_known):
+                break
             bound = num_known + state.num_tokens_in_flight
             reach = bound + count + num_lookahead
             if min(reach, most) <= state.num_reserved_tokens or self._reserve(state, min(reach, most), step):
                 self._put_row(state, step, num_tokens=count, num_drafts=num_drafts, length=bound + num_drafts)
+        if limit is not None:
+            limit.begin()
+
+    def _can_decode(self, state: RequestState) -> bool:
+        num_known = len(state.token_ids)
+        return (
+            state.num_scheduled_tokens >= num_known and num_known + state.num_steps_in_flight < state.max_total_tokens
+        )
 
     def masks(self, plan: StepPlan) -> list[Masks | None]:
         """Masks of the samples of each row with a grammar, in the order of the plan, as `TokenRule.masks` gives them;
@@ -206,6 +230,9 @@ class Scheduler:
                 has_queue=len(self.waiting) > len(self._free_rows),
             )
             step.left = min(step.left, chosen)
+        if num_waiting and step.limit is not None:
+            first = next(self._prompts())
+            step.left = min(step.left, step.limit.most_tokens(context=first.num_scheduled_tokens))
 
     def _prompts(self) -> Iterator[RequestState]:
         """Requests with prompt tokens to compute: running ones, then those that have a row if they are admitted."""
@@ -231,6 +258,10 @@ class Scheduler:
     def _put_chunk(self, state: RequestState, step: OpenStep) -> None:
         start = state.num_scheduled_tokens
         count = min(state.num_tokens - start, self._most_prompt_tokens(state, step))
+        if step.limit is not None:
+            count = min(count, step.limit.most_tokens(context=start, is_scored=state.num_unscored_tokens > 0))
+            if count == 0:
+                return
         if self._snapshots is not None:
             count = self._snapshots.chunk_length(state, start, count)
         reach = start + count + 1  # the drafter's KV of a chunk is one index ahead
@@ -290,6 +321,8 @@ class Scheduler:
         while self.waiting and self._free_rows and step.left > 0:
             state = self._next_waiting(step)
             hit = self.prefix.match(state) if state.num_unscored_tokens <= 0 else self.prefix.no_hit()
+            if step.limit is not None and step.limit.most_tokens(context=hit.num_tokens) == 0:
+                break
             reach = min(state.num_tokens + 1 + self._num_lookahead, state.max_total_tokens)
             if not self.blocks.admit(state, hit, reach):
                 break
@@ -441,9 +474,22 @@ class Scheduler:
         state.status = RequestStatus.FINISHED
         state.finish_reason = reason
         del self._states[state.request_id]
+        call_id = state.request.call_id
+        self._calls[call_id] -= 1
+        if not self._calls[call_id]:
+            del self._calls[call_id]
 
 
 _last_step = attrgetter("last_step")
+
+
+def _one_of_each(states: Sequence[RequestState]) -> list[RequestState]:
+    """The first request of each call, then all others."""
+    calls: dict[str, list[RequestState]] = {}
+    for state in states:
+        calls.setdefault(state.request.call_id, []).append(state)
+    firsts = [listed[0] for listed in calls.values()]
+    return firsts + [state for state in states if state is not calls[state.request.call_id][0]]
 
 
 def _num_left(state: RequestState) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from outrider.core.plan import NewBlocks, RowPlan
 from outrider.scheduler.request_state import RequestState
+from outrider.scheduler.step_limit import StepLimit
 
 
 @dataclass(slots=True)
@@ -12,6 +13,8 @@ class OpenStep:
 
     left: int
     """Tokens that still fit."""
+    limit: StepLimit | None = None
+    """Limit on the time of the step; None if no call waits for another one, or times are not known."""
     rows: dict[str, RowPlan] = field(default_factory=dict)
     """Rows by request id, in the order of the step."""
     is_short: bool = False
@@ -23,6 +26,8 @@ class OpenStep:
         """Add a request's row."""
         self.rows[row.request_id] = row
         self.left -= row.num_tokens
+        if self.limit is not None:
+            self.limit.put(row)
 
     def note_growth(self, state: RequestState, *, is_new: bool = False) -> None:
         """Record that a request is about to get blocks, or has got its first ones (`is_new`)."""
@@ -33,7 +38,10 @@ class OpenStep:
         """Remove a request that was preempted for another one of this step."""
         self._grown.pop(request_id, None)
         if request_id in self.rows:
-            self.left += self.rows.pop(request_id).num_tokens
+            row = self.rows.pop(request_id)
+            self.left += row.num_tokens
+            if self.limit is not None:
+                self.limit.drop(row)
 
     def new_blocks(self) -> tuple[NewBlocks, ...]:
         """The blocks that requests got in this step."""
