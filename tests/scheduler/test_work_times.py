@@ -31,24 +31,24 @@ def test_a_long_prompt_beside_a_stream_is_cut_to_the_limit(seed: int, is_scored:
     """Also the first one that the engine sees, and the costly end of each."""
     steps = Steps(seed)
     for length in range(5, 65):
-        steps.run(Work(rows=1, tokens=4, reads=4 * length, logits=4))
+        steps.run(Work(rows=1, tokens=4, reads=length, logits=4))
     for prompt in range(3):
         done = count = 0
         while done < 2000:
-            stream = Work(rows=1, tokens=4, reads=1600, logits=4)
+            stream = Work(rows=1, tokens=4, reads=400, logits=4)
             limit = max(LONGEST_WAIT, LONGEST_RATIO * steps.times.seconds(stream))
             most = steps.times.most_tokens(stream, limit, context=done, is_scored=is_scored)
             chunk = min(max(most, 16), 2000 - done)
             done, count = done + chunk, count + 1
             logits = 4 + (chunk if is_scored else 1)
-            took = steps.run(Work(rows=2, tokens=4 + chunk, reads=1600 + chunk * done, logits=logits))
+            took = steps.run(Work(rows=2, tokens=4 + chunk, reads=400 + -(-chunk // 16) * done, logits=logits))
             assert took < 0.095, (prompt, done, chunk)
         assert count < 130, "chunks are as large as the limit allows"
 
 
 def test_unknown_work_is_tried_in_small_pieces() -> None:
     times = WorkTimes()
-    stream = Work(rows=1, tokens=4, reads=40, logits=4)
+    stream = Work(rows=1, tokens=4, reads=10, logits=4)
     times.observe(stream, 0.02)
     assert 0 < times.most_tokens(stream, 0.04, context=0, is_scored=False) <= 64
     assert times.most_tokens(stream, 0.04, context=2000, is_scored=False) <= 16
@@ -58,13 +58,15 @@ def test_old_times_of_a_busy_machine_are_given_up() -> None:
     steps = Steps(1)
     for tokens in range(4, 400, 4):
         steps.times.observe(
-            Work(rows=1, tokens=tokens, reads=tokens**2, logits=1), 10 * seconds_of(Work(1, tokens, tokens**2, 1))
+            Work(rows=1, tokens=tokens, reads=tokens**2 // 16, logits=1),
+            10 * seconds_of(Work(1, tokens, tokens**2 // 16, 1)),
         )
     work = Work(rows=1, tokens=100, reads=10_000, logits=1)
     for _ in range(3):
         for tokens in (4, 20, 50, 100, 200, 300):
             steps.times.observe(
-                Work(rows=1, tokens=tokens, reads=tokens**2, logits=1), seconds_of(Work(1, tokens, tokens**2, 1))
+                Work(rows=1, tokens=tokens, reads=tokens**2 // 16, logits=1),
+                seconds_of(Work(1, tokens, tokens**2 // 16, 1)),
             )
     assert steps.times.seconds(work) == pytest.approx(seconds_of(work), rel=0.3)
 

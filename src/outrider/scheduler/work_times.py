@@ -15,12 +15,14 @@ from math import inf, sqrt
 
 from outrider.core.plan import RowPlan
 
-_FIRST_TOKENS, _FIRST_READS = 64, 1 << 14
+_TILE = 16
+"""As in attention on a CPU."""
+_FIRST_TOKENS, _FIRST_READS = 64, 1 << 10
 """Work that is tried though no step has had as much."""
 _MAX_SIZES = 32
 """Number of sizes of steps that are remembered: those seen last."""
 _NUM_SWEEPS = 8
-_UNITS = (1.0, 16.0, 64.0, float(1 << 15), 64.0)
+_UNITS = (1.0, 16.0, 64.0, 2048.0, 64.0)
 """Amounts of each kind of work that take times of the same order: the numbers stay within a few decades."""
 
 
@@ -31,7 +33,7 @@ class Work:
     rows: int = 0
     tokens: int = 0
     reads: int = 0
-    """For each token, the tokens whose keys it may read, added up."""
+    """Keys that tokens may read, added up. Up to `_TILE` tokens of a row read them at once."""
     logits: int = 0
     """Rows of logits: of samples, and of prompt tokens that are scored."""
 
@@ -39,7 +41,7 @@ class Work:
         """Add a row; `sign` -1 takes it away."""
         self.rows += sign
         self.tokens += sign * row.num_tokens
-        self.reads += sign * row.num_tokens * row.length_bound
+        self.reads += sign * -(-row.num_tokens // _TILE) * row.length_bound
         self.logits += sign * (row.num_samples + row.num_scored)
 
     @staticmethod
@@ -101,19 +103,20 @@ class WorkTimes:
     def most_tokens(self, work: Work, limit: float, *, context: int, is_scored: bool) -> int:
         """Tokens of one more row, behind `context` tokens, with which a step of `work` ends within `limit`.
         `is_scored`: each has a row of logits."""
-        more = Work(rows=work.rows + 1, tokens=work.tokens, reads=work.reads, logits=work.logits + 1)
+        begun = context // 2  # on average, of a tile that is not full
+        more = Work(rows=work.rows + 1, tokens=work.tokens, reads=work.reads + begun, logits=work.logits + 1)
         room = limit - self.seconds(more)
         if room <= 0:
             return 0
         _, _, token, read, logit = (cost / unit for cost, unit in zip(self._costs, _UNITS, strict=True))
+        read /= _TILE
         linear = token + read * context + (logit if is_scored else 0.0)
         timely = _root(read, linear, room)
         seen = [entry.work for entry in self._seen.values()]
         tokens = 2 * max((entry.tokens for entry in seen), default=0)
         reads = 2 * max((entry.reads for entry in seen), default=0)
-        known = min(
-            max(tokens, _FIRST_TOKENS) - work.tokens, _root(1.0, context, max(max(reads, _FIRST_READS) - work.reads, 0))
-        )
+        reads_left = max(reads, _FIRST_READS) - more.reads
+        known = min(max(tokens, _FIRST_TOKENS) - work.tokens, _root(1.0, context, max(reads_left * _TILE, 0)))
         return max(int(min(timely, known)), 0)
 
     def _fit(self) -> None:
