@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections import deque
@@ -44,6 +45,9 @@ from outrider.engine.stats import EngineStats
 _STATS_SECONDS = 0.1
 _NUM_COMPILERS = 2
 """Threads that compile grammars while the loop runs; llguidance releases Python's lock."""
+_SWITCH_SECONDS = 0.001
+"""Time that a compiling thread keeps Python's lock while the loop waits for it. A step gives the lock back hundreds of
+times: with Python's own 5 ms it would stand for seconds."""
 _log = logging.getLogger(__name__)
 
 
@@ -195,6 +199,7 @@ def main(descriptor: int) -> None:
     """Serve the client at the other end of an inherited socket; exit code 1 if the engine failed."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # a terminal and a supervisor tell the whole group; the parent drains
+    sys.setswitchinterval(_SWITCH_SECONDS)
     channel, records = Channel(socket.socket(fileno=descriptor)), _Log()
     try:
         begin = _first_message(channel)
