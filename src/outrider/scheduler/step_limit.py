@@ -1,7 +1,7 @@
 """The limit of a step while it is planned: calls that wait in it for their next tokens wait no longer for the others.
 
 A call is what one caller asks for at once: a prompt, many, or many completions. Each call whose requests decode gets
-one row of a step, whatever that takes. All else, which is more rows of these calls and chunks of prompts, must fit into
+one row of a step, whatever that takes. Everything else, more rows of these calls and chunks of prompts, must fit into
 the time that is left. Without a second call there is no limit. Knows rows and times; no requests, no queue.
 """
 

@@ -16,7 +16,7 @@ from math import inf, sqrt
 from outrider.core.plan import RowPlan
 
 _TILE = 16
-"""As in attention on a CPU."""
+"""Tokens of a row that attention on a CPU takes at once."""
 _FIRST_TOKENS, _FIRST_READS = 64, 1 << 10
 """Work that is tried though no step has had as much."""
 _MAX_SIZES = 32
@@ -28,7 +28,7 @@ _UNITS = (1.0, 16.0, 64.0, 2048.0, 64.0)
 
 @dataclass(slots=True)
 class Work:
-    """What a step computes, in counts that its time grows with."""
+    """Counts of what a step computes, with which its time grows."""
 
     rows: int = 0
     tokens: int = 0
