@@ -110,6 +110,7 @@ class RunningServer:
         """The exit code, once it has ended."""
         code = self.process.wait(seconds)
         self._reader.join(seconds)
+        assert not any("leaked" in line for line in self.lines), "a person would read of leaks at the end"
         return code
 
     def __enter__(self) -> "RunningServer":

@@ -226,7 +226,10 @@ def main(descriptor: int) -> None:
     except OSError:  # the parent has exited meanwhile
         return
     channel.send(Turn([], [], engine.stats()))  # the counters are available, at zero, before the first request
-    session.loop.run(session, after_turn=session.after_turn)
+    try:
+        session.loop.run(session, after_turn=session.after_turn)
+    finally:
+        gc.unfreeze()  # bindings report objects as leaked that the interpreter cannot free at its end
     if session.loop.failed is not None:
         _log.critical("the engine stopped because of an error", exc_info=session.loop.failed)
         try:
