@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from outrider.core.errors import UnsupportedError
 from outrider.kernels import load_kernels
 from outrider.models import cache_specs, read_model_config
+from outrider.platforms.cuda import Platform as Cuda
 from tests.support.paged_runner import cpu_context, load_tiny
 from tests.support.tiny_encoders import FAMILIES, hidden_states, write_tiny_encoder
 
@@ -143,7 +144,7 @@ def test_a_text_that_comes_in_parts_is_seen(tmp_path):
 
 def test_a_device_without_kernels_of_encoders_is_refused(tmp_path):
     write_tiny_encoder(tmp_path, "bert")
-    context = replace(cpu_context(), kernels=load_kernels(("hopper",)))
+    context = replace(cpu_context(), kernels=load_kernels(Cuda.kernel_stack))
     with pytest.raises(UnsupportedError, match=r"'hopper' has no text_linear, .*Use device='cpu'"):
         cache_specs(read_model_config(tmp_path), context)
 

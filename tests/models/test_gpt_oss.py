@@ -15,6 +15,7 @@ from outrider.kernels import load_kernels
 from outrider.kernels.reference.activation import clamped_swiglu
 from outrider.layers.moe import Experts
 from outrider.layers.weight_format import find_format
+from outrider.platforms.cuda import Platform as Cuda
 from outrider.quantizing.target import find_target
 from outrider.quantizing.write import quantize
 from tests.support.paged_runner import PagedRunner, cpu_context, load_tiny
@@ -71,14 +72,14 @@ def test_modules_that_are_not_converted_may_be_named_with_a_star():
 
 
 @pytest.mark.parametrize("form", ["plain", "mxfp4"])
-@pytest.mark.parametrize("kernels", ["hopper", "without"])
+@pytest.mark.parametrize("kernels", ["cuda", "without"])
 def test_kernels_that_lack_such_experts_refuse_the_model_before_memory_is_taken(form, kernels, monkeypatch):
     context = cpu_context()
     name = "clamped_experts" if form == "plain" else "clamped_experts_mxfp4"
     if kernels == "without":
         monkeypatch.delattr(context.kernels, name)
     else:
-        context = replace(context, kernels=load_kernels(("hopper",)))
+        context = replace(context, kernels=load_kernels(Cuda.kernel_stack))
     context = replace(context, device=torch.device("meta"), weight_format=find_format(form))
     refused = pytest.raises(UnsupportedError, match=rf"experts with biases .*no {name}\. Use device='cpu'\.")
     with refused:
