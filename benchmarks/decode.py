@@ -1,6 +1,7 @@
-"""Workloads A, B, C and F: decoding speed with random weights, of an 8B Llama shape, of Qwen3-30B-A3B's, which has 128
-experts, of Qwen3.5-9B's, whose layers have states, and of gpt-oss-20b's, whose experts are in MXFP4; plain and with
-drafts of an EAGLE-3 head or its own MTP module.
+"""Workloads A, B, C, F, L and M: decoding speed with random weights, of an 8B Llama shape, of Qwen3-30B-A3B's, which
+has 128 experts, of Qwen3.5-9B's, whose layers have states, of gpt-oss-20b's, whose experts are in MXFP4, of four layers
+of DeepSeek-V3 in FP8 with its module, and of DeepSeek-V2-Lite; plain and with drafts of an EAGLE-3 head or an MTP
+module. L and M have latent attention, and wait for its kernels.
 
 c requests of 512 random tokens are submitted at once and produce 257 tokens each, greedily. Decode tokens/s =
 (tokens - c) / (time of the 257-token run - time of a 1-token run), median of 3 after a warm-up. With random weights
@@ -12,7 +13,7 @@ in a second run of the same tokens. Routers of random weights spread tokens even
 routers' rows scaled, so that few experts are chosen by most tokens. A head of random weights drafts the same token
 again and again; `eagle3-spread` turns its drafts into different ones, which choose a few more experts.
 
-    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b|c|f] [--concurrency 1,8,64]
+    PYTHONPATH=src python3 -m benchmarks.decode [--workload a|b|c|f|l|m] [--concurrency 1,8,64]
         [--drafter none,eagle3,eagle3-adaptive,eagle3-spread,mtp-1,mtp-3]
 """
 
@@ -35,6 +36,7 @@ from benchmarks.timing import READ_BANDWIDTH, Table, save
 from outrider import LLM, SamplingParams
 from outrider.bench.limits import bytes_per_step
 from outrider.device.step_batch import StepBatch
+from outrider.layers.grouped_moe import GroupedMoE
 from outrider.layers.moe import MoE
 from outrider.runtime.describe import describe
 from outrider.speculation.chain import ChainDrafter
@@ -169,6 +171,81 @@ CLAMPED_HEAD = {
     "max_position_embeddings": 4096,
     "torch_dtype": "bfloat16",
 }
+LATENT = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "vocab_size": 129280,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "num_hidden_layers": 4,
+    "first_k_dense_replace": 3,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 2048,
+    "n_group": 8,
+    "topk_group": 4,
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "num_nextn_predict_layers": 1,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "rope_scaling": {
+        "type": "yarn",
+        "factor": 40,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096,
+    },
+    "max_position_embeddings": 163840,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "eos_token_id": 1,
+    "quantization_config": {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [128, 128],
+    },
+}
+LATENT_SMALL = {
+    **{
+        name: value for name, value in LATENT.items() if name not in ("quantization_config", "num_nextn_predict_layers")
+    },
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "model_type": "deepseek_v2",
+    "vocab_size": 102400,
+    "hidden_size": 2048,
+    "intermediate_size": 10944,
+    "num_hidden_layers": 27,
+    "first_k_dense_replace": 1,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "q_lora_rank": None,
+    "n_routed_experts": 64,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 6,
+    "moe_intermediate_size": 1408,
+    "n_group": 1,
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "scoring_func": "softmax",
+    "norm_topk_prob": False,
+    "routed_scaling_factor": 1.0,
+    "eos_token_id": 100001,
+}
 SKEW = 3.0
 """A skewed router's rows are scaled by e^-SKEW to 1."""
 
@@ -189,6 +266,8 @@ WORKLOADS = {
     "b": Workload("Workload B", EXPERTS, EXPERTS_HEAD, "decode-experts"),
     "c": Workload("Workload C", HYBRID, None, "decode-hybrid"),
     "f": Workload("Workload F", CLAMPED, CLAMPED_HEAD, "decode-clamped"),
+    "l": Workload("Workload L", LATENT, None, "decode-latent"),
+    "m": Workload("Workload M", LATENT_SMALL, None, "decode-latent-small"),
 }
 PROMPT, OUTPUT = 512, 257
 RATES = (0.75, 0.55, 0.40)
@@ -241,7 +320,8 @@ def make(
 def timed(llm: LLM, count: int, num_tokens: int, **params: Any) -> tuple[float, int, int]:
     """Seconds, tokens and target steps of one run."""
     rng = random.Random(0)
-    prompts = [{"prompt_token_ids": [rng.randrange(128000) for _ in range(PROMPT)]} for _ in range(count)]
+    num_ids = min(128000, llm.engine.worker.model_config.vocab_size)
+    prompts = [{"prompt_token_ids": [rng.randrange(num_ids) for _ in range(PROMPT)]} for _ in range(count)]
     sampling = SamplingParams(**({"temperature": 0.0, "max_tokens": num_tokens, "ignore_eos": True} | params))
     before = llm.engine.scheduler.num_steps
     torch.cuda.synchronize()
@@ -269,31 +349,36 @@ def spread_drafts() -> Iterator[None]:
 def skew_routers(llm: LLM) -> None:
     """Make most tokens choose the first experts; changes weights in place, so that captured graphs see it."""
     for module in llm.engine.worker.model.modules():
-        if isinstance(module, MoE):
+        if isinstance(module, (MoE, GroupedMoE)):
             count = module.config.num_experts
-            scale = torch.linspace(0.0, -SKEW, count, device=module.router.weight.device).exp().unsqueeze(1)
-            module.router.weight.data[:count] *= scale.to(module.router.weight.dtype)
+            weight = (module.router if isinstance(module, MoE) else module.gate).weight
+            scale = torch.linspace(0.0, -SKEW, count, device=weight.device).exp().unsqueeze(1)
+            weight.data[:count] *= scale.to(weight.dtype)
 
 
 def distinct_experts(llm: LLM, count: int) -> float:
     """Distinct experts of a layer, on average over the decoding steps of a short run without graphs."""
     worker = llm.engine.worker
     kernels, num_tokens = worker.kernels, count * (1 + llm.engine.config.num_speculative_tokens)
-    route, graphs = kernels.route, worker.graphs
+    moe = worker.model_config.moe
+    name = "route" if moe is None or moe.grouped is None else "route_grouped"
+    route, graphs = getattr(kernels, name), worker.graphs
     seen: list[torch.Tensor] = []
 
-    def counting(logits: torch.Tensor, **options: Any) -> Any:
-        routing = route(logits, **options)
+    def counting(logits: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        routing = route(logits, *arguments, **options)
         if logits.shape[0] == num_tokens:
             is_chosen = torch.zeros(logits.shape[1], device=logits.device)
             seen.append(is_chosen.index_fill_(0, routing.ids.flatten().long(), 1.0).sum())
         return routing
 
-    kernels.route, worker.graphs = counting, None  # type: ignore[method-assign]
+    setattr(kernels, name, counting)
+    worker.graphs = None
     try:
         timed(llm, count, 25)
     finally:
-        kernels.route, worker.graphs = route, graphs  # type: ignore[method-assign]
+        setattr(kernels, name, route)
+        worker.graphs = graphs
     return torch.stack(seen).mean().item()
 
 
@@ -329,7 +414,7 @@ def main() -> None:
                 tables.append(decoding(Path(name), drafter, counts, samplings, profile_path=arguments.profile))
             gc.collect()
             torch.cuda.empty_cache()
-    has_experts = bool({"num_experts", "num_local_experts"} & workload.target.keys())
+    has_experts = bool({"num_experts", "num_local_experts", "n_routed_experts"} & workload.target.keys())
     save(
         workload.results,
         workload.title,

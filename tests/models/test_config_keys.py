@@ -52,6 +52,7 @@ TARGETS["DeepSeek-V3.1"] = TARGETS["DeepSeek-V3"] | {
 TARGETS["DeepSeek-V2"] = DEEPSEEK_V2_CONFIG
 TARGETS |= {"decode, Llama": decode.TARGET, "decode, experts": decode.EXPERTS, "decode, hybrid": decode.HYBRID}
 TARGETS["decode, clamped"] = decode.CLAMPED
+TARGETS |= {"decode, latent": decode.LATENT, "decode, small latent": decode.LATENT_SMALL}
 TARGETS |= {f"gpu, {name}": gpu.COMMON | values for name, values in gpu.TARGETS.items()}
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from outrider.attention.caches.model_caches import ModelCaches
 from outrider.engine.engine import Engine
+from outrider.layers.grouped_moe import GroupedMoE
 from outrider.layers.moe import MoE
 
 READ_BANDWIDTH = {"NVIDIA H200": 4.37e12}
@@ -58,7 +59,7 @@ def bytes_per_step(engine: Engine, *, num_requests: int, mean_length: float) -> 
         model, without=() if model.lm_head.weight is model.embed_tokens.weight else ("embed_tokens",)
     )
     for module in model.modules():
-        if isinstance(module, MoE):
+        if isinstance(module, (MoE, GroupedMoE)):
             chance = module.config.num_experts_per_tok / module.config.num_experts
             share_unread = (1 - chance) ** (num_requests * (1 + config.num_speculative_tokens))
             num_bytes -= round(weight_bytes(module.experts) * share_unread)
