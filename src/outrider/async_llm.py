@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,9 +19,12 @@ from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import EngineDeadError, RequestError
 from outrider.core.outputs import OutputDelta
+from outrider.core.pooling import PoolingParams, PoolingRequestOutput
+from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.client import EngineClient, Job
+from outrider.engine.pooling_admission import GENERATES, POOLS, PoolingAdmission
 from outrider.engine.stats import EngineStats
 from outrider.engine.tokenizer import Tokenizer
 from outrider.loading.model_source import with_local_files
@@ -71,6 +74,14 @@ class AsyncLLM:
             raise
         self._sampling_defaults = info.sampling_defaults
         self._sampling_defaults.announce()
+        self._pooling = None
+        if info.pooling is not None:
+            self._pooling = PoolingAdmission(
+                tokenizer=tokenizer,
+                vocab_size=info.vocab_size,
+                max_model_len=info.max_model_len,
+                abilities=info.pooling,
+            )
         self._admission = Admission(
             tokenizer=tokenizer,
             vocab_size=info.vocab_size,
@@ -91,15 +102,12 @@ class AsyncLLM:
         Deltas that the caller does not take in time are merged. Raises RequestError if the request cannot be served,
         before anything runs.
         """
-        self._check_running()
-        self._client.attach()
-        wire_id = str(next(self._numbers))
-        name = request_id if request_id is not None else f"async-{wire_id}"
-        if name in self._requests:
-            raise RequestError(f"request_id={name!r} is in use. Wait for it, or take another id.")
-        own = self._requests[name] = _Request(wire_id)
+        if self._pooling is not None:
+            raise RequestError(POOLS)
+        name, own = self._begin(request_id)
         try:
-            job = await self._admitted(own, prompt, sampling_params or self.get_default_sampling_params())
+            params = sampling_params or self.get_default_sampling_params()
+            job = await self._admitted(own, partial(self._admission.request, prompt, params, request_id=own.wire_id))
             while deltas := await job.take():
                 for delta in deltas:
                     if delta.output is not None:
@@ -112,9 +120,44 @@ class AsyncLLM:
             if own.job is not None:
                 own.job.close()
 
-    async def _admitted(self, own: _Request, prompt: Prompt, params: SamplingParams) -> Job:
+    async def encode(
+        self, prompt: Prompt, pooling_params: PoolingParams | None = None, *, request_id: str | None = None
+    ) -> AsyncIterator[PoolingRequestOutput]:
+        """The output of one pooling request, an iterator of one element. Leaving it early aborts the request.
+
+        Raises RequestError if the request cannot be served or is aborted, or if the engine generates.
+        """
+        if self._pooling is None:
+            raise RequestError(GENERATES)
+        name, own = self._begin(request_id)
+        try:
+            params = pooling_params or PoolingParams()
+            job = await self._admitted(own, partial(self._pooling.request, prompt, params, request_id=own.wire_id))
+            for output in await job.pooled():
+                self._forget(name, own)
+                if not output.finished:
+                    raise RequestError(f"request_id={name!r} was aborted before it had ended. Send it again.")
+                yield replace(output, request_id=name)
+        except EngineDeadError as error:
+            raise self._dead(error) from error
+        finally:
+            self._forget(name, own)
+            if own.job is not None:
+                own.job.close()
+
+    def _begin(self, request_id: str | None) -> tuple[str, _Request]:
+        """The name and the entry of a new request. Raises RequestError if the name is in use."""
+        self._check_running()
+        self._client.attach()
+        wire_id = str(next(self._numbers))
+        name = request_id if request_id is not None else f"async-{wire_id}"
+        if name in self._requests:
+            raise RequestError(f"request_id={name!r} is in use. Wait for it, or take another id.")
+        own = self._requests[name] = _Request(wire_id)
+        return name, own
+
+    async def _admitted(self, own: _Request, check: Callable[[], Request]) -> Job:
         """Check a request and send it to the engine, which has queued it when this returns."""
-        check = partial(self._admission.request, prompt, params, request_id=own.wire_id)
         request = await asyncio.get_running_loop().run_in_executor(self._reader, check)
         self._check_running()
         own.job = self._client.add([request])

@@ -1,4 +1,5 @@
-"""`LLM`: the offline interface of the engine. Takes prompts and returns finished outputs in their order."""
+"""`LLM`: the offline interface of the engine. Takes prompts and returns finished outputs in their order: text, or
+vectors and scores of a model that pools."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,16 +10,29 @@ from outrider.core import log
 from outrider.core.config import engine_config
 from outrider.core.errors import RequestError
 from outrider.core.outputs import OutputDelta, RequestOutput
+from outrider.core.pooling import (
+    CLASSIFY,
+    EMBED,
+    SCORE,
+    ClassificationRequestOutput,
+    EmbeddingRequestOutput,
+    PairOptions,
+    PoolingParams,
+    PoolingRequestOutput,
+    ScoringRequestOutput,
+)
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Prompt
 from outrider.engine.chat import ChatOptions, Message, encode_chat
+from outrider.engine.pooling_admission import GENERATES, PoolingAdmission
 from outrider.loading.model_source import with_local_files
 from outrider.progress import bar
 
 
 class LLM:
-    """A model with an optional drafter, ready to generate.
+    """A model with an optional drafter, ready to generate; or a model that pools (`runner`), ready to embed, score and
+    classify.
 
     `model` is a directory in Hugging Face form, or the id of a model on a hub, whose files are downloaded if the cache
     lacks them. Options are the fields of `outrider.core.config.EngineConfig` and
@@ -138,6 +152,124 @@ class LLM:
         ]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
+    def encode(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        pooling_task: str | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool = True,
+    ) -> list[PoolingRequestOutput]:
+        """Numbers of texts, as the task says: `outputs.data` is a list, or a list for each token. In the order of the
+        prompts.
+
+        One `PoolingParams` applies to all prompts, or there is one for each. `pooling_task` and
+        `truncate_prompt_tokens` replace what they leave unset. Raises RequestError before any request runs, also if the
+        engine generates.
+        """
+        listed: list[Prompt] = [prompts] if isinstance(prompts, (str, dict)) else list(prompts)
+        if pooling_params is None or isinstance(pooling_params, PoolingParams):
+            params = [pooling_params or PoolingParams()] * len(listed)
+        else:
+            params = list(pooling_params)
+        if len(params) != len(listed):
+            raise RequestError(f"{len(params)} pooling_params for {len(listed)} prompts. Give one, or one for each.")
+        params = [_filled(entry, pooling_task, truncate_prompt_tokens) for entry in params]
+        requests = [
+            self.engine.new_pooling_request(prompt, entry) for prompt, entry in zip(listed, params, strict=True)
+        ]
+        return self._pool(requests, show=use_tqdm)
+
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool = True,
+    ) -> list[EmbeddingRequestOutput]:
+        """A vector for each text, `outputs.embedding`. The same text gives the same bytes, alone and in any batch."""
+        outputs = self.encode(
+            prompts,
+            pooling_params,
+            pooling_task=EMBED,
+            truncate_prompt_tokens=truncate_prompt_tokens,
+            use_tqdm=use_tqdm,
+        )
+        return [EmbeddingRequestOutput.from_base(output) for output in outputs]
+
+    def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool = True,
+    ) -> list[ClassificationRequestOutput]:
+        """A number for each label of the model, `outputs.probs`, for each text."""
+        outputs = self.encode(
+            prompts,
+            pooling_params,
+            pooling_task=CLASSIFY,
+            truncate_prompt_tokens=truncate_prompt_tokens,
+            use_tqdm=use_tqdm,
+        )
+        labels = self._pooling.abilities.labels
+        return [ClassificationRequestOutput.from_base(output, labels) for output in outputs]
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        *,
+        pooling_params: PoolingParams | None = None,
+        pair_options: PairOptions | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool = True,
+    ) -> list[ScoringRequestOutput]:
+        """A score for each pair of texts, `outputs.score`: one text and a list, or two lists of equal length.
+
+        A cross-encoder or reranker reads the pair in one prompt, in its own template if it has one. With a model that
+        makes vectors, the score is their cosine similarity.
+        """
+        params = _filled(pooling_params or PoolingParams(), SCORE, truncate_prompt_tokens)
+        batch = self._pooling.pairs(
+            [data_1] if isinstance(data_1, str) else list(data_1),
+            [data_2] if isinstance(data_2, str) else list(data_2),
+            params,
+            options=pair_options,
+            new_id=self.engine.new_id,
+        )
+        return batch.outputs(self._pool(batch.requests, show=use_tqdm))
+
+    @property
+    def _pooling(self) -> PoolingAdmission:
+        if self.engine.pooling is None:
+            raise RequestError(GENERATES)
+        return self.engine.pooling
+
+    def _pool(self, requests: Sequence[Request], *, show: bool) -> list[PoolingRequestOutput]:
+        finished: dict[str, PoolingRequestOutput] = {}
+        queued: list[str] = []
+
+        def on_pooled(output: PoolingRequestOutput) -> None:
+            finished[output.request_id] = output
+
+        try:
+            for request in requests:
+                self.engine.pool(request, on_pooled)
+                queued.append(request.request_id)
+            with bar(len(requests), text="pooling", show=show) as advance:
+                while len(finished) < len(requests):
+                    self.engine.step()
+                    advance(len(finished))
+        except BaseException:
+            for request_id in queued:
+                self.engine.abort(request_id)
+            raise
+        return [finished[request.request_id] for request in requests]
+
     def _run(self, num_requests: int, *, show: bool) -> dict[str, RequestOutput]:
         finished: dict[str, RequestOutput] = {}
         with bar(num_requests, text="generating", show=show) as advance:
@@ -146,3 +278,13 @@ class LLM:
                     finished[output.request_id] = output
                 advance(len(finished))
         return finished
+
+
+def _filled(params: PoolingParams, task: str | None, truncate_prompt_tokens: int | None) -> PoolingParams:
+    """The parameters with the task of the method that is called, and its limit."""
+    if task is not None and params.task not in (None, task):
+        raise RequestError(f"task={params.task!r} is not that of this call, {task!r}. Leave it unset.")
+    if truncate_prompt_tokens is not None and params.truncate_prompt_tokens is not None:
+        raise RequestError("truncate_prompt_tokens is given twice. Leave it unset in pooling_params.")
+    limit = params.truncate_prompt_tokens if truncate_prompt_tokens is None else truncate_prompt_tokens
+    return replace(params, task=task or params.task, truncate_prompt_tokens=limit)

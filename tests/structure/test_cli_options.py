@@ -76,6 +76,7 @@ COMMANDS = {
         "--port",
         "--quantization",
         "--reasoning-parser",
+        "--runner",
         "--scheduling-policy",
         "--seed",
         "--served-model-name",

@@ -43,6 +43,7 @@ ALLOWED = {
     ("device/graphs.py", "_median_seconds", "synchronize"): "once, before there are requests",
     ("device/readback.py", "unpack", "tolist"): "of data that is on the host: `Handle.wait` has waited",
     ("device/readback.py", "_extras", "tolist"): "likewise",
+    ("device/readback.py", "PooledNumbers.read", "numpy"): "likewise",
     ("device/readback.py", "Handle.wait", "synchronize"): "the one place that waits, one step late",
     ("device/staging.py", "PinnedSlot.__init__", "numpy"): "of pinned memory, which is on the host",
     (

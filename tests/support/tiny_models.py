@@ -190,13 +190,18 @@ def write_tiny_model(
     directory: str | Path, family: str = "llama", *, seed: int = 0, max_shard_size: str = "1GB", **overrides: Any
 ) -> PreTrainedModel:
     """Saves a random model in float32 and returns it, in eval mode. `overrides`: fields of its config."""
-    config_class, model_class, needs = _FAMILIES[family]
     torch.manual_seed(seed)
-    model = model_class(config_class(**(SIZES | needs | overrides))).eval()
+    model = _FAMILIES[family][1](tiny_config(family, **overrides)).eval()
     _randomize_vectors(model, is_plus_one=family in PLUS_ONE)
     model.generation_config.do_sample = False
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     return model
+
+
+def tiny_config(family: str, **overrides: Any) -> Any:
+    """transformers' config of a tiny model."""
+    config_class, _, needs = _FAMILIES[family]
+    return config_class(**(SIZES | needs | overrides))
 
 
 def write_mxfp4(directory: str | Path, **overrides: Any) -> PreTrainedModel:

@@ -32,7 +32,7 @@ PANELS = {
         "gpu_memory_utilization", "log_requests", "config",
     ),
     "Model": (
-        "revision", "hf_token", "download_dir", "dtype", "load_format", "generation_config", "quantization",
+        "runner", "revision", "hf_token", "download_dir", "dtype", "load_format", "generation_config", "quantization",
         "seed",
     ),
     "Chats": (
@@ -150,6 +150,9 @@ def serve(
         str | None, typer.Option(help="Password of the TLS key.", envvar="OUTRIDER_SSL_KEYFILE_PASSWORD")
     ] = None,
     ssl_ca_certs: Annotated[str | None, typer.Option(help="CA bundle for client certificates.")] = None,
+    runner: Annotated[
+        str, typer.Option(help="generate, pooling (vectors and scores), or auto: what the model is made for.")
+    ] = "auto",
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="Type of weights and activations: auto, float32 or bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seeds the generator for requests without a seed.")] = 0,
@@ -198,6 +201,7 @@ def serve(
     model = model_or_shipped(model)
     engine_options = engine_config(
         model,
+        runner=runner,
         revision=revision,
         hf_token=hf_token,
         download_dir=download_dir,

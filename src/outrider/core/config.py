@@ -12,6 +12,7 @@ from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.option_checks import check_flag, check_integer, check_text, is_number
 from outrider.core.quantization.while_loading import METHODS
 
+RUNNERS = ("auto", "generate", "pooling")
 MAX_DRAFTS = 16
 """Largest number of drafts per step."""
 
@@ -153,6 +154,9 @@ class EngineConfig:
 
     model: str
     """Model directory in Hugging Face form, id on a hub (org/name), or a model of the zoo (zoo/tiny)."""
+    runner: str = "auto"
+    """"generate" makes text, "pooling" makes vectors and scores; "auto" pools with models that cannot generate and with
+    directories of sentence-transformers, and generates with all others."""
     revision: str | None = None
     """Branch, tag or commit of a model on a hub; None: its main branch. A drafter's is in `speculative_config`."""
     hf_token: str | bool | None = field(default=None, repr=False)
@@ -243,6 +247,8 @@ class EngineConfig:
         share: Any = self.gpu_memory_utilization
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
             raise ConfigError(f"gpu_memory_utilization={share!r} is out of range: a number above 0, at most 1.")
+        if self.runner not in RUNNERS:
+            raise ConfigError(f"runner={self.runner!r} is not known; it takes {', '.join(map(repr, RUNNERS))}.")
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format={self.load_format!r} is not known; it takes 'auto' or 'dummy'.")
         _check_quantization("quantization", self.quantization)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.ignored_keys import ignore_leftovers
+from outrider.core.pooler_config import PoolerConfig
 from outrider.core.quantization.scheme import Quantization
 
 ROPE_TYPES = ("default", "linear", "llama3", "longrope", "yarn")
@@ -219,6 +220,10 @@ class ModelConfig:
     """dtype in which the checkpoint was saved."""
     quantization: Quantization | None = None
     """The schemes of a quantised checkpoint; None: its weights are plain."""
+    is_causal: bool = True
+    """A token sees only tokens before it. Where it is false, all tokens of a prompt are computed in one step."""
+    pooler: PoolerConfig | None = None
+    """The head of a model that pools; None: the model generates."""
 
     @property
     def max_length(self) -> int:

@@ -7,6 +7,8 @@ Rows are created for every request and step. They are not frozen, because freezi
 creating them, but no code writes to one.
 """
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outrider.core.sampling_params import SamplingParams
@@ -64,6 +66,22 @@ class StateSave:
 
 
 @dataclass(slots=True, kw_only=True)
+class PooledRow:
+    """The part of a row's chunk that a pooling request gets numbers for."""
+
+    offsets: Sequence[int]
+    """Offsets in the chunk of the tokens with a result: for a task by token those that it asks for; else the last token
+    of the text, or none in a chunk before it."""
+    is_by_token: bool
+    start: int
+    """Position of the chunk's first token in the text."""
+    size: int
+    """Numbers of a vector that are kept; 0: all."""
+    activates: bool
+    """The last function (normalisation, sigmoid, softmax) is applied."""
+
+
+@dataclass(slots=True, kw_only=True)
 class RowPlan:
     """One request's share of a step."""
 
@@ -85,6 +103,8 @@ class RowPlan:
     has_grammar: bool = False
     """The row has samples, and the request's grammar says which tokens they may be. Their masks are made once every
     earlier step is settled, while the forward pass of this one runs."""
+    pooled: PooledRow | None = None
+    """None: the request generates."""
 
     @property
     def num_samples(self) -> int:
@@ -147,6 +167,8 @@ class RowResult:
     """Per scored token of the prompt, where the request asked for them."""
     drafts: tuple[int, ...] = ()
     """Drafts for the next step; only for a row with a grammar."""
+    pooled: "array[float] | None" = None
+    """fp32 numbers of a pooling request, one result after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,8 @@ class PoolingParams:
     step_tag_id: int | None = None
     """token_classify: return the values at the tokens with this id only, the ends of steps of a solution."""
     returned_token_ids: Sequence[int] | None = None
-    """token_classify of a model whose labels are its vocabulary: return the values of these ids, in this order."""
+    """token_classify: return these columns of a token's values only, in this order. They are indices of labels, which
+    are token ids for a model whose labels are its vocabulary."""
     priority: int = 0
     """Requests with a lower number are started first, and preempted last."""
     activation: None = None
@@ -139,6 +140,24 @@ class PairOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairTemplate:
+    """Text around a query and a document, for a model that was trained to judge them in a prompt of its own."""
+
+    before: str
+    """From the beginning of the prompt to the pair's part of it, the only one that may be cut."""
+    instruction_label: str
+    """Before the instruction."""
+    query_label: str
+    """Between instruction and query."""
+    document_label: str
+    """Between query and document."""
+    after: str
+    """From the end of the document to the end of the prompt, where the answer would begin."""
+    instruction: str
+    """The instruction of a pair that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolingAbilities:
     """Tasks and sizes of a pooling model, as admission and endpoints need them."""
 
@@ -151,12 +170,16 @@ class PoolingAbilities:
     (a cross-encoder or reranker). "vectors": each is embedded, and the score is their cosine similarity.
     "token_vectors": each token is embedded, and the score is the sum over the query's tokens of the largest
     similarity. None: it scores no pairs."""
+    pair_template: PairTemplate | None = None
+    """For "joined": the text around the pair; None: the tokenizer joins the two."""
     embedding_size: int | None = None
     """Numbers in a vector; None: it makes none."""
     matryoshka_dimensions: tuple[int, ...] | None = None
     """Values that `dimensions` may have; (): every value up to embedding_size; None: none but embedding_size."""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the order of the numbers; empty for a model that does not classify."""
+    activates: bool = True
+    """The last function (normalisation, sigmoid, softmax) is applied where a request does not say."""
     reads_prefix_cache: bool = False
     """True if a request may take leading tokens from the prefix cache: the head needs the last token only."""
 

@@ -31,6 +31,8 @@ class Request:
     pooling: PoolingParams | None = None
     """Parameters of a pooling request, which has no output tokens; `params` then says its priority only. None: the
     request generates."""
+    reads_prefix_cache: bool = True
+    """False for a pooling request that needs more hidden states than the last: cached tokens have none."""
     token_type_ids: tuple[int, ...] = ()
     """For a pooling request: the part of the prompt, 0 or 1, that each token belongs to; empty where all are 0."""
     call_id: str = ""

@@ -16,6 +16,7 @@ from torch import Tensor
 from outrider.attention.batch import ForwardBatch, GroupBatch
 from outrider.core.plan import StepPlan
 from outrider.device.padded_layout import PaddedSizes
+from outrider.device.pooled_tokens import PooledTokens, lay_out_pooling
 from outrider.device.staging import Staging
 from outrider.device.step_batch import ScoredTokens, StepBatch
 from outrider.device.table import RequestTable
@@ -42,6 +43,7 @@ class Layout:
     sample_row, sample_offset, sample_index [S]; where prompt tokens are scored, scored_row, scored_index [P]."""
     lists: Mapping[str, Tensor | None]
     num_prompt_logprobs: int = 0
+    pooled: PooledTokens | None = None  # None: the step generates
 
 
 class Assembler:
@@ -73,7 +75,8 @@ class Assembler:
         num_logprobs = table.sampling.num_logprobs[rows]
         length_bound = max([row.length_bound for row in plan.rows])
         key = (columns, needs.tobytes(), num_given.tobytes(), num_logprobs.tobytes())
-        brings_tensors = bool(scored.any())  # used in this step only
+        is_pooling = plan.rows[0].pooled is not None  # all rows of an engine pool, or none
+        brings_tensors = is_pooling or bool(scored.any())  # used in this step only
         if self._last is not None and key == self._last_key and not brings_tensors:
             return replace(self._last, length_bound=length_bound, num_proposals=plan.num_proposals)
         samples = (1 + draft_bound) * does_sample
@@ -99,6 +102,7 @@ class Assembler:
             numbers={name: put[name] for name in numbers},
             lists={name: put[f"list {name}"] if index.size else None for name, index in lists.items()},
             num_prompt_logprobs=max(row.params.prompt_logprobs or 0 for row in plan.rows),
+            pooled=lay_out_pooling(plan, self._staging) if is_pooling else None,
         )
         return self._last
 

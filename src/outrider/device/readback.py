@@ -4,7 +4,9 @@
 pinned buffers wait for a copy only if more steps are in flight than they have buffers.
 """
 
+from array import array
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +30,17 @@ _LEAST = 1024
 """Number of integers in the smallest buffer."""
 
 
+class StepOutput(Protocol):
+    """Results of a step, still on the device, in one piece."""
+
+    @property
+    def data(self) -> Tensor:
+        """[size] int64."""
+
+    def read(self, plan: StepPlan, host: Tensor) -> StepResult:
+        """Results row by row, from a copy of `data` on the host."""
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """Results of a step, still on the device. It may have more rows than the plan: padding comes last."""
@@ -38,13 +51,48 @@ class Packed:
     num_samples: tuple[int, ...]
     """Number of samples in the layout of each row."""
 
+    def read(self, plan: StepPlan, host: Tensor) -> StepResult:
+        """Emitted tokens, and what the requests asked for beside them."""
+        return unpack(plan, self, host)
+
+
+@dataclass(frozen=True, slots=True)
+class PooledNumbers:
+    """Results of a step of a model that pools, still on the device."""
+
+    data: Tensor  # [half of the numbers, rounded up] int64: the bits of two fp32 numbers in each
+    width: int
+    """Numbers of a result."""
+
+    def read(self, plan: StepPlan, host: Tensor) -> StepResult:
+        """The numbers of each row's results."""
+        rows, start = [], 0
+        numbers = host.view(torch.float32).numpy()
+        for row in plan.rows:
+            assert row.pooled is not None, f"request {row.request_id} generates"
+            stop = start + len(row.pooled.offsets) * self.width
+            values = array("f")
+            values.frombytes(numbers[start:stop].tobytes())
+            start = stop
+            rows.append(
+                RowResult(
+                    request_id=row.request_id,
+                    epoch=row.epoch,
+                    token_ids=(),
+                    num_drafts=0,
+                    num_accepted=0,
+                    pooled=values,
+                )
+            )
+        return StepResult(step_id=plan.step_id, rows=tuple(rows))
+
 
 @dataclass(frozen=True, slots=True)
 class Handle:
     """A step in flight."""
 
     plan: StepPlan
-    _packed: Packed
+    _packed: StepOutput
     _host: Tensor  # [sum of sizes] int64
     _event: Event | None
 
@@ -57,7 +105,7 @@ class Handle:
         """Block until the step has ended, and return its results."""
         if self._event is not None:
             self._event.synchronize()
-        return unpack(self.plan, self._packed, self._host)
+        return self._packed.read(self.plan, self._host)
 
 
 def unpack(plan: StepPlan, packed: Packed, host: Tensor) -> StepResult:
@@ -161,6 +209,14 @@ def pack(batch: StepBatch, *, sampled: Sampled, verified: Verified, scores: Logp
     return Packed(tuple(parts), tuple(part.shape for part in parts.values()), data, batch.samples_of_rows)
 
 
+def pack_numbers(numbers: Tensor) -> PooledNumbers:
+    """numbers [M, width] fp32, the results of a step of a model that pools; does not wait."""
+    flat = numbers.reshape(-1)
+    if flat.numel() % 2:
+        flat = torch.cat([flat, flat.new_zeros(1)])
+    return PooledNumbers(flat.contiguous().view(torch.int64), numbers.shape[1])
+
+
 def add_drafts(packed: Packed, batch: StepBatch, table: RequestTable) -> Packed:
     """Append the drafts for the next step to the results: for each row the number of real ones, then the drafts."""
     drafts = torch.cat([table.num_drafts[batch.rows].unsqueeze(1), table.drafts[batch.rows]], dim=1)
@@ -182,7 +238,7 @@ class Readback:
     def __init__(self, platform: BasePlatform) -> None:
         self._ring = PinnedRing(_RING, _LEAST, platform.accelerator) if platform.accelerator is not None else None
 
-    def begin(self, plan: StepPlan, packed: Packed) -> Handle:
+    def begin(self, plan: StepPlan, packed: StepOutput) -> Handle:
         """Start the copy of one step's results; does not wait."""
         if self._ring is None:
             return Handle(plan, packed, packed.data, None)

@@ -15,6 +15,7 @@ from outrider.core.draft_cost import DraftCost
 from outrider.core.errors import RequestError
 from outrider.core.outputs import CompletionOutput, OutputDelta, RequestOutput
 from outrider.core.plan import StepPlan
+from outrider.core.pooling import PoolingParams
 from outrider.core.request import Request
 from outrider.core.sampling_defaults import SamplingDefaults
 from outrider.core.sampling_params import SamplingParams
@@ -23,6 +24,8 @@ from outrider.engine.admission import Admission, Prompt
 from outrider.engine.draft_timing import measure_draft_cost
 from outrider.engine.grammar import Grammars
 from outrider.engine.group import Group, RequestTimes, completion_requests
+from outrider.engine.pooling_admission import GENERATES, POOLS, PoolingAdmission
+from outrider.engine.pooling_requests import OnPooled, PoolingRequests
 from outrider.engine.stats import EngineStats, Recorder
 from outrider.engine.step_clock import StepClock
 from outrider.engine.text import OutputTexts
@@ -64,6 +67,9 @@ class Engine:
             seed=config.seed,
             grammars=self._grammars,
         )
+        self.pooling = _pooling_admission(self.worker, self.tokenizer)
+        """Admission of a model that pools; None: the engine generates."""
+        self._pooling_requests = PoolingRequests()
         self._texts = OutputTexts(self.tokenizer)
         self._names = TokenNames(self.tokenizer)
         policy = _draft_policy(config, self.worker)
@@ -83,7 +89,8 @@ class Engine:
             draft_policy=policy,
             prompt_budget=None if has_own_budget else _prompt_budget(config, self.worker),
             num_snapshots=self.worker.num_snapshots,
-            work_times=self._work_times,
+            work_times=self._work_times if self.worker.model_config.pooler is None else None,
+            needs_whole_prompts=not self.worker.model_config.is_causal,
         )
         worker = self.worker  # not by way of `self`: a cycle would keep the engine's memory after its last use
         self._recorder = Recorder(
@@ -118,8 +125,21 @@ class Engine:
 
     def new_request(self, prompt: Prompt, params: SamplingParams, *, request_id: str | None = None) -> Request:
         """Check a prompt and its parameters, and return the request; nothing is queued yet."""
+        if self.pooling is not None:
+            raise RequestError(POOLS)
         self._num_requests += 1
         return self.admission.request(prompt, params, request_id=request_id or str(self._num_requests - 1))
+
+    def new_pooling_request(self, prompt: Prompt, params: PoolingParams, *, request_id: str | None = None) -> Request:
+        """Check a text and its parameters, and return the pooling request; nothing is queued yet."""
+        if self.pooling is None:
+            raise RequestError(GENERATES)
+        return self.pooling.request(prompt, params, request_id=request_id or self.new_id())
+
+    def new_id(self) -> str:
+        """An id for a request."""
+        self._num_requests += 1
+        return str(self._num_requests - 1)
 
     def preparation(self, request: Request) -> Callable[[], Any] | None:
         """Work that takes long and that another thread may do before `add`, which then gets its result as `prepared`;
@@ -130,6 +150,8 @@ class Engine:
         self, request: Request, *, on_delta: Callable[[OutputDelta], None] | None = None, prepared: Any = None
     ) -> None:
         """Queue a checked request, with all its n completions; `on_delta` is called with what each step adds."""
+        if self.pooling is not None:
+            raise RequestError(POOLS)
         if request.request_id in self._groups:
             raise RequestError(f"request_id={request.request_id!r} is in use. Wait for it, or take another id.")
         times = RequestTimes(queued=time.monotonic())
@@ -150,8 +172,20 @@ class Engine:
         for state in states:
             self._group_of[state.request_id] = group
 
+    def pool(self, request: Request, on_pooled: OnPooled) -> None:
+        """Queue a checked pooling request; `on_pooled` is called once, when it has ended."""
+        if self.pooling is None:
+            raise RequestError(GENERATES)
+        self.scheduler.add(request)
+        self._pooling_requests.begin(request.request_id, on_pooled)
+
     def abort(self, request_id: str) -> RequestOutput | None:
-        """Abort a request. Returns its output so far, or None if there is no such request."""
+        """Abort a request. Returns its output so far, or None if there is no such request, or if it pools."""
+        if request_id in self._pooling_requests:
+            state = self.scheduler.abort(request_id)
+            assert state is not None, f"pooling request {request_id} has ended"
+            self._end_pooling(state)
+            return None
         group = self._groups.get(request_id)
         if group is None:
             return None
@@ -215,12 +249,23 @@ class Engine:
         self._clock.ended(handle)
         begin = self._clock.begin()
         changed = self.scheduler.settle(handle.plan, result)
+        if self.pooling is not None:
+            for state in changed:
+                if state.finish_reason is not None:
+                    self._end_pooling(state)
+            return []
         now = time.monotonic()
         outputs = [self._emit(state, now) for state in changed]
         self._clock.settled(handle, begin)
         return [output for output in outputs if output is not None]
 
+    def _end_pooling(self, state: RequestState) -> None:
+        self._recorder.finish(state)
+        self._pooling_requests.end(state)
+
     def _note_admissions(self, plan: StepPlan) -> None:
+        if self.pooling is not None:
+            return
         for admission in plan.admissions:
             times = self._group_of[admission.request_id].times
             if times.planned is None:
@@ -265,6 +310,18 @@ class Engine:
             error=state.error,
             logits_digest=f"{state.logits_digest:016x}" if self.config.logits_digest else None,
         )
+
+
+def _pooling_admission(worker: Worker, tokenizer: Tokenizer | None) -> PoolingAdmission | None:
+    model = worker.model_config
+    if model.pooler is None:
+        return None
+    return PoolingAdmission(
+        tokenizer=tokenizer,
+        vocab_size=model.vocab_size,
+        max_model_len=worker.max_model_len,
+        abilities=model.pooler.abilities(hidden_size=model.hidden_size, is_causal=model.is_causal),
+    )
 
 
 def _ends(worker: Worker, tokenizer: Tokenizer | None) -> tuple[int, ...]:

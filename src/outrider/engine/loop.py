@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
+from outrider.core.pooling import PoolingRequestOutput
 from outrider.core.request import Request
 from outrider.engine.engine import Engine
 
 Order = Callable[[], None]
 Tell = Callable[[OutputDelta | BaseException], None]
+TellPooled = Callable[[PoolingRequestOutput], None]
 
 
 class Inbox(Protocol):
@@ -50,6 +52,10 @@ class EngineLoop:
 
         self.engine.add(request, on_delta=on_delta, prepared=prepared)
         self._listeners[name] = tell
+
+    def pool(self, request: Request, tell: TellPooled) -> None:
+        """Queue a checked pooling request; `tell` gets its output. Raises RequestError."""
+        self.engine.pool(request, tell)
 
     def ending(self) -> OutriderError:
         """Error for a request that came too late, or was still running."""

@@ -22,6 +22,7 @@ from typing import Any
 from outrider.core import log
 from outrider.core.errors import OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
+from outrider.core.pooling import PoolingRequestOutput
 from outrider.core.request import Request
 from outrider.engine.channel import Channel
 from outrider.engine.engine import Engine
@@ -77,6 +78,7 @@ class _Session:
         self._orders: deque[Order] = deque()
         self._answers: list[Added | Refused | Counted] = []
         self._deltas: list[OutputDelta] = []
+        self._pooled: list[PoolingRequestOutput] = []
         self._next_stats = 0.0
         self._wake = channel.make_waker()
         self._compiler = ThreadPoolExecutor(max_workers=_NUM_COMPILERS, thread_name_prefix="grammars")
@@ -110,7 +112,7 @@ class _Session:
         if isinstance(message, Count):
             self._answers.append(Counted(message.number, self.loop.engine.stats()))
             return
-        work = self.loop.engine.preparation(message.request)
+        work = self.loop.engine.preparation(message.request) if message.request.pooling is None else None
         if work is None:
             self._begin(message.request)
             return
@@ -134,7 +136,10 @@ class _Session:
 
     def _begin(self, request: Request, *, prepared: Any = None) -> None:
         try:
-            self.loop.submit(request, self._tell, prepared=prepared)
+            if request.pooling is not None:
+                self.loop.pool(request, self._pooled.append)
+            else:
+                self.loop.submit(request, self._tell, prepared=prepared)
         except Exception as error:  # any error: it concerns this request only
             self._refuse(request, error)
         else:
@@ -156,11 +161,12 @@ class _Session:
         stats = self._due_stats()
         try:
             self._records.send(self._channel)
-            if self._deltas or self._answers or stats is not None:
-                self._channel.send(Turn(self._answers, self._deltas, stats))
+            if self._deltas or self._answers or self._pooled or stats is not None:
+                self._channel.send(Turn(self._answers, self._deltas, stats, list(self._pooled)))
         except OSError:
             raise StopLoop from None
         self._answers, self._deltas = [], []
+        self._pooled.clear()
 
     def _due_stats(self) -> EngineStats | None:
         """Counters if a snapshot is due: periodically and before waiting, as a snapshot takes time for each request."""
@@ -184,6 +190,7 @@ def _describe(engine: Engine) -> EngineInfo:
         is_exact=worker.is_exact,
         sampling_defaults=engine.sampling_defaults,
         draft_cost=engine.draft_cost(),
+        pooling=engine.pooling.abilities if engine.pooling is not None else None,
     )
 
 

@@ -33,7 +33,8 @@ class EngineStats:
     """Part of `num_steps` that was replayed as a captured graph; the others were launched kernel by kernel."""
     num_preemptions: int
     num_prompt_tokens: int
-    """Prompt tokens of every completion that has emitted a token; a replay after preemption does not count again."""
+    """Prompt tokens of every completion that has emitted a token, and of every pooling request that has ended; a replay
+    after preemption does not count again."""
     num_cached_prompt_tokens: int
     """Part of `num_prompt_tokens` that came from the prefix cache."""
     num_generation_tokens: int
@@ -127,7 +128,8 @@ class _Totals:
         self.num_cached_prompt_tokens = 0
 
     def add(self, state: RequestState) -> None:
-        if state.num_output_tokens == 0:
+        is_pooled = state.pooling is not None and state.finish_reason is FinishReason.STOP
+        if state.num_output_tokens == 0 and not is_pooled:
             return
         self.speculation.add(state.speculation)
         self.num_prompt_tokens += state.num_prompt_tokens

@@ -12,6 +12,7 @@ from tokenizers import decoders
 
 from outrider.core.errors import CheckpointError, RequestError
 from outrider.engine.gguf_tokenizer import gguf_tokenizer
+from outrider.engine.pair_encoding import Cut, Encoded, cut_text, encode
 from outrider.engine.template import render
 from outrider.engine.token_bytes import TokenBytes, prompt_pieces
 from outrider.loading.files import check_kinds
@@ -30,6 +31,8 @@ class Tokenizer:
     def __init__(self, directory: Path) -> None:
         self._tokenizer = gguf_tokenizer(directory) if is_gguf(directory) else _read(directory)
         self._backend = self._tokenizer.backend_tokenizer
+        self._backend.no_truncation()  # limits come with a request, and a prompt is never padded
+        self._backend.no_padding()
         added = self._backend.get_added_tokens_decoder()
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
         self._special_texts = {token.content for token in added.values() if token.special}
@@ -62,6 +65,22 @@ class Tokenizer:
         """Token ids of a prompt."""
         # not verbose: who takes the ids checks their number, and says more than the library's warning
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False))
+
+    def encode_cut(
+        self, first: str, second: str | None = None, *, cut: Cut | None = None, add_special_tokens: bool = True
+    ) -> Encoded:
+        """Token ids of a text, or of two in one prompt, cut to a number of tokens (`engine/pair_encoding.py`)."""
+        return encode(self._backend, first, second, cut=cut, add_special_tokens=add_special_tokens)
+
+    def cut_text(self, text: str, max_tokens: int) -> str:
+        """The text up to the end of its first `max_tokens` tokens; 0 cuts nothing."""
+        return cut_text(self._backend, text, max_tokens)
+
+    @property
+    def truncation_side(self) -> str:
+        """The end at which this tokenizer cuts texts, "left" or "right"."""
+        side: str = self._tokenizer.truncation_side
+        return side
 
     @property
     def eos_token_id(self) -> int | None:

@@ -15,6 +15,7 @@ from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.model_caches import CacheSpec, LayerCache, ModelCaches
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import ModelConfig
+from outrider.core.pooler_config import ANSWER_HEAD, REWARD_HEAD, SCORE_HEAD
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding, LMHead
@@ -22,6 +23,7 @@ from outrider.layers.mlp import GatedMLP
 from outrider.layers.moe import MoE
 from outrider.layers.mtp import MtpForm, MtpModule
 from outrider.layers.norm import RMSNorm
+from outrider.layers.pooling_head import answer_logits, answer_rows, build_score
 from outrider.layers.rope import Rope
 
 
@@ -77,7 +79,7 @@ class DecoderLayer(nn.Module):
 
 
 class CausalLM(nn.Module):
-    """Embedding, layers, final norm and head."""
+    """Embedding, layers, final norm and head: that of a language model, or of one that pools."""
 
     renames: Mapping[str, str] = {}
     """Leading parts of checkpoint names that differ from the names of the modules here."""
@@ -100,6 +102,7 @@ class CausalLM(nn.Module):
         self.config = config
         self.context = context
         self.taps: tuple[int, ...] = ()
+        self._answer_rows: Tensor | None = None
         self.rope = Rope(config.rope, config.rotary_size, max_positions, context)
         self.local_rope = self.rope
         if config.local_rope is not None:
@@ -113,8 +116,16 @@ class CausalLM(nn.Module):
             plus_one=config.norm_plus_one,
             casts_last=config.norm_casts_last,
         )
-        tied_to = self.embed_tokens if config.tie_word_embeddings else None
-        self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
+        self.build_head()
+
+    def build_head(self) -> None:
+        """Make the module that reads hidden states: `lm_head`, or the head of a model that pools."""
+        config, context = self.config, self.context
+        if config.pooler is None or config.pooler.head == ANSWER_HEAD:
+            tied_to = self.embed_tokens if config.tie_word_embeddings else None
+            self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
+        if config.pooler is not None and config.pooler.head in (SCORE_HEAD, REWARD_HEAD):
+            self.score = build_score(config.pooler, config.hidden_size, context)
 
     def build_layer(self, index: int) -> nn.Module:
         """The layer at `index`. A family whose layers have other parts overrides this."""
@@ -190,6 +201,20 @@ class CausalLM(nn.Module):
         entered.append(total)
         taps = torch.cat([entered[tap] for tap in self.taps], dim=1) if self.taps else None
         return Hidden(last, taps)
+
+    def pool(self, vectors: Tensor) -> Tensor:
+        """The head of a model that pools: vectors [M, H] of texts or tokens -> [M, size] fp32."""
+        assert self.config.pooler is not None, f"{self.config.architecture} generates"
+        pooler, context = self.config.pooler, self.context
+        if pooler.head == ANSWER_HEAD:
+            if self._answer_rows is None:
+                self._answer_rows = answer_rows(self.lm_head, pooler, context)
+            x = vectors.to(context.dtype)
+            return answer_logits(x, self._answer_rows, lm_head=self.lm_head, pooler=pooler, context=context)
+        if pooler.head in (SCORE_HEAD, REWARD_HEAD):
+            scored: Tensor = self.score(vectors)
+            return scored
+        return vectors.to(torch.float32)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [S, H], rows of `Hidden.last` -> [S, vocab_size] fp32."""

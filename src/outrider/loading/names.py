@@ -5,6 +5,7 @@ Pieces of fused layers are not named here: a layer that is stacked from several 
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes that say who saved a checkpoint, not what a tensor is."""
@@ -37,3 +38,13 @@ def module_name(name: str, renames: Mapping[str, str]) -> str:
         if name.startswith(old):
             return new + name[len(old) :]
     return name
+
+
+def is_named(directory: Path, marks: Iterable[str]) -> bool:
+    """True if one of `marks`, in lower case, is part of the model's name: that of its directory, or of its folder in
+    the cache of a hub."""
+    for path in (directory.absolute(), directory.resolve()):
+        name = path.parts[-3] if len(path.parts) > 2 and path.parts[-2] == "snapshots" else path.name
+        if any(mark in name.lower() for mark in marks):
+            return True
+    return False

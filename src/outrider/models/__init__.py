@@ -14,6 +14,7 @@ from outrider.core import plugins
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig, read_architecture
+from outrider.core.pooler_config import CAUSAL_FORM, PoolerConfig, Reranker, read_pooler, split_form
 from outrider.core.quantization.read import read_quantization
 from outrider.layers.assignment import assign_formats
 from outrider.layers.context import LayerContext
@@ -22,11 +23,14 @@ from outrider.loading.dummy import fill_randomly
 from outrider.loading.generation_config import read_generation_eos
 from outrider.loading.hf import open_model_config
 from outrider.loading.load import load_into
-from outrider.loading.names import bare_name, module_name
+from outrider.loading.names import bare_name, is_named, module_name
+from outrider.loading.reranker import read_reranker
+from outrider.loading.sentence_transformers import has_modules, with_modules
 from outrider.loading.sizes import sizes_that_fit
 from outrider.loading.weights import Weights, open_weights
 
 _MAX_ROPE_BYTES = 8 << 30
+_LM_HEAD = "lm_head."
 
 
 def families() -> dict[str, ModuleType]:
@@ -40,8 +44,14 @@ def families() -> dict[str, ModuleType]:
 
 
 def find_family(architecture: str) -> ModuleType:
-    """The file that has `architecture`; `UnsupportedError` lists those that there are."""
+    """The file that has `architecture`, or the form of it that generates; `UnsupportedError` lists those that there
+    are."""
     known = families()
+    base, form = split_form(architecture)
+    if architecture not in known and form:  # the text part of a multimodal family may have a name of its own
+        for generates in (base + CAUSAL_FORM, base.removesuffix("Text") + CAUSAL_FORM):
+            if generates in known:
+                return known[generates]
     if architecture not in known:
         raise UnsupportedError(
             f"config.json: architecture {architecture!r} is not supported. Supported: {', '.join(sorted(known))}."
@@ -55,9 +65,19 @@ def find_model(config: ModelConfig) -> type[CausalLM]:
     return model_class
 
 
-def read_config(reader: ConfigReader) -> ModelConfig:
-    """The config of a model, read by its family. `UnsupportedError` names every key that the family does not know."""
-    config: ModelConfig = find_family(read_architecture(reader)).read_config(reader)
+def read_config(reader: ConfigReader, *, pooler: PoolerConfig | None = None) -> ModelConfig:
+    """The config of a model, read by its family. `UnsupportedError` names every key that the family does not know.
+
+    pooler: the head of a model that pools; None: it generates.
+    """
+    architecture = read_architecture(reader)
+    family = find_family(architecture)
+    if pooler is None and pools_only(architecture):
+        raise UnsupportedError(
+            f"{reader.where}: architecture {architecture!r} pools, and cannot generate. Leave runner at 'auto', or use"
+            " a checkpoint of a language model."
+        )
+    config: ModelConfig = replace(family.read_config(reader), pooler=pooler)
     quantization = read_quantization(reader)
     if quantization is None and reader.is_object("text_config"):
         quantization = read_quantization(reader.section("text_config"))
@@ -65,12 +85,41 @@ def read_config(reader: ConfigReader) -> ModelConfig:
     return replace(config, quantization=quantization)
 
 
-def read_model_config(directory: str | Path) -> ModelConfig:
+def pools_only(architecture: str) -> bool:
+    """True for an architecture that has no head of a language model."""
+    family = find_family(architecture)
+    return architecture not in family.ARCHITECTURES or hasattr(family, "read_pooler")
+
+
+def read_model_config(directory: str | Path, *, runner: str = "generate") -> ModelConfig:
     """The config of the model in `directory`. Its eos ids are those of generation_config.json, then those of
-    config.json."""
-    config = read_config(open_model_config(directory))
+    config.json. `runner`: "generate", "pooling", or "auto" to pool with models that are made for it."""
+    reader = open_model_config(directory)
+    pooler = find_pooler(reader, Path(directory), runner=runner)
+    config = read_config(reader, pooler=pooler)
     ids = read_generation_eos(directory) + config.eos_token_ids
     return replace(config, eos_token_ids=tuple(dict.fromkeys(ids)))
+
+
+def find_pooler(reader: ConfigReader, directory: Path, *, runner: str) -> PoolerConfig | None:
+    """The pooler of a model; None if it generates.
+
+    "auto" pools if the architecture cannot generate, or if the directory is one of sentence-transformers.
+    """
+    architecture = read_architecture(reader)
+    family = find_family(architecture)
+    if runner == "generate" or (runner == "auto" and not (pools_only(architecture) or has_modules(directory))):
+        return None
+    reranker: Reranker | None = getattr(family, "RERANKER", None)
+    if reranker is not None:
+        found = read_reranker(reader, directory, reranker, architecture=architecture)
+        if found is not None:
+            return found
+    read = getattr(family, "read_pooler", read_pooler)
+    pooler: PoolerConfig = read(reader, architecture=architecture)
+    if pooler.matryoshka_dimensions is None and is_named(directory, getattr(family, "MATRYOSHKA", ())):
+        pooler = replace(pooler, matryoshka_dimensions=())
+    return with_modules(pooler, directory)
 
 
 def cache_specs(config: ModelConfig, context: LayerContext) -> tuple[CacheSpec, ...]:
@@ -95,7 +144,7 @@ def load_model(
     """
     model_class = find_model(config)
     weights = open_weights(directory) if load_format != "dummy" else None
-    if weights is not None and not any(bare_name(name).startswith("lm_head.") for name in weights.names):
+    if weights is not None and not any(bare_name(name).startswith(_LM_HEAD) for name in weights.names):
         config = replace(config, tie_word_embeddings=True)
     context = replace(context, assigns_formats=config.quantization is not None)
 
@@ -139,6 +188,8 @@ def _check_sizes(config: ModelConfig, weights: Weights, *, where: str, max_posit
 def fill_model(model: CausalLM, tensors: Iterable[tuple[str, Tensor]], *, where: str) -> None:
     """Fill a model from the tensors of a checkpoint; without data, check that they fit."""
     skips = (*model.skips, *(model.mtp.all_prefixes if model.mtp is not None else ()))
+    if not hasattr(model, "lm_head"):
+        skips = (*skips, _LM_HEAD)  # the head of the language model that it was made from
     parts = (part for name, tensor in tensors for part in model.split(name, tensor))
     load_into(model, parts, where=where, renames=model.renames, skips=skips)
 

@@ -35,6 +35,8 @@ class BasePlatform(ABC):
     """True if every kernel on the target's path is row-invariant."""
     has_graphs: bool
     """True if a step can be captured and replayed."""
+    can_pool = False
+    """True if models that pool were found row-invariant here. A kernel stack may lack their reductions."""
     max_num_seqs = 64
     """Default maximum number of requests that run at once."""
     num_prompt_tokens = 448

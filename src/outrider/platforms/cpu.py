@@ -19,6 +19,7 @@ class Platform(BasePlatform):
     excluded_backends: dict[str, str] = {}  # noqa: RUF012 - a constant, read only
     is_exact = True
     has_graphs = False
+    can_pool = True
     preference = 0
 
     @property

@@ -13,7 +13,7 @@ from outrider.attention.caches.model_caches import CacheSpec, ModelCaches
 from outrider.attention.caches.paged import PagedSpec, groups_of
 from outrider.attention.selector import refusal_of, select_backend
 from outrider.core.config import EngineConfig
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.core.plan import StepPlan
 from outrider.core.quantization.while_loading import quantised_while_loading
@@ -28,9 +28,10 @@ from outrider.kernels.interface.sampling import SyntheticAcceptance
 from outrider.layers.context import LayerContext
 from outrider.layers.decoder import CausalLM
 from outrider.models import cache_specs, load_model, read_model_config
-from outrider.platforms.base import select_platform
+from outrider.platforms.base import BasePlatform, select_platform
 from outrider.runtime.largest_step import measure_kv_budget
 from outrider.runtime.memory import KVBudget, cpu_kv_budget, size_groups, size_snapshots, without
+from outrider.runtime.pooling_step import PoolingStep
 from outrider.runtime.step import Forwarded, Step
 from outrider.runtime.warm_up import Compiling, compile_kernels
 from outrider.sampling.synthetic import synthetic_acceptance
@@ -41,6 +42,7 @@ class Worker:
     """One device's share of an engine."""
 
     def __init__(self, config: EngineConfig) -> None:
+        has_own_budget = config.max_num_batched_tokens is not None
         self._found_drafter = find_drafter(config.speculative) if config.speculative is not None else None
         self.platform = platform = select_platform(config.device)
         self.config = config = config.resolve(
@@ -49,7 +51,8 @@ class Worker:
             token_multiple=platform.token_multiple,
         )
         self.dtype = platform.resolve_dtype(config.dtype)
-        self.model_config = with_quantization(read_model_config(config.model), config)
+        self.model_config = with_quantization(read_model_config(config.model, runner=config.runner), config)
+        self.config = config = check_pooling(config, self.model_config, platform, has_own_budget=has_own_budget)
         self.eos_token_ids = self.model_config.eos_token_ids
         self.max_model_len = _max_model_len(config, self.model_config)
         self.kernels = load_kernels(platform.kernel_stack)
@@ -81,6 +84,8 @@ class Worker:
             synthetic=self._synthetic(),
             states=self.states,
         )
+        pooler = self.model_config.pooler
+        self._run = PoolingStep(self.step_function, pooler) if pooler is not None else self.step_function
         self._allocate_blocks([2] * len(self.groups))  # the null block and one more, for steps that measure memory
         self.kv_budget = self._measure_kv_budget(compiling)
         self.num_snapshots = self._allocate_snapshots()
@@ -269,7 +274,7 @@ class Worker:
         replay = self._prepare_replay(plan)
         if replay is not None:
             return self._readback.begin(plan, replay.run())
-        return self._readback.begin(plan, self.step_function(self.assembler.lay_out(plan, self.table)))
+        return self._readback.begin(plan, self._run(self.assembler.lay_out(plan, self.table)))
 
     @torch.inference_mode()
     def begin(self, plan: StepPlan) -> "StartedStep":
@@ -332,11 +337,51 @@ def with_quantization(model_config: ModelConfig, config: EngineConfig) -> ModelC
     return replace(model_config, quantization=found)
 
 
+def check_pooling(
+    config: EngineConfig, model: ModelConfig, platform: BasePlatform, *, has_own_budget: bool
+) -> EngineConfig:
+    """The options of an engine whose model pools; if it generates, they stay as they are. `has_own_budget`: the caller
+    chose max_num_batched_tokens. A model that is not causal gets steps that hold a whole text, and no prefix cache.
+
+    Raises UnsupportedError or ConfigError for an option that cannot work, or a platform that cannot pool.
+    """
+    if model.pooler is None:
+        return config
+    if not platform.can_pool:
+        raise UnsupportedError(
+            f"{config.model} pools, and device={platform.name!r} does not: its kernels for sums over a text were not"
+            " tested there. Use device='cpu'."
+        )
+    if config.speculative is not None:
+        raise ConfigError(
+            f"speculative_config={config.speculative.method!r} needs an output, and {config.model} pools: it makes no"
+            " tokens. Leave speculative_config unset."
+        )
+    if config.logits_digest:
+        raise ConfigError(f"logits_digest=True hashes logits, and {config.model} pools. Leave logits_digest unset.")
+    if model.is_causal:
+        return config
+    longest = _max_model_len(config, model)
+    if has_own_budget and config.step_token_budget < longest:
+        raise ConfigError(
+            f"max_num_batched_tokens={config.step_token_budget} is below max_model_len={longest}, and {config.model}"
+            " reads a text in one step. Raise max_num_batched_tokens, or lower max_model_len."
+        )
+    return replace(config, max_num_batched_tokens=max(config.step_token_budget, longest), enable_prefix_caching=False)
+
+
 def _paged(specs: Sequence[CacheSpec]) -> list[PagedSpec]:
     return [spec for spec in specs if isinstance(spec, PagedSpec)]
 
 
 def _max_model_len(config: EngineConfig, model: ModelConfig) -> int:
+    limit = model.pooler.max_tokens if model.pooler is not None else None
+    if limit is not None and limit < model.max_length:
+        if (config.max_model_len or 0) > limit:
+            raise ConfigError(
+                f"max_model_len={config.max_model_len} is above max_seq_length={limit} of the model's files. Lower it."
+            )
+        return config.max_model_len or limit
     if config.max_model_len is None:
         return model.max_length
     if config.max_model_len > model.max_length:

@@ -7,11 +7,13 @@ place that knows the accepted counts, lengths and drafts of steps in flight; `se
              0                 num_prompt_tokens      num_tokens      bound
 """
 
+from array import array
 from dataclasses import dataclass, field
 from enum import Enum
 
 from outrider.core.outputs import FinishReason, Logprob, SpeculationStats
 from outrider.core.plan import TokenLogprobs
+from outrider.core.pooling import PoolingParams
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 
@@ -90,6 +92,8 @@ class RequestState:
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Log-probabilities from the second prompt token on."""
     logits_digest: int = 0
+    pooled: "array[float]" = field(default_factory=lambda: array("f"))
+    """Numbers of a pooling request so far."""
 
     # copies of the fields of `request` that the loops over rows read: reading them there would cost several percent
     request_id: str = field(init=False)
@@ -97,6 +101,7 @@ class RequestState:
     max_total_tokens: int = field(init=False)
     num_prompt_tokens: int = field(init=False)
     has_grammar: bool = field(init=False)
+    pooling: PoolingParams | None = field(init=False)
 
     def __post_init__(self) -> None:
         request = self.request
@@ -106,6 +111,7 @@ class RequestState:
         self.max_total_tokens = request.max_total_tokens
         self.num_prompt_tokens = len(request.prompt_token_ids)
         self.has_grammar = request.params.structured_outputs is not None
+        self.pooling = request.pooling
 
     @property
     def block_ids(self) -> list[int]:
@@ -131,6 +137,13 @@ class RequestState:
         if self.params.prompt_logprobs is None:
             return 0
         return self.num_prompt_tokens - 1 - len(self.prompt_logprobs)
+
+    @property
+    def reads_prefix_cache(self) -> bool:
+        """True if leading tokens may come from the prefix cache: no result is asked for at one of them."""
+        if self.pooling is not None:
+            return self.request.reads_prefix_cache
+        return self.num_unscored_tokens <= 0
 
     @property
     def is_prefilling(self) -> bool:

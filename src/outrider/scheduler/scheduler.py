@@ -22,6 +22,7 @@ from outrider.core.request import Request
 from outrider.scheduler.blocks import BlockPool
 from outrider.scheduler.draft_policy import DraftPolicy, FixedDrafts
 from outrider.scheduler.kv_blocks import KVBlocks
+from outrider.scheduler.pooled_row import pooled_row
 from outrider.scheduler.prefix import Hit, PrefixCache
 from outrider.scheduler.prompt_budget import FixedBudget, PromptBudget
 from outrider.scheduler.request_state import RequestState, RequestStatus
@@ -53,13 +54,15 @@ class Scheduler:
         prompt_budget: PromptBudget | None = None,
         num_snapshots: int | None = None,
         work_times: WorkTimes | None = None,
+        needs_whole_prompts: bool = False,
     ) -> None:
         """`num_blocks`: blocks of each group, the null block included.
         `draft_policy`: chooses the number of drafts of each step, at most `num_drafts`; None: always `num_drafts`.
         `prompt_budget`: chooses the number of prompt tokens of each step; None: as many as fit.
         `token_rule`: needed if a request has a grammar.
         `num_snapshots`: snapshots of states that fit in memory; None if the model has no states.
-        `work_times`: times of steps, which limit what a step computes beside other calls' rows; None: no limit."""
+        `work_times`: times of steps, which limit what a step computes beside other calls' rows; None: no limit.
+        `needs_whole_prompts`: a prompt is never cut into chunks; it waits until a step has room for all of it."""
         most_ahead = max(max_num_batched_tokens, 1 + num_drafts) + 1 + num_lookahead
         self.blocks = KVBlocks(groups, num_blocks, most_ahead=most_ahead)
         index = SnapshotIndex(num_snapshots) if num_snapshots is not None else None
@@ -78,6 +81,7 @@ class Scheduler:
         self._num_lookahead = num_lookahead
         self._stop_rule = stop_rule
         self._token_rule = token_rule
+        self._needs_whole_prompts = needs_whole_prompts
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._num_steps = 0
         self._arrivals = itertools.count(1)
@@ -313,6 +317,7 @@ class Scheduler:
                 first_scored=scored.start,
                 num_scored=len(scored),
                 has_grammar=state.has_grammar and does_sample,
+                pooled=pooled_row(state, length - num_tokens, num_tokens) if state.pooling is not None else None,
             )
         )
 
@@ -320,7 +325,9 @@ class Scheduler:
         admissions: list[RowAdmission] = []
         while self.waiting and self._free_rows and step.left > 0:
             state = self._next_waiting(step)
-            hit = self.prefix.match(state) if state.num_unscored_tokens <= 0 else self.prefix.no_hit()
+            if self._needs_whole_prompts and _num_left(state) > step.left:
+                break
+            hit = self.prefix.match(state) if state.reads_prefix_cache else self.prefix.no_hit()
             if step.limit is not None and step.limit.most_tokens(context=hit.num_tokens) == 0:
                 break
             reach = min(state.num_tokens + 1 + self._num_lookahead, state.max_total_tokens)
@@ -362,7 +369,7 @@ class Scheduler:
             num_computed_tokens=state.num_computed_tokens,
             last_cached_block=hit.block_ids[0][-1] if hit.num_tokens else -1,
             snapshot_id=self.prefix.find_snapshot(state, hit),
-            max_total_tokens=state.max_total_tokens,
+            max_total_tokens=state.max_total_tokens + (state.pooling is not None),  # a row with room for none is over
             params=state.params,
             seed=request.seed,
             stop_token_ids=request.stop_token_ids,
@@ -389,6 +396,7 @@ class Scheduler:
 
     def _preempt(self, state: RequestState) -> None:
         self._leave(state)
+        del state.pooled[:]
         state.status = RequestStatus.WAITING
         state.num_preemptions += 1
         self.num_preemptions += 1
@@ -425,6 +433,8 @@ class Scheduler:
 
     def _settle_row(self, state: RequestState, plan: RowPlan, result: RowResult) -> None:
         before = state.num_computed_tokens
+        if result.pooled is not None:
+            state.pooled.extend(result.pooled)
         num_computed = before + plan.num_tokens - plan.num_drafts + result.num_accepted
         reason = self._settle_sample(state, plan, result) if plan.does_sample else None
         if result.prompt_logprobs:
@@ -443,6 +453,8 @@ class Scheduler:
         """Append the tokens that a row emitted, up to a stop. Returns the reason if the request ends, else None."""
         state.num_steps_in_flight -= 1
         state.num_tokens_in_flight -= 1 + plan.num_drafts
+        if state.pooling is not None:
+            return FinishReason.STOP
         num_tokens_left = state.max_total_tokens - len(state.token_ids)
         self.draft_policy.see_row(
             state, num_drafts=min(plan.num_drafts, num_tokens_left - 1), num_accepted=result.num_accepted

@@ -11,6 +11,7 @@ from outrider.kernels.interface.clamped import ClampedKernels
 from outrider.kernels.interface.encoder import EncoderKernels
 from outrider.kernels.interface.latent import GroupedRouterKernels, LatentKernels
 from outrider.kernels.interface.model import ModelKernels
+from outrider.kernels.interface.pooling import PoolingKernels
 from outrider.kernels.interface.quantised import QuantisedKernels
 from outrider.kernels.interface.sampling import SamplingKernels
 from outrider.kernels.interface.state import StateKernels
@@ -18,7 +19,7 @@ from outrider.kernels.interface.step import StepKernels
 
 SUBJECTS = (ModelKernels, CacheKernels, StateKernels, StepKernels, SamplingKernels)
 OPTIONAL = {
-    "route": (QuantisedKernels, ClampedKernels, EncoderKernels, GroupedRouterKernels),
+    "route": (QuantisedKernels, ClampedKernels, EncoderKernels, GroupedRouterKernels, PoolingKernels),
     "paged_attention": (LatentKernels,),
 }
 """Subjects that an order of stacks may lack, by the function that decides which stack they come from."""
@@ -35,6 +36,7 @@ class Kernels(
     EncoderKernels,
     GroupedRouterKernels,
     LatentKernels,
+    PoolingKernels,
     Protocol,
 ):
     """All kernels that the engine calls, joined from one or more stacks. Those of `OPTIONAL` may be absent."""
