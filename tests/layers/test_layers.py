@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from outrider.core.model_config import EncoderConfig, ModelConfig, MoeConfig, RopeConfig
+from outrider.core.model_config import EncoderConfig, GroupedRouting, LatentConfig, ModelConfig, MoeConfig, RopeConfig
 from outrider.layers.embedding import Embedding, LMHead
 from outrider.layers.encoder import Encoder
 from outrider.layers.linear import Linear
@@ -27,13 +27,18 @@ CONFIG = ModelConfig(
     moe=MoeConfig(num_experts=4, num_experts_per_tok=2, intermediate_size=32, is_normalized=True),
 )
 
+GROUPED = GroupedRouting(scoring="sigmoid", num_groups=2, num_chosen_groups=1, scale=1.0, has_bias=True)
+LATENT = LatentConfig(q_rank=24, kv_rank=32, rope_size=16, nope_size=16, value_size=16, is_interleaved=True)
+
 
 @pytest.mark.parametrize("name", families())
 def test_no_weight_of_a_model_wants_a_gradient(name):
     family = families()[name]
-    encoder = EncoderConfig(num_positions=64, num_token_types=2, labels=("no", "yes"))
+    encoder = EncoderConfig(num_positions=64, num_token_types=2)
     is_encoder = issubclass(family.Model, Encoder)
-    own = {"encoder": encoder, "local_rope": RopeConfig(), "hidden_act": "gelu"} if is_encoder else {}
+    own = {"encoder": encoder, "local_rope": RopeConfig(), "hidden_act": "gelu"} if is_encoder else {"latent": LATENT}
+    if name.startswith("Deepseek"):
+        own["moe"] = replace(CONFIG.moe, grouped=GROUPED)
     model = family.Model(replace(CONFIG, **own), cpu_context(), max_positions=64)
     assert not any(tensor.requires_grad for tensor in [*model.parameters(), *model.buffers()])
 

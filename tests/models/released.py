@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from outrider import models
+from outrider.core.config_reader import ConfigReader
+from outrider.core.model_config import ModelConfig, read_architecture
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -37,6 +41,14 @@ class ReleasedHead:
     shapes: Shapes
     taps: tuple[int, ...] = ()
     """Target layers of an EAGLE-3 head, as "after k layers"."""
+
+
+def read_any(reader: ConfigReader) -> ModelConfig:
+    """The config of a model that generates, or pools if its family cannot generate."""
+    architecture = read_architecture(reader)
+    read_pooler = getattr(models.find_family(architecture), "read_pooler", None)
+    pooler = None if read_pooler is None else read_pooler(reader, architecture=architecture)
+    return models.read_config(reader, pooler=pooler)
 
 
 def under(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> Shapes:

@@ -20,7 +20,7 @@ from tests.support.tiny_heads import random_head
 from tests.support.tiny_models import HYBRIDS, write_multimodal, write_tiny_model
 from tests.support.tiny_mtp import write_mimo
 
-from .released import DEEPSEEK_V2_CONFIG, HEADS, RELEASES
+from .released import DEEPSEEK_V2_CONFIG, HEADS, RELEASES, read_any
 
 ZOO = Path(__file__).parents[2] / "zoo"
 
@@ -66,6 +66,17 @@ for _name, _other in {
 TARGETS["bge-reranker-v2-m3 as RobertaModel"] |= {"model_type": "roberta"}
 del TARGETS["bge-reranker-v2-m3 as RobertaForSequenceClassification"]["id2label"]
 TARGETS["bge-reranker-v2-m3 as RobertaForSequenceClassification"] |= {"num_labels": 5}
+TARGETS["all-MiniLM-L6-v2 as BertForSequenceClassification"] |= {
+    "id2label": {"0": "LABEL_0"},
+    "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"},
+    "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+}
+TARGETS["gte-modernbert-base as ModernBertForSequenceClassification"] |= {
+    "_num_labels": 3,
+    "problem_type": "multi_label_classification",
+}
+TARGETS["bge-reranker-v2-m3 as XLMRobertaModel"] |= {"is_matryoshka": True}
+TARGETS["bge-reranker-v2-m3 as RobertaModel"] |= {"matryoshka_dimensions": [64, 128]}
 TARGETS["gte-modernbert-base, new spelling"] = {
     key: value
     for key, value in TARGETS["gte-modernbert-base"].items()
@@ -146,7 +157,7 @@ def parse(name: str, values: Mapping):
     """(what the config says, its reader): a model's, or a head's beside its target."""
     reader = ConfigReader(values)
     if name in TARGETS:
-        return read_config(reader), reader
+        return read_any(reader), reader
     method, target, _ = DRAFTERS[name]
     target_config = read_config(ConfigReader(TARGETS[target]))
     if method == "eagle":
@@ -417,18 +428,20 @@ ENCODERS = sorted(f"{name}{form}" for name in ENCODER_CLASSES for form in ("Mode
 def test_the_defaults_of_an_encoder_are_those_of_transformers(architecture):
     name = architecture.removesuffix("Model").removesuffix("ForSequenceClassification")
     oracle = getattr(transformers, ENCODER_CLASSES[name])(architectures=[architecture])
-    config = read_config(ConfigReader(json.loads(oracle.to_json_string(use_diff=False))))
+    config = read_any(ConfigReader(json.loads(oracle.to_json_string(use_diff=False))))
     eps = getattr(oracle, "norm_eps", None) or oracle.layer_norm_eps
     assert (config.vocab_size, config.num_heads, config.norm_eps) == (
         oracle.vocab_size,
         oracle.num_attention_heads,
         eps,
     )
-    assert len(config.encoder.labels) == (0 if architecture.endswith("Model") else 2)
+    assert len(config.pooler.labels) == (0 if architecture.endswith("Model") else 2)
     if name != "ModernBert":
         assert config.encoder.num_positions == oracle.max_position_embeddings
         return
-    assert not config.encoder.num_positions and config.encoder.pooling == oracle.classifier_pooling
+    assert not config.encoder.num_positions and (
+        architecture.endswith("Model") or config.pooler.pooling == oracle.classifier_pooling
+    )
     kinds = ["full_attention" if window is None else "sliding_attention" for window in config.windows]
     assert kinds == oracle.layer_types and set(config.windows) == {None, 2 * oracle.sliding_window + 1}
     check_thetas(config, oracle)

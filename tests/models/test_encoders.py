@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from outrider.kernels import load_kernels
 from outrider.models import cache_specs, read_model_config
 from outrider.platforms.cuda import Platform as Cuda
 from tests.support.paged_runner import cpu_context, load_tiny
+from tests.support.pooling_models import write_modules
 from tests.support.tiny_encoders import FAMILIES, hidden_states, write_tiny_encoder
 
 TOLERANCE = 2e-5
@@ -65,7 +67,7 @@ def test_labels_are_those_of_transformers(tmp_path, family, form):
     oracle = write_tiny_encoder(tmp_path, family, num_labels=3, **form)
     model, texts = load_tiny(tmp_path), texts_of((7, 120))
     found = hidden_states(model, texts)
-    is_mean = model.config.encoder.pooling == "mean"
+    is_mean = model.config.pooler.pooling == "mean"
     with torch.inference_mode():
         labels = model.pool(torch.stack([hidden.mean(dim=0) if is_mean else hidden[0] for hidden in found]))
     for text, ours in zip(texts, labels, strict=True):
@@ -146,12 +148,12 @@ def test_a_device_without_kernels_of_encoders_is_refused(tmp_path):
     write_tiny_encoder(tmp_path, "bert")
     context = replace(cpu_context(), kernels=load_kernels(Cuda.kernel_stack))
     with pytest.raises(UnsupportedError, match=r"'hopper' has no text_linear, .*Use device='cpu'"):
-        cache_specs(read_model_config(tmp_path), context)
+        cache_specs(read_model_config(tmp_path, runner="pooling"), context)
 
 
 def test_an_encoder_keeps_nothing(tmp_path):
     write_tiny_encoder(tmp_path, "modernbert")
-    assert cache_specs(read_model_config(tmp_path), cpu_context()) == ()
+    assert cache_specs(read_model_config(tmp_path, runner="pooling"), cpu_context()) == ()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_what_is_not_built_is_refused_by_name(tmp_path, family, key, value):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UnsupportedError, match=key):
-        read_model_config(tmp_path)
+        read_model_config(tmp_path, runner="pooling")
 
 
 def test_a_checkpoint_under_other_names_is_read(tmp_path):
@@ -186,3 +188,21 @@ def test_a_checkpoint_under_other_names_is_read(tmp_path):
         tensors[f"bert.{name}"] = tensor
     save_file(tensors, path)
     assert torch.equal(hidden_states(load_tiny(tmp_path), texts_of((9,)))[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": "none"}, None),
+        ({"prompts": {"query": "query: "}, "default_prompt_name": None, "similarity_fn_name": "cosine"}, None),
+        ({"similarity_fn_name": "dot"}, None),
+        ({"prompts": {"query": "query: "}, "default_prompt_name": "query"}, "default_prompt_name='query'"),
+        ({"similarity_fn_name": "euclidean"}, "similarity_fn_name='euclidean'"),
+    ],
+)
+def test_a_prompt_or_a_similarity_of_the_folder_is_not_left_out(tmp_path, values, fault):
+    write_tiny_encoder(tmp_path, "bert")
+    write_modules(tmp_path, pooling="mean", normalizes=True)
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(values))
+    with pytest.raises(UnsupportedError, match=fault) if fault else nullcontext():
+        read_model_config(tmp_path, runner="auto")

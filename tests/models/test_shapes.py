@@ -18,7 +18,7 @@ from outrider.speculation.drafter import DrafterContext, find_drafter
 from outrider.speculation.drafters import eagle, eagle3, mtp
 from tests.support.paged_runner import cpu_context
 
-from .released import HEADS, RELEASES, Shapes
+from .released import HEADS, RELEASES, Shapes, read_any
 
 DTYPES = {"d2t": torch.int64, "t2d": torch.bool}
 """Names of tensors that are not weights."""
@@ -73,7 +73,7 @@ def files(monkeypatch):
 
 
 def read(values) -> ModelConfig:
-    return models.read_config(ConfigReader(values))
+    return read_any(ConfigReader(values))
 
 
 def on_meta(config: ModelConfig):

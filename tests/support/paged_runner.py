@@ -30,7 +30,7 @@ def cpu_context() -> LayerContext:
 
 def load_tiny(directory, *, max_positions: int = 512, **options) -> CausalLM:
     """The model of a directory, on the CPU."""
-    config = read_model_config(directory)
+    config = read_model_config(directory, runner="auto")
     return load_model(str(directory), config, cpu_context(), max_positions=max_positions, **options)
 
 

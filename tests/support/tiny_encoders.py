@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     BertConfig,
@@ -14,6 +15,7 @@ from transformers import (
     ModernBertForSequenceClassification,
     ModernBertModel,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
     RobertaModel,
@@ -81,6 +83,30 @@ def write_tiny_encoder(
                 parameter.normal_(0.0, 0.15)
     model.save_pretrained(directory)
     return model
+
+
+def write_encoder_tokenizer(directory: str | Path, family: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of an encoder: words and pieces of them, with the family's own template of pairs."""
+    is_bert = family == "bert"
+    cls, sep, pad, unk = ("[CLS]", "[SEP]", "[PAD]", "[UNK]") if is_bert else ("<s>", "</s>", "<pad>", "<unk>")
+    specials = (pad, unk, cls, sep) if is_bert else (cls, pad, sep, unk)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*specials, *letters, *(f"##{letter}" for letter in letters), *WORDS]
+    backend = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=unk))
+    backend.normalizer, backend.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    backend.decoder = decoders.WordPiece()
+    ids = [(token, pieces.index(token)) for token in (cls, sep)]
+    single = f"{cls} $A {sep}"
+    pair = f"{cls} $A {sep} $B:1 {sep}:1" if is_bert else f"{cls} $A {sep} {sep} $B {sep}"
+    backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=backend, cls_token=cls, sep_token=sep, pad_token=pad, unk_token=unk, model_max_length=200
+    )
+    fast.save_pretrained(directory)
+    return fast
+
+
+WORDS = ("what", "is", "the", "capital", "of", "france", "paris", "a", "river", "city", "runs", "through", "it")
 
 
 def batch_of(

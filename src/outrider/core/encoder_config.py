@@ -14,9 +14,22 @@ from outrider.core.model_config import (
     read_dtype,
     read_num_layers,
 )
+from outrider.core.pooler_config import (
+    CLS,
+    MEAN,
+    PoolerConfig,
+    classifier,
+    embedder,
+    read_activation,
+    read_labels,
+    read_matryoshka,
+)
 
 CLASSIFIER = "ForSequenceClassification"
 """Last part of the name of an architecture that has a classifier."""
+
+CLASSIFIER_HEAD = "classifier"
+"""Name of a head that the model's own file builds."""
 
 
 def read_encoder(
@@ -54,19 +67,19 @@ def read_encoder(
         attention_bias=True,
         mlp_bias=True,
         encoder=encoder,
+        is_causal=False,
         hidden_act=reader.choice("hidden_act", ("gelu",), default="gelu"),
         dtype=read_dtype(reader),
     )
 
 
-def read_labels(reader: ConfigReader) -> tuple[str, ...]:
-    """Names of the classes of an architecture that has a classifier, else none: those of id2label, or as many as
-    num_labels."""
-    if not read_architecture(reader).endswith(CLASSIFIER):
-        return ()
-    names = reader.section("id2label")
-    num_names = sum(key.isdecimal() for key in names.keys)
-    count = reader.integer("num_labels", default=num_names or 2, maximum=1 << 20)
-    if num_names and num_names != count:
-        raise ConfigError(f"{reader.said('num_labels')} contradicts id2label, which has {num_names}. Remove one.")
-    return tuple(names.text(str(index)) if num_names else f"LABEL_{index}" for index in range(count))
+def read_encoder_pooler(reader: ConfigReader, *, architecture: str, pooling: str = CLS) -> PoolerConfig:
+    """The pooler of an encoder: a classifier, where its architecture has one, or else the mean of all tokens.
+
+    pooling: the vector that the classifier reads.
+    """
+    if not architecture.endswith(CLASSIFIER):
+        return embedder(pooling=MEAN, matryoshka_dimensions=read_matryoshka(reader))
+    labels = read_labels(reader)
+    activation = read_activation(reader, num_labels=len(labels))
+    return classifier(labels=labels, activation=activation, head=CLASSIFIER_HEAD, pooling=pooling)

@@ -161,12 +161,8 @@ class EncoderConfig:
     """Rows of the table of token types; 0: there are none."""
     norm_bias: bool = True
     """Norms have biases."""
-    labels: tuple[str, ...] = ()
-    """Names of the classes, in the order of the classifier's rows; empty: the model has no classifier."""
     head_bias: bool = True
     """The first layer of the classifier has a bias."""
-    pooling: str = "cls"
-    """The vector that the classifier reads: "cls", the first token's, or "mean" of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,8 @@ class PooledRow:
     """Numbers of a vector that are kept; 0: all."""
     activates: bool
     """The last function (normalisation, sigmoid, softmax) is applied."""
+    token_types: Sequence[int] = ()
+    """Part of a pair, 0 or 1, of each token of the chunk; empty where all are 0."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -182,7 +182,7 @@ def read_labels(reader: ConfigReader) -> tuple[str, ...]:
         count = reader.integer("num_labels", default=reader.integer("_num_labels", default=2), maximum=1 << 20)
         return tuple(f"LABEL_{index}" for index in range(count))
     names = reader.section("id2label")
-    by_index = {key: names.text(key) for key in names.keys}
+    by_index = {key: names.text(key) for key in names.keys if key.isdecimal()}  # other keys are left, and refused
     order = [str(index) for index in range(len(by_index))]
     if set(order) != set(by_index):
         raise ConfigError(

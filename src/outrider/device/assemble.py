@@ -184,6 +184,7 @@ class Assembler:
                 row_counts=layout.row_counts,
                 kv_length_bound=layout.length_bound,
                 states=self._states(layout, table, tokens),
+                token_types=layout.pooled.token_types if layout.pooled is not None else None,
             ),
             rows=rows,
             token_row=put["token_row"],

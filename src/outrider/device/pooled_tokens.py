@@ -40,6 +40,7 @@ class PooledTokens:
     part_rows: Tensor  # [P] int64, table rows of texts with tokens in this step
     part_starts: Sequence[int]  # first token of each of them in the flat batch
     part_counts: Sequence[int]  # and how many there are
+    token_types: Tensor | None = None  # [T] int64, part of a pair of each token of the step; None: all 0
 
     @property
     def num_results(self) -> int:
@@ -68,4 +69,8 @@ def lay_out_pooling(plan: StepPlan, staging: Staging) -> PooledTokens:
         lists["token_index"] += [start + offset for offset in pooled.offsets]
         lists["sizes"] += [pooled.size] * len(pooled.offsets)
         lists["is_activated"] += [int(pooled.activates)] * len(pooled.offsets)
+    if any(row.pooled.token_types for row in plan.rows if row.pooled is not None):
+        lists["token_types"] = [
+            one for row in plan.rows if row.pooled for one in row.pooled.token_types or [0] * row.num_tokens
+        ]
     return PooledTokens(part_starts=part_starts, part_counts=part_counts, **staging.put(lists))

@@ -120,6 +120,11 @@ class Encoder(nn.Module):
         assert self.config.encoder is not None, f"{self.config.architecture} is not an encoder"
         return self.config.encoder
 
+    @property
+    def num_labels(self) -> int:
+        """Rows of the classifier; 0 where the model has none."""
+        return len(self.config.pooler.labels) if self.config.pooler is not None else 0
+
     def build_ropes(self, max_positions: int) -> None:
         """Make the rope tables of a family that rotates."""
 
@@ -139,7 +144,9 @@ class Encoder(nn.Module):
         """Normed sum of the rows of each token, [num_tokens, H]."""
         embedded: Tensor = self.embed_tokens(batch.token_ids)
         if self.embed_types is not None:
-            types = batch.token_ids.new_zeros(batch.num_tokens) if batch.token_types is None else batch.token_types
+            types = batch.token_types
+            if types is None or self.shape.num_token_types == 1:
+                types = batch.token_ids.new_zeros(batch.num_tokens)
             embedded = embedded + self.embed_types(types)
         if self.embed_positions is not None:
             embedded = embedded + self.embed_positions(self.position_rows(batch))

@@ -15,6 +15,7 @@ from outrider.loading.hf import read_json
 
 MODULES = "modules.json"
 _SENTENCE_CONFIG = "sentence_bert_config.json"
+_LIBRARY_CONFIG = "config_sentence_transformers.json"
 _MODES = {
     "pooling_mode_cls_token": CLS,
     "pooling_mode_mean_tokens": MEAN,
@@ -44,6 +45,7 @@ def with_modules(pooler: PoolerConfig, directory: str | Path) -> PoolerConfig:
             f"{Path(directory) / MODULES}: the modules {', '.join(names)} are not supported. Supported: Transformer,"
             " Pooling, Normalize, in this order."
         )
+    _check_prompts_and_similarity(Path(directory), normalizes="Normalize" in names)
     pooling = [_pooling(Path(directory) / path) for name, path in modules if name == "Pooling"]
     limit = _longest(Path(directory))
     return replace(
@@ -85,6 +87,25 @@ def _pooling(folder: Path) -> str:
             " prompt ends. Use a model that pools over all tokens."
         )
     return named[0]
+
+
+def _check_prompts_and_similarity(directory: Path, *, normalizes: bool) -> None:
+    """Refuse a prompt that the library would put before every text, and a similarity that is not the cosine."""
+    if not (directory / _LIBRARY_CONFIG).is_file():
+        return
+    path, values = directory / _LIBRARY_CONFIG, read_json(directory, _LIBRARY_CONFIG)
+    name, prompts = values.get("default_prompt_name"), values.get("prompts") or {}
+    if name is not None and (not isinstance(prompts, Mapping) or prompts.get(name) != ""):
+        raise UnsupportedError(
+            f"{path}: default_prompt_name={name!r} is not supported: no prompt is put before a text. Set it to null, and"
+            " write the prompt before each text."
+        )
+    similarity = values.get("similarity_fn_name")
+    if similarity not in (None, "cosine") and not (similarity == "dot" and normalizes):
+        raise UnsupportedError(
+            f"{path}: similarity_fn_name={similarity!r} is not supported: scores are cosines. Set it to 'cosine' if you"
+            " need vectors only."
+        )
 
 
 def _longest(directory: Path) -> int | None:

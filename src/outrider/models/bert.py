@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from outrider.core.config_reader import ConfigReader
-from outrider.core.encoder_config import read_encoder, read_labels
+from outrider.core.encoder_config import read_encoder, read_encoder_pooler
 from outrider.core.model_config import EncoderConfig, ModelConfig
+from outrider.core.pooler_config import PoolerConfig
 from outrider.layers.encoder import Encoder
 from outrider.layers.linear import Linear
 
@@ -43,17 +44,22 @@ class Model(Encoder):
 
     def build_head(self) -> None:
         """The pooler of a model without labels is not read: vectors are hidden states."""
-        if not self.shape.labels:
+        if not self.num_labels:
             self.skips += ("head_dense.", "bert.head_dense.")
             return
         size, context = self.config.hidden_size, self.context
         self.head_dense = Linear(size, size, context, bias=True)
-        self.classifier = Linear(size, len(self.shape.labels), context, bias=True)
+        self.classifier = Linear(size, self.num_labels, context, bias=True)
 
     def pool(self, vectors: Tensor) -> Tensor:
-        if not self.shape.labels:
+        if not self.num_labels:
             return super().pool(vectors)
         return self.classifier(torch.tanh(self.head_dense(vectors))).float()
+
+
+def read_pooler(reader: ConfigReader, *, architecture: str) -> PoolerConfig:
+    """A classifier reads the first token."""
+    return read_encoder_pooler(reader, architecture=architecture)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:
@@ -63,7 +69,6 @@ def read_config(reader: ConfigReader) -> ModelConfig:
     encoder = EncoderConfig(
         num_positions=num_positions,
         num_token_types=reader.integer("type_vocab_size"),
-        labels=read_labels(reader),
     )
     return read_encoder(
         reader, model_types=("bert",), encoder=encoder, max_length=num_positions, eps_key="layer_norm_eps"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from outrider.attention.batch import ForwardBatch
 from outrider.core.config_reader import ConfigReader
-from outrider.core.encoder_config import read_encoder, read_labels
+from outrider.core.encoder_config import read_encoder, read_encoder_pooler
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import (
     FULL_ATTENTION,
@@ -23,6 +23,7 @@ from outrider.core.model_config import (
     read_num_layers,
     read_ropes_by_kind,
 )
+from outrider.core.pooler_config import CLS, MEAN, PoolerConfig
 from outrider.layers.context import LayerContext
 from outrider.layers.encoder import Encoder, TextAttention
 from outrider.layers.linear import Linear
@@ -98,24 +99,30 @@ class Model(Encoder):
     def build_head(self) -> None:
         config, context, bias = self.config, self.context, self.shape.norm_bias
         self.final_norm = LayerNorm(config.hidden_size, config.norm_eps, context, bias=bias)
-        if self.shape.labels:
+        if self.num_labels:
             self.head = nn.ModuleDict(
                 {
                     "dense": Linear(config.hidden_size, config.hidden_size, context, bias=self.shape.head_bias),
                     "norm": LayerNorm(config.hidden_size, config.norm_eps, context, bias=bias),
                 }
             )
-            self.classifier = Linear(config.hidden_size, len(self.shape.labels), context, bias=True)
+            self.classifier = Linear(config.hidden_size, self.num_labels, context, bias=True)
 
     def finish(self, h: Tensor) -> Tensor:
         normed: Tensor = self.final_norm(h)
         return normed
 
     def pool(self, vectors: Tensor) -> Tensor:
-        if not self.shape.labels:
+        if not self.num_labels:
             return super().pool(vectors)
         dense = self.context.kernels.gelu(self.head["dense"](vectors))
         return self.classifier(self.head["norm"](dense)).float()
+
+
+def read_pooler(reader: ConfigReader, *, architecture: str) -> PoolerConfig:
+    """A classifier reads the first token, or the mean of all."""
+    pooling = reader.choice("classifier_pooling", (CLS, MEAN), default=CLS)
+    return read_encoder_pooler(reader, architecture=architecture, pooling=pooling)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:
@@ -124,15 +131,14 @@ def read_config(reader: ConfigReader) -> ModelConfig:
     max_length = reader.integer("max_position_embeddings")
     reader.neutral("hidden_act", "gelu", reason="hidden_activation says it")
     reader.choice("hidden_activation", ("gelu",), default="gelu")
+    reader.ignore("classifier_pooling", reason="the model has no classifier")
     reader.choice("classifier_activation", ("gelu",), default="gelu")
     reader.ignore("position_embedding_type", reason="positions are rotated")
     for reason, keys in _IGNORED.items():
         reader.ignore(*keys, reason=reason)
     encoder = EncoderConfig(
         norm_bias=reader.flag("norm_bias"),
-        labels=read_labels(reader),
         head_bias=reader.flag("classifier_bias"),
-        pooling=reader.choice("classifier_pooling", ("cls", "mean"), default="cls"),
     )
     full, local = _read_ropes(reader, max_length=max_length)
     config = read_encoder(

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from outrider.attention.batch import ForwardBatch
 from outrider.core.config_reader import ConfigReader
-from outrider.core.encoder_config import read_encoder, read_labels
+from outrider.core.encoder_config import read_encoder, read_encoder_pooler
 from outrider.core.errors import ConfigError
 from outrider.core.model_config import EncoderConfig, ModelConfig
+from outrider.core.pooler_config import PoolerConfig
 from outrider.models.bert import Model as Bert
 
 ARCHITECTURES = (
@@ -43,6 +44,11 @@ class Model(Bert):
         return self.shape.first_position - 1 + (through - before) * counts
 
 
+def read_pooler(reader: ConfigReader, *, architecture: str) -> PoolerConfig:
+    """A classifier reads the first token."""
+    return read_encoder_pooler(reader, architecture=architecture)
+
+
 def read_config(reader: ConfigReader) -> ModelConfig:
     """The table of positions has a row for each id up to the padding token's, which texts do not reach."""
     num_positions = reader.integer("max_position_embeddings")
@@ -57,7 +63,6 @@ def read_config(reader: ConfigReader) -> ModelConfig:
         num_positions=num_positions,
         first_position=padding_id + 1,
         num_token_types=reader.integer("type_vocab_size"),
-        labels=read_labels(reader),
     )
     return read_encoder(
         reader,

@@ -95,7 +95,7 @@ def size_groups(
     counts = [0] * len(groups)
     num_bytes, waiting = budget.num_bytes, sorted(range(len(groups)), key=lambda index: most[index])
     while waiting:
-        share = num_bytes // sum(bytes_per_block[index] for index in waiting)
+        share = num_bytes // max(1, sum(bytes_per_block[index] for index in waiting))  # 0 bytes: nothing is kept
         index = waiting.pop(0)
         counts[index] = min(most[index], share)
         num_bytes -= counts[index] * bytes_per_block[index]

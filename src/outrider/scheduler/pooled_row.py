@@ -28,4 +28,5 @@ def pooled_row(state: RequestState, start: int, num_tokens: int) -> PooledRow:
         start=start,
         size=params.dimensions or 0,
         activates=bool(params.activates),
+        token_types=state.request.token_type_ids[start : start + num_tokens],
     )
