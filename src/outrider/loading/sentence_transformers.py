@@ -97,8 +97,8 @@ def _check_prompts_and_similarity(directory: Path, *, normalizes: bool) -> None:
     name, prompts = values.get("default_prompt_name"), values.get("prompts") or {}
     if name is not None and (not isinstance(prompts, Mapping) or prompts.get(name) != ""):
         raise UnsupportedError(
-            f"{path}: default_prompt_name={name!r} is not supported: no prompt is put before a text. Set it to null, and"
-            " write the prompt before each text."
+            f"{path}: default_prompt_name={name!r} is not supported: no prompt is put before a text. Set it to null,"
+            " and write the prompt before each text."
         )
     similarity = values.get("similarity_fn_name")
     if similarity not in (None, "cosine") and not (similarity == "dot" and normalizes):
