@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +70,10 @@ class Script:
     """Told before the stream breaks off."""
     seen: list[dict[str, Any]] = field(default_factory=list)
     """Bodies that were asked."""
+    tasks: tuple[str, ...] = ("generate",)
+    """Tasks of the model; a pooling model's page is another one."""
+    answer: Callable[[str, dict[str, Any]], dict[str, Any]] | None = None
+    """Answers a pooling model's requests: path and body to the JSON."""
 
 
 def steps_of(tokens: list[Token], num_drafts: int) -> Iterator[tuple[list[Token], int]]:
@@ -133,9 +137,11 @@ class Handler(BaseHTTPRequestHandler):
             k = self.script.num_drafts
             speculative = {"method": "eagle3", "num_speculative_tokens": k} if k else None
             model = {"id": "tiny", "object": "model", "max_model_len": 2048, "speculative_config": speculative}
+            model["tasks"] = self.script.tasks
             self._send(200, json.dumps({"object": "list", "data": [model]}).encode(), "application/json")
             return
-        name = "index.html" if self.path == "/" else self.path.removeprefix("/page/")
+        front = "index.html" if "generate" in self.script.tasks else "similarity.html"
+        name = front if self.path == "/" else self.path.removeprefix("/page/")
         path = PAGE / name
         if "/" in name or not path.is_file():
             self._refuse(404, {}, {"message": f"{self.path} is not here."})
@@ -149,6 +155,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.script.refusal is not None:
             self._refuse(*self.script.refusal)
+            return
+        if self.script.answer is not None:
+            time.sleep(self.script.pause)
+            self._send(200, json.dumps(self.script.answer(self.path, body)).encode(), "application/json")
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")

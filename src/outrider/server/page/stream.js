@@ -1,4 +1,4 @@
-// Server-sent events of one request as an asynchronous generator of parsed chunks, and the server's refusals.
+// Requests: JSON, or server-sent events as an asynchronous generator of parsed chunks; and the server's refusals.
 // Knows HTTP and the API's error form; nothing of the page.
 
 export class ServerError extends Error {
@@ -41,14 +41,22 @@ export async function getJson(path, apiKey) {
   return (await ask(path, {}, apiKey)).json();
 }
 
-export async function* chunks(path, body, { apiKey, signal }) {
+export async function postJson(path, body, { apiKey, signal }) {
+  return (await post(path, body, { apiKey, signal })).json();
+}
+
+function post(path, body, { apiKey, signal }) {
   const options = {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
     signal,
   };
-  const response = await ask(path, options, apiKey);
+  return ask(path, options, apiKey);
+}
+
+export async function* chunks(path, body, { apiKey, signal }) {
+  const response = await post(path, body, { apiKey, signal });
   let isDone = false;
   for await (const data of events(response.body)) {
     if (data === "[DONE]") {
