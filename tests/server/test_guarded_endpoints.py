@@ -219,7 +219,9 @@ def test_an_unknown_path_names_one_that_exists(server: ServerUnderTest) -> None:
         ("v1/v1/messages", "Did you mean /v1/messages?"),
         ("v1/response", "Did you mean /v1/responses?"),
         ("api/generate", "Use /v1/chat/completions"),
-        ("v1/embeddings", "Only text is generated"),
+        ("v2/embed", "Use /v1/embeddings"),
+        ("v1/embeddings", "outrider serve MODEL --runner pooling"),
+        *((path, "--runner pooling") for path in ("score", "v1/score", "rerank", "v2/rerank", "classify", "pooling")),
         ("v1/responses/resp_0/cancel", "GET /v1/responses/ID"),
         ("v1/complete", "Use /v1/completions"),
     ):

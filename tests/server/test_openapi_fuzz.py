@@ -5,6 +5,7 @@ What a schema cannot say are the document's rules (`openapi.RULES`): bodies are 
 """
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.request import urlopen
 
@@ -20,6 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.support.pooling_models import write_embedder
+from tests.support.running_server import RunningServer
 from tests.support.server_under_test import ServerUnderTest
 
 CHECKS = [
@@ -37,6 +40,8 @@ OFTEN = [
 ]
 """The endpoints that stand for a chat are left to `make test-all`."""
 WITHOUT_BODY = ["/v1/models", "/health", "/version", "/metrics"]
+POOLING = ["/v1/embeddings", "/score", "/rerank", "/pooling", "/tokenize"]
+"""Endpoints of an embedder; /v1/score and the others of their kind have the same bodies."""
 ONE_MODEL = "/v1/models/{model}"
 ONE_RESPONSE = "/v1/responses/{response_id}"
 
@@ -55,6 +60,11 @@ JUDGED = {
     "text": ("structured_outputs", "text"),
     "system": ("template", "prompt"),
     "output_config": ("structured_outputs", "output_config"),
+    "instruction": ("instruction",),
+    "truncate_prompt_tokens": ("truncate_prompt_tokens",),
+    **dict.fromkeys(("query", "text_1", "text_2", "data_1", "data_2", "queries", "documents", "items"), ("prompt",)),
+    "returned_token_ids": ("returned_token_ids",),
+    "step_tag_id": ("step_tag_id",),
 }
 """Fields whose values a schema cannot judge (is it a grammar? does the template take it?), and how a refusal calls
 them."""
@@ -68,6 +78,8 @@ def schema(server: ServerUnderTest) -> Any:
 def mended(path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The body with the rules kept, and small enough for a laptop."""
     body = dict(body)
+    if path in POOLING and path != TOKENIZE:
+        return mended_texts(path, body)
     if path == TOKENIZE:
         if body.get("messages") is not None:
             body.pop("prompt", None)
@@ -157,6 +169,31 @@ def mended_conversation(path: str, body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+def mended_texts(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Likewise, for the endpoints of a pooling model."""
+    if body.get("normalize") is not None:
+        body.pop("use_activation", None)
+    if path in ("/v1/embeddings", "/pooling"):
+        if body.get("input") is None and body.get("messages") is None:
+            body["input"] = "x"
+        if body.get("input") is not None:
+            for name in ("messages", "add_generation_prompt", "continue_final_message", "chat_template_kwargs"):
+                body.pop(name, None)
+        if body.get("add_generation_prompt"):
+            body.pop("continue_final_message", None)
+        body.pop("chat_template", None)
+    if path == "/score":
+        forms = [("queries", "documents"), ("text_1", "text_2"), ("data_1", "data_2"), ("queries", "items")]
+        names = next((names for names in forms if all(body.get(name) for name in names)), forms[0])
+        for name in {name for form in forms for name in form} - {*names}:
+            body.pop(name, None)
+        for name in names:
+            body[name] = body.get(name) or "x"
+        if isinstance(body[names[0]], list):
+            body[names[0]] = body[names[0]][0]
+    return body
+
+
 def judged(body: dict[str, Any]) -> list[str]:
     """Names that a refusal may give to errors that only the server can detect."""
     return [name for key, names in JUDGED.items() if body.get(key) is not None for name in names]
@@ -219,6 +256,30 @@ def test_bodies_that_the_document_allows_are_answered(schema: Any, path: str, co
 def test_bodies_that_the_document_forbids_are_refused(schema: Any, path: str, count: int) -> None:
     statuses = fuzz(schema, path, GenerationMode.NEGATIVE, count)
     assert sum(statuses.values()) >= 10 and statuses.keys() <= {400, 404, 413, 415}, statuses
+
+
+@pytest.fixture(scope="module")
+def pooling_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("embedder")
+    write_embedder(folder)
+    with RunningServer(model=folder) as started:
+        yield schemathesis.openapi.from_url(started.url + "/openapi.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", POOLING)
+def test_bodies_for_a_pooling_model(pooling_schema: Any, path: str) -> None:
+    statuses = fuzz(pooling_schema, path, GenerationMode.POSITIVE, 50)
+    assert statuses.keys() <= {200, 400} and statuses[200] > sum(statuses.values()) // 2, statuses
+    statuses = fuzz(pooling_schema, path, GenerationMode.NEGATIVE, 50)
+    assert sum(statuses.values()) >= 10 and statuses.keys() <= {400, 404, 413, 415}, statuses
+
+
+@pytest.mark.slow
+def test_every_endpoint_of_a_pooling_model_is_in_that_test(pooling_schema: Any) -> None:
+    paths = pooling_schema.raw_schema["paths"]
+    twins = {"/v1/score", "/v1/rerank", "/v2/rerank", "/detokenize"}
+    assert {path for path, methods in paths.items() if "post" in methods} == {*POOLING, *twins}
 
 
 @pytest.mark.soak

@@ -199,6 +199,7 @@ class ModelAnswer(Answer):
     owned_by: str
     root: str
     max_model_len: int
+    tasks: list[str]
     speculative_config: SpeculativeAnswer | None
 
 

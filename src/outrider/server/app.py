@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from outrider.core.errors import RequestError
+from outrider.core.pooling import CLASSIFY, EMBED, SCORE, TOKEN_CLASSIFY, TOKEN_EMBED
 from outrider.core.version import VERSION
 from outrider.server.activity import Noted
 from outrider.server.answers import (
@@ -36,7 +37,14 @@ from outrider.server.guards import GUARDED, OPEN, ApiKeys, BodyLimit
 from outrider.server.messages.answers import AnthropicErrorAnswer, MessageAnswer, TokenCountAnswer
 from outrider.server.messages.body import CountTokensRequest, MessagesRequest
 from outrider.server.messages.endpoint import count_message_tokens, create_message
+from outrider.server.offer import GENERATE, is_served, refusing, tasks_of
 from outrider.server.openapi import Limits, Operation, document
+from outrider.server.pooling.answers import ClassifyAnswer, EmbeddingAnswer, EncodeAnswer, RerankAnswer, ScoreAnswer
+from outrider.server.pooling.classify import ClassifyRequest, classify
+from outrider.server.pooling.embeddings import EmbeddingRequest, embeddings
+from outrider.server.pooling.encode import PoolingRequest, pooling
+from outrider.server.pooling.rerank import RerankRequest, rerank
+from outrider.server.pooling.score import ScoreRequest, score
 from outrider.server.request_log import RequestLog
 from outrider.server.responses.answers import DeletedAnswer, ResponseAnswer
 from outrider.server.responses.body import ResponseRequest
@@ -74,6 +82,7 @@ def _model(front: Front, name: str) -> dict[str, Any]:
         "owned_by": "outrider",
         "root": front.config.model,
         "max_model_len": front.info.max_model_len,
+        "tasks": list(tasks_of(front.info)),
         "speculative_config": None
         if speculative is None
         else {"method": speculative.method, "num_speculative_tokens": speculative.num_speculative_tokens},
@@ -109,6 +118,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
         can_stream=True,
         is_guarded=True,
         errors=(400, 404, 413, 415, 429, 503),
+        tasks=(GENERATE,),
     ): completions,
     Operation(
         path="/v1/chat/completions",
@@ -119,6 +129,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
         can_stream=True,
         is_guarded=True,
         errors=(400, 404, 413, 415, 429, 503),
+        tasks=(GENERATE,),
     ): chat_completions,
     Operation(
         path="/v1/responses",
@@ -129,6 +140,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
         can_stream=True,
         is_guarded=True,
         errors=(400, 404, 413, 415, 429, 503),
+        tasks=(GENERATE,),
     ): create_response,
     Operation(
         path="/v1/responses/{response_id}",
@@ -137,6 +149,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
         answer=ResponseAnswer,
         is_guarded=True,
         errors=(400, 404),
+        tasks=(GENERATE,),
     ): stored_response,
     Operation(
         path="/v1/responses/{response_id}",
@@ -145,6 +158,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
         answer=DeletedAnswer,
         is_guarded=True,
         errors=(404,),
+        tasks=(GENERATE,),
     ): delete_response,
     Operation(
         path="/v1/messages",
@@ -156,6 +170,7 @@ OPERATIONS: dict[Operation, Endpoint] = {
         can_stream=True,
         is_guarded=True,
         errors=(400, 404, 413, 415, 429, 503),
+        tasks=(GENERATE,),
     ): create_message,
     Operation(
         path="/v1/messages/count_tokens",
@@ -166,7 +181,64 @@ OPERATIONS: dict[Operation, Endpoint] = {
         error=AnthropicErrorAnswer,
         is_guarded=True,
         errors=(400, 404, 413, 415),
+        tasks=(GENERATE,),
     ): count_message_tokens,
+    Operation(
+        path="/v1/embeddings",
+        method="POST",
+        summary="Turn texts into vectors.",
+        body=EmbeddingRequest,
+        answer=EmbeddingAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+        tasks=(EMBED,),
+    ): embeddings,
+    Operation(
+        path="/classify",
+        method="POST",
+        summary="Give the value of each label for texts.",
+        body=ClassifyRequest,
+        answer=ClassifyAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+        tasks=(CLASSIFY,),
+    ): classify,
+    Operation(
+        path="/pooling",
+        method="POST",
+        summary="Give the numbers of a task for texts, or for each of their tokens.",
+        body=PoolingRequest,
+        answer=EncodeAnswer,
+        is_guarded=True,
+        errors=(400, 404, 413, 415, 429, 503),
+        tasks=(EMBED, CLASSIFY, TOKEN_EMBED, TOKEN_CLASSIFY),
+    ): pooling,
+    **{
+        Operation(
+            path=path,
+            method="POST",
+            summary="Score pairs of texts.",
+            body=ScoreRequest,
+            answer=ScoreAnswer,
+            is_guarded=True,
+            errors=(400, 404, 413, 415, 429, 503),
+            tasks=(SCORE,),
+        ): score
+        for path in ("/score", "/v1/score")
+    },
+    **{
+        Operation(
+            path=path,
+            method="POST",
+            summary="Order documents by their relevance to a query.",
+            body=RerankRequest,
+            answer=RerankAnswer,
+            is_guarded=True,
+            errors=(400, 404, 413, 415, 429, 503),
+            tasks=(SCORE,),
+        ): rerank
+        for path in ("/rerank", "/v1/rerank", "/v2/rerank")
+    },
     Operation(
         path="/v1/models",
         method="GET",
@@ -218,10 +290,13 @@ def build_app(front: Front) -> Starlette:
         max_model_len=front.info.max_model_len,
         needs_key=bool(options.api_keys),
         has_priorities=options.scheduling_policy == "priority",
+        pooling=front.info.pooling,
     )
     guards_all = options.guards_all_paths
     operations = [
-        replace(entry, is_guarded=True) if guards_all and entry.path not in OPEN else entry for entry in OPERATIONS
+        replace(entry, is_guarded=True) if guards_all and entry.path not in OPEN else entry
+        for entry in OPERATIONS
+        if is_served(entry, front.info)
     ]
     published = document(operations, version=VERSION, limits=limits)
 
@@ -254,7 +329,11 @@ def build_app(front: Front) -> Starlette:
     app = Starlette(
         routes=[
             *(
-                Route(entry.path.replace("{model}", "{model:path}"), endpoint, methods=[entry.method])
+                Route(
+                    entry.path.replace("{model}", "{model:path}"),
+                    endpoint if is_served(entry, front.info) else refusing(entry, front),
+                    methods=[entry.method],
+                )
                 for entry, endpoint in OPERATIONS.items()
             ),
             Route("/openapi.json", openapi),
@@ -304,9 +383,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 _INSTEAD = {
-    "/v1/embeddings": "Only text is generated.",
-    "/v1/rerank": "Only text is generated.",
-    "/v1/score": "prompt_logprobs of /v1/completions scores a text.",
+    "/v2/embed": "Use /v1/embeddings.",
+    "/v1/embed": "Use /v1/embeddings.",
+    "/generative_scoring": "Ask for log-probabilities: logprobs, with logprob_token_ids, of /v1/completions.",
     "/v1/complete": "Use /v1/completions.",
     "/v1/responses/compact": "Send the items that the model shall see to /v1/responses.",
     "/v1/responses/input_tokens": "/v1/messages/count_tokens and /tokenize count tokens.",

@@ -6,7 +6,7 @@ A disconnect is noticed at once and closes the job. Knows nothing about the cont
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -58,7 +58,14 @@ class EventStream(Response):
             self._job.close()
 
 
-async def while_connected(request: Request, job: Delivery, work: Coroutine[Any, Any, Result]) -> Result:
+class Closable(Protocol):
+    """Something that runs for a caller."""
+
+    def close(self) -> None:
+        """Ends it, because its caller has left or has all of it."""
+
+
+async def while_connected(request: Request, job: Closable, work: Coroutine[Any, Any, Result]) -> Result:
     """Awaits `work` and returns its result; cancels it if the client disconnects. Raises APIError for engine errors."""
     watch, answer = asyncio.create_task(_close_on_disconnect(request.receive, job)), asyncio.create_task(work)
     try:
@@ -74,7 +81,7 @@ async def while_connected(request: Request, job: Delivery, work: Coroutine[Any, 
         job.close()
 
 
-async def _close_on_disconnect(receive: Callable[[], Awaitable[Any]], job: Delivery) -> None:
+async def _close_on_disconnect(receive: Callable[[], Awaitable[Any]], job: Closable) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     job.close()

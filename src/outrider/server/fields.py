@@ -53,6 +53,7 @@ MAX_IDS = 1 << 18
 """Maximum number of token ids in a list; parsing more would block the event loop."""
 TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"})]
 ModelName = Annotated[str, Field(json_schema_extra={"x-limit": "model"})]
+RequestId = Annotated[str, Field(pattern="^[ -~]{1,128}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Stops = StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 
@@ -126,10 +127,27 @@ class StructuredOutputs(Strict):
         )
 
 
-class GenerationFields(Strict):
-    """Fields of every endpoint that generates: sampling and constraints."""
+class QueueFields(Strict):
+    """Fields of every endpoint whose requests the engine runs: the model, the order, and the cache."""
 
     model: ModelName | None = Field(None, description="Default: the served model.")
+    priority: Annotated[int, Field(ge=-(2**31), le=_INT32, json_schema_extra={"x-limit": "priority"}), WHOLE] | None = (
+        Field(
+            None,
+            description="Requests with a lower value are scheduled first. Default 0. Others need a server with "
+            "--scheduling-policy priority.",
+        )
+    )
+    cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_SALT_CHARACTERS)] | None = Field(
+        None,
+        description="The request shares cached prefixes with requests of the same salt only, so that no other caller "
+        "can measure whether they are cached.",
+    )
+
+
+class GenerationFields(QueueFields):
+    """Fields of every endpoint that generates: sampling and constraints."""
+
     temperature: Annotated[float, Field(ge=0.0, le=1e4)] | None = Field(
         None, description="Default: generation_config.json's, else 1. 0 chooses the most likely token."
     )
@@ -170,18 +188,6 @@ class GenerationFields(Strict):
     ) = Field(
         None, description="Keep only this many tokens at the end of the prompt; -1 keeps as many as the context allows."
     )
-    priority: Annotated[int, Field(ge=-(2**31), le=_INT32, json_schema_extra={"x-limit": "priority"}), WHOLE] | None = (
-        Field(
-            None,
-            description="Requests with a lower value are scheduled first. Default 0. Others need a server with "
-            "--scheduling-policy priority.",
-        )
-    )
-    cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_SALT_CHARACTERS)] | None = Field(
-        None,
-        description="The request shares cached prefixes with requests of the same salt only, so that no other caller "
-        "can measure whether they are cached.",
-    )
     num_speculative_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(
         None,
         description="Maximum number of drafts per step for this request; 0 turns speculation off. Tokens are the same.",
@@ -198,9 +204,7 @@ class SamplingFields(GenerationFields, NeutralFields):
     logprob_token_ids: Annotated[list[TokenId], Field(max_length=MAX_LOGPROB_TOKEN_IDS), WHOLE_IDS] | None = None
     response_format: ResponseFormat | None = None
     stream_options: StreamOptions | None = Field(None, description="Needs stream: true.")
-    request_id: Annotated[str, Field(pattern="^[ -~]{1,128}$")] | None = Field(
-        None, description="Becomes part of the answer's id."
-    )
+    request_id: RequestId | None = Field(None, description="Becomes part of the answer's id.")
     return_token_ids: bool | None = Field(None, description="Adds token_ids to each choice, and prompt_token_ids.")
     return_token_origins: bool | None = Field(
         None, description='Adds origins ("draft" or "target" for each token) and token_texts to each choice.'

@@ -13,22 +13,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from hmac import compare_digest
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.requests import Request as HTTPRequest
 
 from outrider.core.config import EngineConfig
 from outrider.core.content import ContentKey, salt
-from outrider.core.errors import EngineDeadError, OutriderError, RequestError
+from outrider.core.errors import ConfigError, EngineDeadError, OutriderError, RequestError
 from outrider.core.outputs import OutputDelta
+from outrider.core.pooling import PoolingAbilities
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
 from outrider.engine.admission import Admission, Prompt
 from outrider.engine.chat import ChatOptions, Message, encode_chat
 from outrider.engine.client import EngineClient, Job
 from outrider.engine.messages import EngineInfo
+from outrider.engine.pooling_admission import PoolingAdmission
 from outrider.engine.tokenizer import Tokenizer
 from outrider.server.activity import Activity
 from outrider.server.admission_threads import AdmissionThreads
@@ -36,6 +39,7 @@ from outrider.server.errors import APIError, disconnected, overloaded, refused, 
 from outrider.server.guards import given_keys
 from outrider.server.metrics import Metrics
 from outrider.server.options import ServerOptions
+from outrider.server.pooling.job import SLICE, PoolingJob
 
 _REMEMBERED = 32
 """Number of latest completions whose end times give the pace for Retry-After."""
@@ -47,6 +51,12 @@ _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+
+class Maker(Protocol):
+    """Makes checked requests; takes time. Raises RequestError, or APIError."""
+
+    def __call__(self, *, new_id: Callable[[], str], content_keys: Sequence[ContentKey]) -> Sequence[Request]: ...
 
 
 class Front:
@@ -74,7 +84,7 @@ class Front:
     async def start(self) -> EngineInfo:
         """Starts the engine. Raises ConfigError, UnsupportedError, CheckpointError or EngineDeadError."""
         self.client.on_death = self._on_death
-        self.client.on_stats = self.metrics.observe_snapshot
+        self.client.on_stats = lambda stats: self.metrics.observe_snapshot(stats)
         starting = asyncio.create_task(self.client.start())
         reading = asyncio.create_task(asyncio.to_thread(Tokenizer, Path(self.config.model)))
         try:
@@ -92,7 +102,27 @@ class Front:
             eos_token_ids=self.info.eos_token_ids,
             seed=self.config.seed,
         )
+        if self.info.pooling is not None:
+            self._begin_pooling(self.info.pooling)
         return self.info
+
+    def _begin_pooling(self, abilities: PoolingAbilities) -> None:
+        """Prepares for an engine that pools: another admission, and other metrics. Raises ConfigError."""
+        for name in ("tool_call_parser", "reasoning_parser"):
+            if (value := getattr(self.options, name)) is not None:
+                raise ConfigError(
+                    f"{name}={value!r} has no effect: {self.model_names[0]} runs as a pooling model, which writes no "
+                    "text. Leave it out, or use --runner generate."
+                )
+        self.pooling = PoolingAdmission(
+            tokenizer=self.tokenizer,
+            vocab_size=self.info.vocab_size,
+            max_model_len=self.info.max_model_len,
+            abilities=abilities,
+        )
+        stats, self.metrics = self.metrics.stats, Metrics(self.model_names[0], is_pooling=True)
+        if stats is not None:
+            self.metrics.observe_snapshot(stats)
 
     async def stop(self) -> None:
         """Stops the engine; requests that still run fail."""
@@ -174,12 +204,7 @@ class Front:
         `aside`. `cache_salt`: the caller's salt for the prefix cache. Raises RequestError, or APIError if the queue is
         full or the engine is not running."""
         arrival = time.monotonic()
-        if params.priority and self.options.scheduling_policy != "priority":
-            raise refused(
-                f"priority={params.priority} is refused: this server runs requests in the order of their arrival. "
-                "Leave priority out, or start the server with --scheduling-policy priority.",
-                param="priority",
-            )
+        self._check_priority(params.priority)
         salts = self._salts(request, cache_salt)
         count *= params.n
         self._check_capacity(count)
@@ -202,6 +227,56 @@ class Front:
             job.close()
             raise
         return Delivery(job, self.metrics, arrival=arrival)
+
+    async def pool(
+        self,
+        makers: Sequence[Maker],
+        *,
+        count: int,
+        priority: int,
+        request: HTTPRequest,
+        cache_salt: str | None = None,
+    ) -> PoolingJob:
+        """Admits the `count` requests that `makers` make, all or none, and returns them as a job that has not begun.
+
+        The makers are called one by one in admission threads, each in turn with other callers. Raises RequestError, or
+        APIError if the queue is full or the engine is not running."""
+        arrival = time.monotonic()
+        self._check_priority(priority)
+        salts = self._salts(request, cache_salt)
+        # a long call runs in as many places as there are, and leaves some for others
+        limit = self.info.max_num_seqs + self.options.max_queued_requests
+        needed = min(count, SLICE, max(1, limit // 2))
+        self._check_capacity(needed)
+        places = min(count, max(needed, (limit - self._num_unfinished) // 2))
+        self._num_unfinished += places
+        try:
+            requests: list[Request] = []
+            for make in makers:
+                requests += await self.aside(partial(make, new_id=self.new_id, content_keys=salts), request)
+        except BaseException:
+            self._num_unfinished -= places
+            raise
+        return PoolingJob(
+            self.client,
+            requests,
+            num_places=places,
+            free=self._free_places,
+            metrics=self.metrics,
+            arrival=arrival,
+        )
+
+    def _free_places(self, count: int) -> None:
+        self._num_unfinished -= count
+        self._ends.extend([time.monotonic()] * count)
+
+    def _check_priority(self, priority: int) -> None:
+        if priority and self.options.scheduling_policy != "priority":
+            raise refused(
+                f"priority={priority} is refused: this server runs requests in the order of their arrival. "
+                "Leave priority out, or start the server with --scheduling-policy priority.",
+                param="priority",
+            )
 
     def _requests(
         self, prompts: Sequence[Prompt], params: SamplingParams, salts: Sequence[ContentKey]

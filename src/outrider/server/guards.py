@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outrider.server.errors import APIError
 
-GUARDED = ("/v1/", "/tokenize", "/detokenize")
+GUARDED = ("/v1/", "/v2/", "/tokenize", "/detokenize", "/score", "/rerank", "/classify", "/pooling")
 """Path prefixes that need a key if the server has keys; the others show no prompt and use no model time."""
 
 OPEN = ("/health",)

@@ -41,19 +41,23 @@ _HISTOGRAMS: Mapping[str, tuple[str, Sequence[float]]] = {
     "request_params_n": ("Number of completions that a request asks for.", _CHOICES),
 }
 """Name to help text and bucket ends."""
+_OF_POOLING = ("e2e_request_latency_seconds", "request_prompt_tokens")
+"""Histograms of a pooling model, which emits no tokens."""
 
 
 class Metrics:
     """All series of one served model. Not thread-safe."""
 
-    def __init__(self, model_name: str, *, engine: str = "0") -> None:
+    def __init__(self, model_name: str, *, engine: str = "0", is_pooling: bool = False) -> None:
+        """is_pooling: leave out the series of tokens that are generated."""
         self._labels = (model_name, engine)
         self._registry = CollectorRegistry()
-        self._engine = _EngineSeries(self._labels)
+        self._engine = _EngineSeries(self._labels, is_pooling=is_pooling)
         self._registry.register(self._engine)
         self._histograms = {
             name: Histogram(PREFIX + name, text, LABELS, registry=self._registry, buckets=buckets).labels(*self._labels)
             for name, (text, buckets) in _HISTOGRAMS.items()
+            if not is_pooling or name in _OF_POOLING
         }
 
     @property
@@ -84,6 +88,11 @@ class Metrics:
             longest = max(len(completion.token_ids) for completion in output.outputs)
             self._observe_timing(output.timing, num_tokens=longest)
 
+    def on_pooled(self, *, num_prompt_tokens: int, seconds: float) -> None:
+        """Records a request of a pooling model that was answered, `seconds` after it arrived."""
+        self._observe("e2e_request_latency_seconds", seconds)
+        self._observe("request_prompt_tokens", num_prompt_tokens)
+
     def _observe_timing(self, timing: RequestTiming, *, num_tokens: int) -> None:
         self._observe("request_queue_time_seconds", timing.queue)
         if timing.prefill is None or timing.decode is None:
@@ -105,8 +114,9 @@ class Metrics:
 class _EngineSeries(Collector):
     """The engine's counters as series; none before the first snapshot."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], *, is_pooling: bool) -> None:
         self.stats: EngineStats | None = None
+        self._is_pooling = is_pooling
         self._labels = labels
 
     def collect(self) -> Iterator[Metric]:
@@ -117,7 +127,7 @@ class _EngineSeries(Collector):
         yield self._gauge("exact", exact, float(stats.is_exact))
         yield self._gauge("num_requests_running", "Number of running completions.", stats.num_running)
         yield self._gauge("num_requests_waiting", "Number of completions in the engine's queue.", stats.num_waiting)
-        usage = stats.num_used_blocks / stats.num_blocks
+        usage = stats.num_used_blocks / max(1, stats.num_blocks)  # an encoder has no blocks
         yield self._gauge("kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all.", usage)
         yield self._counter("num_steps", "Number of steps planned.", stats.num_steps)
         replayed = "The part of num_steps that was replayed as a captured graph."
@@ -130,9 +140,10 @@ class _EngineSeries(Collector):
         )
         cached = "The part of prompt_tokens that came from the prefix cache."
         yield self._counter("prompt_tokens_cached", cached, stats.num_cached_prompt_tokens)
-        yield self._counter(
-            "generation_tokens", "Emitted tokens, without tokens after a stop.", stats.num_generation_tokens
-        )
+        if not self._is_pooling:
+            yield self._counter(
+                "generation_tokens", "Emitted tokens, without tokens after a stop.", stats.num_generation_tokens
+            )
         queries = "Tokens of admitted completions that were looked up in the prefix cache."
         yield self._counter("prefix_cache_queries", queries, stats.num_prefix_queried_tokens)
         yield self._counter(

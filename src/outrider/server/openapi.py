@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from outrider.core.pooling import PoolingAbilities
 from outrider.server.answers import ErrorAnswer
 
 Schema = dict[str, Any]
@@ -37,7 +38,16 @@ RULES = (
     "object; message.output_text.logprobs cannot be combined with tool calls.",
     "The messages of /v1/messages do not end with a tool_use block.",
 )
-"""Rules that a valid body satisfies beyond its schema."""
+POOLING_RULES = (
+    "Either input or messages is given. A text has at least one token, and as many as the model takes, unless "
+    "truncate_prompt_tokens shortens it.",
+    "add_generation_prompt, continue_final_message, chat_template and chat_template_kwargs need messages, which the "
+    "template can render; chat_template needs a server with --trust-request-chat-template.",
+    "normalize and use_activation are two names of one thing: if both are given, they are equal. normalize and "
+    "dimensions are for vectors.",
+    "Queries and documents are given under one pair of names; there is one query, or as many as documents.",
+)
+"""Rules that a valid body satisfies beyond its schema, where the model generates and where it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,8 @@ class Limits:
     needs_key: bool
     has_priorities: bool
     """Callers may set the priority of their requests."""
+    pooling: PoolingAbilities | None = None
+    """Tasks and sizes of a pooling model; None: the model generates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +78,8 @@ class Operation:
     can_stream: bool = False
     is_guarded: bool = False
     errors: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """The endpoint is for models that do one of these tasks; (): for all."""
 
 
 _ERRORS = {
@@ -92,7 +106,8 @@ def document(operations: Sequence[Operation], *, version: str, limits: Limits) -
     schemas = definitions["$defs"]
     _set_limits(schemas, limits)
     for model in bodies:
-        schemas[model.__name__]["description"] += " Rules: " + " ".join(RULES)
+        rules = RULES if limits.pooling is None else POOLING_RULES
+        schemas[model.__name__]["description"] += " Rules: " + " ".join(rules)
     paths: Schema = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, references, limits)
@@ -159,12 +174,28 @@ def _set_limits(node: Any, limits: Limits) -> None:
         node["additionalProperties"] = values
     elif mark == "context":
         node["maxItems"] = limits.max_model_len - 1
+    elif mark == "whole-context":
+        node["maxItems"] = limits.max_model_len
+    elif mark == "part-of-context":
+        node["maximum"] = limits.max_model_len - 1
+    elif mark == "dimensions" and limits.pooling is not None:
+        node.update(_dimensions(limits.pooling))
+    elif mark == "task" and limits.pooling is not None:
+        node["enum"] = [task for task in node["enum"] if task in limits.pooling.tasks]
     elif mark == "priority" and not limits.has_priorities:
         node["minimum"] = node["maximum"] = 0
     elif mark == "model":
         node["enum"] = [*limits.model_names]
     for value in node.values():
         _set_limits(value, limits)
+
+
+def _dimensions(abilities: PoolingAbilities) -> Schema:
+    """The values that `dimensions` may have."""
+    size, allowed = abilities.embedding_size, abilities.matryoshka_dimensions
+    if size is None or allowed == ():
+        return {"maximum": size or 1}
+    return {"enum": sorted({size, *(allowed or ())})}
 
 
 def up_to(most: int) -> str:

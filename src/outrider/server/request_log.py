@@ -8,14 +8,24 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outrider.server.front import Delivery
-
 _log = logging.getLogger(__name__)
 _PLAIN = re.compile(r"[\w./:~-]{1,160}", re.ASCII)
+
+
+class Counts(Protocol):
+    """The counts of the job that a request led to."""
+
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def num_output_tokens(self) -> int: ...
+    @property
+    def finish_reasons(self) -> list[str]: ...
 
 
 class RequestLog:
@@ -44,7 +54,7 @@ class RequestLog:
             await self._app(scope, receive, noting)
         finally:
             seconds = time.monotonic() - begin
-            found: tuple[str, Delivery] | None = state.get("delivery")
+            found: tuple[str, Counts] | None = state.get("delivery")
             head = f"endpoint={_plain(scope['path'])} status={status}"
             if found is None:
                 _log.info("%s seconds=%.3f", head, seconds)
@@ -61,7 +71,7 @@ class RequestLog:
                 )
 
 
-def note_delivery(request: Request, *, answer_id: str, delivery: Delivery) -> None:
+def note_delivery(request: Request, *, answer_id: str, delivery: Counts) -> None:
     """Tells the log of this request which answer it led to, and where its counts are."""
     request.state.delivery = (answer_id, delivery)
 

@@ -186,12 +186,16 @@ def start_up_lines(front: Front, seconds: float) -> list[str]:
             chosen[-1] = (chosen[-1][0], f"{chosen[-1][1]}, {name} {value}")
         else:
             chosen.append((name, value))
+    runs = "completions" if info.pooling is None else "texts"
     limits = (
-        f"{info.max_num_seqs} completions run, {options.max_queued_requests} may wait, more get 429; "
-        f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys; "
-        f"tool calls: {options.tool_call_parser or 'by name or required only'}; "
-        f"reasoning: {options.reasoning_parser or 'in the content'}"
+        f"{info.max_num_seqs} {runs} run, {options.max_queued_requests} may wait, more get 429; "
+        f"bodies up to {options.max_body_bytes} bytes; {len(options.api_keys) or 'no'} API keys"
     )
+    if info.pooling is None:
+        limits += (
+            f"; tool calls: {options.tool_call_parser or 'by name or required only'}; "
+            f"reasoning: {options.reasoning_parser or 'in the content'}"
+        )
     process = f"process {info.process_id}, ready after {seconds:.1f} s; {options.max_engine_restarts} restarts"
     lines = [("serving", ", ".join(front.model_names)), *chosen, ("requests", limits), ("engine", process)]
     return [f"{name:18} {value}" for name, value in lines]

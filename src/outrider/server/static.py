@@ -1,4 +1,5 @@
-"""Serves the page at /: the files of `page/`, with a content policy that lets them load from and call this server only.
+"""Serves the page at /, one for models that generate and one for pooling models: the files of `page/`, with a content
+policy that lets them load from and call this server only.
 
 Knows file names; the page's own code knows the API.
 """
@@ -25,7 +26,8 @@ _HEADERS = {
 
 async def page(request: Request) -> Response:
     """The page, or one of its files."""
-    name = request.path_params.get("name", "index.html")
+    generates = request.app.state.front.info.pooling is None
+    name = request.path_params.get("name", "index.html" if generates else "similarity.html")
     if name not in _NAMES:
         raise HTTPException(404)
     return FileResponse(_FOLDER / name, headers=_HEADERS)
