@@ -110,6 +110,11 @@ def need(name: str, *, there: bool) -> None:
     pytest.skip(MISSING.format(name))
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    """The environment of a script: it must not find this user's settings, keys or caches."""
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "OPENAI_API_KEY": "none", "DO_NOT_TRACK": "1"}
+
+
 def found_by(script: Path, server: ServerUnderTest, folder: Path) -> dict[str, Any]:
     """Runs a script and returns its report."""
     task = {
@@ -124,8 +129,7 @@ def found_by(script: Path, server: ServerUnderTest, folder: Path) -> dict[str, A
     if script.suffix == ".mjs":  # node looks for packages beside the script
         (folder / "node_modules").symlink_to(CLIENTS / "node_modules")
         command[-1] = str(shutil.copy(script, folder))
-    # a client must not find this user's settings, keys or caches
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "OPENAI_API_KEY": "none", "DO_NOT_TRACK": "1"}
+    environment = environment_of(folder)
     done = subprocess.run(
         command, input=json.dumps(task), capture_output=True, text=True, timeout=300, env=environment, cwd=folder
     )

@@ -1,4 +1,4 @@
-"""Frame of a client script: reads the task from stdin, and writes what the client found to stdout, both as JSON.
+"""Frame of a client script: reads the task, or texts, from stdin and writes what the client found to stdout, as JSON.
 
 Imported by scripts that run in the clients' own environment: needs the standard library only.
 """
@@ -27,6 +27,23 @@ class Task:
 def read_task() -> Task:
     """The task that the test wrote."""
     return Task(**json.load(sys.stdin))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts for a server with a pooling model; the test has had the same numbers over plain HTTP."""
+
+    url: str
+    """Base address, without a path."""
+    model: str
+    query: str
+    texts: list[str]
+    dimensions: int
+
+
+def read_texts() -> Texts:
+    """The texts that the test wrote."""
+    return Texts(**json.load(sys.stdin))
 
 
 def tell(**found: Any) -> None:
