@@ -88,6 +88,7 @@ class AsyncLLM:
             max_model_len=info.max_model_len,
             eos_token_ids=info.eos_token_ids,
             seed=config.seed,
+            compiles_grammars=False,
         )
 
     def get_default_sampling_params(self) -> SamplingParams:

@@ -12,6 +12,7 @@ import pytest
 from outrider import LLM, RequestError, SamplingParams, StructuredOutputsParams
 from outrider.core.outputs import OutputDelta
 from outrider.engine import grammar
+from outrider.engine.admission import Admission
 from outrider.engine.channel import Channel
 from outrider.engine.engine import Engine
 from outrider.engine.grammar import Grammars
@@ -65,10 +66,10 @@ def grammars(tmp_path: Path) -> Grammars:
 def test_threads_that_ask_for_one_grammar_compile_it_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, compile_one, may_end = [], grammars._compile, threading.Event()
 
-    def slow(asked: StructuredOutputsParams) -> Any:
+    def slow(asked: StructuredOutputsParams, text: str | None) -> Any:
         compiled.append(asked)
         assert may_end.wait(30)
-        return compile_one(asked)
+        return compile_one(asked, text)
 
     monkeypatch.setattr(grammars, "_compile", slow)
     good, bad = StructuredOutputsParams(regex="a+"), StructuredOutputsParams(regex="(")
@@ -79,10 +80,38 @@ def test_threads_that_ask_for_one_grammar_compile_it_once(grammars: Grammars, mo
         for _, second in both:
             with pytest.raises(RequestError):
                 second.result()
-    assert compiled.count(good) == 1
+    assert compiled.count(good) == compiled.count(bad) == 1, "a refusal is kept, too"
     with pytest.raises(RequestError):
         grammars._matcher(bad)
     assert not grammars._compiling
+
+
+def test_front_and_engine_do_not_do_the_same_work(
+    grammars: Grammars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's front reads a grammar, once for all prompts of a call, and its engine compiles it."""
+    front = Grammars(Tokenizer(tmp_path), vocab_size=448, eos_token_ids=(0,))
+    read, compile_one = [], grammar.compile_language
+
+    def count(*given: Any) -> str:
+        read.append(given)
+        return compile_one(*given)
+
+    monkeypatch.setattr(grammar, "compile_language", count)
+    admission = Admission(
+        tokenizer=front._tokenizer,
+        vocab_size=448,
+        max_model_len=64,
+        eos_token_ids=(0,),
+        seed=0,
+        grammars=front,
+        compiles_grammars=False,
+    )
+    params = SamplingParams(max_tokens=3, structured_outputs=StructuredOutputsParams(json=json.dumps(WHOLE)))
+    first, second = [admission.request("ab", params, request_id=str(index)) for index in range(2)]
+    assert first.grammar and first.grammar == second.grammar and not front._compiled
+    assert grammars.prepare(first) is not None
+    assert len(read) == 1, "the engine reads it again"
 
 
 def test_kept_grammars_are_bounded_by_bytes(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +138,10 @@ class _Compiling:
         self.may_end, self.threads = threading.Event(), set[str]()
         compile_one = self.engine._grammars._compile
 
-        def slow(asked: StructuredOutputsParams) -> Any:
+        def slow(asked: StructuredOutputsParams, text: str | None) -> Any:
             self.threads.add(threading.current_thread().name)
             assert self.may_end.wait(30)
-            return compile_one(asked)
+            return compile_one(asked, text)
 
         plain = SamplingParams(max_tokens=4, ignore_eos=True, seed=1)
         constrained = SamplingParams(
@@ -191,7 +220,7 @@ def test_a_grammar_that_cannot_be_compiled_refuses_its_request_only(
     case = _Compiling(write_text_model(tmp_path), monkeypatch)
     case.may_end.set()
 
-    def fails(asked: StructuredOutputsParams) -> Any:
+    def fails(asked: StructuredOutputsParams, text: str | None) -> Any:
         raise RequestError("structured_outputs: no")
 
     monkeypatch.setattr(case.engine._grammars, "_compile", fails)

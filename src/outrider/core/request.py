@@ -35,6 +35,8 @@ class Request:
     """False for a pooling request that needs more hidden states than the last: cached tokens have none."""
     token_type_ids: tuple[int, ...] = ()
     """For a pooling request: the part of the prompt, 0 or 1, that each token belongs to; empty where all are 0."""
+    grammar: str | None = None
+    """The grammar of structured_outputs in llguidance's format, if admission read it and the engine compiles it."""
     call_id: str = ""
     """The call that it is a part of: no call's work holds up the rows of another one for long. Callers of one engine
     who do not wait for each other give different ones."""

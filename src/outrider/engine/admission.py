@@ -36,12 +36,16 @@ class Admission:
         eos_token_ids: tuple[int, ...],
         seed: int,
         grammars: Grammars | None = None,
+        compiles_grammars: bool = True,
     ) -> None:
+        """compiles_grammars: False if the engine is another process, which compiles each grammar and may refuse it;
+        here it is read, and checked as far as that goes."""
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._max_model_len = max_model_len
         self._eos_token_ids = eos_token_ids
         self._seeds = random.Random(seed)
+        self._compiles_grammars = compiles_grammars
         self._grammars = grammars or Grammars(tokenizer, vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
     def request(
@@ -65,7 +69,7 @@ class Admission:
             raise RequestError("echo=True needs text, and there is no tokenizer. Leave echo unset.")
         if params.stop_strings and self._tokenizer is None:
             raise RequestError(f"stop={params.stop!r} needs text, and there is no tokenizer. Use stop_token_ids.")
-        self._grammars.check(params)
+        grammar = self._grammars.check(params, compiles=self._compiles_grammars)
         eos_token_ids = () if params.ignore_eos else self._eos_token_ids
         num_stops = len(eos_token_ids) + len(params.stop_token_ids or ())
         if num_stops > MAX_STOP_TOKEN_IDS:
@@ -89,6 +93,7 @@ class Admission:
             eos_token_ids=eos_token_ids,
             max_total_tokens=num_tokens + num_tokens_left,
             bad_words=bad_words,
+            grammar=grammar,
             content_keys=tuple(content_keys),
         )
 

@@ -32,6 +32,9 @@ _MAX_KEPT_BYTES = 1 << 28
 _LEAST_BYTES, _BYTES_PER_CHARACTER, _BYTES_OF_MULTIPLES = 1 << 16, 512, 4 << 20
 """Estimated size of a compiled grammar: at least, for each character of its text, and for the states that count
 remainders of a multipleOf. Measured with llguidance 1.9, which does not report sizes."""
+_MAX_KEPT_TEXTS = 64
+"""Number of grammars in llguidance's format, and of refusals, that are kept for later requests: those of one call are
+the same."""
 _MAX_LEXER_STATES = 1 << 16
 """States of a running grammar, of up to 2 kB each; with more its request ends with an error."""
 _MAX_MESSAGE = 600
@@ -52,7 +55,9 @@ class Grammars:
         self._vocabulary_lock = Lock()
         self._vocabulary: LLTokenizer | None = None  # made for the first grammar
         self._executor: LLExecutor | None = None  # likewise
-        self._lock = Lock()  # of the four below: several threads compile
+        self._lock = Lock()  # of the six below: several threads compile
+        self._texts: OrderedDict[StructuredOutputsParams, str] = OrderedDict()
+        self._refusals: OrderedDict[StructuredOutputsParams, str] = OrderedDict()
         self._compiled: OrderedDict[StructuredOutputsParams, LLMatcher] = OrderedDict()
         self._sizes: dict[StructuredOutputsParams, int] = {}
         self._compiling: dict[StructuredOutputsParams, Future[LLMatcher]] = {}
@@ -60,11 +65,12 @@ class Grammars:
         """Estimated size of the grammars that are kept."""
         self._running: dict[str, _Running] = {}
 
-    def check(self, params: SamplingParams) -> None:
-        """Raise RequestError if the grammar is invalid, unsatisfiable, or cannot be combined with other parameters."""
+    def check(self, params: SamplingParams, *, compiles: bool = True) -> str | None:
+        """Raise RequestError if the grammar is invalid, unsatisfiable, or cannot be combined with other parameters.
+        Without `compiles` it is only read; returns it in llguidance's format, for `Request.grammar`."""
         asked = params.structured_outputs
         if asked is None:
-            return
+            return None
         for name, is_set, remedy in (
             ("ignore_eos", params.ignore_eos, "The grammar says where the output ends."),
             ("min_tokens", params.min_tokens > 0, "State a length in the grammar, such as minLength."),
@@ -79,7 +85,10 @@ class Grammars:
             raise RequestError("structured_outputs need a model with an eos token: it ends the output.")
         if find_spec("llguidance") is None:
             raise RequestError("structured_outputs need the llguidance package. Install it: pip install llguidance")
+        if not compiles:
+            return self._text(asked)
         self._matcher(asked)
+        return None
 
     def is_prepared(self, request: Request) -> bool:
         """True if `begin` takes no time to compile."""
@@ -89,13 +98,13 @@ class Grammars:
     def prepare(self, request: Request) -> "LLMatcher | None":
         """Compile a request's grammar, for `begin`; any thread may call it. Raises RequestError."""
         asked = request.params.structured_outputs
-        return None if asked is None else self._matcher(asked)
+        return None if asked is None else self._matcher(asked, request.grammar)
 
     def begin(self, request: Request, prepared: "LLMatcher | None" = None) -> None:
         """Start following a request; `check` has passed. `prepared`: the result of `prepare`, made now if None."""
         asked = request.params.structured_outputs
         if asked is not None:
-            self._running[request.request_id] = _Running(prepared or self._matcher(asked))
+            self._running[request.request_id] = _Running(prepared or self._matcher(asked, request.grammar))
 
     def end(self, request_id: str) -> None:
         """Stop following a request."""
@@ -222,10 +231,12 @@ class Grammars:
         if not out.any():
             raise _LostError("no token may come next")
 
-    def _matcher(self, asked: StructuredOutputsParams) -> "LLMatcher":
+    def _matcher(self, asked: StructuredOutputsParams, text: str | None = None) -> "LLMatcher":
         """Matcher in the grammar's initial state; it must be copied, never changed. Compiled once, however many threads
-        ask for it. Raises RequestError."""
+        ask for it. `text`: the grammar in llguidance's format, made now if None. Raises RequestError."""
         with self._lock:
+            if asked in self._refusals:
+                raise RequestError(self._refusals[asked])
             if asked in self._compiled:
                 self._compiled.move_to_end(asked)
                 return self._compiled[asked]
@@ -236,10 +247,12 @@ class Grammars:
         if not is_mine:
             return future.result()
         try:
-            matcher, size = self._compile(asked)
+            matcher, size = self._compile(asked, text)
         except BaseException as error:
             with self._lock:
                 del self._compiling[asked]
+                if isinstance(error, RequestError):
+                    _put(self._refusals, asked, str(error))
             future.set_exception(error)
             raise
         with self._lock:
@@ -256,23 +269,40 @@ class Grammars:
             oldest, _ = self._compiled.popitem(last=False)
             self.num_kept_bytes -= self._sizes.pop(oldest)
 
-    def _compile(self, asked: StructuredOutputsParams) -> tuple["LLMatcher", int]:
-        """A matcher, and its estimated size in bytes. Raises RequestError."""
-        from llguidance import LLMatcher, LLParserLimits
-
+    def _the_vocabulary(self) -> "LLTokenizer":
         assert self._tokenizer is not None
         with self._vocabulary_lock:
             if self._vocabulary is None:
                 vocabulary = self._tokenizer.vocabulary_for_grammars(self._vocab_size, self._eos_token_ids)
                 self._vocabulary = exact_vocabulary(vocabulary, self._eos_token_ids)
+        return self._vocabulary
+
+    def _text(self, asked: StructuredOutputsParams) -> str:
+        """The grammar in llguidance's format. Raises RequestError."""
+        with self._lock:
+            text = self._texts.get(asked)
+        if text is None:
+            try:
+                text = compile_language(asked, self._the_vocabulary())
+            except RequestError:
+                raise
+            except Exception as error:  # the library's converter raises nothing narrower for a missing rule
+                raise _refusal(error) from error
+            with self._lock:
+                _put(self._texts, asked, text)
+        return text
+
+    def _compile(self, asked: StructuredOutputsParams, text: str | None) -> tuple["LLMatcher", int]:
+        """A matcher, and its estimated size in bytes. Raises RequestError."""
+        from llguidance import LLMatcher, LLParserLimits
+
+        if text is None:
+            text = self._text(asked)
         try:
-            text = compile_language(asked, self._vocabulary)
             limits = LLParserLimits(max_lexer_states=_MAX_LEXER_STATES)
-            matcher = LLMatcher(self._vocabulary, text, log_level=0, limits=limits)
-        except RequestError:
-            raise
-        except Exception as error:  # the library's converter raises nothing narrower for a missing rule
-            raise RequestError(f"structured_outputs: {_shortened(str(error))}. Correct the grammar.") from error
+            matcher = LLMatcher(self._the_vocabulary(), text, log_level=0, limits=limits)
+        except Exception as error:
+            raise _refusal(error) from error
         if matcher.is_error():
             message = _shortened(matcher.get_error())
             raise RequestError(f"structured_outputs: {message}. Correct the grammar or schema.")
@@ -285,6 +315,16 @@ class Grammars:
             ) from error
         states = _BYTES_OF_MULTIPLES if "multipleOf" in text else 0
         return matcher, _LEAST_BYTES + _BYTES_PER_CHARACTER * len(text) + states
+
+
+def _put(kept: "OrderedDict[StructuredOutputsParams, str]", asked: StructuredOutputsParams, text: str) -> None:
+    kept[asked] = text
+    if len(kept) > _MAX_KEPT_TEXTS:
+        kept.popitem(last=False)
+
+
+def _refusal(error: Exception) -> RequestError:
+    return RequestError(f"structured_outputs: {_shortened(str(error))}. Correct the grammar.")
 
 
 class _LostError(Exception):

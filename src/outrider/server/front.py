@@ -101,6 +101,7 @@ class Front:
             max_model_len=self.info.max_model_len,
             eos_token_ids=self.info.eos_token_ids,
             seed=self.config.seed,
+            compiles_grammars=False,
         )
         if self.info.pooling is not None:
             self._begin_pooling(self.info.pooling)
