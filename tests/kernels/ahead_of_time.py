@@ -63,6 +63,20 @@ def spilled(kernel: Any) -> int:
     return max(int(part.split(":")[1]) for part in told.split() if part.startswith(("STACK:", "LOCAL:")))
 
 
+def decode_long_contexts(kernels: Any) -> None:
+    """Attention of one token of each of four requests, whose KV is split over programs."""
+    for num_heads, num_kv_heads, head_dim in ((32, 8, 128), (16, 4, 64), (8, 2, 256)):
+        plan = kernels.plan_attention(
+            torch.zeros(4, 256, dtype=torch.int32),
+            torch.full((4,), 3000),
+            row_counts=(1, 1, 1, 1),
+            kv_length_bound=4096,
+        )
+        cache = torch.zeros(8, 16, num_kv_heads, head_dim, dtype=torch.bfloat16)
+        q = torch.zeros(4, num_heads, head_dim, dtype=torch.bfloat16)
+        kernels.paged_attention(q, cache, cache, plan, scale=head_dim**-0.5)
+
+
 def main(name: str) -> dict[str, Any]:
     driver.set_active(_Driver(target_of(name)))
     from outrider.kernels.triton import launch
@@ -103,6 +117,7 @@ def main(name: str) -> dict[str, Any]:
             """Nothing."""
 
     failed = {}
+    extra = {"paged_attention": decode_long_contexts}
     kernels = load_kernels(("triton", "reference"))
     own = exports("triton")
     for function in own:
@@ -110,6 +125,7 @@ def main(name: str) -> dict[str, Any]:
             continue
         try:
             CHECKS[function](Compiled(kernels, dtype=torch.bfloat16))
+            extra.get(function, lambda kernels: None)(kernels)
         except AssertionError:
             continue  # of torch.testing, about results
         except Exception as error:

@@ -37,6 +37,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "empty_expert_weights": model.check_experts,
     "route": model.check_route,
     "experts": model.check_experts,
+    "clamped_experts": model.check_clamped_experts,
     "rotary": model.check_rotary,
     "embedding": model.check_embedding,
     "write_kv": model.check_write_kv,
@@ -77,6 +78,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 COVERED = (
     *FUNCTIONS,
     *ENCODER_FUNCTIONS,
+    "clamped_experts",
     *(name for subject in (LatentKernels, GroupedRouterKernels) for name in vars(subject) if not name.startswith("_")),
 )
 """Names of the functions that have a check; those of weight formats have tests of their own."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
+from outrider.kernels.interface.clamped import ClampedForm
 from tests.kernels.subject import Subject
 
 
@@ -94,20 +95,38 @@ def check_route(at: Subject) -> None:
 
 
 def check_experts(at: Subject) -> None:
-    num_experts, width, hidden, top_k = 6, 40, 64, 3
+    _check_mixture(at, is_clamped=False)
+
+
+def check_clamped_experts(at: Subject) -> None:
+    _check_mixture(at, is_clamped=True)
+
+
+def _check_mixture(at: Subject, *, is_clamped: bool) -> None:
+    num_experts, width, hidden, top_k, alpha, limit = 6, 40, 64, 3, 1.7, 1.2
     shape = {"dtype": at.dtype, "device": at.device}
     gate_up = at.kernels.empty_expert_weights(num_experts, 2 * width, hidden, **shape)
     down = at.kernels.empty_expert_weights(num_experts, hidden, width, **shape)
     gate_up.copy_(at.randn(*gate_up.shape) * hidden**-0.5)
     down.copy_(at.randn(*down.shape) * width**-0.5)
+    gate_up_bias, down_bias = at.randn(num_experts, 2 * width), at.randn(num_experts, hidden)
+    form = ClampedForm(gate_up_bias=gate_up_bias, down_bias=down_bias, alpha=alpha, limit=limit)
     for num_tokens in (0, 1, 5, 37):
         x, logits = at.randn(num_tokens, hidden), at.randn(num_tokens, num_experts, dtype=torch.float32)
         routing = at.kernels.route(logits, top_k=top_k, is_normalized=True)
         inner = torch.einsum("th,eih->tei", x.double(), gate_up.double())
-        outputs = torch.einsum("tei,ehi->teh", silu(inner[..., :width]) * inner[..., width:], down.double())
+        if is_clamped:
+            gate, up = (inner + gate_up_bias.double()).chunk(2, dim=2)
+            gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+            gated, bias = gate * (alpha * gate).sigmoid() * (up + 1), down_bias.double()
+            ours = at.kernels.clamped_experts(x, gate_up, down, routing, form)
+        else:
+            gated, bias = silu(inner[..., :width]) * inner[..., width:], 0.0
+            ours = at.kernels.experts(x, gate_up, down, routing)
+        outputs = torch.einsum("tei,ehi->teh", gated, down.double()) + bias
         chosen = outputs.gather(1, routing.ids.long().unsqueeze(2).expand(-1, -1, hidden))
         exact = (chosen * routing.weights.double().unsqueeze(2)).sum(dim=1)
-        at.close(f"experts of {num_tokens} tokens", at.kernels.experts(x, gate_up, down, routing), exact)
+        at.close(f"experts of {num_tokens} tokens", ours, exact)
 
 
 def _angles(at: Subject, num_positions: int, width: int) -> Tensor:
