@@ -22,6 +22,7 @@ BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
 
 ELSEWHERE = {
     "from outrider import LLM, SamplingParams\n\nllm = LLM(": "tests/documents/test_readme.py, and here for docs",
+    'from outrider import LLM\n\nllm = LLM("zoo/tiny", runner="pooling")': "tests/documents/test_code_blocks.py",
     "batch = self.assembler.build(": "tests/structure/test_readme_step.py",
     "from openai import OpenAI": "tests/server/test_readme.py",
     '"""Always says 7."""': "tests/speculation/test_conformance.py",

@@ -263,14 +263,14 @@ class PoolingAdmission:
             )
 
     def _check_length(self, text: str, cut: Cut) -> None:
-        """Refuse a text that is certainly too long before it is turned into ids."""
+        """Refuse a text that is certainly too long before it is turned into ids, and what is not text."""
+        if not isinstance(text, str):
+            raise RequestError(f"{text!r} is a {type(text).__name__}. Give text.")
         is_cut = cut.max_tokens is not None or cut.max_first
         if self._tokenizer is not None and len(text) > (_MAX_CUT_CHARACTERS if is_cut else 0):
             self._tokenizer.check_length(text, max_tokens=self._max_model_len)
 
-    def _need_tokenizer(self, text: object) -> Tokenizer:
-        if not isinstance(text, str):
-            raise RequestError(f"{text!r} is a {type(text).__name__}. Give text.")
+    def _need_tokenizer(self, text: str) -> Tokenizer:
         if self._tokenizer is None:
             raise RequestError(
                 f"prompt={text!r} is text, and there is no tokenizer. Pass {{'prompt_token_ids': [...]}}."
