@@ -230,7 +230,8 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
     left.set(
         xlabel="fall of the acceptance length, %", ylabel="checks that alarm, %", title="graded falls, temperature 1"
     )
-    left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2)  # below: curves cross everywhere
+    below = left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.05, -0.14), ncols=2)  # curves are everywhere
+    below.set_in_layout(False)
     places = np.arange(len(shown))
     names = [f"{name}  (−{100 * found.fall:.1f} %)" for name, found in shown.items()]
     for offset, label, colour, values in (
@@ -243,7 +244,7 @@ def plot(curves: dict[str, list[Outcome]], shown: dict[str, Outcome], path: Path
     right.invert_yaxis()
     right.set(xlabel="checks that alarm, %", title="damaged heads, 40 prompts, same seeds, temperature 1")
     right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(path, dpi=110)
 
 
