@@ -10,10 +10,12 @@ from outrider.loading.hf import open_config
 from outrider.models import read_model_config
 from outrider.speculation.eagle3_config import read_eagle3_config
 
-OTHERS_LIBRARY = "grammar_masks"
+OTHERS_LIBRARIES = {"encoders", "grammar_masks"}
 """Compares with a library that the project does not install."""
 MODULES = sorted(
-    path.stem for path in (Path(__file__).parents[2] / "benchmarks").glob("[a-z]*.py") if path.stem != OTHERS_LIBRARY
+    path.stem
+    for path in (Path(__file__).parents[2] / "benchmarks").glob("[a-z]*.py")
+    if path.stem not in OTHERS_LIBRARIES
 )
 
 
