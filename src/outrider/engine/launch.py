@@ -28,7 +28,7 @@ main(int(sys.argv[1]))
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Environment of the engine: threads of one operation that wait for each other sleep. By default they spin, and where
 another process wants a core they spin while it keeps the one that they wait for: steps on a CPU took 10 times longer
-beside a process that read a long body (2 cores). Sleeping costs nothing that can be measured on idle cores."""
+beside other processes that computed (2 cores). What sleeping costs on idle cores has not been measured."""
 _WAITING_BY_HAND = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables with which the operator chooses."""
 
