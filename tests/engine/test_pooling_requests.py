@@ -183,6 +183,14 @@ def test_scores_of_vectors_are_cosines_and_a_query_is_read_once(directory: Path)
     assert [llm.score(QUERY, text)[0].outputs.score for text in documents] == [o.outputs.score for o in outputs]
 
 
+def test_no_times_of_steps_are_kept(directory: Path) -> None:
+    """Texts are not cut by measured times, so a step leaves nothing behind for one that would read them."""
+    llm = LLM(str(directory), device="cpu")
+    llm.embed([TEXT, QUERY])
+    llm.embed(TEXT)
+    assert llm.engine.scheduler.num_steps >= 2 and llm.engine._clock._launches == {}
+
+
 def test_an_engine_refuses_what_the_other_kind_does(directory: Path, tmp_path: Path) -> None:
     pools = LLM(str(directory), device="cpu")
     with pytest.raises(RequestError, match=r"generates no text\. Start it with runner='generate'"):

@@ -74,7 +74,8 @@ class Engine:
         self._names = TokenNames(self.tokenizer)
         policy = _draft_policy(config, self.worker)
         launches_wait = self.worker.platform.accelerator is None
-        self._work_times = WorkTimes() if launches_wait and not has_own_budget else None
+        is_limited = launches_wait and not has_own_budget and self.pooling is None
+        self._work_times = WorkTimes() if is_limited else None
         self._clock = StepClock(policy, self._work_times)
         self.scheduler = Scheduler(
             groups=self.worker.groups,
@@ -89,7 +90,7 @@ class Engine:
             draft_policy=policy,
             prompt_budget=None if has_own_budget else _prompt_budget(config, self.worker),
             num_snapshots=self.worker.num_snapshots,
-            work_times=self._work_times if self.worker.model_config.pooler is None else None,
+            work_times=self._work_times,
             needs_whole_prompts=not self.worker.model_config.is_causal,
         )
         worker = self.worker  # not by way of `self`: a cycle would keep the engine's memory after its last use
