@@ -31,6 +31,7 @@ from outrider.kernels.hopper.expert_tiles import (
 from outrider.kernels.hopper.experts_single_token import experts_of_token
 from outrider.kernels.hopper.overlap import launch_dependents, wait
 from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile, reinterpret
+from outrider.kernels.triton.experts import empty_expert_weights
 from outrider.kernels.triton.launch import OVERLAPPED, counters, num_sms
 from outrider.kernels.triton.routing import BLOCK as TOKENS
 from outrider.kernels.triton.routing import (
@@ -49,9 +50,6 @@ __all__ = ["empty_expert_weights", "experts", "route"]
 BLOCK = gl.constexpr(TOKENS)
 """Largest number of tokens that need no gathering."""
 
-_PITCH = 64
-"""Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
-
 
 class Tile(NamedTuple):
     """Tuning of a CTA; none of it can change a bit of the result."""
@@ -63,14 +61,6 @@ class Tile(NamedTuple):
 # benchmarks/log.md, entry 7: with six stages in the smallest tile, one token took 1 µs longer
 _TILES = {16: Tile(128, 5), 32: Tile(128, 5), 64: Tile(128, 4), 128: Tile(64, 5)}
 """(BLOCK_K, stages), by the number of rows of a record."""
-
-
-def empty_expert_weights(
-    num_experts: int, output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """An empty weight [num_experts, output_size, input_size]; each row starts at an aligned address."""
-    pitch = triton.cdiv(input_size, _PITCH) * _PITCH
-    return torch.empty(num_experts, output_size, pitch, dtype=dtype, device=device)[:, :, :input_size]
 
 
 def experts(x: Tensor, gate_up: Tensor, down: Tensor, routing: Routing) -> Tensor:

@@ -23,16 +23,12 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup
 from outrider.kernels.hopper.overlap import launch_dependents, wait
 from outrider.kernels.hopper.tma import descriptor, is_aligned, load_tile
 from outrider.kernels.triton.launch import OVERLAPPED, counters, empty_rows, num_sms
-from outrider.kernels.triton.linear import run_wide
+from outrider.kernels.triton.linear import SEGMENT_UNIT, empty_weight, linear_by, num_segments
+
+__all__ = ["empty_weight", "linear", "linear_compilations"]
 
 WEIGHT_ROWS = 64
 """Rows of W that one warpgroup multiplies: the M of wgmma."""
-
-_SEGMENT_UNIT = 256
-"""Segments of K begin at multiples of this, which every BLOCK_K divides."""
-
-_PITCH = 64
-"""Rows of a weight start at multiples of this many elements; TMA needs 16 bytes."""
 
 _TOKEN_TILES = 8
 """Token tiles that share weights while the weights are in L2."""
@@ -61,14 +57,6 @@ class Work(NamedTuple):
     across: int
 
 
-def num_segments(output_size: int, input_size: int) -> int:
-    """Segments that K is cut into: part of the arithmetic, so never tuned.
-
-    output_size and input_size are those of the whole layer, not of a shard of it.
-    """
-    return 2 if input_size >= 2 * output_size and input_size >= 2048 else 1
-
-
 def choose_work(
     num_tokens: int, output_size: int, input_size: int, *, num_ctas: int, segments: int | None = None
 ) -> Work:
@@ -90,12 +78,6 @@ def choose_work(
     return min(works, key=nanoseconds)
 
 
-def empty_weight(output_size: int, input_size: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An empty weight [output_size, input_size]; each row starts at an aligned address."""
-    pitch = triton.cdiv(input_size, _PITCH) * _PITCH
-    return torch.empty(output_size, pitch, dtype=dtype, device=device)[:, :input_size]
-
-
 def linear(
     x: Tensor,
     weight: Tensor,
@@ -109,21 +91,12 @@ def linear(
     The sum is kept in fp32, and the bias is added to it. Rows of the result may be padded in memory.
     whole_shape: (N, K) of the whole layer, if `weight` is a shard of its rows; it decides how many segments K has.
     """
-    num_tokens, input_size = x.shape
-    output_size = weight.shape[0]
-    assert weight.shape[1] == input_size, f"x {tuple(x.shape)} does not fit weight {tuple(weight.shape)}"
-    assert x.dtype == weight.dtype, f"x is {x.dtype}, weight is {weight.dtype}"
-    assert bias is None or (bias.shape == (output_size,) and bias.is_contiguous()), "bias is not [N]"
-    padded = triton.cdiv(output_size, 8) * 8
-    y = torch.empty(num_tokens, padded, dtype=out_dtype or x.dtype, device=x.device)
-    if num_tokens > 0:
-        if x.dtype == torch.float32:
-            run_wide(x, weight, bias, y)
-        else:
-            segments = num_segments(*(whole_shape or (output_size, input_size)))
-            work = choose_work(num_tokens, output_size, input_size, num_ctas=num_sms(x.device), segments=segments)
-            _run(x, weight, bias, y, work, segments=segments)
-    return y if padded == output_size else y[:, :output_size]
+    return linear_by(_fill, x, weight, bias, out_dtype=out_dtype, whole_shape=whole_shape)
+
+
+def _fill(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, segments: int) -> None:
+    work = choose_work(x.shape[0], *weight.shape, num_ctas=num_sms(x.device), segments=segments)
+    _run(x, weight, bias, y, work, segments=segments)
 
 
 def linear_compilations(dtype: torch.dtype, device: torch.device) -> Sequence[Callable[[], object]]:
@@ -136,8 +109,8 @@ def linear_compilations(dtype: torch.dtype, device: torch.device) -> Sequence[Ca
     forms = [(*work, dtype) for work in works] + [(Work(tile, 1), 1, torch.float32) for tile in tiles]
 
     def compile_one(work: Work, segments: int, out_dtype: torch.dtype) -> None:
-        x = torch.empty(work.tile.tokens, 2 * _SEGMENT_UNIT, dtype=dtype, device=device)
-        weight = empty_weight(WEIGHT_ROWS * work.tile.warpgroups, 2 * _SEGMENT_UNIT, dtype=dtype, device=device)
+        x = torch.empty(work.tile.tokens, 2 * SEGMENT_UNIT, dtype=dtype, device=device)
+        weight = empty_weight(WEIGHT_ROWS * work.tile.warpgroups, 2 * SEGMENT_UNIT, dtype=dtype, device=device)
         y = torch.empty(x.shape[0], weight.shape[0], dtype=out_dtype, device=device)
         _run(x, weight, None, y, work, segments=segments, only_compile=True)
 
@@ -173,7 +146,7 @@ def _run(
         sums = torch.empty(num_sums, WEIGHT_ROWS, tile.tokens, dtype=torch.float32, device=x.device)
     if across > 1:
         count = counters(x.device, token_tiles * weight_tiles * tile.warpgroups)
-    segment = triton.cdiv(input_size, segments * _SEGMENT_UNIT) * _SEGMENT_UNIT
+    segment = triton.cdiv(input_size, segments * SEGMENT_UNIT) * SEGMENT_UNIT
     kernel: Any = partial(_linear_kernel.warmup, grid=(grid,)) if only_compile else _linear_kernel[(grid,)]
     kernel(
         descriptor(x, tile.tokens, tile.block_k, num_rows=_rows_at_hand(x, token_tiles * tile.tokens)),

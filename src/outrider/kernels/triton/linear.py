@@ -20,7 +20,7 @@ from torch import Tensor
 from outrider.kernels.triton.intrinsics import launch_dependents, wait
 from outrider.kernels.triton.launch import INSTRUCTION, OVERLAPPED, counters, num_sms, shared_bytes
 
-_SEGMENT_UNIT = 256
+SEGMENT_UNIT = 256
 """Segments of K begin at multiples of this, which every BLOCK_K divides."""
 
 _PITCH = 64
@@ -123,6 +123,19 @@ def linear(
     The sum is kept in fp32, and the bias is added to it. Rows of the result may be padded in memory.
     whole_shape: (N, K) of the whole layer, if `weight` is a shard of its rows; it decides how many segments K has.
     """
+    return linear_by(_fill, x, weight, bias, out_dtype=out_dtype, whole_shape=whole_shape)
+
+
+def linear_by(
+    fill: Callable[..., None],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    out_dtype: torch.dtype | None,
+    whole_shape: tuple[int, int] | None,
+) -> Tensor:
+    """`linear`, where fill(x, weight, bias, y, segments=…) computes y from 16-bit inputs."""
     num_tokens, input_size = x.shape
     output_size = weight.shape[0]
     assert weight.shape[1] == input_size, f"x {tuple(x.shape)} does not fit weight {tuple(weight.shape)}"
@@ -134,18 +147,19 @@ def linear(
         if x.dtype == torch.float32:
             run_wide(x, weight, bias, y)
         else:
-            segments = num_segments(*(whole_shape or (output_size, input_size)))
-            device = x.device
-            work = choose_work(
-                num_tokens,
-                output_size,
-                input_size,
-                num_ctas=num_sms(device),
-                shared=shared_bytes(device),
-                segments=segments,
-            )
-            _run(x, weight, bias, y, work, segments=segments)
+            fill(x, weight, bias, y, segments=num_segments(*(whole_shape or (output_size, input_size))))
     return y if padded == output_size else y[:, :output_size]
+
+
+def _fill(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, segments: int) -> None:
+    work = choose_work(
+        x.shape[0],
+        *weight.shape,
+        num_ctas=num_sms(x.device),
+        shared=shared_bytes(x.device),
+        segments=segments,
+    )
+    _run(x, weight, bias, y, work, segments=segments)
 
 
 def linear_compilations(dtype: torch.dtype, device: torch.device) -> Sequence[Callable[[], object]]:
@@ -158,8 +172,8 @@ def linear_compilations(dtype: torch.dtype, device: torch.device) -> Sequence[Ca
     forms = [(*work, dtype) for work in works] + [(Work(tile, 1), 1, torch.float32) for tile in tiles]
 
     def compile_one(work: Work, segments: int, out_dtype: torch.dtype) -> None:
-        x = torch.empty(work.tile.tokens, 2 * _SEGMENT_UNIT, dtype=dtype, device=device)
-        weight = empty_weight(work.tile.rows, 2 * _SEGMENT_UNIT, dtype=dtype, device=device)
+        x = torch.empty(work.tile.tokens, 2 * SEGMENT_UNIT, dtype=dtype, device=device)
+        weight = empty_weight(work.tile.rows, 2 * SEGMENT_UNIT, dtype=dtype, device=device)
         y = torch.empty(x.shape[0], weight.shape[0], dtype=out_dtype, device=device)
         _run(x, weight, None, y, work, segments=segments, only_compile=True)
 
@@ -205,7 +219,7 @@ def _run(
         y.stride(0),
         token_tiles,
         weight_tiles,
-        triton.cdiv(input_size, segments * _SEGMENT_UNIT) * _SEGMENT_UNIT,
+        triton.cdiv(input_size, segments * SEGMENT_UNIT) * SEGMENT_UNIT,
         ACROSS=across,
         INSIDE=segments // across,
         ROWS=tile.rows,
