@@ -22,7 +22,7 @@ from outrider.server.chat_messages import MAX_MESSAGES, Message, plain_message
 from outrider.server.completions import check_finished
 from outrider.server.errors import refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import WHOLE, SamplingFields
+from outrider.server.fields import INT32, WHOLE, SamplingFields
 from outrider.server.front import Delivery, Front
 from outrider.server.large_answer import LargeAnswer
 from outrider.server.logprobs import chat_logprobs, prompt_logprobs
@@ -35,7 +35,6 @@ from outrider.server.tools import Tool, ToolChoice, ToolUse
 from outrider.server.usage import Usage
 
 Result = TypeVar("Result")
-_INT32 = 2**31 - 1
 _NUM_END_TOKENS = 16
 """Tokens at the end of a prompt in which a template may have begun the answer."""
 _LONG = 1 << 14
@@ -46,10 +45,10 @@ class ChatRequest(SamplingFields, NeutralChatFields):
     """Body of /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=INT32), WHOLE] | None = Field(
         None, description="Default: generation_config.json's, else what fits into the context after the prompt."
     )
-    max_completion_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+    max_completion_tokens: Annotated[int, Field(ge=1, le=INT32), WHOLE] | None = Field(
         None, description="OpenAI's newer name for max_tokens."
     )
     logprobs: bool | None = None

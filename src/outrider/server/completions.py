@@ -15,7 +15,7 @@ from outrider.engine.admission import Prompt
 from outrider.server.body import built, read_body
 from outrider.server.errors import APIError, refused
 from outrider.server.event_stream import EventStream, event, while_connected
-from outrider.server.fields import MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
+from outrider.server.fields import INT32, MAX_IDS, WHOLE, WHOLE_IDS, SamplingFields, TokenId
 from outrider.server.front import Delivery, Front
 from outrider.server.large_answer import LargeAnswer
 from outrider.server.logprobs import TextOffsets, completion_logprobs, prompt_logprobs
@@ -23,7 +23,6 @@ from outrider.server.request_log import note_delivery
 from outrider.server.token_details import TokenDetails
 from outrider.server.usage import Usage
 
-_INT32 = 2**31 - 1
 MAX_PROMPTS = 256
 
 PromptText = Annotated[str, Field(min_length=1)]
@@ -41,7 +40,7 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[PromptText], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[PromptIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     ) = Field(description="Text, token ids, or a list of either.")
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=INT32), WHOLE] | None = Field(
         None, description="Default 16. Lowered to what fits into the context after the prompt."
     )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS), WHOLE] | None = None

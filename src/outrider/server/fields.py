@@ -25,7 +25,8 @@ from outrider.server.strict import OnlyFalse, OnlyTrue, Strict
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_SALT_CHARACTERS = 1024
-_INT32 = 2**31 - 1
+INT32 = 2**31 - 1
+"""The largest number in 32 bits with a sign."""
 
 
 def _whole(value: Any) -> Any:
@@ -51,7 +52,7 @@ WHOLE = BeforeValidator(_whole)
 WHOLE_IDS = BeforeValidator(_whole_ids)
 MAX_IDS = 1 << 18
 """Maximum number of token ids in a list; parsing more would block the event loop."""
-TokenId = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "vocabulary"})]
+TokenId = Annotated[int, Field(ge=0, le=INT32, json_schema_extra={"x-limit": "vocabulary"})]
 ModelName = Annotated[str, Field(json_schema_extra={"x-limit": "model"})]
 RequestId = Annotated[str, Field(pattern="^[ -~]{1,128}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
@@ -131,7 +132,7 @@ class QueueFields(Strict):
     """Fields of every endpoint whose requests the engine runs: the model, the order, and the cache."""
 
     model: ModelName | None = Field(None, description="Default: the served model.")
-    priority: Annotated[int, Field(ge=-(2**31), le=_INT32, json_schema_extra={"x-limit": "priority"}), WHOLE] | None = (
+    priority: Annotated[int, Field(ge=-(2**31), le=INT32, json_schema_extra={"x-limit": "priority"}), WHOLE] | None = (
         Field(
             None,
             description="Requests with a lower value are scheduled first. Default 0. Others need a server with "
@@ -152,7 +153,7 @@ class GenerationFields(QueueFields):
         None, description="Default: generation_config.json's, else 1. 0 chooses the most likely token."
     )
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=_INT32), WHOLE] | None = Field(
+    top_k: Annotated[int, Field(ge=-1, le=INT32), WHOLE] | None = Field(
         None, description="Number of most likely tokens to keep; 0 and -1 keep all."
     )
     min_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
@@ -173,7 +174,7 @@ class GenerationFields(QueueFields):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS - 8), WHOLE_IDS] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(
+    min_tokens: Annotated[int, Field(ge=0, le=INT32), WHOLE] | None = Field(
         None, description="Minimum number of output tokens; at most max_tokens."
     )
     skip_special_tokens: bool | None = None
@@ -184,11 +185,11 @@ class GenerationFields(QueueFields):
     bad_words: Annotated[list[Annotated[str, Field(pattern="\\S")]], Field(max_length=32)] | None = None
     structured_outputs: StructuredOutputs | None = None
     truncate_prompt_tokens: (
-        Annotated[int, Field(ge=-1, le=_INT32, json_schema_extra={"not": {"const": 0}}), WHOLE] | None
+        Annotated[int, Field(ge=-1, le=INT32, json_schema_extra={"not": {"const": 0}}), WHOLE] | None
     ) = Field(
         None, description="Keep only this many tokens at the end of the prompt; -1 keeps as many as the context allows."
     )
-    num_speculative_tokens: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(
+    num_speculative_tokens: Annotated[int, Field(ge=0, le=INT32), WHOLE] | None = Field(
         None,
         description="Maximum number of drafts per step for this request; 0 turns speculation off. Tokens are the same.",
     )

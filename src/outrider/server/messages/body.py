@@ -9,7 +9,7 @@ from outrider.server.body import checked
 from outrider.server.chat import ChatRequest
 from outrider.server.chat_messages import MAX_MESSAGES, CacheHint
 from outrider.server.errors import refused
-from outrider.server.fields import MAX_STOPS, WHOLE, GenerationFields, ModelName, StopText
+from outrider.server.fields import INT32, MAX_STOPS, WHOLE, GenerationFields, ModelName, StopText
 from outrider.server.front import Front
 from outrider.server.messages.conversation import (
     AnthropicMessage,
@@ -20,8 +20,6 @@ from outrider.server.messages.conversation import (
 from outrider.server.not_offered import NOT_OFFERED
 from outrider.server.strict import Strict
 from outrider.server.tools import FunctionName
-
-_INT32 = 2**31 - 1
 
 
 class AnthropicTool(CacheHint):
@@ -96,7 +94,7 @@ class ThinkingOn(Strict):
     """The model may think. Needs a server with --reasoning-parser."""
 
     type: Literal["enabled", "adaptive"]
-    budget_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+    budget_tokens: Annotated[int, Field(ge=1, le=INT32), WHOLE] | None = Field(
         None, description="Accepted and not enforced: max_tokens limits thinking and text together."
     )
     display: Literal["summarized"] | None = Field(None, description="Thinking is returned whole.")
@@ -190,7 +188,7 @@ class MessagesRequest(ConversationFields, GenerationFields):
 
     not_offered: ClassVar[Mapping[str, str]] = _NOT_OFFERED
 
-    max_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=INT32), WHOLE] = Field(
         description="Lowered to what fits into the context after the prompt."
     )
     stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None

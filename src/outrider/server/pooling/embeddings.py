@@ -8,13 +8,11 @@ from starlette.responses import Response
 
 from outrider.core.pooling import EMBED, PoolingRequestOutput
 from outrider.server.body import read_body
-from outrider.server.fields import WHOLE
+from outrider.server.fields import INT32, WHOLE
 from outrider.server.front import Front
 from outrider.server.pooling.call import Entries, PoolingCall, usage_of
 from outrider.server.pooling.inputs import InputFields
 from outrider.server.pooling.vectors import Encoding, encoded
-
-_INT32 = 2**31 - 1
 
 
 class EmbeddingRequest(InputFields):
@@ -25,7 +23,7 @@ class EmbeddingRequest(InputFields):
     )
     embed_dtype: Literal["float32"] | None = None
     endianness: Literal["native", "little"] | None = None
-    dimensions: Annotated[int, Field(ge=1, le=_INT32, json_schema_extra={"x-limit": "dimensions"}), WHOLE] | None = (
+    dimensions: Annotated[int, Field(ge=1, le=INT32, json_schema_extra={"x-limit": "dimensions"}), WHOLE] | None = (
         Field(
             None,
             description="Keep this many leading numbers of a vector, before its length becomes 1. For models that were "

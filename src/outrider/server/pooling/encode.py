@@ -17,13 +17,12 @@ from outrider.core.pooling import (
 )
 from outrider.server.body import read_body
 from outrider.server.errors import refused
-from outrider.server.fields import WHOLE, WHOLE_IDS, TokenId
+from outrider.server.fields import INT32, WHOLE, WHOLE_IDS, TokenId
 from outrider.server.front import Front
 from outrider.server.pooling.call import Entries, PoolingCall, usage_of
 from outrider.server.pooling.inputs import InputFields
 from outrider.server.pooling.vectors import Encoding, encoded
 
-_INT32 = 2**31 - 1
 _TASKS = (EMBED, CLASSIFY, TOKEN_EMBED, TOKEN_CLASSIFY)
 """Tasks that read one text."""
 
@@ -47,7 +46,7 @@ class PoolingRequest(InputFields):
     )
     embed_dtype: Literal["float32"] | None = None
     endianness: Literal["native", "little"] | None = None
-    dimensions: Annotated[int, Field(ge=1, le=_INT32, json_schema_extra={"x-limit": "dimensions"}), WHOLE] | None = (
+    dimensions: Annotated[int, Field(ge=1, le=INT32, json_schema_extra={"x-limit": "dimensions"}), WHOLE] | None = (
         Field(None, description="Keep this many leading numbers of each vector. For embed and token_embed.")
     )
     normalize: bool | None = Field(None, description="Another name of use_activation, for embed and token_embed.")

@@ -9,10 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from outrider.core.pooling import PoolingParams
-from outrider.server.fields import WHOLE, QueueFields, RequestId
+from outrider.server.fields import INT32, WHOLE, QueueFields, RequestId
 from outrider.server.not_offered import NOT_OFFERED
-
-_INT32 = 2**31 - 1
 
 NOT_IN_POOLING = {name: remedy for name, remedy in NOT_OFFERED.items() if name not in ("truncation_side",)} | {
     "activation": "Use use_activation.",
@@ -38,7 +36,7 @@ class PoolingFields(QueueFields):
     user: str | None = Field(None, description="Accepted and ignored.")
     request_id: RequestId | None = Field(None, description="Becomes part of the answer's id.")
     truncate_prompt_tokens: (
-        Annotated[int, Field(ge=-1, le=_INT32, json_schema_extra={"not": {"const": 0}}), WHOLE] | None
+        Annotated[int, Field(ge=-1, le=INT32, json_schema_extra={"not": {"const": 0}}), WHOLE] | None
     ) = Field(
         None,
         description="Keep at most this many tokens of each prompt, special tokens included; -1 keeps as many as the "

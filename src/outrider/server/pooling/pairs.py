@@ -12,13 +12,11 @@ from outrider.core.content import ContentKey
 from outrider.core.pooling import SCORE, PairOptions, PoolingRequestOutput, ScoringRequestOutput
 from outrider.core.request import Request
 from outrider.engine.pair_batch import PairBatch
-from outrider.server.fields import WHOLE
+from outrider.server.fields import INT32, WHOLE
 from outrider.server.pooling.call import READ_AT_ONCE, PoolingCall
 from outrider.server.pooling.fields import PoolingFields
 from outrider.server.pooling.inputs import MAX_INPUTS
 from outrider.server.strict import Strict
-
-_INT32 = 2**31 - 1
 
 
 class TextDocument(Strict):
@@ -29,7 +27,7 @@ class TextDocument(Strict):
 
 Document = str | TextDocument
 Documents = Annotated[list[Document], Field(min_length=1, max_length=MAX_INPUTS)]
-Limit = Annotated[int, Field(ge=0, le=_INT32, json_schema_extra={"x-limit": "part-of-context"}), WHOLE]
+Limit = Annotated[int, Field(ge=0, le=INT32, json_schema_extra={"x-limit": "part-of-context"}), WHOLE]
 
 
 def text_of(document: Document) -> str:

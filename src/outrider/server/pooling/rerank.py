@@ -8,12 +8,10 @@ from starlette.responses import Response
 
 from outrider.core.pooling import ScoringRequestOutput
 from outrider.server.body import read_body
-from outrider.server.fields import WHOLE
+from outrider.server.fields import INT32, WHOLE
 from outrider.server.front import Front
 from outrider.server.pooling.call import PoolingCall, usage_of
 from outrider.server.pooling.pairs import Document, Documents, PairFields, Pairs, text_of
-
-_INT32 = 2**31 - 1
 
 
 class RerankRequest(PairFields):
@@ -21,7 +19,7 @@ class RerankRequest(PairFields):
 
     query: Document
     documents: Documents
-    top_n: Annotated[int, Field(ge=0, le=_INT32), WHOLE] | None = Field(
+    top_n: Annotated[int, Field(ge=0, le=INT32), WHOLE] | None = Field(
         None, description="Return this many documents; 0: all (the default)."
     )
     return_documents: bool | None = Field(None, description="False leaves the texts of documents out. Default true.")

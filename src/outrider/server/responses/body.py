@@ -14,6 +14,7 @@ from outrider.server.chat import ChatRequest
 from outrider.server.chat_messages import MAX_MESSAGES
 from outrider.server.errors import refused
 from outrider.server.fields import (
+    INT32,
     WHOLE,
     GenerationFields,
     JsonObjectFormat,
@@ -26,7 +27,6 @@ from outrider.server.responses.items import ITEM_TYPES, InputItem, chat_messages
 from outrider.server.strict import OnlyFalse, Strict
 from outrider.server.tools import FunctionName
 
-_INT32 = 2**31 - 1
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -123,7 +123,7 @@ class ResponseRequest(GenerationFields):
         description="message.output_text.logprobs adds log-probabilities. reasoning.encrypted_content adds nothing: "
         "reasoning items hold their text, and can be sent back.",
     )
-    max_output_tokens: Annotated[int, Field(ge=1, le=_INT32), WHOLE] | None = Field(
+    max_output_tokens: Annotated[int, Field(ge=1, le=INT32), WHOLE] | None = Field(
         None, description="Default and maximum: what fits into the context after the prompt."
     )
     text: TextConfig | None = None
