@@ -13,6 +13,7 @@ from outrider.kernels.reference import step_inputs
 from outrider.layers.embedding import Embedding
 from outrider.speculation.chain import ChainDrafter
 from outrider.speculation.drafter_kv import DrafterKV
+from outrider.speculation.module_chain import ModuleChain
 from tests.support import request_mix
 from tests.support.half_right_drafts import make_half_right
 from tests.support.log_lines import log_lines
@@ -106,13 +107,13 @@ def test_a_row_drafts_from_its_own_accepted_count(target, speculative, cases, tr
     """The count of another row, read after rows had moved, chose the wrong state: vLLM #38556, #45100, #51571."""
     expected = alone(target, speculative, cases)
     if is_leaky:
-        original = ChainDrafter.propose
+        original = ModuleChain.propose
 
         def propose(drafter, batch, *, hidden, verified):
             rolled = verified._replace(num_accepted=verified.num_accepted.roll(1))
             return original(drafter, batch, hidden=hidden, verified=rolled)
 
-        monkeypatch.setattr(ChainDrafter, "propose", propose)
+        monkeypatch.setattr(ModuleChain, "propose", propose)
     outputs = request_mix.run(request_mix.make(target, speculative_config=speculative), cases)
     assert request_mix.mismatches(cases, outputs, truth) == []
     assert (stats(outputs) == expected) != is_leaky
@@ -210,9 +211,10 @@ def test_what_lies_in_unwritten_memory_is_never_read(
     """One bad value in a drafter's memory ended acceptance for all until a restart: vLLM #52873, #43682."""
     expected = alone(target, speculative, cases)
     if is_leaky:
-        original = DrafterKV._batch
         monkeypatch.setattr(
-            DrafterKV, "_batch", lambda kv, *parts, **bound: replace(original(kv, *parts, **bound), kv_start=0)
+            ModuleChain,
+            "_run",
+            lambda drafter, module, features, batch: drafter.run(module, features, replace(batch, kv_start=0)),
         )
     llm = request_mix.make(target, speculative_config=speculative)
     drafter = llm.engine.worker.drafter
