@@ -61,6 +61,10 @@ class Script:
     """Drafts per step of the model; 0: it has no drafter."""
     pause: float = 0.0
     """Seconds between two steps."""
+    holds_after: int | None = None
+    """Steps after which every stream waits for `goes_on`; for `answer`: waits before it."""
+    goes_on: threading.Event = field(default_factory=threading.Event)
+    """Set by a test when it has seen what it held the streams for; at the end of the test in any case."""
     api_key: str | None = None
     refusal: tuple[int, dict[str, str], dict[str, Any]] | None = None
     """Status, headers and error of every completion."""
@@ -157,7 +161,8 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(*self.script.refusal)
             return
         if self.script.answer is not None:
-            time.sleep(self.script.pause)
+            if self.script.holds_after is not None:
+                self.script.goes_on.wait()
             self._send(200, json.dumps(self.script.answer(self.path, body)).encode(), "application/json")
             return
         self.send_response(200)
@@ -168,6 +173,8 @@ class Handler(BaseHTTPRequestHandler):
                 if self.script.error is not None:
                     self._event({"error": self.script.error})
                 return
+            if count == self.script.holds_after:
+                self.script.goes_on.wait()
             time.sleep(self.script.pause)
             self._event(chunk)
         self.wfile.write(b"data: [DONE]\n\n")
@@ -211,6 +218,7 @@ def serving(script: Script) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/"
     finally:
+        script.goes_on.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -182,10 +182,10 @@ def test_the_request_for_a_terminal_is_the_request_that_was_sent(opened: Any) ->
 
 
 def test_stop_ends_a_run(opened: Any) -> None:
-    with opened(Script(tasks=("embed",), answer=embeddings, pause=5.0)) as page:
+    with opened(Script(tasks=("embed",), answer=embeddings, holds_after=0)) as page:
         page.fill("#texts", "one\nnear")
         page.click("#run")
         assert page.inner_text("#run") == "Stop"
         page.keyboard.press("Escape")
-        until(page, "document.getElementById('run').textContent === 'Compare'", seconds=4)
+        until(page, "document.getElementById('run').textContent === 'Compare'")
         assert not page.is_visible("#results") and not page.is_visible("#alert")
