@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from outrider.core import log
 from outrider.core.config import engine_config
+from outrider.core.engine_options import EngineOptions
 from outrider.core.errors import EngineDeadError, RequestError
 from outrider.core.outputs import OutputDelta
 from outrider.core.pooling import PoolingParams, PoolingRequestOutput
@@ -48,7 +49,7 @@ class AsyncLLM:
     loop at a time. If the engine's process dies, every call raises EngineDeadError.
     """
 
-    def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
+    def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Unpack[EngineOptions]) -> None:
         log.configure_from_environment()
         config = with_local_files(engine_config(model, **options))
         self._client = EngineClient(config, log_level=None, skip_tokenizer_init=skip_tokenizer_init)

@@ -4,10 +4,11 @@ vectors and scores of a model that pools."""
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from outrider.core import log
 from outrider.core.config import engine_config
+from outrider.core.engine_options import EngineOptions
 from outrider.core.errors import RequestError
 from outrider.core.outputs import OutputDelta, RequestOutput
 from outrider.core.pooling import (
@@ -40,7 +41,7 @@ class LLM:
     CheckpointError, each naming the value and the remedy.
     """
 
-    def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Any) -> None:
+    def __init__(self, model: str, *, skip_tokenizer_init: bool = False, **options: Unpack[EngineOptions]) -> None:
         from outrider.engine.engine import Engine
 
         log.configure_from_environment()

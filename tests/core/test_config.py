@@ -1,10 +1,14 @@
 """The options of an engine and of speculation: unknown, unbuilt and impossible ones are refused by name."""
 
-from typing import Any
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any, get_type_hints
 
 import pytest
 
+from outrider import LLM, AsyncLLM
 from outrider.core.config import MAX_DRAFTS, EngineConfig, SpeculativeConfig, engine_config
+from outrider.core.engine_options import EngineOptions
 from outrider.core.errors import ConfigError, OutriderError, UnsupportedError
 
 
@@ -25,6 +29,20 @@ def test_unknown_option_is_refused_with_those_that_are_known(name: str) -> None:
     message = refusal(**{name: "x"})
     assert message.startswith(f"option {name!r} is not known. Known: attention_backend, block_size, device, ")
     assert "model," not in message, "the model is no option"
+
+
+def test_an_editor_knows_every_option_with_its_type() -> None:
+    hints = get_type_hints(EngineConfig)
+    del hints["model"], hints["speculative"]
+    not_supported = {
+        "tensor_parallel_size": int,
+        "data_parallel_size": int,
+        "enable_expert_parallel": bool,
+        "limit_mm_per_prompt": Mapping[str, Any] | None,
+    }
+    assert get_type_hints(EngineOptions) == hints | {"speculative_config": Mapping[str, Any] | None} | not_supported
+    for face in (LLM, AsyncLLM):
+        assert "EngineOptions" in str(signature(face).parameters["options"].annotation)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import random
 
 from outrider.core.digest import fold
-from outrider.core.outputs import SpeculationStats
+from outrider.core.outputs import CompletionOutput, Logprob, RequestOutput, SpeculationStats
 
 
 def stats(num_drafts: int, steps: list[tuple[int, int]]) -> SpeculationStats:
@@ -75,3 +75,19 @@ def test_digest_stays_what_it_is() -> None:
         "6db6ca64564daeaa",
         "45393f499232a6b7",
     ]
+
+
+def test_an_output_shows_its_text_in_a_notebook_and_not_what_is_there_for_every_token() -> None:
+    many = list(range(100_000, 101_000))
+    logprobs = [{token_id: Logprob(logprob=-1.0, rank=1)} for token_id in many]
+    completion = CompletionOutput(
+        index=0, text="Hello.", token_ids=many, finish_reason="stop", is_draft=[True] * 1000, logprobs=logprobs
+    )
+    shown = repr(
+        RequestOutput(
+            request_id="7", prompt="Hi", prompt_token_ids=many, outputs=[completion], seed=0, num_cached_tokens=16,
+            num_preemptions=0, speculation=stats(3, [(3, 2)]), prompt_logprobs=[None, *logprobs],
+        )
+    )  # fmt: skip
+    assert "text='Hello.', finish_reason='stop'" in shown and "prompt='Hi'" in shown and "num_cached_tokens=16" in shown
+    assert "1000" not in shown and len(shown) < 600

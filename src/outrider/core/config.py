@@ -309,7 +309,9 @@ def engine_config(model: str, **options: Any) -> EngineConfig:
     known = EngineConfig.__dataclass_fields__.keys() - {"model", "speculative"}
     for name in options:
         if name not in known:
-            raise ConfigError(f"option {name!r} is not known. Known: {', '.join(sorted(known))}.")
+            raise ConfigError(
+                f"option {name!r} is not known. Known: {', '.join(sorted(known | {'speculative_config'}))}."
+            )
     return EngineConfig(
         model=model,
         speculative=SpeculativeConfig.from_dict(speculative) if speculative is not None else None,

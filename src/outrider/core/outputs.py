@@ -108,17 +108,17 @@ class SpeculationStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionOutput:
-    """One completion of one prompt."""
+    """One completion of one prompt. Its repr leaves out what is there for every token."""
 
     index: int
     text: str
-    token_ids: list[int]
+    token_ids: list[int] = field(repr=False)
     finish_reason: str | None
     """"stop", "length", "abort" or "error"; None while it runs."""
     stop_reason: int | str | None = None
     """The token id or the string that ended it; None for eos, length and abort."""
-    logprobs: list[dict[int, Logprob]] | None = None
-    is_draft: list[bool] = field(default_factory=list)
+    logprobs: list[dict[int, Logprob]] | None = field(default=None, repr=False)
+    is_draft: list[bool] = field(default_factory=list, repr=False)
     """Per token: True where it was an accepted draft, False where the target produced it."""
     error: str | None = None
     """The error message if finish_reason is "error"."""
@@ -140,11 +140,12 @@ class RequestTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
-    """A finished request: prompt, completions and statistics of speculation."""
+    """A finished request: prompt, completions and statistics of speculation. Its repr leaves out what is there for
+    every token."""
 
     request_id: str
     prompt: str | None
-    prompt_token_ids: list[int]
+    prompt_token_ids: list[int] = field(repr=False)
     outputs: list[CompletionOutput]
     seed: int
     """The seed that was used; passing it again gives the same tokens."""
@@ -153,7 +154,7 @@ class RequestOutput:
     num_preemptions: int
     speculation: SpeculationStats
     """Sum over all completions."""
-    prompt_logprobs: Sequence[dict[int, Logprob] | None] | None = None
+    prompt_logprobs: Sequence[dict[int, Logprob] | None] | None = field(default=None, repr=False)
     """One entry per prompt token; None for the first, which has no token before it."""
     timing: RequestTiming | None = None
     """None if the output does not come from an engine."""
