@@ -71,24 +71,37 @@ def test_the_engine_exits_with_its_parent_while_a_library_keeps_the_lock() -> No
         time.sleep(0.05)
 
 
-ENGINE = """
-from outrider.engine import launch
-launch._PROGRAM = "import os; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'), flush=True)"
+PRINT = "import os; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'), flush=True)"
+ENGINE = f"""
 import socket
+from outrider.engine import launch
+launch._PROGRAM = {PRINT!r}
 launch.start_interpreter(socket.socketpair()[0]).wait()
+"""
+COMMAND_LINE = f"""
+import sys
+from outrider.cli import main
+sys.argv = ["outrider", "info", "--help"]
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules, "its threads have begun to spin"
+    {PRINT}
 """
 
 
+@pytest.mark.parametrize("program", [ENGINE, COMMAND_LINE], ids=["engine", "command line"])
 @pytest.mark.parametrize(
     ("given", "found"), [({}, "PASSIVE None"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
                          ({"GOMP_SPINCOUNT": "5"}, "None 5")]
 )  # fmt: skip
-def test_threads_of_the_engine_sleep_while_they_wait(given: dict[str, str], found: str) -> None:
+def test_threads_sleep_while_they_wait(program: str, given: dict[str, str], found: str) -> None:
     """Threads that spin keep the core from the one that they wait for, wherever another process wants a core."""
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     environment = kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} | given
-    command = [sys.executable, "-P", "-c", ENGINE]
-    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == found
+    command = [sys.executable, "-P", "-c", program]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+    assert said.strip().splitlines()[-1] == found
 
 
 COMMAND = "import sys\nfrom outrider.cli import main\nmain()\n"

@@ -11,6 +11,7 @@ from outrider.cli.command_group import CommandGroup
 from outrider.cli.usage_error import UsageError, described
 from outrider.core.errors import OutriderError
 from outrider.core.version import VERSION
+from outrider.core.waiting_threads import sleep_in_this_process
 
 
 def _print_version(wanted: bool) -> None:
@@ -33,6 +34,7 @@ def _outrider(
 
 def main() -> None:
     """Entry point. Prints a user's error in one line instead of a traceback, and exits with code 2."""
+    sleep_in_this_process()
     try:
         # typer prints errors in a frame of its own otherwise; None, or the exit code that a command asked for
         code = app(standalone_mode=False)

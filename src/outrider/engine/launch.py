@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 
+from outrider.core.waiting_threads import sleeping
+
 _PROGRAM = """
 import json, sys
 path = json.loads(sys.argv[2])
@@ -24,13 +26,6 @@ exit_with_parent(int(sys.argv[3]), is_its_main_thread=bool(int(sys.argv[4])))
 from outrider.engine.process import main
 main(int(sys.argv[1]))
 """
-
-_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Environment of the engine: threads of one operation that wait for each other sleep. By default they spin, and where
-another process wants a core they spin while it keeps the one that they wait for: steps on a CPU took 10 times longer
-beside other processes that computed (2 cores). What sleeping costs on idle cores has not been measured."""
-_WAITING_BY_HAND = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables with which the operator chooses."""
 
 _PR_SET_PDEATHSIG = 1
 """Number of Linux' prctl option: the signal that the kernel sends when the parent ends."""
@@ -44,12 +39,7 @@ def start_interpreter(end: socket.socket) -> subprocess.Popen[bytes]:
     is_main_thread = threading.current_thread() is threading.main_thread()
     caller = [str(os.getpid()), str(int(is_main_thread))]
     command = [sys.executable, "-P", "-c", _PROGRAM, str(end.fileno()), path, *caller]
-    return subprocess.Popen(command, pass_fds=[end.fileno()], stdin=subprocess.DEVNULL, env=_environment())
-
-
-def _environment() -> dict[str, str]:
-    is_chosen = any(name in os.environ for name in _WAITING_BY_HAND)
-    return dict(os.environ) if is_chosen else os.environ | _WAITING
+    return subprocess.Popen(command, pass_fds=[end.fileno()], stdin=subprocess.DEVNULL, env=sleeping(os.environ))
 
 
 def exit_with_parent(parent: int, *, is_its_main_thread: bool) -> None:
