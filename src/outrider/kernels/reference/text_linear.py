@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from outrider.kernels.reference.linear import TILE
+from outrider.kernels.reference.linear import TILE, columns_of
 
 _LEAST_TILES = 2
 """A batch of one product may be cut along K among threads; in a batch of more, each is summed by one thread."""
@@ -32,5 +32,6 @@ def text_linear(
         x, weight = x.to(out_dtype), weight.to(out_dtype)
     num_tiles = max(_LEAST_TILES, -(-num_tokens // TILE))
     tiles = pad(x, (0, 0, 0, num_tiles * TILE - num_tokens)).view(num_tiles, TILE, width)
-    out = torch.bmm(tiles, weight.t().expand(num_tiles, -1, -1)).view(num_tiles * TILE, -1)[:num_tokens]
+    out = torch.bmm(tiles, columns_of(weight).expand(num_tiles, -1, -1)).view(num_tiles * TILE, -1)
+    out = out[:num_tokens, : weight.shape[0]].contiguous()
     return out if bias is None else out.add_(bias)
