@@ -307,6 +307,12 @@ def read_dense(
     )
     _check_factors(rope, int(head_dim * rope.partial_rotary_factor) // 2, where=reader.where)
     is_dense = moe is None or bool(moe.dense_layers)
+    is_causal = reader.flag("is_causal", default=True)
+    if not is_causal and any(windows or ()):
+        raise UnsupportedError(
+            f"{reader.said('is_causal')} is not supported together with windows (sliding_window). Remove one of the"
+            " two."
+        )
     return ModelConfig(
         architecture=architecture,
         vocab_size=reader.integer("vocab_size"),
@@ -328,6 +334,7 @@ def read_dense(
         hidden_act=hidden_act or reader.choice("hidden_act", ("silu",), default="silu"),
         eos_token_ids=reader.token_ids("eos_token_id"),
         dtype=read_dtype(reader),
+        is_causal=is_causal,
     )
 
 

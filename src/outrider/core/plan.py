@@ -75,6 +75,8 @@ class PooledRow:
     is_by_token: bool
     start: int
     """Position of the chunk's first token in the text."""
+    num_skipped: int = 0
+    """Leading tokens of the text that its vector leaves out."""
     size: int
     """Numbers of a vector that are kept; 0: all."""
     activates: bool

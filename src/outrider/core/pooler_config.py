@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import ConfigError, UnsupportedError
-from outrider.core.pooling import CLASSIFY, EMBED, SCORE, TOKEN_CLASSIFY, TOKEN_EMBED, PairTemplate, PoolingAbilities
+from outrider.core.pooling import (
+    CLASSIFY,
+    EMBED,
+    SCORE,
+    TOKEN_CLASSIFY,
+    TOKEN_EMBED,
+    PairTemplate,
+    PoolingAbilities,
+    TextMark,
+)
 
 LAST, CLS, MEAN = "last", "cls", "mean"
 POOLINGS = (LAST, CLS, MEAN)
@@ -30,6 +39,25 @@ FORMS = (
     "Model",
 )
 """Last parts of the names of architectures that pool, for families whose generating form ends in `CAUSAL_FORM`."""
+
+
+TEXT_HEAD = "text_head"
+"""Name of the module of linear layers on the vector of a text, and the leading part of its weights' names."""
+TANH = "tanh"
+DENSE_ACTIVATIONS = (IDENTITY, TANH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """A linear layer on the vector of a text, and the function behind it."""
+
+    in_features: int
+    out_features: int
+    has_bias: bool
+    activation: str
+    """One of `DENSE_ACTIVATIONS`."""
+    folder: str
+    """Folder of its weights in the model's directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +87,11 @@ class PoolerConfig:
     """Text around a query and a document, for a model that was trained with one."""
     matryoshka_dimensions: tuple[int, ...] | None = None
     """See `PoolingAbilities`."""
+    dense: tuple[Dense, ...] = ()
+    """Linear layers between the pooling and the normalisation; such a model has vectors of whole texts only."""
+    text_mark: TextMark | None = None
+    """The mark behind which the text of a prompt begins, for a model that was trained with instructions; its tokens see
+    the whole prompt, and the vector is pooled over the text."""
     embedding_size: int | None = None
     """Numbers in a vector, if they are not the model's hidden_size."""
     max_tokens: int | None = None
@@ -77,12 +110,26 @@ class PoolerConfig:
             default_task=self.default_task,
             pair_input=self.pair_input,
             pair_template=self.pair_template,
+            text_mark=self.text_mark,
             embedding_size=(self.embedding_size or hidden_size) if embeds else None,
             matryoshka_dimensions=self.matryoshka_dimensions if embeds else None,
             labels=self.labels,
             activates=self.normalizes if embeds else self.activation != IDENTITY,
             reads_prefix_cache=is_causal and self.pooling == LAST,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstructedEmbedder:
+    """Language models of a family that were trained to make vectors, too: of the text behind an instruction and a mark,
+    with attention in both directions."""
+
+    marks: tuple[str, ...]
+    """Parts of the names of such checkpoints, in lower case."""
+    architectures: tuple[str, ...]
+    """Names of architectures of such checkpoints."""
+    text_mark: str
+    """Text before the text itself: at the beginning of the prompt, or on a line behind the instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

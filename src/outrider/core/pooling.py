@@ -158,6 +158,29 @@ class PairTemplate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextMark:
+    """Ids behind which the text of a prompt begins. Tokens before it are read, and the vector leaves them out."""
+
+    first: tuple[int, ...]
+    """The mark at the beginning of a prompt, behind the tokens of `leading`."""
+    inner: tuple[int, ...]
+    """The mark behind an instruction."""
+    leading: tuple[int, ...]
+    """Special tokens that the tokenizer puts before every prompt."""
+
+    def text_start(self, ids: Sequence[int]) -> int:
+        """Place of the first token of the text in the ids of a prompt; without a mark, behind the leading tokens."""
+        start = len(self.leading) if tuple(ids[: len(self.leading)]) == self.leading else 0
+        if tuple(ids[start : start + len(self.first)]) == self.first:
+            return start + len(self.first)
+        size = len(self.inner)
+        for place in range(start, len(ids) - size + 1):
+            if ids[place] == self.inner[0] and tuple(ids[place : place + size]) == self.inner:
+                return place + size
+        return start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolingAbilities:
     """Tasks and sizes of a pooling model, as admission and endpoints need them."""
 
@@ -172,6 +195,8 @@ class PoolingAbilities:
     similarity. None: it scores no pairs."""
     pair_template: PairTemplate | None = None
     """For "joined": the text around the pair; None: the tokenizer joins the two."""
+    text_mark: TextMark | None = None
+    """The mark behind which the text of a prompt begins; None: all of the prompt is text."""
     embedding_size: int | None = None
     """Numbers in a vector; None: it makes none."""
     matryoshka_dimensions: tuple[int, ...] | None = None

@@ -35,6 +35,8 @@ class Request:
     """False for a pooling request that needs more hidden states than the last: cached tokens have none."""
     token_type_ids: tuple[int, ...] = ()
     """For a pooling request: the part of the prompt, 0 or 1, that each token belongs to; empty where all are 0."""
+    text_start: int = 0
+    """For a pooling request: place of the first token that belongs to the vector; an instruction is before it."""
     grammar: str | None = None
     """The grammar of structured_outputs in llguidance's format, if admission read it and the engine compiles it."""
     call_id: str = ""

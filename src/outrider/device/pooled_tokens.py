@@ -34,11 +34,11 @@ class PooledTokens:
     is_activated: Tensor  # [M] int64, 1 where the last function is applied
     text_index: Tensor  # [E] int64, places of the texts among the results
     text_rows: Tensor  # [E] int64, their table rows
-    text_lengths: Tensor  # [E] int64, their numbers of tokens
+    text_lengths: Tensor  # [E] int64, their numbers of tokens that belong to the vector
     first_rows: Tensor  # [F] int64, table rows whose chunk begins a text
     first_index: Tensor  # [F] int64, place of its first token
     part_rows: Tensor  # [P] int64, table rows of texts with tokens in this step
-    part_starts: Sequence[int]  # first token of each of them in the flat batch
+    part_starts: Sequence[int]  # first token of each of them in the flat batch that belongs to the vector
     part_counts: Sequence[int]  # and how many there are
     token_types: Tensor | None = None  # [T] int64, part of a pair of each token of the step; None: all 0
 
@@ -57,15 +57,16 @@ def lay_out_pooling(plan: StepPlan, staging: Staging) -> PooledTokens:
         assert pooled is not None, f"request {row.request_id} generates"
         if not pooled.is_by_token:
             lists["part_rows"].append(row.row)
-            part_starts.append(start)
-            part_counts.append(row.num_tokens)
+            skipped = min(max(pooled.num_skipped - pooled.start, 0), row.num_tokens)
+            part_starts.append(start + skipped)
+            part_counts.append(row.num_tokens - skipped)
             if pooled.start == 0:
                 lists["first_rows"].append(row.row)
                 lists["first_index"].append(start)
             if pooled.offsets:
                 lists["text_index"].append(len(lists["token_index"]))
                 lists["text_rows"].append(row.row)
-                lists["text_lengths"].append(pooled.start + row.num_tokens)
+                lists["text_lengths"].append(pooled.start + row.num_tokens - pooled.num_skipped)
         lists["token_index"] += [start + offset for offset in pooled.offsets]
         lists["sizes"] += [pooled.size] * len(pooled.offsets)
         lists["is_activated"] += [int(pooled.activates)] * len(pooled.offsets)

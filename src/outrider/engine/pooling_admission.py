@@ -188,6 +188,10 @@ class PoolingAdmission:
                     f"prompt_token_ids holds {token_id!r}, which is not a token id. Use 0 to {self._vocab_size - 1}."
                 )
         is_by_token = params.task in (TOKEN_EMBED, TOKEN_CLASSIFY)
+        mark = self.abilities.text_mark
+        text_start = mark.text_start(ids) if mark is not None else 0
+        if text_start == len(ids):
+            raise RequestError("the prompt has no text behind its instruction. Give at least one token.")
         return Request(
             request_id=request_id,
             prompt=text,
@@ -197,6 +201,7 @@ class PoolingAdmission:
             eos_token_ids=(),
             max_total_tokens=len(ids),
             pooling=params,
+            text_start=text_start,
             reads_prefix_cache=self.abilities.reads_prefix_cache and not is_by_token,
             token_type_ids=tuple(encoded.type_ids) if any(encoded.type_ids) else (),
             content_keys=tuple(content_keys),

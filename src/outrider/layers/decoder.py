@@ -3,9 +3,9 @@
 A tap is the residual stream after that many layers: tap 0 is the embedding, tap n the input of the final norm.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from outrider.attention.base import StepAttention
 from outrider.attention.batch import ForwardBatch
 from outrider.attention.caches.model_caches import CacheSpec, LayerCache, ModelCaches
-from outrider.core.errors import ConfigError
+from outrider.core.errors import ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig
 from outrider.core.pooler_config import ANSWER_HEAD, REWARD_HEAD, SCORE_HEAD
+from outrider.kernels import kernels_of_texts
 from outrider.layers.attention import Attention
 from outrider.layers.context import LayerContext
 from outrider.layers.embedding import Embedding, LMHead
@@ -25,6 +26,8 @@ from outrider.layers.mtp import MtpForm, MtpModule
 from outrider.layers.norm import RMSNorm
 from outrider.layers.pooling_head import answer_logits, answer_rows, build_score
 from outrider.layers.rope import Rope
+from outrider.layers.text_head import TextHead
+from outrider.layers.whole_text_attention import WholeTextAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,13 @@ class CausalLM(nn.Module):
     """The softmax of each head has one more logit, which is a weight and has no value."""
 
     def __init__(self, config: ModelConfig, context: LayerContext, *, max_positions: int) -> None:
-        """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled."""
+        """`max_positions`: positions that can occur, for the rope table. Weights are left unfilled.
+
+        Raises UnsupportedError if tokens see their whole text, and a layer or the device cannot do that.
+        """
         super().__init__()
+        if not config.is_causal:
+            context = replace(context, kernels=kernels_of_texts(context.kernels))
         self.config = config
         self.context = context
         self.taps: tuple[int, ...] = ()
@@ -109,6 +117,7 @@ class CausalLM(nn.Module):
             self.local_rope = Rope(config.local_rope, config.rotary_size, max_positions, context)
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size, context)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_layers))
+        self._check_whole_texts()
         self.norm = RMSNorm(
             config.hidden_size,
             config.norm_eps,
@@ -126,6 +135,22 @@ class CausalLM(nn.Module):
             self.lm_head = LMHead(config.hidden_size, config.vocab_size, context, tied_to=tied_to)
         if config.pooler is not None and config.pooler.head in (SCORE_HEAD, REWARD_HEAD):
             self.score = build_score(config.pooler, config.hidden_size, context)
+        if config.pooler is not None and config.pooler.dense:
+            self.text_head = TextHead(config.pooler.dense, context)
+
+    def _check_whole_texts(self) -> None:
+        """Raises UnsupportedError for layers that keep a state or rows of tokens, and cannot see a whole text."""
+        others = {
+            type(part).__name__
+            for layer in self.layers
+            for name, part in layer.named_children()
+            if name == layer.attention_name and not isinstance(part, WholeTextAttention)
+        }
+        if not self.config.is_causal and others:
+            raise UnsupportedError(
+                f"{self.config.architecture} with attention to later tokens is not supported: its layers have"
+                f" {', '.join(sorted(others))}. Set is_causal to true in config.json."
+            )
 
     def build_layer(self, index: int) -> nn.Module:
         """The layer at `index`. A family whose layers have other parts overrides this."""
@@ -134,7 +159,8 @@ class CausalLM(nn.Module):
     def build_attention(self, index: int) -> nn.Module:
         """The attention of the layer at `index`."""
         window = self.config.window(index)
-        return Attention(
+        kind = Attention if self.config.is_causal else WholeTextAttention
+        return kind(
             self.config,
             self.context,
             rope=self.rope if window is None else self.local_rope,
@@ -164,7 +190,10 @@ class CausalLM(nn.Module):
 
     @property
     def cache_specs(self) -> tuple[CacheSpec, ...]:
-        """The cache that each layer needs for earlier tokens, in the order of the layers."""
+        """The cache that each layer needs for earlier tokens, in the order of the layers. Empty if tokens see their
+        whole text, which is computed at once."""
+        if not self.config.is_causal:
+            return ()
         return tuple(cast(CacheSpec, layer.cache_spec) for layer in self.layers)
 
     def split(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -190,10 +219,16 @@ class CausalLM(nn.Module):
 
     def forward(self, batch: ForwardBatch, caches: ModelCaches) -> Hidden:
         """Run all layers; each writes what it keeps of the batch's tokens into its own cache."""
-        attention = caches.begin(batch)
+        attention: Any
+        of_layers: Iterable[Any]
+        if self.config.is_causal:
+            attention, of_layers = caches.begin(batch), caches
+        else:
+            attention = self.context.kernels.plan_texts(batch.kv_lengths, batch.row_counts)
+            of_layers = [None] * len(self.layers)
         x, h = self.scale_embedded(self.embed(batch)), None
         entered = []
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for layer, cache in zip(self.layers, of_layers, strict=True):
             x, h, before = layer(x, h, batch, cache, attention)
             entered.append(before)
         assert h is not None, "a model has layers"
@@ -214,6 +249,9 @@ class CausalLM(nn.Module):
         if pooler.head in (SCORE_HEAD, REWARD_HEAD):
             scored: Tensor = self.score(vectors)
             return scored
+        if pooler.dense:
+            projected: Tensor = self.text_head(vectors)
+            return projected
         return vectors.to(torch.float32)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from outrider.layers.mlp import MLP
 from outrider.layers.mtp import MtpForm
 from outrider.layers.norm import LayerNorm
 from outrider.layers.rope import Rope
+from outrider.layers.text_head import TextHead
 
 
 class TextAttention(nn.Module):
@@ -113,6 +114,8 @@ class Encoder(nn.Module):
         self.build_ropes(max_positions)
         self.layers = nn.ModuleList(self.build_layer(index) for index in range(config.num_layers))
         self.build_head()
+        if config.pooler is not None and config.pooler.dense:
+            self.text_head = TextHead(config.pooler.dense, context)
 
     @property
     def shape(self) -> EncoderConfig:
@@ -134,7 +137,7 @@ class Encoder(nn.Module):
         return PostNormLayer(self.config, self.context, attention=attention, mlp=MLP(self.config, self.context))
 
     def build_head(self) -> None:
-        """Make the modules that read the vectors of texts."""
+        """Make the modules that read the vectors of texts. A family with a classifier overrides this."""
 
     def position_rows(self, batch: ForwardBatch) -> Tensor:
         """[num_tokens] int64, rows of the table of positions."""
@@ -184,4 +187,7 @@ class Encoder(nn.Module):
 
     def pool(self, vectors: Tensor) -> Tensor:
         """The head: vectors [N, H] of texts -> [N, size] fp32; without a head they stay as they are."""
+        if self.config.pooler is not None and self.config.pooler.dense:
+            projected: Tensor = self.text_head(vectors)
+            return projected
         return vectors.float()

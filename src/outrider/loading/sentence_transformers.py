@@ -1,16 +1,21 @@
-"""The files of sentence-transformers in a model's directory: modules.json, and the pooling and normalisation it names.
+"""The files of sentence-transformers in a model's directory: modules.json, and the pooling, the linear layers and the
+normalisation it names.
 
 They override what config.json alone would mean. A module that is not built is refused by name.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from torch import Tensor
 
 from outrider.core.errors import CheckpointError, UnsupportedError
-from outrider.core.pooler_config import CLS, LAST, MEAN, PoolerConfig
+from outrider.core.pooler_config import CLS, IDENTITY, LAST, MEAN, TANH, TEXT_HEAD, Dense, PoolerConfig
+from outrider.core.pooling import EMBED
+from outrider.loading.checkpoint import Checkpoint
 from outrider.loading.hf import read_json
 
 MODULES = "modules.json"
@@ -27,6 +32,15 @@ _MODES = {
 """Keys of a pooling's config.json -> the pooling."""
 _NAMES = {"cls": CLS, "mean": MEAN, "lasttoken": LAST}
 """Values of pooling_mode, the new spelling -> the pooling."""
+_TANH = "Tanh"
+_DENSE_ACTIVATIONS = {"Identity": IDENTITY, _TANH: TANH}
+"""Names of classes of PyTorch -> the activation of a Dense."""
+_DENSE_KEYS = {
+    "module_input_name": ("sentence_embedding",),
+    "module_output_name": ("sentence_embedding",),
+}
+"""Further keys of a Dense -> values that change nothing."""
+_MOST_FEATURES = 1 << 20
 
 
 def has_modules(directory: str | Path) -> bool:
@@ -40,14 +54,26 @@ def with_modules(pooler: PoolerConfig, directory: str | Path) -> PoolerConfig:
         return pooler
     modules = _modules(Path(directory))
     names = [name for name, _ in modules]
-    if names[:1] != ["Transformer"] or names[1:2] not in ([], ["Pooling"]) or names[2:] not in ([], ["Normalize"]):
+    behind = [name for name in names[2:] if name != "Dense"]
+    in_order = names[2 : len(names) - len(behind)] == ["Dense"] * (len(names) - 2 - len(behind))
+    if (
+        names[:1] != ["Transformer"]
+        or names[1:2] not in ([], ["Pooling"])
+        or behind not in ([], ["Normalize"])
+        or not in_order
+    ):
         raise UnsupportedError(
             f"{Path(directory) / MODULES}: the modules {', '.join(names)} are not supported. Supported: Transformer,"
-            " Pooling, Normalize, in this order."
+            " Pooling, any number of Dense, Normalize, in this order."
         )
     _check_prompts_and_similarity(Path(directory), normalizes="Normalize" in names)
     pooling = [_pooling(Path(directory) / path) for name, path in modules if name == "Pooling"]
     limit = _longest(Path(directory))
+    dense = tuple(_dense(Path(directory), path) for name, path in modules if name == "Dense")
+    if dense:
+        if pooler.labels:
+            raise UnsupportedError(f"{Path(directory) / MODULES}: Dense in a classifier is not supported. Remove it.")
+        pooler = replace(pooler, tasks=(EMBED,), default_task=EMBED, dense=dense, embedding_size=dense[-1].out_features)
     return replace(
         pooler,
         pooling=pooling[0] if pooling else pooler.pooling,
@@ -87,6 +113,43 @@ def _pooling(folder: Path) -> str:
             " prompt ends. Use a model that pools over all tokens."
         )
     return named[0]
+
+
+def _dense(directory: Path, folder: str) -> Dense:
+    """The shape of one linear layer, from its config.json."""
+    path, values = directory / folder / "config.json", read_json(directory / folder, "config.json")
+    in_features, out_features = values.get("in_features"), values.get("out_features")
+    if not (_is_size(in_features) and _is_size(out_features)):
+        raise CheckpointError(
+            f"{path}: in_features={in_features!r} and out_features={out_features!r} must be positive integers."
+        )
+    activation = _DENSE_ACTIVATIONS.get(str(values.get("activation_function", _TANH)).rpartition(".")[2])
+    if activation is None:
+        raise UnsupportedError(
+            f"{path}: activation_function={values['activation_function']!r} is not supported. Supported: Identity,"
+            " Tanh."
+        )
+    for key in values.keys() - {"in_features", "out_features", "bias", "activation_function"}:
+        if values[key] not in (None, False, *_DENSE_KEYS.get(key, ())):
+            raise UnsupportedError(f"{path}: {key}={values[key]!r} is not supported. Remove the module.")
+    return Dense(
+        in_features=in_features,
+        out_features=out_features,
+        has_bias=bool(values.get("bias", True)),
+        activation=activation,
+        folder=folder,
+    )
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_FEATURES
+
+
+def dense_tensors(directory: str | Path, dense: Sequence[Dense]) -> Iterator[tuple[str, Tensor]]:
+    """(name in the model, tensor) of the weights of the linear layers."""
+    for index, layer in enumerate(dense):
+        for name, tensor in Checkpoint(str(Path(directory) / layer.folder)).tensors():
+            yield f"{TEXT_HEAD}.{index}.{name.removeprefix('linear.')}", tensor
 
 
 def _check_prompts_and_similarity(directory: Path, *, normalizes: bool) -> None:

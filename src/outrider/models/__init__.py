@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,14 @@ from outrider.core import plugins
 from outrider.core.config_reader import ConfigReader
 from outrider.core.errors import CheckpointError, ConfigError, UnsupportedError
 from outrider.core.model_config import ModelConfig, read_architecture
-from outrider.core.pooler_config import CAUSAL_FORM, PoolerConfig, Reranker, read_pooler, split_form
+from outrider.core.pooler_config import (
+    CAUSAL_FORM,
+    InstructedEmbedder,
+    PoolerConfig,
+    Reranker,
+    read_pooler,
+    split_form,
+)
 from outrider.core.quantization.read import read_quantization
 from outrider.layers.assignment import assign_formats
 from outrider.layers.context import LayerContext
@@ -22,10 +30,11 @@ from outrider.layers.decoder import CausalLM
 from outrider.loading.dummy import fill_randomly
 from outrider.loading.generation_config import read_generation_eos
 from outrider.loading.hf import open_model_config
+from outrider.loading.instructed_embedder import read_instructed
 from outrider.loading.load import load_into
 from outrider.loading.names import bare_name, is_named, module_name
 from outrider.loading.reranker import read_reranker
-from outrider.loading.sentence_transformers import has_modules, with_modules
+from outrider.loading.sentence_transformers import dense_tensors, has_modules, with_modules
 from outrider.loading.sizes import sizes_that_fit
 from outrider.loading.weights import Weights, open_weights
 
@@ -78,6 +87,13 @@ def read_config(reader: ConfigReader, *, pooler: PoolerConfig | None = None) -> 
             " a checkpoint of a language model."
         )
     config: ModelConfig = replace(family.read_config(reader), pooler=pooler)
+    if pooler is not None and pooler.text_mark is not None:
+        config = replace(config, is_causal=False, windows=())
+    if pooler is None and not config.is_causal:
+        raise UnsupportedError(
+            f"{reader.where}: tokens see later tokens (is_causal=false or use_bidirectional_attention=true), so the"
+            " model cannot generate. Leave runner at 'auto', or set it to 'pooling'."
+        )
     quantization = read_quantization(reader)
     if quantization is None and reader.is_object("text_config"):
         quantization = read_quantization(reader.section("text_config"))
@@ -104,12 +120,18 @@ def read_model_config(directory: str | Path, *, runner: str = "generate") -> Mod
 def find_pooler(reader: ConfigReader, directory: Path, *, runner: str) -> PoolerConfig | None:
     """The pooler of a model; None if it generates.
 
-    "auto" pools if the architecture cannot generate, or if the directory is one of sentence-transformers.
+    "auto" pools if the model cannot generate, or if the directory is one of sentence-transformers.
     """
     architecture = read_architecture(reader)
     family = find_family(architecture)
-    if runner == "generate" or (runner == "auto" and not (pools_only(architecture) or has_modules(directory))):
+    cannot_generate = pools_only(architecture) or _sees_later_tokens(reader)
+    if runner == "generate" or (runner == "auto" and not (cannot_generate or has_modules(directory))):
         return None
+    embedder: InstructedEmbedder | None = getattr(family, "EMBEDDER", None)
+    if embedder is not None:
+        found = read_instructed(directory, embedder, architecture=architecture)
+        if found is not None:
+            return found
     reranker: Reranker | None = getattr(family, "RERANKER", None)
     if reranker is not None:
         found = read_reranker(reader, directory, reranker, architecture=architecture)
@@ -120,6 +142,10 @@ def find_pooler(reader: ConfigReader, directory: Path, *, runner: str) -> Pooler
     if pooler.matryoshka_dimensions is None and is_named(directory, getattr(family, "MATRYOSHKA", ())):
         pooler = replace(pooler, matryoshka_dimensions=())
     return with_modules(pooler, directory)
+
+
+def _sees_later_tokens(reader: ConfigReader) -> bool:
+    return not reader.flag("is_causal", default=True) or reader.flag("use_bidirectional_attention")
 
 
 def cache_specs(config: ModelConfig, context: LayerContext) -> tuple[CacheSpec, ...]:
@@ -148,6 +174,8 @@ def load_model(
         config = replace(config, tie_word_embeddings=True)
     context = replace(context, assigns_formats=config.quantization is not None)
 
+    dense = config.pooler.dense if config.pooler is not None else ()
+
     def build(context: LayerContext, name_of: Callable[[str], str] = "model.{}".format) -> CausalLM:
         model = model_class(config, context, max_positions=max_positions)
         if config.quantization is not None:
@@ -163,9 +191,10 @@ def load_model(
     on_meta = replace(context, device=torch.device("meta"))
     with sizes_that_fit(directory):
         names = modules_of(weights, model_class(config, on_meta, max_positions=1))
-        fill_model(build(on_meta, names), weights.headers(), where=directory)  # finds every fault without memory
+        headers = chain(weights.headers(), dense_tensors(directory, dense))
+        fill_model(build(on_meta, names), headers, where=directory)  # finds every fault without memory
         model = build(context, names)
-    fill_model(model, weights.tensors(), where=directory)
+    fill_model(model, chain(weights.tensors(), dense_tensors(directory, dense)), where=directory)
     return model
 
 

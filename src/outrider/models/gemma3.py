@@ -94,7 +94,7 @@ def read_config(reader: ConfigReader) -> ModelConfig:
 
 
 def _read_text(reader: ConfigReader, *, architecture: str) -> ModelConfig:
-    """Soft caps and attention to later tokens, which these models do not have, are refused."""
+    """Soft caps, which these models do not have, are refused."""
     reader.assume(_LEFT_OUT)
     max_positions = reader.integer("max_position_embeddings")
     rope, local_rope = read_ropes_by_kind(
@@ -113,6 +113,9 @@ def _read_text(reader: ConfigReader, *, architecture: str) -> ModelConfig:
         hidden_act=reader.choice("hidden_activation", ("gelu_pytorch_tanh",), default="gelu_pytorch_tanh"),
     )
     scalar = reader.number("query_pre_attn_scalar", default=256.0)
+    if reader.flag("use_bidirectional_attention"):  # half of sliding_window on each side
+        windows = tuple(window and window // 2 * 2 + 1 for window in config.windows)
+        config = replace(config, is_causal=False, windows=windows)
     return replace(config, local_rope=local_rope, attention_scale=scalar**-0.5, norm_plus_one=True)
 
 

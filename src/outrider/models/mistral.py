@@ -2,9 +2,13 @@
 
 from outrider.core.config_reader import ConfigReader
 from outrider.core.model_config import ModelConfig, read_dense, read_windows_everywhere
+from outrider.core.pooler_config import InstructedEmbedder
 from outrider.layers.decoder import CausalLM
 
-ARCHITECTURES = ("MistralForCausalLM",)
+ARCHITECTURES = ("MistralForCausalLM", "GritLM")
+
+EMBEDDER = InstructedEmbedder(marks=("gritlm",), architectures=("GritLM",), text_mark="<|embed|>\n")
+"""GritLM-7B writes text like every Mistral, and makes vectors of the text behind this mark."""
 
 
 class Model(CausalLM):

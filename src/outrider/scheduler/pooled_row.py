@@ -26,6 +26,7 @@ def pooled_row(state: RequestState, start: int, num_tokens: int) -> PooledRow:
         offsets=offsets,
         is_by_token=is_by_token,
         start=start,
+        num_skipped=state.request.text_start,
         size=params.dimensions or 0,
         activates=bool(params.activates),
         token_types=state.request.token_type_ids[start : start + num_tokens],

@@ -45,7 +45,7 @@ class EncoderKernels(Protocol):
     def text_attention(
         self, q: Tensor, k: Tensor, v: Tensor, plan: Any, *, scale: float, window: int | None = None
     ) -> Tensor:
-        """q, k, v [M, H, D] -> [M, H, D]: each token sees all tokens of its text.
+        """q [M, H, D], k and v [M, G, D], H a multiple of G -> [M, H, D]: each token sees all tokens of its text.
 
         window: it sees this many, an odd number, with itself in the middle. Outputs of padding are 0.
         """

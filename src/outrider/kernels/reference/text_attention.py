@@ -41,7 +41,13 @@ def plan_texts(kv_lengths: Tensor, row_counts: tuple[int, ...] | DeviceCounts) -
 def text_attention(
     q: Tensor, k: Tensor, v: Tensor, plan: TextPlan, *, scale: float, window: int | None = None
 ) -> Tensor:
-    """q, k, v [M, H, D] -> [M, H, D], computed in fp32. window: odd number of tokens that a token sees."""
+    """q [M, H, D], k and v [M, G, D], H a multiple of G -> [M, H, D], computed in fp32.
+
+    window: odd number of tokens that a token sees.
+    """
+    sharing = q.shape[1] // k.shape[1]
+    if sharing > 1:
+        k, v = k.repeat_interleave(sharing, dim=1), v.repeat_interleave(sharing, dim=1)
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     for text in plan.texts:
         heads = [x[text].float().transpose(0, 1).contiguous() for x in (q, k, v)]  # [H, L, D]
