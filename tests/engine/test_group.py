@@ -6,8 +6,9 @@ from dataclasses import fields
 from outrider.core.kv_groups import BlockGroup
 from outrider.core.request import Request
 from outrider.core.sampling_params import SamplingParams
-from outrider.engine.group import RequestTimes, completion_requests
+from outrider.engine.group import completion_requests
 from outrider.engine.messages import Add
+from outrider.engine.request_times import RequestTimes
 from outrider.scheduler.request_state import RequestState
 from outrider.scheduler.scheduler import Scheduler
 

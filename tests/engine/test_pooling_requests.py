@@ -260,3 +260,13 @@ def test_the_process_of_async_llm_gives_the_same_bytes_and_aborts(directory: Pat
             assert output.outputs.shape == (2,)
 
     asyncio.run(scenario())
+
+
+def test_an_output_says_how_long_it_waited_and_ran(directory: Path) -> None:
+    llm = LLM(str(directory), device="cpu", max_num_seqs=2)
+    outputs = llm.encode([TEXT] * 6, use_tqdm=False)
+    timings = [output.timing for output in outputs]
+    assert all(timing is not None and timing.prefill is not None for timing in timings)
+    assert all(timing.queue >= 0 and timing.prefill > 0 and timing.decode == 0 for timing in timings)
+    assert timings[-1].queue > timings[0].queue, "two run at once, and the last one waits for the others"
+    assert outputs[0].outputs.values == outputs[5].outputs.values

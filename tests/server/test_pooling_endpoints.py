@@ -478,7 +478,7 @@ def test_the_first_lines_say_what_runs(embedder: Served) -> None:
 def test_metrics_show_what_a_pooling_model_does(embedder: Served) -> None:
     embedder.answer("/v1/embeddings", input=["a", "b c"])
     text = embedder.front.metrics.render()[0].decode()
-    for name in ("e2e_request_latency_seconds_count", "request_prompt_tokens_sum"):
+    for name in ("e2e_request_latency_seconds_count", "request_queue_time_seconds_sum", "request_prompt_tokens_sum"):
         assert f"outrider:{name}" in text
     for name in ("spec_decode", "generation", "first_token", "inter_token", "output_token", "decode"):
         assert name not in text, name

@@ -166,6 +166,8 @@ def test_metrics_and_log_show_texts_and_no_drafts(embedder: ServerUnderTest, pro
         ("prompt_tokens_total", tokens),
         ("request_success_total:stop", 5),
         ("e2e_request_latency_seconds_count", 5),
+        ("request_queue_time_seconds_count", 5),
+        ("request_inference_time_seconds_count", 5),
         ("request_prompt_tokens_sum", tokens),
     ):
         assert after[name] - before[name] == more, name

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outrider.core.errors import RequestError
+from outrider.core.outputs import RequestTiming
 
 EMBED, SCORE, CLASSIFY = "embed", "score", "classify"
 TOKEN_EMBED, TOKEN_CLASSIFY = "token_embed", "token_classify"
@@ -247,6 +248,9 @@ class PoolingRequestOutput:
     num_preemptions: int = 0
     finished: bool = True
     """False for a request that was aborted: `outputs` is empty."""
+    timing: RequestTiming | None = field(default=None, compare=False)
+    """`prefill`: from the first planned step to the end; `decode` is 0. None if the output does not come from an
+    engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,12 +265,11 @@ class Engine:
         self._pooling_requests.end(state)
 
     def _note_admissions(self, plan: StepPlan) -> None:
-        if self.pooling is not None:
-            return
         for admission in plan.admissions:
-            times = self._group_of[admission.request_id].times
-            if times.planned is None:
-                times.planned = time.monotonic()
+            if self.pooling is not None:
+                self._pooling_requests.times(admission.request_id).plan()
+            else:
+                self._group_of[admission.request_id].times.plan()
 
     def _emit(self, state: RequestState, now: float) -> RequestOutput | None:
         """Pass a completion's delta to the caller. Returns the whole output if its request has ended."""

@@ -10,10 +10,10 @@ from outrider.core.outputs import (
     CompletionOutput,
     OutputDelta,
     RequestOutput,
-    RequestTiming,
     SpeculationStats,
 )
 from outrider.core.request import Request
+from outrider.engine.request_times import RequestTimes
 from outrider.engine.token_names import TokenNames
 from outrider.scheduler.request_state import RequestState
 
@@ -30,25 +30,6 @@ def completion_requests(request: Request) -> list[Request]:
         for index in range(1, request.params.n)
     ]
     return [request, *others]
-
-
-@dataclass(slots=True, kw_only=True)
-class RequestTimes:
-    """Times of the events of a prompt's completions, in seconds of one clock; None: not yet."""
-
-    queued: float
-    planned: float | None = None
-    first_token: float | None = None
-
-    def timing(self, ended: float) -> RequestTiming:
-        """Durations, for completions that ended at `ended`."""
-        planned = ended if self.planned is None else self.planned
-        first = self.first_token
-        return RequestTiming(
-            queue=planned - self.queued,
-            prefill=None if first is None else first - planned,
-            decode=None if first is None else ended - first,
-        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,10 +1,12 @@
 """The unfinished pooling requests of an engine, and the outputs of those that have ended."""
 
+import time
 from array import array
 from collections.abc import Callable
 
-from outrider.core.outputs import FinishReason
+from outrider.core.outputs import FinishReason, RequestTiming
 from outrider.core.pooling import TOKEN_CLASSIFY, TOKEN_EMBED, PoolingOutput, PoolingRequestOutput
+from outrider.engine.request_times import RequestTimes
 from outrider.scheduler.request_state import RequestState
 
 OnPooled = Callable[[PoolingRequestOutput], None]
@@ -14,21 +16,29 @@ class PoolingRequests:
     """Callers of pooling requests by request id. Each is called once, when its request has ended."""
 
     def __init__(self) -> None:
-        self._callers: dict[str, OnPooled] = {}
+        self._callers: dict[str, tuple[OnPooled, RequestTimes]] = {}
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._callers
 
+    def times(self, request_id: str) -> RequestTimes:
+        """The times of a request."""
+        return self._callers[request_id][1]
+
     def begin(self, request_id: str, on_pooled: OnPooled) -> None:
         """Note the caller of a request."""
-        self._callers[request_id] = on_pooled
+        self._callers[request_id] = (on_pooled, RequestTimes(queued=time.monotonic()))
 
     def end(self, state: RequestState) -> None:
         """Pass the output of a request that has ended to its caller."""
-        self._callers.pop(state.request_id)(_output(state))
+        on_pooled, times = self._callers.pop(state.request_id)
+        now = time.monotonic()
+        if state.finish_reason is FinishReason.STOP:
+            times.first_token = now
+        on_pooled(_output(state, times.timing(now)))
 
 
-def _output(state: RequestState) -> PoolingRequestOutput:
+def _output(state: RequestState, timing: RequestTiming) -> PoolingRequestOutput:
     is_whole = state.finish_reason is FinishReason.STOP
     return PoolingRequestOutput(
         request_id=state.request_id,
@@ -38,6 +48,7 @@ def _output(state: RequestState) -> PoolingRequestOutput:
         num_cached_tokens=max(state.num_cached_tokens, 0),
         num_preemptions=state.num_preemptions,
         finished=is_whole,
+        timing=timing,
     )
 
 

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from outrider.core.outputs import RequestOutput, RequestTiming
+from outrider.core.pooling import PoolingRequestOutput
 from outrider.engine.stats import TURN_TOKENS, EngineStats
 
 PREFIX = "outrider:"
@@ -41,7 +42,12 @@ _HISTOGRAMS: Mapping[str, tuple[str, Sequence[float]]] = {
     "request_params_n": ("Number of completions that a request asks for.", _CHOICES),
 }
 """Name to help text and bucket ends."""
-_OF_POOLING = ("e2e_request_latency_seconds", "request_prompt_tokens")
+_OF_POOLING = (
+    "e2e_request_latency_seconds",
+    "request_queue_time_seconds",
+    "request_inference_time_seconds",
+    "request_prompt_tokens",
+)
 """Histograms of a pooling model, which emits no tokens."""
 
 
@@ -88,10 +94,13 @@ class Metrics:
             longest = max(len(completion.token_ids) for completion in output.outputs)
             self._observe_timing(output.timing, num_tokens=longest)
 
-    def on_pooled(self, *, num_prompt_tokens: int, seconds: float) -> None:
+    def on_pooled(self, output: PoolingRequestOutput, *, seconds: float) -> None:
         """Records a request of a pooling model that was answered, `seconds` after it arrived."""
         self._observe("e2e_request_latency_seconds", seconds)
-        self._observe("request_prompt_tokens", num_prompt_tokens)
+        self._observe("request_prompt_tokens", len(output.prompt_token_ids))
+        if output.timing is not None and output.timing.prefill is not None:
+            self._observe("request_queue_time_seconds", output.timing.queue)
+            self._observe("request_inference_time_seconds", output.timing.prefill)
 
     def _observe_timing(self, timing: RequestTiming, *, num_tokens: int) -> None:
         self._observe("request_queue_time_seconds", timing.queue)

@@ -90,7 +90,7 @@ class PoolingJob:
             job.close()
         seconds = time.monotonic() - self._arrival
         for output in outputs:
-            self._metrics.on_pooled(num_prompt_tokens=len(output.prompt_token_ids), seconds=seconds)
+            self._metrics.on_pooled(output, seconds=seconds)
         self._num_answered += len(outputs)
         return outputs
 
