@@ -37,6 +37,10 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--url", "http://127.0.0.1:1", *NGRAM], "--speculative-config has no effect with --url"),
         (["--api-key", "a"], "--api-key has no effect without --url"),
     ],
+    "verify": [
+        (["/nowhere"], "'/nowhere' is not a directory"),
+        (["--output-json", "/nowhere/verdict.json"], "the folder /nowhere does not exist"),
+    ],
     "info": [(["/nowhere"], "'/nowhere' is not a directory"), (["--device", "abacus"], "device='abacus'")],
     "quantize": [
         (["/nowhere", "-o", "/tmp/none"], "'/nowhere' is not a directory"),

@@ -92,6 +92,7 @@ COMMANDS = {
     ],
     "chat": [*RUNS_A_MODEL, "--api-key", "--max-tokens", "--seed", "--system", "--temperature", "--url"],
     "info": RUNS_A_MODEL,
+    "verify": [*RUNS_A_MODEL, "--output-json", "--quick"],
     "demo": [],
     "pull": [*HUB, "models"],
     "quantize": [*HUB, "--format", "--output", "-o", "model"],

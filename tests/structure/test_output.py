@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "outrider"
 FILES = sorted(SOURCE.rglob("*.py"))
 PRESENTATION = {
     *(f"cli/{name}.py" for name in ("__init__", "chat", "demo", "generate", "info", "pull", "quantize", "verdict")),
+    "cli/verify.py",
     "chat/screen.py",
     "show.py",
     "bench/cli.py",

@@ -11,6 +11,7 @@ COMMANDS = {
     "serve": ("outrider.cli.serve:serve", "Serve a model over HTTP with the endpoints of OpenAI and vLLM."),
     "chat": ("outrider.cli.chat:chat", "Talk with a model in the terminal, here or on a server."),
     "info": ("outrider.cli.info:info", "Show what would run here, and why."),
+    "verify": ("outrider.cli.verify:verify", "Check on this device that tokens depend on nothing but the request."),
     "demo": ("outrider.cli.demo:demo", "Complete a few prompts of the zoo, and show what speculation did."),
     "pull": ("outrider.cli.pull:pull", "Download models of a hub, and print where they are."),
     "quantize": ("outrider.cli.quantize:quantize", "Write a quantised copy of a model."),

@@ -60,8 +60,7 @@ class Attention(nn.Module):
         self._sizes = [q_rows, kv_size, kv_size]
         self.sinks = empty_parameter(self.num_heads, context=context) if has_sinks else None
         self._rope = (rope,)  # shared by all layers; in a tuple, so that it is not a child of each
-        self._rotary_and_write_kv = context.kernels.rotary_and_write_kv
-        self._gate_heads = context.kernels.gate_heads
+        self._kernels = context.kernels
         self._dtype = context.dtype
 
     @property
@@ -81,7 +80,7 @@ class Attention(nn.Module):
         q = self._write(heads, batch, cache)
         attended = attention.attend(q, cache, scale=self.scale, window=self.window, sinks=self.sinks)
         if self.has_gates:
-            attended = self._gate_heads(attended, heads)
+            attended = self._kernels.gate_heads(attended, heads)
         return self.o_proj(attended.view(x.shape[0], -1))
 
     def write_kv(self, x: Tensor, batch: ForwardBatch, cache: LayerKV) -> None:
@@ -103,7 +102,7 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None and not self.whole_qk_norm:
             norms, eps, plus_one = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps, self.q_norm.plus_one
         (rope,) = self._rope
-        q: Tensor = self._rotary_and_write_kv(
+        q: Tensor = self._kernels.rotary_and_write_kv(
             heads,
             batch.positions,
             rope.cos_sin,

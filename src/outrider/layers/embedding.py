@@ -13,12 +13,12 @@ class Embedding(nn.Module):
 
     def __init__(self, vocab_size: int, size: int, context: LayerContext) -> None:
         super().__init__()
-        self._embedding = context.kernels.embedding
+        self._kernels = context.kernels
         self.weight = empty_parameter(vocab_size, size, context=context)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """token_ids [M] int64 -> [M, size]."""
-        return self._embedding(token_ids, self.weight)
+        return self._kernels.embedding(token_ids, self.weight)
 
 
 class LMHead(Linear):

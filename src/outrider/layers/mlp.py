@@ -25,13 +25,14 @@ class GatedMLP(nn.Module):
             pieces=(("gate_proj", width), ("up_proj", width)) if has_pieces else (),
         )
         self.down_proj = Linear(width, config.hidden_size, context, bias=config.mlp_bias)
-        kernels = context.kernels
+        self._kernels = context.kernels
         names = {"silu": "silu_and_mul", "gelu_pytorch_tanh": "gelu_tanh_and_mul", "gelu": "gelu_and_mul"}
-        self._act_and_mul = getattr(kernels, names[config.hidden_act])
+        self._act_and_mul = names[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [M, H] -> [M, H]."""
-        return self.down_proj(self._act_and_mul(self.gate_up_proj(x)))
+        act_and_mul = getattr(self._kernels, self._act_and_mul)
+        return self.down_proj(act_and_mul(self.gate_up_proj(x)))
 
 
 class MLP(nn.Module):
@@ -41,8 +42,8 @@ class MLP(nn.Module):
         super().__init__()
         self.up_proj = Linear(config.hidden_size, config.intermediate_size, context, bias=config.mlp_bias)
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, context, bias=config.mlp_bias)
-        self._gelu = context.kernels.gelu
+        self._kernels = context.kernels
 
     def forward(self, x: Tensor) -> Tensor:
         """x [M, H] -> [M, H]."""
-        return self.down_proj(self._gelu(self.up_proj(x)))
+        return self.down_proj(self._kernels.gelu(self.up_proj(x)))
