@@ -13,7 +13,8 @@ from outrider.speculation import drafters
 CORE = Path(models.__file__).parents[1] / "core"
 FILES = sorted(CORE.glob("*.py"))
 FAMILIES = ("llama", "qwen", "mimo", "mistral", "mixtral", "gemma", "deepseek", "phi", "gpt_?oss", "granite", "gritlm",
-            "olmo", "glm", "falcon", "cohere", "bert", "roberta", "xlm", "modernbert", "medusa", "dflash")  # fmt: skip
+            "olmo", "glm", "falcon", "cohere", "bert", "colbert", "roberta", "xlm", "modernbert", "medusa",
+            "dflash")  # fmt: skip
 OTHERS = re.compile(r"\bllama3\b|llama\.cpp|llamafactory", re.IGNORECASE)
 """A type of rope, a form of grammars, and a training tool."""
 

@@ -56,8 +56,8 @@ class Dense:
     has_bias: bool
     activation: str
     """One of `DENSE_ACTIVATIONS`."""
-    folder: str
-    """Folder of its weights in the model's directory."""
+    folder: str | None
+    """Folder of its weights in the model's directory; None: they are among the model's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,8 @@ class PoolerConfig:
     matryoshka_dimensions: tuple[int, ...] | None = None
     """See `PoolingAbilities`."""
     dense: tuple[Dense, ...] = ()
-    """Linear layers between the pooling and the normalisation; such a model has vectors of whole texts only."""
+    """Linear layers between the pooling and the normalisation. Such a model has vectors of whole texts only, or of
+    tokens only."""
     text_mark: TextMark | None = None
     """The mark behind which the text of a prompt begins, for a model that was trained with instructions; its tokens see
     the whole prompt, and the vector is pooled over the text."""
@@ -196,6 +197,18 @@ def embedder(
         normalizes=normalizes,
         pair_input="vectors",
         matryoshka_dimensions=matryoshka_dimensions,
+    )
+
+
+def late_interaction(dense: Dense) -> PoolerConfig:
+    """The pooler of a model that makes a vector of each token, by which pairs are compared."""
+    return PoolerConfig(
+        tasks=(TOKEN_EMBED,),
+        default_task=TOKEN_EMBED,
+        normalizes=True,
+        pair_input="token_vectors",
+        dense=(dense,),
+        embedding_size=dense.out_features,
     )
 
 

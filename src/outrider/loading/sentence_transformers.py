@@ -148,6 +148,8 @@ def _is_size(value: object) -> TypeGuard[int]:
 def dense_tensors(directory: str | Path, dense: Sequence[Dense]) -> Iterator[tuple[str, Tensor]]:
     """(name in the model, tensor) of the weights of the linear layers."""
     for index, layer in enumerate(dense):
+        if layer.folder is None:
+            continue
         for name, tensor in Checkpoint(str(Path(directory) / layer.folder)).tensors():
             yield f"{TEXT_HEAD}.{index}.{name.removeprefix('linear.')}", tensor
 

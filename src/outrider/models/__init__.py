@@ -20,6 +20,7 @@ from outrider.core.pooler_config import (
     InstructedEmbedder,
     PoolerConfig,
     Reranker,
+    late_interaction,
     read_pooler,
     split_form,
 )
@@ -36,6 +37,7 @@ from outrider.loading.names import bare_name, is_named, module_name
 from outrider.loading.reranker import read_reranker
 from outrider.loading.sentence_transformers import dense_tensors, has_modules, with_modules
 from outrider.loading.sizes import sizes_that_fit
+from outrider.loading.token_dense import token_dense
 from outrider.loading.weights import Weights, open_weights
 
 _MAX_ROPE_BYTES = 8 << 30
@@ -137,6 +139,9 @@ def find_pooler(reader: ConfigReader, directory: Path, *, runner: str) -> Pooler
         found = read_reranker(reader, directory, reranker, architecture=architecture)
         if found is not None:
             return found
+    token_layer = getattr(family, "LATE_INTERACTION", {}).get(architecture)
+    if token_layer is not None:
+        return late_interaction(token_dense(directory, token_layer))
     read = getattr(family, "read_pooler", read_pooler)
     pooler: PoolerConfig = read(reader, architecture=architecture)
     if pooler.matryoshka_dimensions is None and is_named(directory, getattr(family, "MATRYOSHKA", ())):

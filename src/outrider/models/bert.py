@@ -10,15 +10,18 @@ from torch import Tensor
 from outrider.core.config_reader import ConfigReader
 from outrider.core.encoder_config import read_encoder, read_encoder_pooler
 from outrider.core.model_config import EncoderConfig, ModelConfig
-from outrider.core.pooler_config import PoolerConfig
+from outrider.core.pooler_config import TEXT_HEAD, PoolerConfig
 from outrider.layers.encoder import Encoder
 from outrider.layers.linear import Linear
 
-ARCHITECTURES = ("BertModel", "BertForSequenceClassification")
+ARCHITECTURES = ("BertModel", "BertForSequenceClassification", "HF_ColBERT")
+
+LATE_INTERACTION = {"HF_ColBERT": "linear.weight"}
+"""Architectures with a vector for each token -> name of the linear layer that makes it from a hidden state."""
 
 
 class Model(Encoder):
-    """`BertModel` and `BertForSequenceClassification`."""
+    """`BertModel`, `BertForSequenceClassification`, and ColBERT's body with the linear layer on each token."""
 
     renames: Mapping[str, str] = {"bert.": ""}
     parts: Mapping[str, str] = {
@@ -36,6 +39,7 @@ class Model(Encoder):
         "output.dense": "mlp.down_proj",
         "output.LayerNorm": "mlp_norm",
         "pooler.dense": "head_dense",
+        "linear": f"{TEXT_HEAD}.0",
         "gamma": "weight",
         "beta": "bias",
     }
