@@ -23,10 +23,22 @@ from outrider.platforms.base import (
 SPEC = PagedKV(num_kv_heads=2, head_dim=32, value_dim=32, dtype=torch.float32)
 CPU = select_platform("cpu")
 H200 = Capability(name="NVIDIA H200", version=(9, 0), arch="sm_90", runtime="13.0")
+T4 = Capability(name="Tesla T4", version=(7, 5), arch="sm_75", runtime="13.0")
 A100 = Capability(name="NVIDIA A100", version=(8, 0), arch="sm_80", runtime="13.0")
 MI300 = Capability(name="AMD Instinct MI300X", version=(9, 4), arch="gfx942", runtime="7.1")
 MI100 = Capability(name="AMD Instinct MI100", version=(9, 0), arch="gfx908", runtime="7.1")
-GPUS = {"cuda": (H200, A100), "rocm": (MI300, MI100)}
+UNSEEN = {
+    "cuda": [
+        A100,
+        Capability(name="NVIDIA GeForce RTX 3090", version=(8, 6), arch="sm_86", runtime="13.0"),
+        Capability(name="NVIDIA L4", version=(8, 9), arch="sm_89", runtime="13.0"),
+        Capability(name="NVIDIA B200", version=(10, 0), arch="sm_100", runtime="13.0"),
+        Capability(name="NVIDIA GeForce RTX 5090", version=(12, 0), arch="sm_120", runtime="13.0"),
+    ],
+    "rocm": [MI300, Capability(name="AMD Radeon RX 7900 XTX", version=(11, 0), arch="gfx1100", runtime="7.1")],
+}
+"""GPUs on which the project has not run: their owners' engines check the kernels."""
+GPUS = {"cuda": (H200, T4), "rocm": (MI300, MI100)}
 """A GPU that each platform takes, and one that it refuses."""
 
 
@@ -126,32 +138,57 @@ def test_auto_takes_the_gpu_that_is_here_and_says_why(monkeypatch):
     assert select_platform("cpu").reason == "asked for by name"
 
 
-def test_auto_passes_over_a_gpu_that_is_not_exact(monkeypatch):
-    _machine(monkeypatch, rocm=MI300)
+@pytest.mark.parametrize(("name", "capability"), [(name, one) for name, some in UNSEEN.items() for one in some])
+def test_a_gpu_without_tests_has_the_portable_kernels_and_is_checked(name, capability, monkeypatch):
+    platform = platform_class(name)(capability)
+    assert platform.kernel_stack == ("triton",) and platform.has_graphs and platform.compiles_kernels
+    assert not platform.is_exact and platform.is_checked_at_start
+    assert platform.resolve_dtype("auto") == torch.bfloat16
+    with pytest.raises(ConfigError, match=r"dtype='float16' cannot be used: .*compute in bfloat16"):
+        platform.resolve_dtype("float16")
+    key = platform.key(torch.bfloat16)
+    assert key["kind"] == capability.name and key["kernel_stack"] == "triton" and "triton" in key
+    selection = select_backend("auto", [BF16], platform)
+    assert selection.backend.name == "triton" and platform.summary in selection.reason
+    assert "not row-invariant" in dict(selection.refused)["oracle"]
+    _machine(monkeypatch, **{name: capability})
     chosen = select_platform("auto")
-    assert chosen.name == "cpu" and "MI300X (gfx942) is not exact; ask for it by name" in chosen.reason
-    assert select_platform("rocm").name == "rocm"
+    assert chosen.name == "cpu"
+    assert (
+        f"{platform.summary} was not tested, and an engine on it checks its kernels; ask for it by name"
+        in chosen.reason
+    )
+    assert select_platform(name).name == name
+
+
+def test_hopper_is_exact_with_its_own_kernels_and_not_checked(monkeypatch):
+    hopper = platform_class("cuda")(H200)
+    assert hopper.kernel_stack == ("hopper", "triton") and hopper.is_exact and not hopper.is_checked_at_start
+    monkeypatch.setenv("OUTRIDER_KERNELS", "triton")
+    portable = platform_class("cuda")(H200)
+    assert portable.kernel_stack == ("triton",) and not portable.is_exact and not portable.is_checked_at_start
+
+
+def test_hoppers_kernels_are_refused_on_other_gpus(monkeypatch):
+    monkeypatch.setenv("OUTRIDER_KERNELS", "hopper,triton")
+    with pytest.raises(ConfigError, match=r"OUTRIDER_KERNELS='hopper,triton': .*9\.0 only, and NVIDIA A100.* has 8\.0"):
+        platform_class("cuda")(A100)
+    monkeypatch.setenv("OUTRIDER_KERNELS", "triton, reference")
+    other = platform_class("cuda")(A100)
+    assert other.kernel_stack == ("triton", "reference") and not other.is_exact and other.is_checked_at_start
 
 
 def test_auto_does_not_hide_a_gpu_that_is_not_built_for(monkeypatch):
-    _machine(monkeypatch, cuda=A100)
-    with pytest.raises(UnsupportedError, match=r"NVIDIA A100 \(sm_80\) cannot be used: .*8\.0.*Use device='cpu'"):
+    """Without bfloat16 only float16 would be left."""
+    _machine(monkeypatch, cuda=T4)
+    with pytest.raises(UnsupportedError, match=r"Tesla T4 \(sm_75\) cannot be used: .*7\.5.*fp16.*Use device='cpu'"):
         select_platform("auto")
 
 
-def test_rocm_has_its_own_order():
-    rocm = platform_of("rocm")
-    for dtype, spec in ((torch.float32, SPEC), (torch.bfloat16, BF16)):
-        assert rocm.resolve_dtype(str(dtype).removeprefix("torch.")) == dtype
-        selection = select_backend("auto", [spec], rocm)
-        assert selection.backend.name == "oracle"
-        assert "AMD Instinct MI300X (gfx942)" in selection.reason
-        assert "have never run" in dict(selection.refused)["triton"]
-    assert not rocm.is_exact and rocm.resolve_dtype("auto") == torch.float32
-    with pytest.raises(ConfigError, match="'triton' cannot be used: its kernels compile for AMD"):
-        select_backend("triton", [BF16], rocm)
-    with pytest.raises(ConfigError, match="dtype='float16' cannot be used on rocm"):
-        rocm.resolve_dtype("float16")
+@pytest.mark.parametrize(("name", "missing"), [("xpu", "torch.xpu"), ("mps", "Metal")])
+def test_a_device_without_a_platform_is_refused_with_what_is_missing(name, missing):
+    with pytest.raises(UnsupportedError, match=rf"device='{name}' is not supported: .*{missing}.*Use device='cpu'"):
+        select_platform(name)
 
 
 @pytest.fixture
@@ -189,7 +226,7 @@ def test_each_platform_goes_by_its_own_order_and_by_capability(more_backends, mo
     assert chosen == {"cuda": "wgmma", "rocm": "mfma", "cpu": "oracle"}
     older = type(rocm)(Capability(name="AMD Instinct MI250X", version=(9, 0), arch="gfx90a", runtime="7.1"))
     selection = select_backend("auto", [BF16], older)
-    assert selection.backend.name == "oracle"
+    assert selection.backend.name == "triton"
     assert dict(selection.refused)["mfma"] == "it needs gfx942"
     assert select_backend("quick", [SPEC], CPU).reason == "asked for by name"
 

@@ -11,7 +11,7 @@ KINDS = {"markdown", "textarea", "input", "dropdown", "checkboxes"}
 
 
 def test_there_is_a_form_for_bugs_and_one_for_features():
-    assert [path.stem for path in FORMS] == ["bug_report", "feature_request"]
+    assert [path.stem for path in FORMS] == ["bug_report", "feature_request", "verify_report"]
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)

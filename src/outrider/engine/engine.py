@@ -26,6 +26,7 @@ from outrider.engine.grammar import Grammars
 from outrider.engine.group import Group, RequestTimes, completion_requests
 from outrider.engine.pooling_admission import GENERATES, POOLS, PoolingAdmission
 from outrider.engine.pooling_requests import OnPooled, PoolingRequests
+from outrider.engine.start_check import check_at_start
 from outrider.engine.stats import EngineStats, Recorder
 from outrider.engine.step_clock import StepClock
 from outrider.engine.text import OutputTexts
@@ -69,6 +70,8 @@ class Engine:
         )
         self.pooling = _pooling_admission(self.worker, self.tokenizer)
         """Admission of a model that pools; None: the engine generates."""
+        make_request = self.pooling.request if self.pooling is not None else self.admission.request
+        self.worker.verdict = check_at_start(self.worker, make_request)
         self._pooling_requests = PoolingRequests()
         self._texts = OutputTexts(self.tokenizer)
         self._names = TokenNames(self.tokenizer)

@@ -42,13 +42,14 @@ def kernel_sets(worker: Worker) -> list[Kernels]:
 
 
 def limits_of(worker: Worker) -> Limits:
-    """Sizes of the worker's steps. A CPU takes smaller cases, because it computes them slowly."""
+    """Sizes of the worker's steps. A CPU takes smaller cases, because it is slow; on a GPU they fit into the
+    memory that the KV cache leaves."""
     config, is_cpu = worker.config, worker.platform.accelerator is None
     return Limits(
         max_tokens=min(config.step_token_budget, 1100),
         max_samples=config.num_rows * (1 + config.num_speculative_tokens),
         max_length=worker.max_model_len,
-        num_elements=1 << (18 if is_cpu else 26),
+        num_elements=1 << (18 if is_cpu else 24),
         num_drafts=config.num_speculative_tokens,
     )
 

@@ -15,6 +15,9 @@ from outrider.invariance.form import Form, Limits, generator
 _SIZES = (1, 2, 17, 3, 4, 5, 8, 16, 33, 64, 65, 128, 129, 256, 257, 512, 513, 1024)
 _NUM_QUICK_SIZES = 3
 
+_LEAST_ROWS = 20
+"""Rows of a case, however wide they are: more than a tile of 16."""
+
 _NUM_MASKS = 3
 """Masks of grammars, of random bits: the recorded ones may allow nothing."""
 
@@ -44,8 +47,8 @@ class _Case:
         self._rule, self._call = rule, call
         self._names = [name for name in rule.rows if isinstance(call.arguments[name], Tensor)]
         most = limits.max_samples if rule.is_sampling else limits.max_tokens
-        widest = max(call.arguments[name][:1].numel() for name in self._names)
-        self._count = max(3, min(most, limits.num_elements // max(1, widest)))
+        widest = max(_num_outputs(call), *(call.arguments[name][:1].numel() for name in self._names))
+        self._count = min(most, max(_LEAST_ROWS, limits.num_elements // widest))
         self._random = generator(call)
         self._inputs = {name: self._rows_like(name) for name in self._names}
         self._tables: dict[str, Tensor] = {}
@@ -150,6 +153,14 @@ class _Case:
             for row in alone
         ]
         return found
+
+
+def _num_outputs(call: Call) -> int:
+    """Numbers that a product gives for a row; 1 for other functions."""
+    weight: Any = call.arguments.get("weight")
+    if weight is None:
+        return 1
+    return int(getattr(weight, "whole_shape", weight.data.shape)[0])
 
 
 def results(result: Any) -> list[Tensor]:

@@ -33,6 +33,9 @@ class BasePlatform(ABC):
     """Backends that cannot run here, with the reason."""
     is_exact: bool
     """True if every kernel on the target's path is row-invariant."""
+    is_checked_at_start = False
+    """True if the kernels have not been tested on this device: an engine checks them at its start, and is exact if they
+    pass."""
     has_graphs: bool
     """True if a step can be captured and replayed."""
     can_pool = False
@@ -91,6 +94,14 @@ class Capability:
     """Version of CUDA or HIP for which PyTorch was built."""
     index: int = 0
     """Index of the device among those that PyTorch sees."""
+
+
+NOT_BUILT = {
+    "xpu": "Intel's GPUs need an accelerator of torch.xpu (streams, events, pinned memory and graphs) and the Triton"
+    " kernels compiled and tested for them",
+    "mps": "Apple's GPUs need kernels in Metal, and an accelerator of torch.mps: Triton does not compile for them",
+}
+"""Devices that PyTorch knows and this package does not, with what is missing."""
 
 
 class GpuPlatform(BasePlatform):
@@ -154,6 +165,8 @@ def select_platform(name: str) -> BasePlatform:
     A GPU that is not supported is an error: "auto" does not fall back to the CPU then.
     """
     if name != "auto":
+        if name in NOT_BUILT:
+            raise UnsupportedError(f"device={name!r} is not supported: {NOT_BUILT[name]}. Use device='cpu'.")
         if name not in platform_names():
             raise ConfigError(f"device={name!r} is not known. Known: auto, {', '.join(platform_names())}.")
         return platform_class(name)()
@@ -167,7 +180,10 @@ def select_platform(name: str) -> BasePlatform:
             absent.append(str(error).partition(". ")[0].removesuffix("."))  # the remedy is for who asked for it
             continue
         if not platform.is_exact:
-            absent.append(f"device={candidate!r}: {platform.summary} is not exact; ask for it by name")
+            why = "is not exact"
+            if platform.is_checked_at_start:
+                why = "was not tested, and an engine on it checks its kernels"
+            absent.append(f"device={candidate!r}: {platform.summary} {why}; ask for it by name")
             continue
         platform.reason = "; ".join(["first available", *absent])
         return platform

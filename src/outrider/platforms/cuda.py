@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of the Hopper generation: 16-bit weights and KV on the Triton and Gluon kernels."""
+"""NVIDIA GPUs from compute capability 8.0 on: 16-bit weights and KV on the Triton and, with Hopper, Gluon kernels."""
 
 import os
 
@@ -8,12 +8,20 @@ import triton
 from outrider.core.errors import ConfigError
 from outrider.platforms.base import Capability, GpuPlatform
 
+_HOPPER = (9, 0)
+"""The capability on which kernels and engine are tested."""
+
+_LEAST = (8, 0)
+
 KERNELS = "OUTRIDER_KERNELS"
 """Environment variable with an order of kernel stacks, such as "triton", to run others than the platform's."""
 
 
 class Platform(GpuPlatform):
-    """The current CUDA device. Bits depend on its kind and on the versions of torch, Triton and driver."""
+    """The current CUDA device. Bits depend on its kind and on the versions of torch, Triton and driver.
+
+    Only Hopper GPUs were seen working. Others get the portable kernels, which an engine checks at its start.
+    """
 
     name = "cuda"
     stack = "CUDA"
@@ -29,16 +37,24 @@ class Platform(GpuPlatform):
 
     def __init__(self, capability: Capability | None = None) -> None:
         super().__init__(capability)
+        is_hopper = self.capability.version == _HOPPER
+        if not is_hopper:
+            self.kernel_stack, self.is_exact, self.is_checked_at_start = ("triton",), False, True
         if order := os.environ.get(KERNELS):
             self.kernel_stack = tuple(name.strip() for name in order.split(","))
-            self.is_exact = self.kernel_stack == Platform.kernel_stack  # no other order has been tested for it
+            self.is_exact = is_hopper and self.kernel_stack == Platform.kernel_stack  # no other order has been tested
+            if not is_hopper and "hopper" in self.kernel_stack:
+                raise ConfigError(
+                    f"{KERNELS}={order!r}: the stack 'hopper' runs with compute capability 9.0 only, and {self.summary}"
+                    f" has {_dotted(self.capability)}. Name 'triton', or unset {KERNELS}."
+                )
 
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:
-        if capability.version[0] != 9:
+        if capability.version < _LEAST:
             return (
-                f"its compute capability is {capability.version[0]}.{capability.version[1]} and the kernels are written"
-                " for 9.x (Hopper)"
+                f"its compute capability is {_dotted(capability)}, which has no bfloat16, and the kernels have no form"
+                " in float16 (fp16)"
             )
         return None
 
@@ -51,10 +67,15 @@ class Platform(GpuPlatform):
         return {
             "device": self.name,
             "kind": self.capability.name,
-            "capability": f"{self.capability.version[0]}.{self.capability.version[1]}",
+            "capability": _dotted(self.capability),
             "cuda": self.capability.runtime,
             "torch": torch.__version__,
             "triton": triton.__version__,
             "dtype": str(dtype).removeprefix("torch."),
             "kernel_stack": ", ".join(self.kernel_stack),
         }
+
+
+def _dotted(capability: Capability) -> str:
+    major, minor = capability.version
+    return f"{major}.{minor}"

@@ -1,15 +1,13 @@
-"""AMD's GPUs, with the plain PyTorch kernels, which run anywhere. The engine is untested on them.
+"""AMD's GPUs, on the portable Triton kernels, which compile for them. The engine was not seen working on one.
 
-They have no kernels of their own. It is not known whether PyTorch's matrix products give the same bits in every batch
-there, so the platform does not claim to be exact, and device="auto" does not choose it.
+An engine checks its kernels when it starts, and is exact if they pass; device="auto" does not choose this platform.
 """
 
 import torch
+import triton
 
 from outrider.core.errors import ConfigError
 from outrider.platforms.base import Capability, GpuPlatform
-
-_DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _ARCHS = ("gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 """CDNA 2 to 4, RDNA 3 and 4: ROCm builds of PyTorch support them, and they compute in bfloat16."""
@@ -20,14 +18,13 @@ class Platform(GpuPlatform):
 
     name = "rocm"
     stack = "ROCm"
-    kernel_stack = ("reference",)
-    compiles_kernels = False
-    attention_backends = ("oracle",)
-    excluded_backends = {  # noqa: RUF012 - a constant, read only
-        "triton": "its kernels compile for AMD's GPUs, but have never run on one"
-    }
+    kernel_stack = ("triton",)
+    compiles_kernels = True
+    attention_backends = ("triton",)
+    excluded_backends = {"oracle": "plain PyTorch on a GPU is not row-invariant"}  # noqa: RUF012 - a constant
     is_exact = False
-    has_graphs = False
+    is_checked_at_start = True
+    has_graphs = True
 
     @classmethod
     def refuses(cls, capability: Capability) -> str | None:
@@ -36,9 +33,9 @@ class Platform(GpuPlatform):
         return None
 
     def resolve_dtype(self, name: str) -> torch.dtype:
-        if name not in _DTYPES:
-            raise ConfigError(f"dtype={name!r} cannot be used on {self.name}; it takes {', '.join(_DTYPES)}.")
-        return _DTYPES[name]
+        if name in ("auto", "bfloat16"):
+            return torch.bfloat16
+        raise ConfigError(f"dtype={name!r} cannot be used: the GPU's kernels compute in bfloat16. Leave it at 'auto'.")
 
     def key(self, dtype: torch.dtype) -> dict[str, str]:
         return {
@@ -47,6 +44,7 @@ class Platform(GpuPlatform):
             "capability": self.capability.arch,
             "hip": self.capability.runtime,
             "torch": torch.__version__,
+            "triton": triton.__version__,
             "dtype": str(dtype).removeprefix("torch."),
             "kernel_stack": ", ".join(self.kernel_stack),
         }

@@ -86,8 +86,16 @@ def _drafter(worker: Worker) -> str:
 
 
 def _exactness(worker: Worker) -> str:
+    verdict = worker.verdict
     if worker.is_exact:
-        return "yes: tokens depend on weights, prompt, parameters and seed only"
+        said = "yes: tokens depend on weights, prompt, parameters and seed only"
+        if verdict is None:
+            return said
+        return (
+            f"{said} (kernels passed {'the short check' if verdict.is_quick else '`outrider verify`'} on this device)"
+        )
     if worker.step_function.synthetic is not None:
         return "NO: acceptance is synthetic, for benchmarks; the tokens are not the model's"
+    if verdict is not None and verdict.differences:
+        return f"NO: kernels failed their check on this device, {verdict.differences[0]}. Run `outrider verify`"
     return "NO: this platform or attention backend does not promise it"

@@ -23,6 +23,7 @@ from outrider.device.masks import MaskBuffer
 from outrider.device.readback import Handle, Readback
 from outrider.device.staging import Staging
 from outrider.device.table import RequestTable
+from outrider.invariance.memory import KernelVerdict
 from outrider.kernels import load_kernels
 from outrider.kernels.interface.sampling import SyntheticAcceptance
 from outrider.layers.context import LayerContext
@@ -100,6 +101,8 @@ class Worker:
         self.graphs = self._make_graphs()
         self._readback = Readback(platform)
         self.num_replayed_steps = self.num_launched_steps = 0
+        self.verdict: KernelVerdict | None = None
+        """The check of the kernels on this device; None if there was none."""
         self.step_function.drafting.is_serving = True
 
     def _compile(self) -> Compiling | None:
@@ -320,7 +323,8 @@ class Worker:
     @property
     def is_exact(self) -> bool:
         """True if every kernel on the target's path is row-invariant, and drafts are accepted by equality."""
-        return self.platform.is_exact and self.selection.backend.is_exact and self.step_function.synthetic is None
+        are_kernels = self.platform.is_exact or (self.verdict is not None and self.verdict.passes)
+        return are_kernels and self.selection.backend.is_exact and self.step_function.synthetic is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from typing import Any
 
 from outrider.core.config import engine_config
 from outrider.engine.kernel_calls import limits_of, recorded_calls
+from outrider.engine.start_check import verdict_key
 from outrider.invariance.check import check_kernels
+from outrider.invariance.memory import KernelVerdict, keep_verdict
 from outrider.llm import LLM
 from outrider.loading.model_source import with_local_files
 from outrider.models import read_model_config
@@ -22,7 +24,10 @@ NGRAM = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1,
 def verify(
     model: str, *, speculative_config: dict[str, Any] | None = None, quick: bool = False, **options: Any
 ) -> Verdict:
-    """Check a model on this device. `options`: as of `LLM`. `quick`: the short form, of kernels only."""
+    """Check a model on this device. `options`: as of `LLM`. `quick`: the short form, of kernels only.
+
+    Where an engine checks its kernels at its start, this verdict replaces the one that was kept.
+    """
     llm = _open(model, speculative_config, options)
     engine = llm.engine
     begin = time.monotonic()
@@ -31,7 +36,7 @@ def verify(
     kernels = check_kernels(calls, limits_of(engine.worker), seconds=_KERNEL_SECONDS, is_quick=quick)
     runs = [] if quick else check_engine(llm, seconds=_ALONE_SECONDS)
     worker = engine.worker
-    return Verdict(
+    verdict = Verdict(
         model=model,
         platform={**worker.platform.key(worker.dtype), "attention_backend": worker.selection.backend.name},
         device=worker.platform.summary,
@@ -40,6 +45,10 @@ def verify(
         engine=runs,
         seconds=time.monotonic() - begin,
     )
+    if worker.platform.is_checked_at_start:
+        found = KernelVerdict(passes=verdict.passes, is_quick=quick, differences=tuple(verdict.differences))
+        keep_verdict(verdict_key(worker), found)
+    return verdict
 
 
 def _open(model: str, speculative: dict[str, Any] | None, options: dict[str, Any]) -> LLM:
