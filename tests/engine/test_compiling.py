@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,15 @@ def test_kept_grammars_are_bounded_by_bytes(grammars: Grammars, monkeypatch: pyt
 class _Compiling:
     """A client and its engine, which runs until the client closes; no grammar is compiled before `may_end`."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, *, more: Sequence[str] = ()) -> None:
+        """more: ids of further requests, each with a grammar of its own."""
         self.engine: Engine = LLM(str(directory), max_num_seqs=4).engine
-        self.may_end, self.threads = threading.Event(), set[str]()
+        self.may_end, self.threads, self.compiled = threading.Event(), set[str](), set[str | None]()
         compile_one = self.engine._grammars._compile
 
         def slow(asked: StructuredOutputsParams, text: str | None) -> Any:
             self.threads.add(threading.current_thread().name)
+            self.compiled.add(asked.regex)
             assert self.may_end.wait(30)
             return compile_one(asked, text)
 
@@ -151,6 +154,9 @@ class _Compiling:
             self.engine.new_request("ab", constrained, request_id="grammar"),
             self.engine.new_request("ab", plain, request_id="plain"),
         ]
+        for name in more:
+            params = SamplingParams(max_tokens=3, structured_outputs=StructuredOutputsParams(regex=f"[ab]{{9}}|{name}"))
+            self.requests.append(self.engine.new_request("ab", params, request_id=name))
         self.engine._grammars._compiled.clear()  # the process has not seen it
         monkeypatch.setattr(self.engine._grammars, "_compile", slow)
         ours, theirs = socket.socketpair()
@@ -211,6 +217,30 @@ def test_a_request_that_is_aborted_while_its_grammar_is_compiled_ends_so(
     case.run(after_turn)
     last = case.deltas[-1]
     assert last.request_id == "grammar" and last.finish_reason == "abort" and not last.token_ids
+    assert not case.engine.has_work and not case.session._preparing
+
+
+def test_nothing_is_compiled_for_a_caller_who_left_before_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the first two take the threads, and "late" waits for one
+    case = _Compiling(write_text_model(tmp_path), monkeypatch, more=("second", "late"))
+    is_aborted = False
+
+    def after_turn() -> None:
+        nonlocal is_aborted
+        if not is_aborted:
+            case.client.send(Abort("late"))
+            is_aborted = True
+        elif case.session._preparing.get("late"):
+            case.may_end.set()
+        if len(case.ended) == 4:
+            case.client.close()
+
+    case.run(after_turn)
+    assert case.compiled == {"[ab]{9}", "[ab]{9}|second"}
+    (last,) = [delta for delta in case.deltas if delta.request_id == "late"]
+    assert last.finish_reason == "abort" and not last.token_ids and last.output is not None
     assert not case.engine.has_work and not case.session._preparing
 
 

@@ -14,8 +14,10 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -117,7 +119,12 @@ class _Session:
             self._begin(message.request)
             return
         self._preparing[message.request.request_id] = False
-        self._compiler.submit(work).add_done_callback(partial(self._on_prepared, message.request))
+        prepare = partial(self._prepare, message.request.request_id, work)
+        self._compiler.submit(prepare).add_done_callback(partial(self._on_prepared, message.request))
+
+    def _prepare(self, request_id: str, work: Callable[[], Any]) -> Any:
+        """Runs in a thread beside the loop; work for a request that was aborted before it began is left out."""
+        return None if self._preparing[request_id] else work()
 
     def _on_prepared(self, request: Request, result: "Future[Any]") -> None:
         """Orders that the request begins. Called in a thread beside the loop."""
@@ -125,14 +132,16 @@ class _Session:
         self._wake()
 
     def _begin_prepared(self, request: Request, result: "Future[Any]") -> None:
-        is_aborted = self._preparing.pop(request.request_id)
+        if self._preparing.pop(request.request_id):
+            # it begins without its grammar, and ends at once: so its caller, who may have stayed, gets its last delta
+            self._begin(replace(request, params=replace(request.params, structured_outputs=None), grammar=None))
+            self.loop.engine.abort(request.request_id)
+            return
         error = result.exception()
         if error is not None:
             self._refuse(request, error)
             return
         self._begin(request, prepared=result.result())
-        if is_aborted:
-            self.loop.engine.abort(request.request_id)
 
     def _begin(self, request: Request, *, prepared: Any = None) -> None:
         try:
