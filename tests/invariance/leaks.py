@@ -65,7 +65,8 @@ def _leaking(call: Call, spoil: Callable[[dict[str, Any], Tensor], None], *, lea
     def run(*args: Any, **kwargs: Any) -> Any:
         bound = call.signature.bind(*args, **kwargs)
         result = call.function(*args, **kwargs)
-        tensors = list(_tensors(result if result is not None else tuple(bound.arguments.values())))
+        changed = (bound.arguments["num_tokens"],) if call.name == "commit" else tuple(bound.arguments.values())
+        tensors = list(_tensors(result if result is not None else changed))
         if _num_rows(call.name, bound.arguments) >= least:
             spoil(bound.arguments, tensors[0])
         return result

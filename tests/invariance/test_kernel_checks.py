@@ -85,6 +85,17 @@ def test_a_kernel_that_fails_is_a_difference(tiny):
     assert "it failed: RuntimeError: out of shared memory" in said[0]
 
 
+def test_tokens_that_are_never_read_may_be_anything(tiny):
+    """After the last token of a row a stack may leave what it likes."""
+    call = widest_of_each(tiny)["commit"]
+
+    def function(token_ids, *args, **kwargs):
+        call.function(token_ids, *args, **kwargs)
+        token_ids[:, -1] += 5
+
+    assert differences(leaks.with_leak([call], call, function)) == {}
+
+
 def test_quick_forms_run_even_without_time_and_the_others_are_counted(tiny):
     (call,) = [call for call in tiny if call.name == "embedding"]
     (whole,) = check_kernels([call], SMALL, seconds=1.0, clock=lambda: 0.0)
