@@ -54,7 +54,7 @@ def test_a_leak_in_a_kernel_is_a_no_with_exit_code_1(monkeypatch, capsys, tmp_pa
     assert "NOT EXACT: " in capsys.readouterr().out
     wrong = [kernel for kernel in json.loads(path.read_text())["kernels"] if kernel["differences"]]
     assert [kernel["kernel"] for kernel in wrong] == ["add_rms_norm", "rms_norm"]  # the one calls the other
-    assert "rows differ" in wrong[0]["differences"][0]
+    assert "row 0 alone: 1 of 1 rows" in wrong[0]["differences"][0]
 
 
 def test_a_verdict_is_no_if_anything_differs():
