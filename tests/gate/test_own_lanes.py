@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github/workflows/lanes.yml"
 PYTEST = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
 MARKERS = [marker.split(":")[0] for marker in PYTEST["markers"]]
-HOST_ONLY = {"bench", "chat", "cli", "quantizing", "server"}
+HOST_ONLY = {"bench", "chat", "cli", "quantizing", "server", "verify"}
 """Folders of src/outrider that cannot change a token."""
 
 

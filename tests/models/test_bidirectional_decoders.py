@@ -16,7 +16,6 @@ from tokenizers import processors
 from torch import Tensor, nn
 from transformers import (
     Gemma3TextModel,
-    LlamaForCausalLM,
     MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -159,9 +158,9 @@ def test_gritlm_writes_text_from_the_same_checkpoint(tmp_path: Path) -> None:
         assert output.outputs[0].token_ids == expected[0, len(ids) :].tolist()
 
 
-def test_a_config_that_is_not_causal_pools_and_cannot_generate(tmp_path: Path) -> None:
-    model = write_tiny_model(tmp_path, "llama")
-    assert isinstance(model, LlamaForCausalLM)
+@pytest.mark.parametrize("family", ["llama", "olmo2"])
+def test_a_config_that_is_not_causal_pools_and_cannot_generate(family: str, tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path, family)
     change_config(tmp_path, is_causal=False)
     ids = texts(4)[3]
     (found,) = pooling(tmp_path).embed({"prompt_token_ids": ids}, use_tqdm=False)

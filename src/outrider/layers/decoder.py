@@ -140,13 +140,11 @@ class CausalLM(nn.Module):
 
     def _check_whole_texts(self) -> None:
         """Raises UnsupportedError for layers that keep a state or rows of tokens, and cannot see a whole text."""
-        others = {
-            type(part).__name__
-            for layer in self.layers
-            for name, part in layer.named_children()
-            if name == layer.attention_name and not isinstance(part, WholeTextAttention)
-        }
-        if not self.config.is_causal and others:
+        if self.config.is_causal:
+            return
+        parts = (part for layer in self.layers for part in layer.children() if hasattr(part, "cache_spec"))
+        others = {type(part).__name__ for part in parts if not isinstance(part, WholeTextAttention)}
+        if others:
             raise UnsupportedError(
                 f"{self.config.architecture} with attention to later tokens is not supported: its layers have"
                 f" {', '.join(sorted(others))}. Set is_causal to true in config.json."
