@@ -44,7 +44,7 @@ def test_the_zoo_has_baselines():
         assert any(entry.key["device"] == "cpu" for entry in read_baseline(path).entries)
 
 
-FAST = {"zoo-eagle3-random", "zoo-mtp-k3"}
+FAST = {"zoo-mtp-k3"}
 
 
 @pytest.mark.parametrize(

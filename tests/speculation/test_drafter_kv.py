@@ -37,10 +37,13 @@ MODULES = {
     "mtp, 2 modules of latent attention": lambda directory: write_latent(directory, num_modules=2, **SIZES),
 }
 """Other targets of the drafter mtp."""
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in MODULES]
+LIKE_ANOTHER = ("eagle",)
+"""Drafters that differ from a faster one in the features that they read only."""
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*LIKE_ANOTHER, *MODULES)]
+FAST = [name for name in CHAIN_DRAFTERS if name not in LIKE_ANOTHER]
 
 
-@pytest.fixture(scope="module", params=[*CHAIN_DRAFTERS, *SLOW])
+@pytest.fixture(scope="module", params=[*FAST, *SLOW])
 def tiny(request, tmp_path_factory) -> TinyDrafter:
     directory = tmp_path_factory.mktemp(request.param.partition(",")[0])
     if request.param in MODULES:
